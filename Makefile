@@ -1,0 +1,61 @@
+# Each target sets up what it needs in .venv; only python3 (3.11 or newer) and make must be there.
+
+PYTHON ?= python3
+BIN := .venv/bin
+# Toy tensors are slower on two threads, and tests run side by side.
+TEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -q
+
+.PHONY: help demo test quick check test-system bench micro registry tables
+help:
+	@echo "make demo         train LoRA with and without its teacher, evaluate, report (3 minutes)"
+	@echo "make quick        lint, types and fast tests (under a minute)"
+	@echo "make test         all tests but the long sweeps (under 10 minutes)"
+	@echo "make check        ruff, format, mypy"
+	@echo "make test-system  the long sweeps (under 40 minutes)"
+	@echo "make bench        time what is timed; figures go to benchmarks/"
+	@echo "make micro        pretrain the micro pair anew, and all that depends on it (hours)"
+	@echo "make registry     write registry/adapters.toml from the adapter classes"
+	@echo "make tables       write the tables in README and docs from results in the repository"
+
+.venv/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "idat-zoo needs Python 3.11 or newer; set PYTHON=...")'
+	$(PYTHON) -m venv .venv
+
+.venv/installed: pyproject.toml | .venv/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+	@touch $@
+
+.venv/installed-dev: pyproject.toml | .venv/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test,lint]'
+	@touch $@ .venv/installed
+
+demo: .venv/installed
+	$(BIN)/python benchmarks/demo.py
+
+test: .venv/installed-dev
+	$(TEST) -m "not system"
+
+quick: check
+	$(TEST) -m "not slow and not system"
+
+check: .venv/installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy -p idat_zoo
+
+test-system: .venv/installed-dev
+	$(TEST) -m system
+
+bench: .venv/installed-dev
+	$(BIN)/python benchmarks/joint_step.py
+
+micro: .venv/installed-dev
+	$(BIN)/python -m idat_zoo.backbones.weights.pretrain
+	$(BIN)/python benchmarks/micro.py
+	$(MAKE) tables
+
+registry: .venv/installed
+	$(BIN)/python -m idat_zoo.registry.write_adapters
+
+tables: .venv/installed
+	$(BIN)/python docs/write_tables.py

@@ -1,0 +1,50 @@
+"""The linear probe: nothing is added but the head.
+
+The baseline of every table. Its one option, dropout on the pooled features, is off by default.
+"""
+
+from typing import ClassVar
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from idat_zoo.adapters.base import Adapter, Anatomy, Created, Mask, Site, Tensors, masked
+from idat_zoo.recipe import Frozen
+
+
+class LinearOptions(Frozen):
+    """Options of the linear probe."""
+
+    dropout: float = Field(default=0.0, ge=0, lt=1, description="drop rate on the features")
+
+
+class Linear(Adapter):
+    """Head only."""
+
+    name = "linear"
+    title = "Linear probe (head only)"
+    paper = ""
+    year = 0
+    Options = LinearOptions
+    options: LinearOptions
+    sites: ClassVar = frozenset({Site.FEATURES})
+    mergeable = True
+
+    def create(self, anatomy: Anatomy, generator: torch.Generator) -> Created:
+        """No tensors."""
+        return Created(trainable={})
+
+    def masks(self, site: Site, anatomy: Anatomy) -> dict[str, Mask]:
+        """Dropout on the pooled features."""
+        return {"dropout": Mask(shape=(anatomy.embed_dim,), rate=self.options.dropout)}
+
+    def apply(
+        self, site: Site, tensors: Tensors, x: Tensor, y: Tensor, *, frozen: Tensors, masks: Tensors
+    ) -> Tensor:
+        """The features, dropped out."""
+        return masked(y, masks, "dropout")
+
+    def merge(self, site: Site, tensors: Tensors, frozen: Tensors) -> dict[str, Tensor]:
+        """Nothing to fold in."""
+        return dict(frozen)

@@ -1,0 +1,84 @@
+"""LoRA on the q and v rows of timm's fused qkv.
+
+Hu et al., arXiv:2106.09685: q += s B_q A_q x, v += s B_v A_v x. A is Kaiming-uniform (a = sqrt 5),
+B is zero, so training starts from the frozen network. Dropout acts on x, with one mask for both,
+as in the authors' code. Ours differs in `scale`: it multiplies B A directly (alpha / rank is not
+hidden in it).
+"""
+
+import math
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor
+
+from idat_zoo.adapters.base import Adapter, Anatomy, Created, Mask, Site, Tensors, masked
+from idat_zoo.recipe import Frozen
+
+
+class LoRAOptions(Frozen):
+    """Options of LoRA."""
+
+    rank: int = Field(default=8, ge=1, description="rank R of each update")
+    scale: float = Field(default=1.0, gt=0, description="factor on B A")
+    dropout: float = Field(default=0.0, ge=0, lt=1, description="drop rate on the input")
+
+
+class LoRA(Adapter):
+    """Low-rank updates of every block's query and value projections."""
+
+    name = "lora"
+    title = "LoRA on q and v"
+    paper = "arXiv:2106.09685"
+    year = 2021
+    Options = LoRAOptions
+    options: LoRAOptions
+    sites: ClassVar = frozenset({Site.QKV})
+    mergeable = True
+
+    @property
+    def constants(self) -> dict[str, float]:
+        """The scale."""
+        return {"scale": self.options.scale}
+
+    def create(self, anatomy: Anatomy, generator: torch.Generator) -> Created:
+        """4 L D R numbers: A Kaiming-uniform, B zero."""
+        rank, width = self.options.rank, anatomy.embed_dim
+        tensors: dict[str, Tensor] = {}
+        for block in range(anatomy.depth):
+            for rows in ("query", "value"):
+                down = torch.empty(rank, width)
+                torch.nn.init.kaiming_uniform_(down, a=math.sqrt(5), generator=generator)
+                tensors[f"blocks.{block}.{rows}.down.weight"] = down
+                tensors[f"blocks.{block}.{rows}.up.weight"] = torch.zeros(width, rank)
+        return Created(trainable=tensors)
+
+    def masks(self, site: Site, anatomy: Anatomy) -> dict[str, Mask]:
+        """Dropout on the input of both updates."""
+        shape = (anatomy.num_tokens, anatomy.embed_dim)
+        return {"dropout": Mask(shape=shape, rate=self.options.dropout)}
+
+    def apply(
+        self, site: Site, tensors: Tensors, x: Tensor, y: Tensor, *, frozen: Tensors, masks: Tensors
+    ) -> Tensor:
+        """[B, N, D] and [B, N, 3D] -> [B, N, 3D]: y with both updates added."""
+        x = masked(x, masks, "dropout")
+        query, value = (
+            F.linear(
+                F.linear(x, tensors[f"{rows}.down.weight"]),
+                tensors["scale"] * tensors[f"{rows}.up.weight"],
+            )
+            for rows in ("query", "value")
+        )
+        return y + torch.cat([query, torch.zeros_like(query), value], dim=-1)
+
+    def merge(self, site: Site, tensors: Tensors, frozen: Tensors) -> dict[str, Tensor]:
+        """The qkv weight [3D, D] with s B A added to its q and v rows."""
+        query, value = (
+            tensors["scale"] * tensors[f"{rows}.up.weight"] @ tensors[f"{rows}.down.weight"]
+            for rows in ("query", "value")
+        )
+        update = torch.cat([query, torch.zeros_like(query), value])
+        return {**frozen, "weight": frozen["weight"] + update}

@@ -1,0 +1,1 @@
+"""Frozen timm backbones, the walk through them, and networks made of backbone, adapter, head."""

@@ -1,0 +1,143 @@
+"""Create a timm backbone with pinned weights, wholly frozen."""
+
+import hashlib
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+
+import timm
+import torch
+from timm.layers import Attention, Mlp
+from timm.models.vision_transformer import Block, VisionTransformer
+from torch import Tensor, nn
+
+from idat_zoo import files, hub
+from idat_zoo.adapters.base import Anatomy
+from idat_zoo.errors import UsageError, WeightsError
+from idat_zoo.randomness import generator
+from idat_zoo.recipe import Backbone
+
+
+@dataclass(frozen=True, kw_only=True)
+class FrozenBackbone:
+    """A backbone without its classifier. No tensor of it ever learns."""
+
+    spec: Backbone
+    vit: VisionTransformer
+    sha256: str
+
+    @property
+    def anatomy(self) -> Anatomy:
+        """Its measures and tensors, as adapters may see them."""
+        return Anatomy(
+            embed_dim=self.vit.embed_dim,
+            depth=len(self.vit.blocks),
+            num_heads=self.vit.blocks[0].attn.num_heads,
+            num_tokens=self.vit.patch_embed.num_patches + self.vit.num_prefix_tokens,
+            weights=self.vit.state_dict(),
+        )
+
+
+def missing_weights(spec: Backbone) -> str:
+    """The Hub repository of weights that are not here yet, or ''."""
+    if spec.weights == "random" or spec.weights.startswith("builtin:"):
+        return ""
+    if hub.cached_weights(spec.timm, spec.weights) is not None:
+        return ""
+    return hub.weights_repo(spec.timm, spec.weights)
+
+
+def load_backbone(spec: Backbone) -> FrozenBackbone:
+    """Build the network, load its pinned weights, freeze it, and hash what was loaded.
+
+    Raises: UsageError where timm knows no such plain ViT; WeightsError where weights are missing or
+    do not fit.
+    """
+    vit = _create(spec)
+    if spec.weights == "random":
+        _initialise(vit, spec.name)
+    else:
+        _load(vit, spec)
+    vit.eval().requires_grad_(False)
+    return FrozenBackbone(spec=spec, vit=vit, sha256=hash_tensors(vit.state_dict()))
+
+
+def hash_tensors(tensors: dict[str, Tensor]) -> str:
+    """SHA-256 over names, shapes and float32 values, in the order of names."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu().float().contiguous()
+        digest.update(f"{name}{tuple(tensor.shape)}".encode())
+        digest.update(tensor.numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _create(spec: Backbone) -> VisionTransformer:
+    try:
+        with torch.random.fork_rng(devices=[]):  # timm initialises from the global generator
+            vit = timm.create_model(
+                spec.timm, pretrained=False, num_classes=0, img_size=spec.img_size, **spec.args
+            )
+    except (RuntimeError, TypeError, ValueError, AssertionError) as error:
+        raise UsageError(
+            f"timm cannot build backbone '{spec.name}' ({spec.timm}): {error}"
+        ) from None
+    unfit = _why_unfit(vit)
+    if unfit:
+        raise UsageError(
+            f"backbone '{spec.name}' ({spec.timm}) is not a plain ViT: {unfit}",
+            hint="Adapters here know timm's VisionTransformer with its standard blocks.",
+        )
+    return vit
+
+
+def _why_unfit(vit: nn.Module) -> str:
+    """Why `walk` would not compute what timm computes, or ''."""
+    if not isinstance(vit, VisionTransformer):
+        return f"it is a {type(vit).__name__}"
+    for block in vit.blocks:
+        parts = {"block": (block, Block), "attn": (getattr(block, "attn", None), Attention)}
+        parts["mlp"] = (getattr(block, "mlp", None), Mlp)
+        for part, (module, expected) in parts.items():
+            if type(module) is not expected:
+                return f"its {part} is a {type(module).__name__}"
+        if getattr(block.attn, "gate", None) is not None:
+            return "its attention is gated"
+    return ""
+
+
+def _initialise(vit: VisionTransformer, name: str) -> None:
+    """Weights normal of std 0.02, norms 1, biases 0: the same for the same backbone name."""
+    for key, parameter in vit.named_parameters():
+        if parameter.ndim > 1:
+            source = generator(0, f"backbone {name}", key)
+            nn.init.trunc_normal_(parameter, std=0.02, generator=source)
+        elif key.endswith("bias"):
+            nn.init.zeros_(parameter)
+        else:
+            nn.init.ones_(parameter)
+
+
+def _load(vit: VisionTransformer, spec: Backbone) -> None:
+    path = _weights_path(spec)
+    try:
+        tensors = files.parse_tensors(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise WeightsError(f"cannot read the weights of backbone '{spec.name}': {error}") from None
+    body = {name: tensor.float() for name, tensor in tensors.items() if not name.startswith("head")}
+    try:
+        vit.load_state_dict(body)
+    except RuntimeError as error:
+        raise WeightsError(
+            f"the weights of backbone '{spec.name}' do not fit {spec.timm}: {error}"
+        ) from None
+
+
+def _weights_path(spec: Backbone) -> Path:
+    kind, _, name = spec.weights.partition(":")
+    if kind != "builtin":
+        return hub.fetch_weights(spec.timm, spec.weights)
+    shipped = resources.files("idat_zoo.backbones.weights") / f"{name}.safetensors"
+    if not shipped.is_file():
+        raise WeightsError(f"no weights named '{name}' ship with idat-zoo")
+    return Path(str(shipped))

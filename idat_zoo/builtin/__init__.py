@@ -1,0 +1,1 @@
+"""Trained adapters that ship, so that a first `idat eval` works at once."""

@@ -1,0 +1,270 @@
+"""A published adapter: adapter_model.safetensors and config.json, written and read with checks."""
+
+import json
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float32, UInt8
+from PIL import Image
+from pydantic import Strict, ValidationError
+from torch import Tensor
+
+from idat_zoo import files
+from idat_zoo.adapters import build_adapter
+from idat_zoo.backbones.frozen import load_backbone
+from idat_zoo.backbones.network import Network, build_network, input_range
+from idat_zoo.errors import CheckpointError, UnknownNameError
+from idat_zoo.randomness import generator
+from idat_zoo.recipe import AdapterChoice, Backbone, Frozen, Recipe, Rgb, describe_faults
+from idat_zoo.results import versions
+
+SCHEMA_VERSION = 1
+TENSORS_FILE = "adapter_model.safetensors"
+CONFIG_FILE = "config.json"
+BUILTIN = "builtin:"
+PROBE_IMAGES = 8
+
+Role = Literal["student", "teacher"]
+
+
+class TensorSpec(Frozen):
+    """What a tensor must look like."""
+
+    dtype: str
+    shape: Annotated[tuple[int, ...], Strict(False)]
+
+
+class Config(Frozen):
+    """What is needed to load an adapter, and the recipe and seed that made it.
+
+    `mean` and `std` normalise pixels scaled to [0, 1]; they follow from the recipe and stand here
+    for readers without idat-zoo.
+    """
+
+    schema_version: int = SCHEMA_VERSION
+    library: Literal["idat-zoo"] = "idat-zoo"
+    library_version: str
+    role: Role
+    recipe: Recipe
+    recipe_hash: str
+    seed: int
+    backbone_sha256: str
+    mean: Rgb
+    std: Rgb
+    tensors: dict[str, TensorSpec]
+    tensors_sha256: str
+
+    @property
+    def backbone(self) -> Backbone:
+        """The backbone this network stands on."""
+        pair = self.recipe.pair
+        if self.role == "student":
+            return pair.student
+        if pair.teacher is None:
+            raise CheckpointError("this config is of a teacher, but its recipe has none.")
+        return pair.teacher
+
+    @property
+    def adapter(self) -> AdapterChoice:
+        """The adapter of this network."""
+        if self.role == "student" or self.recipe.teacher_adapter is None:
+            return self.recipe.adapter
+        return self.recipe.teacher_adapter
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """An adapter on its backbone, and what its config says of it."""
+
+    network: Network
+    config: Config
+
+
+@dataclass(frozen=True)
+class Transform:
+    """PIL image to uint8 `[3, img_size, img_size]`: RGB, resized bicubically without crop."""
+
+    img_size: int
+
+    def __call__(self, image: Image.Image) -> UInt8[Tensor, "3 S S"]:
+        """The network normalises by itself."""
+        size = (self.img_size, self.img_size)
+        resized = image.convert("RGB").resize(size, Image.Resampling.BICUBIC)
+        return torch.from_numpy(np.array(resized).transpose(2, 0, 1).copy())
+
+
+def write_checkpoint(
+    folder: Path, network: Network, recipe: Recipe, *, role: Role, recipe_hash: str, seed: int
+) -> None:
+    """Write both files. The same network and recipe give the same bytes."""
+    tensors = network.published()
+    files.write_whole(folder / TENSORS_FILE, files.dump_tensors(tensors))
+    mean, std = input_range(network.backbone, recipe.normalisation)
+    config = Config(
+        library_version=versions()["idat-zoo"],
+        role=role,
+        recipe=recipe,
+        recipe_hash=recipe_hash,
+        seed=seed,
+        backbone_sha256=network.backbone.sha256,
+        mean=mean,
+        std=std,
+        tensors={name: _spec(tensors[name]) for name in sorted(tensors)},
+        tensors_sha256=files.sha256(folder / TENSORS_FILE),
+    )
+    files.write_whole(
+        folder / CONFIG_FILE, files.dump_json(config.model_dump(mode="json", exclude_none=True))
+    )
+
+
+def load_checkpoint(reference: str | Path) -> Checkpoint:
+    """Load an adapter onto its backbone, on CPU in float32.
+
+    `reference` is a folder that holds both files, or `builtin:NAME`. Only safetensors are read.
+
+    Raises: CheckpointError where a file is missing, damaged, of a newer schema, or does not fit
+    its config; UnknownNameError for a built-in that does not exist; and what loading the backbone
+    raises.
+    """
+    folder = find_folder(reference)
+    config = read_config(folder)
+    tensors = _read_tensors(folder / TENSORS_FILE, config)
+    backbone = load_backbone(config.backbone)
+    if backbone.sha256 != config.backbone_sha256:
+        raise CheckpointError(
+            f"'{folder}' was trained on other weights of backbone '{config.backbone.name}': "
+            f"expected {config.backbone_sha256[:12]}…, these are {backbone.sha256[:12]}….",
+            hint="An adapter works on the very weights it was trained on.",
+        )
+    network = build_network(
+        backbone,
+        build_adapter(config.adapter),
+        num_classes=config.recipe.task.num_classes,
+        normalisation=config.recipe.normalisation,
+        seed=config.seed,
+        role=config.role,
+    )
+    _fill(network, tensors, folder)
+    return Checkpoint(network=network.eval(), config=config)
+
+
+def load(reference: str | Path) -> tuple[Network, Transform]:
+    """A trained network as `nn.Module`, and the transform that prepares a PIL image for it.
+
+    Logits `[B, K]` of uint8 images `[B, 3, S, S]`. Raises what `load_checkpoint` raises.
+    """
+    checkpoint = load_checkpoint(reference)
+    return checkpoint.network, Transform(checkpoint.config.backbone.img_size)
+
+
+def builtin_names() -> list[str]:
+    """The checkpoints that ship, as `builtin:NAME` names them."""
+    shipped = resources.files("idat_zoo.builtin")
+    return sorted(entry.name for entry in shipped.iterdir() if (entry / CONFIG_FILE).is_file())
+
+
+def find_folder(reference: str | Path) -> Path:
+    """The folder a reference names. Raises: UnknownNameError, CheckpointError."""
+    text = str(reference)
+    if text.startswith(BUILTIN):
+        name = text.removeprefix(BUILTIN)
+        if name not in builtin_names():
+            raise UnknownNameError("built-in checkpoint", name, builtin_names())
+        return Path(str(resources.files("idat_zoo.builtin") / name))
+    folder = Path(reference)
+    if not folder.is_dir():
+        raise CheckpointError(
+            f"there is no checkpoint folder '{folder}'.",
+            hint="Give a run's folder, or one that ships: "
+            + ", ".join(BUILTIN + name for name in builtin_names()),
+        )
+    return folder
+
+
+def read_config(folder: Path) -> Config:
+    """The checked config.json of a folder. Raises: CheckpointError."""
+    path = folder / CONFIG_FILE
+    try:
+        document = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise CheckpointError(f"'{folder}' holds no {CONFIG_FILE}: not a checkpoint.") from None
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"cannot read '{path}': {error}") from None
+    version = document.get("schema_version") if isinstance(document, dict) else None
+    if not isinstance(version, int) or version < 1:
+        raise CheckpointError(f"'{path}' is not a config of idat-zoo: it has no schema_version.")
+    if version > SCHEMA_VERSION:
+        raise CheckpointError(
+            f"'{path}' has schema {version}; this idat-zoo reads up to {SCHEMA_VERSION}.",
+            hint="Upgrade idat-zoo.",
+        )
+    try:
+        return Config.model_validate_json(json.dumps(document))
+    except ValidationError as error:
+        raise CheckpointError("\n  ".join(describe_faults(error, where=str(path)))) from None
+
+
+def probe_logits(network: Network) -> Float32[Tensor, "8 K"]:
+    """Float32 CPU logits of eight fixed noise images: what every reload must reproduce."""
+    size = network.backbone.spec.img_size
+    source = generator(0, "probe", "images")
+    shape = (PROBE_IMAGES, 3, size, size)
+    images = torch.randint(256, shape, generator=source, dtype=torch.uint8)
+    with torch.inference_mode():
+        logits: Tensor = network.eval()(images)
+    return logits
+
+
+def _read_tensors(path: Path, config: Config) -> dict[str, Tensor]:
+    """The file's tensors, if it is the very file the config speaks of."""
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise CheckpointError(f"cannot read '{path}': {error.strerror}") from None
+    if content[:2] in (b"PK", b"\x80\x02", b"\x80\x04", b"\x80\x05"):
+        raise CheckpointError(
+            f"'{path}' is a pickle (torch.save), not safetensors; it is not opened.",
+            hint="Pickles can run code when they are read. Ask for a safetensors file.",
+        )
+    try:
+        tensors = files.parse_tensors(content)
+    except ValueError as error:
+        raise CheckpointError(f"'{path}' is damaged: {error}") from None
+    found = {name: _spec(tensor) for name, tensor in tensors.items()}
+    if found != config.tensors:
+        differing = sorted(
+            name
+            for name in found.keys() | config.tensors.keys()
+            if found.get(name) != config.tensors.get(name)
+        )
+        raise CheckpointError(
+            f"'{path}' does not hold the tensors its config names: {', '.join(differing[:4])}."
+        )
+    if files.sha256(path) != config.tensors_sha256:
+        raise CheckpointError(f"'{path}' is not the file its config was written for (SHA-256).")
+    return tensors
+
+
+def _fill(network: Network, tensors: dict[str, Tensor], folder: Path) -> None:
+    """Copy the values in, if the network has exactly these tensors."""
+    own = network.published()
+    expected = {name: _spec(tensor) for name, tensor in own.items()}
+    found = {name: _spec(tensor) for name, tensor in tensors.items()}
+    if expected != found:
+        differing = sorted(
+            n for n in expected.keys() | found.keys() if expected.get(n) != found.get(n)
+        )
+        raise CheckpointError(
+            f"the tensors of '{folder}' do not fit its adapter: {', '.join(differing[:4])}."
+        )
+    with torch.no_grad():
+        for name, tensor in own.items():
+            tensor.copy_(tensors[name])
+
+
+def _spec(tensor: Tensor) -> TensorSpec:
+    return TensorSpec(dtype=str(tensor.dtype).removeprefix("torch."), shape=tuple(tensor.shape))

@@ -1,0 +1,74 @@
+"""Devices and number formats: what `auto` means, and how frozen weights are cast."""
+
+import contextlib
+from contextlib import AbstractContextManager
+from typing import Literal
+
+import torch
+from torch import nn
+
+from idat_zoo.backbones.network import Network
+from idat_zoo.errors import DeviceError, UsageError
+from idat_zoo.recipe import Recipe
+
+Precision = Literal["float32", "bf16", "fp16"]
+DTYPES = {"float32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def find_device(name: str) -> torch.device:
+    """`auto`: CUDA where there is one, else MPS, else CPU. Raises: UsageError, DeviceError."""
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        device = None
+    if device is None or device.type not in ("cpu", "cuda", "mps"):
+        raise UsageError(f"unknown device '{name}'.", hint="Known: auto, cpu, cuda, cuda:N, mps")
+    found = {
+        "cpu": 1,
+        "cuda": torch.cuda.device_count(),
+        "mps": int(torch.backends.mps.is_available()),
+    }[device.type]
+    if (device.index or 0) >= found:
+        raise DeviceError(
+            f"there is no device '{name}' here: found {found} of type {device.type}.",
+            hint="--device cpu runs everywhere; `idat env` lists what there is.",
+        )
+    return device
+
+
+def resolve_precision(recipe: Recipe, device: torch.device) -> Recipe:
+    """Replace `auto`: bf16 from compute capability 8.0, fp16 below, float32 off CUDA."""
+    if recipe.precision != "auto":
+        return recipe
+    precision: Precision = "float32"
+    if device.type == "cuda":
+        precision = "bf16" if torch.cuda.get_device_capability(device) >= (8, 0) else "fp16"
+    return recipe.model_copy(update={"precision": precision})
+
+
+def cast_frozen(network: Network, precision: Precision) -> None:
+    """Hold the backbone's linear weights in the compute format, once.
+
+    Norms, tokens, adapters and head stay float32. For a network that is used with `autocast`.
+    """
+    for module in network.vit.modules():
+        if isinstance(module, nn.Linear):
+            module.to(DTYPES[precision])
+
+
+def autocast(device: torch.device, precision: Precision) -> AbstractContextManager[object]:
+    """The context in which forward passes of that precision run."""
+    if precision == "float32":
+        return contextlib.nullcontext()
+    return torch.autocast(device.type, DTYPES[precision])
+
+
+def describe_device(device: torch.device) -> str:
+    """The device, as far as bits depend on it: its model, or the number of CPU threads."""
+    if device.type == "cuda":
+        return f"cuda: {torch.cuda.get_device_name(device)}"
+    return f"{device.type}, {torch.get_num_threads()} threads"

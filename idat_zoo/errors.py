@@ -1,0 +1,86 @@
+"""What can go wrong, as one tree. Each error says what was got, what was expected, what to do.
+
+ZooError                exit code 1
+├── UsageError          2  the command line asks for something that cannot be
+│   ├── UnknownNameError   a name that no shelf has; "did you mean"
+│   └── RecipeError        a recipe or shelf with faults; all of them in one message
+├── DataError           1  images or lists missing, damaged or not as declared
+├── WeightsError        1  a backbone's weights are not here or not the expected ones
+├── CheckpointError     1  a published adapter that cannot be trusted or does not fit
+├── RunFolderError      1  a run folder holds something else, is unfinished or cannot be written
+├── DeviceError         1  no such device, or its memory is full
+└── TrainingError       1  the loss is not finite, or a tensor that should learn does not
+"""
+
+import difflib
+from collections.abc import Iterable
+
+
+class ZooError(Exception):
+    """A user's mistake or a fault of the surroundings: one line, and a hint of what to do."""
+
+    exit_code = 1
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message}\n{self.hint}" if self.hint else self.message
+
+
+class UsageError(ZooError):
+    """The command line asks for something that cannot be."""
+
+    exit_code = 2
+
+
+class UnknownNameError(UsageError):
+    """A name that no shelf has, with the nearest names that exist."""
+
+    def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
+        names = sorted(known)
+        near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+        quoted = " or ".join(f"'{n}'" for n in near)
+        shown = ", ".join(names[:30]) + (", …" if len(names) > 30 else "")
+        super().__init__(
+            f"unknown {kind} '{name}'." + (f" Did you mean {quoted}?" if near else ""),
+            hint="" if near else f"Known: {shown}",
+        )
+
+
+class RecipeError(UsageError):
+    """A recipe or a shelf with faults, all of them in one message."""
+
+    def __init__(self, faults: Iterable[str]) -> None:
+        self.faults = list(faults)
+        count = len(self.faults)
+        head = "1 fault" if count == 1 else f"{count} faults"
+        super().__init__(
+            self.faults[0] if count == 1 else f"{head}:\n  " + "\n  ".join(self.faults)
+        )
+
+
+class DataError(ZooError):
+    """Images or lists are missing, damaged or not as the task declares them."""
+
+
+class WeightsError(ZooError):
+    """A backbone's weights are not here, or are not the expected ones."""
+
+
+class CheckpointError(ZooError):
+    """A published adapter that cannot be trusted or does not fit."""
+
+
+class RunFolderError(ZooError):
+    """A run folder holds something else, is unfinished, or cannot be written."""
+
+
+class DeviceError(ZooError):
+    """There is no such device, or its memory is full."""
+
+
+class TrainingError(ZooError):
+    """The loss is not finite, or a tensor that should learn gets no gradient."""

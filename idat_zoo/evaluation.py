@@ -1,0 +1,111 @@
+"""Evaluate a network on a split, and a checkpoint on its task.
+
+Shape letters: N images, C channels, H W image, K classes.
+"""
+
+import time
+from pathlib import Path
+
+import torch
+from jaxtyping import Float32, UInt8
+from torch import Tensor
+
+from idat_zoo import files
+from idat_zoo.backbones.network import Network
+from idat_zoo.backbones.pair import count_parameters
+from idat_zoo.checkpoint import load_checkpoint
+from idat_zoo.data import load_task
+from idat_zoo.data.baselines import raw_pixel_baselines
+from idat_zoo.engine.precision import (
+    Precision,
+    autocast,
+    describe_device,
+    find_device,
+    resolve_precision,
+)
+from idat_zoo.metrics import score
+from idat_zoo.results import (
+    PREDICTIONS_FILE,
+    RESULT_FILE,
+    Parameters,
+    Result,
+    now,
+    versions,
+)
+
+BATCH = 256
+
+
+@torch.inference_mode()
+def predict_logits(
+    network: Network,
+    images: UInt8[Tensor, "N C H W"],
+    *,
+    device: torch.device,
+    precision: Precision = "float32",
+) -> Float32[Tensor, "N K"]:
+    """Float32 logits on CPU, in batches of exactly 256, the last one padded with black images.
+
+    One batch size for all, so that a number does not depend on how many images were asked for.
+    """
+    network.eval()
+    logits = []
+    for start in range(0, len(images), BATCH):
+        batch = images[start : start + BATCH].to(device)
+        padding = batch.new_zeros(BATCH - len(batch), *batch.shape[1:])
+        with autocast(device, precision):
+            output = network(torch.cat([batch, padding]))
+        logits.append(output[: len(batch)].float().cpu())
+    return torch.cat(logits)
+
+
+def evaluate(
+    reference: str | Path,
+    *,
+    device: str = "auto",
+    data_dir: Path | None = None,
+    out: Path | None = None,
+) -> Result:
+    """Evaluate a checkpoint on the test split of its task.
+
+    `reference` is a folder or `builtin:NAME`. With `out`, result.json and the predictions are
+    written there.
+
+    Raises: what `load_checkpoint` raises; DataError where the task's images are missing.
+    """
+    started = time.perf_counter()
+    where = find_device(device)
+    checkpoint = load_checkpoint(reference)
+    network, config = checkpoint.network.to(where), checkpoint.config
+    recipe = resolve_precision(config.recipe, where)
+    assert recipe.precision != "auto"
+    spec = network.backbone.spec
+    data = load_task(recipe.task, img_size=spec.img_size, data_dir=data_dir)
+    logits = predict_logits(network, data.test.images, device=where, precision=recipe.precision)
+    metrics = score(logits, data.test.targets)
+    predictions = {"index": data.test.index, "target": data.test.targets, "student": logits}
+    digests = {}
+    if out is not None:
+        files.write_whole(out / PREDICTIONS_FILE, files.dump_tensors(predictions))
+        digests[PREDICTIONS_FILE] = files.sha256(out / PREDICTIONS_FILE)
+    result = Result(
+        kind="eval",
+        top1=metrics.top1,
+        top1_interval=metrics.top1_interval,
+        student=metrics,
+        baselines=raw_pixel_baselines(data),
+        parameters=Parameters(**count_parameters([("student", network)])),
+        recipe=config.recipe,
+        recipe_hash=config.recipe_hash,
+        seed=config.seed,
+        data_fingerprint=data.fingerprint(),
+        backbone_sha256={config.role: network.backbone.sha256},
+        device=describe_device(where),
+        versions=versions(),
+        seconds=time.perf_counter() - started,
+        finished=now(),
+        files=digests,
+    )
+    if out is not None:
+        files.write_whole(out / RESULT_FILE, files.dump_json(result.as_json()))
+    return result

@@ -1,0 +1,65 @@
+"""Files are written whole or not at all, and the same content gives the same bytes."""
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+from idat_zoo.errors import RunFolderError
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write beside the target, flush to disk, then rename over it.
+
+    Raises: RunFolderError where the folder cannot be written or the disk is full; whatever stood
+    at `path` before stands there still.
+    """
+    beside = path.with_name(f".{path.name}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with beside.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(path)
+    except OSError as error:
+        beside.unlink(missing_ok=True)
+        raise RunFolderError(
+            f"cannot write '{path}': {error.strerror or error}",
+            hint="What was saved before is untouched. Free space or choose another --out, then "
+            "repeat the command with --resume.",
+        ) from error
+
+
+def dump_json(document: Mapping[str, Any]) -> bytes:
+    """Indented JSON, keys in the order given. Not-a-number has no JSON: a ValueError."""
+    return (json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
+
+
+def dump_tensors(tensors: Mapping[str, Tensor]) -> bytes:
+    """Safetensors bytes, equal for equal tensors.
+
+    One metadata key alone: with two or more, safetensors 0.8 writes them in random order.
+    """
+    contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    return safetensors.torch.save(contiguous, metadata={"format": "pt"})
+
+
+def parse_tensors(content: bytes) -> dict[str, Tensor]:
+    """Tensors on CPU from safetensors bytes. Raises: ValueError for anything else."""
+    try:
+        return safetensors.torch.load(content)
+    except SafetensorError as error:
+        raise ValueError(f"not a whole safetensors file ({error})") from None
+
+
+def sha256(path: Path) -> str:
+    """The file's SHA-256 in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

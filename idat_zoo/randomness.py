@@ -1,0 +1,36 @@
+"""Randomness is counted, not carried: every draw has a key, and no draw moves another.
+
+A draw comes from a generator made for (seed, network, stream, step). The global generators of
+torch, numpy and Python are never read, so resuming needs no random state, co-trained tasks draw
+what they would draw alone, and a student sees the same masks with and without its teacher.
+"""
+
+import hashlib
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+def generator(seed: int, network: str, stream: str, step: int = 0) -> torch.Generator:
+    """A CPU generator for one key. torch's CPU engine takes 32 of the key's bits."""
+    key = hashlib.sha256(f"{seed}/{network}/{stream}/{step}".encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(key[:8], "big") >> 1)
+
+
+@dataclass(frozen=True)
+class Draws:
+    """The draws of one network in one step."""
+
+    seed: int
+    network: str
+    step: int
+
+    def uniform(self, stream: str, *shape: int) -> Tensor:
+        """Uniform float32 values in [0, 1), on CPU: the same on every device."""
+        source = generator(self.seed, self.network, stream, self.step)
+        return torch.rand(*shape, generator=source)
+
+    def keep(self, stream: str, rate: Tensor | float, *shape: int) -> Tensor:
+        """A mask that is 0 with probability `rate` and 1 / (1 - rate) else."""
+        return (self.uniform(stream, *shape) >= rate) / (1 - rate)

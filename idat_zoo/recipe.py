@@ -1,0 +1,191 @@
+"""Pair, Task and Recipe: all that fixes a run except seed, device and paths.
+
+Frozen, checked by pydantic, free of torch. The registry builds recipes from TOML; a hand-made
+`Recipe` trains just as well.
+"""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, Strict, ValidationError, model_validator
+
+from idat_zoo.errors import RecipeError
+
+Scalar = bool | int | float | str
+"""A value that an option or a candidate may take."""
+
+Rgb = Annotated[tuple[float, float, float], Strict(False)]
+Group = Literal["natural", "specialized", "structured"]
+Distillation = Literal["mse", "kl", "none"]
+
+DEFAULT_TEMPERATURE = 5.0
+
+# What describes a recipe without changing what it computes. Left out of the recipe's hash.
+DESCRIPTIVE = {
+    "pair": {"teacher": {"licence"}, "student": {"licence"}},
+    "task": {"title", "licence", "source"},
+}
+
+
+class Frozen(BaseModel):
+    """Immutable, strict about types, and closed: an unknown key is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class Backbone(Frozen):
+    """A pretrained network as timm names it, with its weights pinned.
+
+    `weights` is a timm tag (`augreg_in21k`), `random`, or `builtin:<file>` for those that ship.
+    """
+
+    name: str
+    timm: str
+    weights: str
+    img_size: int = Field(default=224, gt=0)
+    args: dict[str, Scalar] = Field(default_factory=dict)
+    mean: Rgb = (0.5, 0.5, 0.5)
+    std: Rgb = (0.5, 0.5, 0.5)
+    licence: str = ""
+
+
+class Pair(Frozen):
+    """A small teacher and a larger student, named teacher first, as knowledge flows in iDAT."""
+
+    name: str
+    student: Backbone
+    teacher: Backbone | None = None
+
+
+class Task(Frozen):
+    """One image-classification task and what its data must look like.
+
+    `num_classes` is declared, never counted from labels: SUN397's 1,000 training images show 325
+    of 397 classes. `num_test` lists every size of the test split known to be right.
+    """
+
+    id: str
+    title: str = ""
+    suite: Literal["builtin", "vtab1k"]
+    group: Group
+    num_classes: int = Field(gt=1)
+    num_test: Annotated[tuple[int, ...], Strict(False)]
+    folder: str = ""
+    licence: str = ""
+    source: str = ""
+
+
+class AdapterChoice(Frozen):
+    """An adapter family by name with its options; unset options take the family's defaults."""
+
+    name: str
+    options: dict[str, Scalar] = Field(default_factory=dict)
+
+
+class Recipe(Frozen):
+    """All that fixes a run except seed, device and paths.
+
+    Epochs, warm-up in epochs; `lr` is the peak learning rate of AdamW, for both networks. The
+    distillation term D has weight `distillation_weight`; `detach` names the side whose logits are
+    constants in D (iDAT as released: `none`, both learn). `temperature` and `temperature_squared`
+    act with `kl` alone. `candidates` (field -> values) are what `selection = "val"` chooses among.
+    """
+
+    pair: Pair
+    task: Task
+    adapter: AdapterChoice
+    teacher_adapter: AdapterChoice | None = None
+
+    lr: float = Field(default=1e-3, gt=0)
+    weight_decay: float = Field(default=1e-4, ge=0)
+    drop_path: float = Field(default=0.1, ge=0, lt=1)
+    batch_size: int = Field(default=64, gt=0)
+    epochs: int = Field(default=100, gt=0)
+    warmup_epochs: int = Field(default=10, ge=0)
+
+    distillation: Distillation = "mse"
+    distillation_weight: float = Field(default=1.0, ge=0)
+    temperature: float = Field(default=DEFAULT_TEMPERATURE, gt=0)
+    temperature_squared: bool = False
+    detach: Literal["none", "teacher", "student"] = "none"
+
+    protocol: Literal["standard", "paper"] = "standard"
+    selection: Literal["none", "val"] = "none"
+    candidates: dict[str, Annotated[tuple[Scalar, ...], Strict(False)]] = Field(
+        default_factory=dict
+    )
+    precision: Literal["auto", "float32", "bf16", "fp16"] = "auto"
+    normalisation: Literal["model", "imagenet", "none"] = "model"
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> "Recipe":
+        faults = [
+            message
+            for wrong, message in (
+                (
+                    self.warmup_epochs > self.epochs,
+                    f"warmup_epochs = {self.warmup_epochs} is more than epochs = {self.epochs}",
+                ),
+                (
+                    self.pair.teacher is None and self.distillation != "none",
+                    f"distillation = '{self.distillation}' needs a teacher; "
+                    "without one it is 'none'",
+                ),
+                (
+                    (self.pair.teacher is None) != (self.teacher_adapter is None),
+                    "a teacher and a teacher_adapter come together",
+                ),
+                (
+                    self.distillation != "kl"
+                    and (self.temperature != DEFAULT_TEMPERATURE or self.temperature_squared),
+                    "temperature and temperature_squared act only with distillation = 'kl'",
+                ),
+                (
+                    self.distillation == "none"
+                    and (self.detach != "none" or self.distillation_weight != 1.0),
+                    "detach and distillation_weight need a distillation term",
+                ),
+                (
+                    self.selection == "val" and not self.candidates,
+                    "selection = 'val' needs candidates, e.g. candidates.lr=[1e-3,1e-2]",
+                ),
+                (
+                    self.selection == "none" and bool(self.candidates),
+                    "candidates need selection = 'val'",
+                ),
+                (
+                    any(not values for values in self.candidates.values()),
+                    "each of candidates needs at least one value",
+                ),
+                (
+                    self.selection == "val" and self.protocol == "paper",
+                    "protocol = 'paper' chooses on test; it takes no selection = 'val'",
+                ),
+            )
+            if wrong
+        ]
+        if faults:
+            raise ValueError("; ".join(faults))
+        return self
+
+
+def check_recipe(fields: Mapping[str, Any], *, where: str) -> Recipe:
+    """Build a recipe from nested mappings; `where` (a file, a command line) names its origin.
+
+    Raises: RecipeError with every fault, each naming `where` and the key.
+    """
+    try:
+        return Recipe.model_validate(fields)
+    except ValidationError as error:
+        raise RecipeError(describe_faults(error, where=where)) from None
+
+
+def describe_faults(error: ValidationError, *, where: str) -> list[str]:
+    """One line for each fault pydantic found: where, key, what is wrong, what was got."""
+    lines = []
+    for fault in error.errors():
+        key = ".".join(str(part) for part in fault["loc"])
+        message = fault["msg"].removeprefix("Value error, ")
+        got = "" if not key or fault["type"] == "missing" else f" (got {fault['input']!r})"
+        lines.append(": ".join(part for part in (where, key, message) if part) + got)
+    return lines

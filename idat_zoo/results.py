@@ -1,0 +1,140 @@
+"""Result: one run's numbers with the recipe that made them. JSON in, JSON out."""
+
+import json
+import platform
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, Strict, ValidationError
+
+from idat_zoo.errors import ZooError
+from idat_zoo.metrics import Metrics
+from idat_zoo.recipe import Frozen, Recipe, Scalar, describe_faults
+
+SCHEMA_VERSION = 1
+RESULT_FILE = "result.json"
+PREDICTIONS_FILE = "predictions.safetensors"
+
+
+class Candidate(Frozen):
+    """One setting that `selection = "val"` tried, and its last-epoch top-1 on val200."""
+
+    values: dict[str, Scalar]
+    val_top1: float
+
+
+class Selection(Frozen):
+    """All settings that were tried; the chosen one was refitted on all 1,000 images."""
+
+    tried: Annotated[tuple[Candidate, ...], Strict(False)]
+    chosen: int
+
+
+class Parameters(Frozen):
+    """Counts of numbers: what is trained for each network, and the frozen backbones."""
+
+    adapter: int
+    head: int
+    backbone: int
+    teacher_adapter: int | None = None
+    teacher_head: int | None = None
+    teacher_backbone: int | None = None
+
+
+class Result(Frozen):
+    """One recipe with one seed, and what came of it.
+
+    `top1` is the student's on test after the last epoch, a fraction; `student` and `teacher` hold
+    all metrics. `top1_best_on_test` exists under `protocol = "paper"` alone and is optimistic.
+    `kind` is `run` for training, `eval` for a checkpoint evaluated later.
+    """
+
+    schema_version: int = SCHEMA_VERSION
+    kind: Literal["run", "eval"]
+    top1: float
+    top1_interval: Annotated[tuple[float, float], Strict(False)]
+    top1_best_on_test: float | None = None
+    student: Metrics
+    teacher: Metrics | None = None
+    selection: Selection | None = None
+    baselines: dict[str, float] = Field(default_factory=dict)
+    parameters: Parameters
+    recipe: Recipe
+    recipe_hash: str
+    seed: int
+    data_fingerprint: str
+    backbone_sha256: dict[str, str]
+    device: str
+    versions: dict[str, str]
+    seconds: float
+    images_per_second: float | None = None
+    finished: str
+    files: dict[str, str] = Field(default_factory=dict)
+
+    @property
+    def label(self) -> str:
+        """pair/adapter/task, as the run's folder begins."""
+        return f"{self.recipe.pair.name}/{self.recipe.adapter.name}/{self.recipe.task.id}"
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values, without the fields that do not apply."""
+        return self.model_dump(mode="json", exclude_none=True)
+
+
+def load_result(path: Path) -> Result:
+    """Read a result.json of this or an older schema.
+
+    Raises: ZooError where it is no result, damaged, or of a newer schema.
+    """
+    try:
+        document = json.loads(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise ZooError(f"cannot read result '{path}': {error}") from None
+    version = document.get("schema_version") if isinstance(document, dict) else None
+    if not isinstance(version, int):
+        raise ZooError(f"'{path}' is not a result of idat-zoo: it has no schema_version.")
+    if version > SCHEMA_VERSION:
+        raise ZooError(
+            f"'{path}' has schema {version}; this idat-zoo reads up to {SCHEMA_VERSION}.",
+            hint="Upgrade idat-zoo.",
+        )
+    try:
+        return Result.model_validate_json(json.dumps(document))
+    except ValidationError as error:
+        raise ZooError("\n  ".join(describe_faults(error, where=str(path)))) from None
+
+
+def find_results(folders: list[Path]) -> list[tuple[Path, Result]]:
+    """Every result.json at or below the folders, in order of path.
+
+    Raises: ZooError where there is none, or one cannot be read.
+    """
+    paths = sorted({path for folder in folders for path in _result_files(folder)})
+    if not paths:
+        raise ZooError(f"no {RESULT_FILE} in {', '.join(map(str, folders))}.")
+    return [(path, load_result(path)) for path in paths]
+
+
+def _result_files(place: Path) -> list[Path]:
+    return [place] if place.is_file() else list(place.rglob(RESULT_FILE))
+
+
+def versions() -> dict[str, str]:
+    """What computed a number, as far as versions say."""
+    packages = ("idat-zoo", "torch", "timm", "numpy", "scikit-learn", "safetensors")
+    known = {package: _version(package) for package in packages}
+    return known | {"python": platform.python_version()}
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def now() -> str:
+    """The time, in UTC, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -1,0 +1,100 @@
+"""Where a run lies, whose it is, and what belongs into its folder.
+
+<out>/<pair>/<adapter>/<task>/<first 8 of the recipe's hash>/seed<k>/
+  recipe.toml                the resolved recipe; written first, it claims the folder
+  log.jsonl                  one line per epoch
+  resume.safetensors         the state after the last whole epoch; gone once finished
+  selection/<k>/             the same, and val.json, for each candidate of `selection = "val"`
+  adapter_model.safetensors, config.json    the student; teacher/ holds the teacher's
+  predictions.safetensors, probe.safetensors
+  result.json                written last: its presence means finished
+"""
+
+import hashlib
+import json
+from pathlib import Path
+
+from idat_zoo import files
+from idat_zoo.adapters import find_adapter
+from idat_zoo.errors import RunFolderError
+from idat_zoo.recipe import DESCRIPTIVE, AdapterChoice, Recipe
+from idat_zoo.recipe_toml import dump_recipe
+from idat_zoo.results import RESULT_FILE, Result, load_result
+
+RECIPE_FILE = "recipe.toml"
+LOG_FILE = "log.jsonl"
+STATE_FILE = "resume.safetensors"
+PROBE_FILE = "probe.safetensors"
+SELECTION_FOLDER = "selection"
+TEACHER_FOLDER = "teacher"
+
+
+def recipe_hash(recipe: Recipe) -> str:
+    """SHA-256 over everything that a recipe fixes, in hexadecimal.
+
+    Fields at their defaults and words that only describe are left out, so that a field added
+    later does not change the hash of recipes that do not use it.
+    """
+    fields = recipe.model_dump(mode="json", exclude_defaults=True, exclude=DESCRIPTIVE)
+    fields["adapter"] = _choice_without_defaults(recipe.adapter)
+    if recipe.teacher_adapter is not None:
+        fields["teacher_adapter"] = _choice_without_defaults(recipe.teacher_adapter)
+    canonical = json.dumps(fields, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def _choice_without_defaults(choice: AdapterChoice) -> dict[str, object]:
+    options = find_adapter(choice.name)(**choice.options).options
+    return {"name": choice.name, "options": options.model_dump(mode="json", exclude_defaults=True)}
+
+
+def run_folder(out: Path, recipe: Recipe, seed: int) -> Path:
+    """runs/<pair>/<adapter>/<task>/<first 8 of the recipe's hash>/seed<k>."""
+    names = (recipe.pair.name, recipe.adapter.name, recipe.task.id, recipe_hash(recipe)[:8])
+    return out.joinpath(*names, f"seed{seed}")
+
+
+def claim(folder: Path, recipe: Recipe, *, out: Path, resume: bool) -> Result | None:
+    """The result of a finished run; None for a folder that may be trained in.
+
+    Raises: RunFolderError for a folder of another run, and for an unfinished run without `resume`.
+    """
+    if (out / RECIPE_FILE).exists() or (out / RESULT_FILE).exists():
+        raise RunFolderError(
+            f"'{out}' is itself a run's folder.",
+            hint="--out names the folder above all runs; each run makes its own below it.",
+        )
+    own = folder / RECIPE_FILE
+    if not own.exists():
+        if folder.exists() and any(p for p in folder.iterdir() if not p.name.endswith(".part")):
+            raise RunFolderError(f"'{folder}' is not empty and holds no {RECIPE_FILE} of a run.")
+        return None
+    if own.read_bytes() != dump_recipe(recipe).encode():
+        raise RunFolderError(
+            f"'{folder}' holds another run: its {RECIPE_FILE} is not this run's.",
+            hint="Choose another --out, or move that folder away.",
+        )
+    if (folder / RESULT_FILE).exists():
+        tidy(folder)
+        return load_result(folder / RESULT_FILE)
+    if not resume:
+        raise RunFolderError(
+            f"'{folder}' holds an unfinished run.",
+            hint="Add --resume to go on from its last whole epoch, or remove the folder.",
+        )
+    return None
+
+
+def tidy(folder: Path) -> None:
+    """Remove what only an unfinished run needs."""
+    for path in [*folder.rglob(STATE_FILE), *folder.rglob(".*.part")]:
+        path.unlink(missing_ok=True)
+
+
+def digests(folder: Path) -> dict[str, str]:
+    """SHA-256 of every file of a finished run but the result itself."""
+    paths = [p for p in sorted(folder.rglob("*")) if p.is_file() and not p.name.startswith(".")]
+    unlisted = (RESULT_FILE, STATE_FILE)
+    return {
+        p.relative_to(folder).as_posix(): files.sha256(p) for p in paths if p.name not in unlisted
+    }

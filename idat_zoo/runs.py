@@ -1,0 +1,353 @@
+"""The table of contents of the project: recipe -> models -> loop -> checkpoint -> result."""
+
+import itertools
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from idat_zoo import files
+from idat_zoo.backbones.frozen import missing_weights
+from idat_zoo.backbones.network import Network
+from idat_zoo.backbones.pair import NetworkPair, build_pair, count_parameters
+from idat_zoo.checkpoint import load_checkpoint, probe_logits, write_checkpoint
+from idat_zoo.data import Split, TaskData, load_task, missing_data
+from idat_zoo.data.baselines import raw_pixel_baselines
+from idat_zoo.engine.precision import describe_device, find_device, resolve_precision
+from idat_zoo.engine.train import EpochLog, Trainer
+from idat_zoo.errors import DataError, DeviceError, RunFolderError, UsageError
+from idat_zoo.evaluation import predict_logits
+from idat_zoo.metrics import Metrics, score
+from idat_zoo.recipe import Recipe, Scalar, check_recipe
+from idat_zoo.recipe_toml import dump_recipe
+from idat_zoo.results import (
+    PREDICTIONS_FILE,
+    RESULT_FILE,
+    Candidate,
+    Parameters,
+    Result,
+    Selection,
+    now,
+    versions,
+)
+from idat_zoo.run_folder import (
+    LOG_FILE,
+    PROBE_FILE,
+    RECIPE_FILE,
+    SELECTION_FOLDER,
+    STATE_FILE,
+    TEACHER_FOLDER,
+    claim,
+    digests,
+    recipe_hash,
+    run_folder,
+    tidy,
+)
+
+
+class Progress:
+    """Hears how a run goes; this one says nothing. The command line draws a bar."""
+
+    def stage(self, name: str, epochs: int, steps: int, images: int) -> None:
+        """A training begins: its name, epochs, steps an epoch and images a step."""
+
+    def step(self) -> None:
+        """One optimisation step is done."""
+
+    def epoch(self, log: EpochLog) -> None:
+        """One epoch is done."""
+
+    def note(self, text: str) -> None:
+        """Something a person may want to know."""
+
+
+def run(
+    recipe: Recipe,
+    *,
+    seed: int = 0,
+    device: str = "auto",
+    data_dir: Path | None = None,
+    out: Path | str = "runs",
+    resume: bool = False,
+    download: bool = False,
+    progress: Progress | None = None,
+) -> Result:
+    """Train a recipe, write its run folder, and return its result.
+
+    A finished run is not repeated: its result is returned. An unfinished one needs `resume`.
+    `download` allows fetching missing backbone weights.
+
+    Raises: ZooError and its kinds, each saying what to do; what was saved before stays.
+    """
+    progress = progress or Progress()
+    where = find_device(device)
+    recipe = resolve_precision(recipe, where)
+    folder = run_folder(Path(out), recipe, seed)
+    finished = claim(folder, recipe, out=Path(out), resume=resume)
+    if finished is not None:
+        progress.note(f"finished before: {folder}")
+        return finished
+    require_inputs(recipe, data_dir, download=download)
+    with plain_memory_errors(recipe):
+        data = load_task(recipe.task, img_size=_img_size(recipe), data_dir=data_dir)
+        files.write_whole(folder / RECIPE_FILE, dump_recipe(recipe).encode())
+        started = time.perf_counter()
+        selection = _select(recipe, data, folder, seed=seed, device=where, progress=progress)
+        final = recipe if selection is None else _with_values(recipe, _chosen(selection))
+        fitted = fit(
+            final,
+            data.trainval,
+            folder,
+            seed=seed,
+            device=where,
+            progress=progress,
+            test=data.test if recipe.protocol == "paper" else None,
+            fingerprint=data.fingerprint(),
+        )
+        seconds = time.perf_counter() - started
+        return _finish(fitted, recipe, final, selection, data, folder, seed, where, seconds)
+
+
+def require_inputs(recipe: Recipe, data_dir: Path | None, *, download: bool) -> None:
+    """Check that images and weights are here.
+
+    Raises: DataError naming at once all that is missing, how to get each, and what needs nothing.
+    """
+    lines = []
+    images = missing_data(recipe.task, data_dir)
+    if images:
+        lines.append(f"{images}\n      get the VTAB-1K folders (docs/data.md), then --data-dir DIR")
+    for spec in (recipe.pair.teacher, recipe.pair.student):
+        repo = missing_weights(spec) if spec is not None else ""
+        if repo and not download:
+            lines.append(f"weights of '{repo}'\n      add --yes to download them from the Hub")
+    if lines:
+        raise DataError(
+            f"'{recipe.pair.name}/{recipe.adapter.name}/{recipe.task.id}' needs what is not here:"
+            + "".join(f"\n  - {line}" for line in lines),
+            hint=f"Needs no download: idat train --task digits --adapter {recipe.adapter.name}",
+        )
+
+
+def _img_size(recipe: Recipe) -> int:
+    """The one input size of the pair. Raises: UsageError where its networks differ."""
+    student, teacher = recipe.pair.student, recipe.pair.teacher
+    if teacher is not None and teacher.img_size != student.img_size:
+        raise UsageError(
+            f"pair '{recipe.pair.name}' mixes input sizes: teacher {teacher.img_size}, "
+            f"student {student.img_size} pixels; both must be equal."
+        )
+    return student.img_size
+
+
+@contextmanager
+def plain_memory_errors(recipe: Recipe) -> Iterator[None]:
+    """Memory that runs out becomes one sentence; whatever was saved stays. Raises: DeviceError."""
+    try:
+        yield
+    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+        own = isinstance(error, torch.OutOfMemoryError | MemoryError)
+        if not own and "can't allocate memory" not in str(error):
+            raise
+        raise DeviceError(
+            f"out of memory with batch_size = {recipe.batch_size}.",
+            hint=f"Try batch_size={max(1, recipe.batch_size // 2)}. What was saved is kept.",
+        ) from error
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A trained pair, its log, and this process's speed (None: it had nothing left to do)."""
+
+    pair: NetworkPair
+    logs: list[EpochLog]
+    images_per_second: float | None
+
+
+def fit(
+    recipe: Recipe,
+    split: Split,
+    folder: Path,
+    *,
+    seed: int,
+    device: torch.device,
+    progress: Progress,
+    fingerprint: str,
+    name: str = "train",
+    test: Split | None = None,
+) -> Fitted:
+    """Train on a split, saving after every epoch; goes on from what a stopped process left.
+
+    `test` is read after every epoch, for `protocol = "paper"` alone.
+    """
+    pair = build_pair(recipe, seed=seed, device=device)
+    trainer = Trainer(pair, split.images, split.targets, recipe, seed=seed, device=device)
+    logs = _restore(trainer, folder, fingerprint)
+    steps, batch = trainer.steps_per_epoch, recipe.batch_size
+    progress.stage(name, trainer.epochs - len(logs), steps, batch)
+    started, todo = time.perf_counter(), trainer.epochs - len(logs)
+    for epoch in range(len(logs), trainer.epochs):
+        log = trainer.train_epoch(epoch, progress.step)
+        if test is not None:
+            metrics = _score(pair.student, test, recipe, device)
+            log = replace(log, test_top1=metrics.top1)
+        logs.append(log)
+        _save(trainer, logs, folder, fingerprint)
+        progress.epoch(log)
+    seconds = time.perf_counter() - started
+    return Fitted(pair, logs, todo * steps * batch / seconds if todo else None)
+
+
+def _save(trainer: Trainer, logs: list[EpochLog], folder: Path, fingerprint: str) -> None:
+    lines = "".join(json.dumps(log.as_json()) + "\n" for log in logs)
+    files.write_whole(folder / LOG_FILE, lines.encode())
+    progress = {"epochs": torch.tensor(len(logs)), "data": _as_tensor(fingerprint)}
+    files.write_whole(folder / STATE_FILE, files.dump_tensors(trainer.state() | progress))
+
+
+def _restore(trainer: Trainer, folder: Path, fingerprint: str) -> list[EpochLog]:
+    """The log up to the last saved epoch, with the trainer set to go on behind it."""
+    path = folder / STATE_FILE
+    if not path.exists():
+        return []
+    try:
+        state = files.parse_tensors(path.read_bytes())
+    except ValueError as error:
+        raise RunFolderError(f"'{path}' is damaged: {error}", hint="Remove the folder.") from None
+    if not state["data"].equal(_as_tensor(fingerprint)):
+        raise RunFolderError(
+            f"'{folder}' was begun on other data than this.",
+            hint="The images or lists changed since. Restore them, or choose another --out.",
+        )
+    trainer.load_state(state)
+    lines = (folder / LOG_FILE).read_text().splitlines()[: int(state["epochs"])]
+    return [EpochLog(**json.loads(line)) for line in lines]
+
+
+def _as_tensor(text: str) -> Tensor:
+    return torch.tensor(list(text.encode()), dtype=torch.uint8)
+
+
+def _select(
+    recipe: Recipe,
+    data: TaskData,
+    folder: Path,
+    *,
+    seed: int,
+    device: torch.device,
+    progress: Progress,
+) -> Selection | None:
+    """Try each candidate on train800, score its last epoch on val200, choose the best."""
+    if recipe.selection == "none":
+        return None
+    tried = []
+    settings = list(_settings(recipe))
+    for number, values in enumerate(settings):
+        place = folder / SELECTION_FOLDER / f"{number}"
+        candidate = _with_values(recipe, values)
+        score_file = place / "val.json"
+        if score_file.exists():
+            tried.append(Candidate.model_validate_json(score_file.read_bytes()))
+            continue
+        fitted = fit(
+            candidate,
+            data.train800,
+            place,
+            seed=seed,
+            device=device,
+            progress=progress,
+            fingerprint=data.fingerprint(),
+            name=f"candidate {number + 1} of {len(settings)}",
+        )
+        metrics = _score(fitted.pair.student, data.val200, candidate, device)
+        tried.append(Candidate(values=values, val_top1=metrics.top1))
+        files.write_whole(score_file, files.dump_json(tried[-1].model_dump(mode="json")))
+    best = max(range(len(tried)), key=lambda i: tried[i].val_top1)
+    return Selection(tried=tuple(tried), chosen=best)
+
+
+def _settings(recipe: Recipe) -> Iterator[dict[str, Scalar]]:
+    """Every combination of the candidates' values, in the order they are written."""
+    names = list(recipe.candidates)
+    for values in itertools.product(*recipe.candidates.values()):
+        yield dict(zip(names, values, strict=True))
+
+
+def _chosen(selection: Selection) -> dict[str, Scalar]:
+    return selection.tried[selection.chosen].values
+
+
+def _with_values(recipe: Recipe, values: dict[str, Scalar]) -> Recipe:
+    """The recipe with one setting in place of its candidates. `adapter.X` is an option of both."""
+    fields = recipe.model_dump() | {"selection": "none", "candidates": {}}
+    for name, value in values.items():
+        role, _, option = name.rpartition(".")
+        if role:
+            fields[role]["options"][option] = value
+        else:
+            fields[name] = value
+    return check_recipe(fields, where="candidates")
+
+
+def _finish(
+    fitted: Fitted,
+    recipe: Recipe,
+    final: Recipe,
+    selection: Selection | None,
+    data: TaskData,
+    folder: Path,
+    seed: int,
+    device: torch.device,
+    seconds: float,
+) -> Result:
+    """Checkpoints, predictions, probe, and last of all the result."""
+    pair, digest = fitted.pair, recipe_hash(recipe)
+    logits = {role: _predict(network, data.test, final, device) for role, network in pair.roles()}
+    for role, network in pair.roles():
+        place = folder if role == "student" else folder / TEACHER_FOLDER
+        write_checkpoint(place, network, final, role=role, recipe_hash=digest, seed=seed)
+    predictions = {"index": data.test.index, "target": data.test.targets} | logits
+    files.write_whole(folder / PREDICTIONS_FILE, files.dump_tensors(predictions))
+    probe = probe_logits(load_checkpoint(folder).network)
+    files.write_whole(folder / PROBE_FILE, files.dump_tensors({"logits": probe}))
+    metrics = {role: score(z, data.test.targets) for role, z in logits.items()}
+    watched = [log.test_top1 for log in fitted.logs if log.test_top1 is not None]
+    result = Result(
+        kind="run",
+        top1=metrics["student"].top1,
+        top1_interval=metrics["student"].top1_interval,
+        top1_best_on_test=max(watched, default=None),
+        student=metrics["student"],
+        teacher=metrics.get("teacher"),
+        selection=selection,
+        baselines=raw_pixel_baselines(data),
+        parameters=Parameters(**count_parameters(pair.roles())),
+        recipe=recipe,
+        recipe_hash=digest,
+        seed=seed,
+        data_fingerprint=data.fingerprint(),
+        backbone_sha256={role: network.backbone.sha256 for role, network in pair.roles()},
+        device=describe_device(device),
+        versions=versions(),
+        seconds=seconds,
+        images_per_second=fitted.images_per_second,
+        finished=now(),
+        files=digests(folder),
+    )
+    files.write_whole(folder / RESULT_FILE, files.dump_json(result.as_json()))
+    tidy(folder)
+    return result
+
+
+def _predict(network: Network, split: Split, recipe: Recipe, device: torch.device) -> Tensor:
+    assert recipe.precision != "auto"
+    return predict_logits(network, split.images, device=device, precision=recipe.precision)
+
+
+def _score(network: Network, split: Split, recipe: Recipe, device: torch.device) -> Metrics:
+    return score(_predict(network, split, recipe, device), split.targets)

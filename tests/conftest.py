@@ -1,0 +1,72 @@
+"""Fixtures all rooms share: a toy pair with random weights, recipes for it, a fast CPU."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+from idat_zoo.adapters import build_adapter
+from idat_zoo.backbones.frozen import FrozenBackbone, load_backbone
+from idat_zoo.backbones.network import Network, build_network
+from idat_zoo.recipe import AdapterChoice, Backbone, Pair, Recipe, Task, check_recipe
+
+FAMILIES = ("sequential", "shared_parallel", "idat_adaptformer", "lora", "linear")
+
+DIGITS = Task(id="digits", suite="builtin", group="natural", num_classes=10, num_test=(797,))
+
+
+def toy_backbone(name: str, *, embed_dim: int, num_heads: int) -> Backbone:
+    args = {"patch_size": 8, "embed_dim": embed_dim, "depth": 2, "num_heads": num_heads}
+    return Backbone(
+        name=name, timm="vit_tiny_patch16_224", weights="random", img_size=16, args=args
+    )
+
+
+TOY_PAIR = Pair(
+    name="toy",
+    teacher=toy_backbone("toy_teacher", embed_dim=12, num_heads=2),
+    student=toy_backbone("toy_student", embed_dim=24, num_heads=3),
+)
+
+
+def toy_recipe(adapter: str = "lora", *, teacher: bool = True, **fields: Any) -> Recipe:
+    """A recipe on the toy pair that trains in a second."""
+    choice = AdapterChoice(name=adapter, options=fields.pop("options", {}))
+    pair = TOY_PAIR if teacher else TOY_PAIR.model_copy(update={"teacher": None})
+    changes = {"epochs": 2, "warmup_epochs": 1, "lr": 5e-3} | fields
+    changes["distillation"] = changes.get("distillation", "mse" if teacher else "none")
+    parts = {"pair": pair, "task": DIGITS, "adapter": choice} | changes
+    if teacher:
+        parts["teacher_adapter"] = choice
+    return check_recipe(parts, where="test")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _one_thread() -> None:
+    """Toy tensors are slower on two threads, and tests run side by side."""
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def toy_student() -> FrozenBackbone:
+    return load_backbone(TOY_PAIR.student)
+
+
+@pytest.fixture
+def toy_network(toy_student: FrozenBackbone) -> Callable[..., Network]:
+    """A float64 network on the toy student: `toy_network("lora", rank=3)`."""
+
+    def build(family: str, *, num_classes: int = 5, seed: int = 0, **options: Any) -> Network:
+        adapter = build_adapter(AdapterChoice(name=family, options=options))
+        network = build_network(
+            toy_student,
+            adapter,
+            num_classes=num_classes,
+            normalisation="model",
+            seed=seed,
+            role="student",
+        )
+        return network.double()
+
+    return build
