@@ -17,6 +17,7 @@ from idat_zoo import files
 from idat_zoo.adapters import build_adapter
 from idat_zoo.backbones.frozen import load_backbone
 from idat_zoo.backbones.network import Network, build_network, input_range
+from idat_zoo.backbones.pair import Role
 from idat_zoo.errors import CheckpointError, UnknownNameError
 from idat_zoo.randomness import generator
 from idat_zoo.recipe import AdapterChoice, Backbone, Frozen, Recipe, Rgb, describe_faults
@@ -27,8 +28,6 @@ TENSORS_FILE = "adapter_model.safetensors"
 CONFIG_FILE = "config.json"
 BUILTIN = "builtin:"
 PROBE_IMAGES = 8
-
-Role = Literal["student", "teacher"]
 
 
 class TensorSpec(Frozen):
@@ -183,6 +182,24 @@ def find_folder(reference: str | Path) -> Path:
             + ", ".join(BUILTIN + name for name in builtin_names()),
         )
     return folder
+
+
+def find_checkpoints(reference: str | Path) -> dict[str, Path]:
+    """Every student's checkpoint at or below a reference, by its path from there ('.': itself).
+
+    Raises: what `find_folder` raises; CheckpointError where there is none.
+    """
+    root = find_folder(reference)
+    if (root / CONFIG_FILE).is_file():
+        return {".": root}
+    found = {
+        str(path.parent.relative_to(root)): path.parent
+        for path in sorted(root.rglob(CONFIG_FILE))
+        if read_config(path.parent).role == "student"
+    }
+    if not found:
+        raise CheckpointError(f"'{root}' holds no {CONFIG_FILE}: not a checkpoint.")
+    return found
 
 
 def read_config(folder: Path) -> Config:

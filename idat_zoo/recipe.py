@@ -14,6 +14,9 @@ from idat_zoo.errors import RecipeError
 Scalar = bool | int | float | str
 """A value that an option or a candidate may take."""
 
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+"""A name that becomes the name of a folder."""
+
 Rgb = Annotated[tuple[float, float, float], Strict(False)]
 Group = Literal["natural", "specialized", "structured"]
 Distillation = Literal["mse", "kl", "none"]
@@ -21,7 +24,7 @@ Distillation = Literal["mse", "kl", "none"]
 DEFAULT_TEMPERATURE = 5.0
 
 # What describes a recipe without changing what it computes. Left out of the recipe's hash.
-DESCRIPTIVE = {
+DESCRIPTIVE: Any = {  # as pydantic's `exclude` takes it
     "pair": {"teacher": {"licence"}, "student": {"licence"}},
     "task": {"title", "licence", "source"},
 }
@@ -30,7 +33,7 @@ DESCRIPTIVE = {
 class Frozen(BaseModel):
     """Immutable, strict about types, and closed: an unknown key is an error."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
 class Backbone(Frozen):
@@ -52,7 +55,7 @@ class Backbone(Frozen):
 class Pair(Frozen):
     """A small teacher and a larger student, named teacher first, as knowledge flows in iDAT."""
 
-    name: str
+    name: Name
     student: Backbone
     teacher: Backbone | None = None
 
@@ -64,7 +67,7 @@ class Task(Frozen):
     of 397 classes. `num_test` lists every size of the test split known to be right.
     """
 
-    id: str
+    id: Name
     title: str = ""
     suite: Literal["builtin", "vtab1k"]
     group: Group
@@ -78,7 +81,7 @@ class Task(Frozen):
 class AdapterChoice(Frozen):
     """An adapter family by name with its options; unset options take the family's defaults."""
 
-    name: str
+    name: Name
     options: dict[str, Scalar] = Field(default_factory=dict)
 
 
@@ -186,6 +189,8 @@ def describe_faults(error: ValidationError, *, where: str) -> list[str]:
     for fault in error.errors():
         key = ".".join(str(part) for part in fault["loc"])
         message = fault["msg"].removeprefix("Value error, ")
+        if fault["type"] == "extra_forbidden":
+            message = "unknown key"
         got = "" if not key or fault["type"] == "missing" else f" (got {fault['input']!r})"
         lines.append(": ".join(part for part in (where, key, message) if part) + got)
     return lines

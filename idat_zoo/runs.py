@@ -53,8 +53,8 @@ from idat_zoo.run_folder import (
 class Progress:
     """Hears how a run goes; this one says nothing. The command line draws a bar."""
 
-    def stage(self, name: str, epochs: int, steps: int, images: int) -> None:
-        """A training begins: its name, epochs, steps an epoch and images a step."""
+    def stage(self, name: str, *, done: int, epochs: int, steps: int, images: int) -> None:
+        """A training begins, `done` of its epochs done before; steps per epoch, images per step."""
 
     def step(self) -> None:
         """One optimisation step is done."""
@@ -113,23 +113,26 @@ def run(
         return _finish(fitted, recipe, final, selection, data, folder, seed, where, seconds)
 
 
-def require_inputs(recipe: Recipe, data_dir: Path | None, *, download: bool) -> None:
-    """Check that images and weights are here.
-
-    Raises: DataError naming at once all that is missing, how to get each, and what needs nothing.
-    """
-    lines = []
+def missing_inputs(recipe: Recipe, data_dir: Path | None, *, download: bool = False) -> list[str]:
+    """What a run needs and does not find here, each with the way to get it."""
+    missing = []
     images = missing_data(recipe.task, data_dir)
     if images:
-        lines.append(f"{images}\n      get the VTAB-1K folders (docs/data.md), then --data-dir DIR")
+        missing.append(f"{images}; get the VTAB-1K folders (docs/data.md), then --data-dir DIR")
     for spec in (recipe.pair.teacher, recipe.pair.student):
         repo = missing_weights(spec) if spec is not None else ""
         if repo and not download:
-            lines.append(f"weights of '{repo}'\n      add --yes to download them from the Hub")
-    if lines:
+            missing.append(f"weights of '{repo}'; --yes downloads them from the Hub")
+    return missing
+
+
+def require_inputs(recipe: Recipe, data_dir: Path | None, *, download: bool) -> None:
+    """Raises: DataError naming at once all that is missing, and a command that needs nothing."""
+    missing = missing_inputs(recipe, data_dir, download=download)
+    if missing:
         raise DataError(
             f"'{recipe.pair.name}/{recipe.adapter.name}/{recipe.task.id}' needs what is not here:"
-            + "".join(f"\n  - {line}" for line in lines),
+            + "".join(f"\n  - {line}" for line in missing),
             hint=f"Needs no download: idat train --task digits --adapter {recipe.adapter.name}",
         )
 
@@ -189,7 +192,7 @@ def fit(
     trainer = Trainer(pair, split.images, split.targets, recipe, seed=seed, device=device)
     logs = _restore(trainer, folder, fingerprint)
     steps, batch = trainer.steps_per_epoch, recipe.batch_size
-    progress.stage(name, trainer.epochs - len(logs), steps, batch)
+    progress.stage(name, done=len(logs), epochs=trainer.epochs, steps=steps, images=batch)
     started, todo = time.perf_counter(), trainer.epochs - len(logs)
     for epoch in range(len(logs), trainer.epochs):
         log = trainer.train_epoch(epoch, progress.step)

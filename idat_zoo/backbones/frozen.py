@@ -4,10 +4,12 @@ import hashlib
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 import timm
 import torch
-from timm.layers import Attention, Mlp
+from timm.layers.attention import Attention
+from timm.layers.mlp import Mlp
 from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 
@@ -23,19 +25,13 @@ class FrozenBackbone:
     """A backbone without its classifier. No tensor of it ever learns."""
 
     spec: Backbone
-    vit: VisionTransformer
+    vit: Any  # a VisionTransformer; timm types its blocks as mere modules
     sha256: str
 
     @property
     def anatomy(self) -> Anatomy:
         """Its measures and tensors, as adapters may see them."""
-        return Anatomy(
-            embed_dim=self.vit.embed_dim,
-            depth=len(self.vit.blocks),
-            num_heads=self.vit.blocks[0].attn.num_heads,
-            num_tokens=self.vit.patch_embed.num_patches + self.vit.num_prefix_tokens,
-            weights=self.vit.state_dict(),
-        )
+        return _anatomy(self.vit)
 
 
 def missing_weights(spec: Backbone) -> str:
@@ -62,6 +58,22 @@ def load_backbone(spec: Backbone) -> FrozenBackbone:
     return FrozenBackbone(spec=spec, vit=vit, sha256=hash_tensors(vit.state_dict()))
 
 
+def describe_anatomy(spec: Backbone) -> Anatomy:
+    """A backbone's measures, without any memory for its tensors (they are on the meta device)."""
+    with torch.device("meta"):
+        return _anatomy(_create(spec))
+
+
+def _anatomy(vit: Any) -> Anatomy:  # a VisionTransformer
+    return Anatomy(
+        embed_dim=vit.embed_dim,
+        depth=len(vit.blocks),
+        num_heads=vit.blocks[0].attn.num_heads,
+        num_tokens=vit.patch_embed.num_patches + vit.num_prefix_tokens,
+        weights=vit.state_dict(),
+    )
+
+
 def hash_tensors(tensors: dict[str, Tensor]) -> str:
     """SHA-256 over names, shapes and float32 values, in the order of names."""
     digest = hashlib.sha256()
@@ -73,17 +85,18 @@ def hash_tensors(tensors: dict[str, Tensor]) -> str:
 
 
 def _create(spec: Backbone) -> VisionTransformer:
+    args: dict[str, Any] = dict(spec.args)
     try:
         with torch.random.fork_rng(devices=[]):  # timm initialises from the global generator
             vit = timm.create_model(
-                spec.timm, pretrained=False, num_classes=0, img_size=spec.img_size, **spec.args
+                spec.timm, pretrained=False, num_classes=0, img_size=spec.img_size, **args
             )
     except (RuntimeError, TypeError, ValueError, AssertionError) as error:
         raise UsageError(
             f"timm cannot build backbone '{spec.name}' ({spec.timm}): {error}"
         ) from None
     unfit = _why_unfit(vit)
-    if unfit:
+    if unfit or not isinstance(vit, VisionTransformer):
         raise UsageError(
             f"backbone '{spec.name}' ({spec.timm}) is not a plain ViT: {unfit}",
             hint="Adapters here know timm's VisionTransformer with its standard blocks.",

@@ -59,6 +59,9 @@ class Network(nn.Module):
     `mean` and `std` normalise uint8 images scaled to [0, 1]; float images are taken as they are.
     """
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(
         self,
         backbone: FrozenBackbone,
@@ -160,7 +163,7 @@ class Network(nn.Module):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Network":
         """As nn.Module does; constants stay exact in the new type, not rounded twice."""
-        super()._apply(fn, recurse)
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         for name, value in self.adapter.constants.items():
             self.constants.tensors()[name].fill_(value)
         return self

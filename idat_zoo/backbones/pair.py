@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 
@@ -9,6 +10,8 @@ from idat_zoo.adapters import build_adapter
 from idat_zoo.backbones.frozen import load_backbone
 from idat_zoo.backbones.network import Network, build_network
 from idat_zoo.recipe import AdapterChoice, Backbone, Recipe
+
+Role = Literal["student", "teacher"]
 
 
 @dataclass(frozen=True)
@@ -18,7 +21,7 @@ class NetworkPair:
     student: Network
     teacher: Network | None
 
-    def roles(self) -> Iterator[tuple[str, Network]]:
+    def roles(self) -> Iterator[tuple[Role, Network]]:
         """("student", network), then ("teacher", network) if there is one."""
         yield "student", self.student
         if self.teacher is not None:
@@ -44,7 +47,7 @@ def build_pair(recipe: Recipe, *, seed: int, device: torch.device) -> NetworkPai
     return NetworkPair(network("student", recipe.pair.student, recipe.adapter), teacher)
 
 
-def count_parameters(roles: Iterable[tuple[str, Network]]) -> dict[str, int]:
+def count_parameters(roles: Iterable[tuple[Role, Network]]) -> dict[str, int]:
     """How many numbers learn and how many are frozen, named as `results.Parameters` names them."""
     counts: dict[str, int] = {}
     for role, network in roles:

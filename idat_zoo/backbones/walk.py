@@ -8,11 +8,10 @@ two equal for every form the registry names (class token, registers, LayerScale,
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import torch.nn.functional as F
 from jaxtyping import Float
-from timm.layers import Attention, Mlp
-from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from idat_zoo.adapters.base import Site
@@ -22,7 +21,7 @@ At = Callable[[Site, int, Tensor, Tensor, nn.Module | None], Tensor]
 
 
 def walk(
-    vit: VisionTransformer,
+    vit: Any,  # timm types its blocks as mere modules
     images: Float[Tensor, "B C H W"],
     at: At,
     drop_path: Float[Tensor, "L 2 B"] | None,
@@ -39,7 +38,7 @@ def walk(
         h = at(Site.NORM2, i, after, block.norm2(after), block.norm2)
         branch = at(Site.MLP, i, h, block.ls2(_mlp(block.mlp, h, partial(_within, at, i))), None)
         x = at(Site.AFTER_MLP, i, after, after + _kept(branch, drop_path, i, 1), None)
-    features = vit.fc_norm(vit.pool(vit.norm(x)))
+    features: Tensor = vit.fc_norm(vit.pool(vit.norm(x)))
     return at(Site.FEATURES, len(vit.blocks), features, features, None)
 
 
@@ -55,7 +54,7 @@ def _kept(branch: Tensor, drop_path: Tensor | None, block: int, which: int) -> T
 Linear = Callable[[Site, Tensor, nn.Module], Tensor]
 
 
-def _attention(attn: Attention, x: Float[Tensor, "B N D"], linear: Linear) -> Tensor:
+def _attention(attn: Any, x: Float[Tensor, "B N D"], linear: Linear) -> Tensor:
     B, N, _ = x.shape
     qkv = linear(Site.QKV, x, attn.qkv)
     q, k, v = qkv.reshape(B, N, 3, attn.num_heads, -1).permute(2, 0, 3, 1, 4)
@@ -63,6 +62,6 @@ def _attention(attn: Attention, x: Float[Tensor, "B N D"], linear: Linear) -> Te
     return linear(Site.PROJ, attn.norm(joined.transpose(1, 2).reshape(B, N, -1)), attn.proj)
 
 
-def _mlp(mlp: Mlp, x: Float[Tensor, "B N D"], linear: Linear) -> Tensor:
+def _mlp(mlp: Any, x: Float[Tensor, "B N D"], linear: Linear) -> Tensor:
     hidden = mlp.act(linear(Site.FC1, x, mlp.fc1))
     return linear(Site.FC2, mlp.norm(hidden), mlp.fc2)

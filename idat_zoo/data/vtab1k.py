@@ -52,7 +52,9 @@ def load_vtab1k(task: Task, img_size: int, data_dir: Path | None) -> TaskData:
     splits = {name: _decode(folder, rows, img_size, faults) for name, rows in lists.items()}
     if faults:
         raise DataError(f"task '{task.id}': " + _listed(faults))
-    return TaskData(task=task, **splits)
+    return TaskData(
+        task=task, train800=splits["train800"], val200=splits["val200"], test=splits["test"]
+    )
 
 
 def _listed(faults: list[str], shown: int = 10) -> str:

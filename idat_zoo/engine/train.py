@@ -105,7 +105,7 @@ class Trainer:
     def _step(self, step: int, images: Tensor, targets: Tensor) -> dict[str, Tensor]:
         """One optimisation step; returns the loss and its parts."""
         with autocast(self.device, self._precision):
-            logits = {
+            logits: dict[str, Tensor] = {
                 role: network(images, self._masks(role, network, step, len(images)))
                 for role, network in self.pair.roles()
             }

@@ -1,0 +1,70 @@
+"""The command line: `idat`.
+
+A ZooError is one line and a hint on stderr, and its own exit code; nothing heavy is imported until
+a command runs.
+"""
+
+from importlib import metadata
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from idat_zoo.cli import browse, evaluate, screen, train
+from idat_zoo.errors import ZooError
+
+INTERRUPTED = 130
+
+
+class ZooGroup(TyperGroup):
+    """Commands whose errors are told in one place, in the order in which they were added."""
+
+    def invoke(self, ctx: Any) -> Any:  # click's Context, which newer Typers keep to themselves
+        """Run the command; its ZooError becomes a message and an exit code."""
+        try:
+            return super().invoke(ctx)
+        except ZooError as error:
+            screen.print_error(error)
+            raise typer.Exit(error.exit_code) from None
+        except KeyboardInterrupt:
+            screen.note("interrupted")
+            raise typer.Exit(INTERRUPTED) from None
+
+
+app = typer.Typer(
+    cls=ZooGroup,
+    no_args_is_help=True,
+    pretty_exceptions_show_locals=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _print_version(asked: bool) -> bool:
+    if asked:
+        typer.echo(f"idat-zoo {metadata.version('idat-zoo')}")
+        raise typer.Exit
+    return asked
+
+
+@app.callback()
+def idat(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="The version."),
+    ] = False,
+) -> None:
+    """Train, evaluate and browse adapters on frozen vision transformers."""
+
+
+app.command("train")(train.train)
+app.command("eval")(evaluate.evaluate_command)
+app.command("list")(browse.list_shelves)
+app.command("show")(browse.show)
+app.command("cp")(browse.copy)
+app.command("validate")(browse.validate)
+app.command("env")(browse.env)
+
+
+def main() -> None:
+    """The entry point of the `idat` command."""
+    app(prog_name="idat")

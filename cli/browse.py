@@ -1,0 +1,479 @@
+"""`idat list`, `show`, `cp`, `validate` and `env`: what is on the shelves and on this machine."""
+
+import fnmatch
+import os
+import platform
+import textwrap
+from collections.abc import Iterable, Mapping
+from enum import StrEnum
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from idat_zoo.cli.options import (
+    DATA_VARIABLE,
+    SHELF_VARIABLE,
+    AdapterOption,
+    DataDirOption,
+    JsonOption,
+    PairOption,
+    ShelfOption,
+    TaskOption,
+)
+from idat_zoo.cli.screen import note, print_json, print_table
+from idat_zoo.errors import RecipeError, UnknownNameError, UsageError, ZooError
+
+if TYPE_CHECKING:
+    from idat_zoo.recipe import Frozen, Pair, Recipe
+    from idat_zoo.registry import Registry
+
+Row = dict[str, Any]
+
+TRY = ("idat train --task digits --adapter lora", "idat eval --checkpoint builtin:digits-lora")
+PACKAGES = ("torch", "timm", "safetensors", "huggingface-hub", "scikit-learn", "numpy", "typer")
+
+
+class Kind(StrEnum):
+    """What `idat list` can list."""
+
+    RECIPES = "recipes"
+    ADAPTERS = "adapters"
+    PAIRS = "pairs"
+    BACKBONES = "backbones"
+    TASKS = "tasks"
+
+
+COLUMNS = {
+    Kind.RECIPES: ("name", "lr", "weight_decay", "drop_path", "epochs", "distillation", "options"),
+    Kind.ADAPTERS: ("name", "title", "paper", "year", "merge", "stack", "options"),
+    Kind.PAIRS: ("name", "teacher", "student", "weights_here"),
+    Kind.BACKBONES: ("name", "timm", "weights", "img_size", "licence", "weights_here"),
+    Kind.TASKS: ("name", "group", "num_classes", "num_test", "pair", "images_here", "aliases"),
+}
+
+
+def list_shelves(
+    kind: Annotated[
+        Kind | None, typer.Argument(metavar="[KIND]", help=f"One of: {', '.join(Kind)}.")
+    ] = None,
+    glob: Annotated[
+        str | None, typer.Argument(metavar="[GLOB]", help="Only names like this, e.g. '*/lora/*'.")
+    ] = None,
+    task: TaskOption = None,
+    adapter: AdapterOption = None,
+    pair: PairOption = None,
+    shelf: ShelfOption = None,
+    data_dir: DataDirOption = None,
+    json: JsonOption = False,
+) -> None:
+    """What there is and what runs here now, or all of one kind."""
+    from idat_zoo.registry import load_registry
+
+    filters = {"--task": task, "--adapter": adapter, "--pair": pair}
+    given = [flag for flag, value in filters.items() if value is not None]
+    if given and kind != Kind.RECIPES:
+        raise UsageError(
+            f"{', '.join(given)}: only recipes can be filtered so",
+            hint="idat list recipes --task dtd",
+        )
+    registry = load_registry(shelf)
+    if kind is None:
+        _print_overview(registry, data_dir, json=json)
+        return
+    if kind == Kind.RECIPES:
+        rows = _recipe_rows(registry, glob, task=task, adapter=adapter, pair=pair)
+    else:
+        every = {
+            Kind.ADAPTERS: lambda: _adapter_rows(registry),
+            Kind.PAIRS: lambda: _pair_rows(registry),
+            Kind.BACKBONES: lambda: _backbone_rows(registry),
+            Kind.TASKS: lambda: _task_rows(registry, data_dir),
+        }[kind]()
+        rows = [row for row in every if _matches(row["name"], glob)]
+    if json:
+        print_json({kind.value: rows})
+    elif rows:
+        _print_rows(rows, COLUMNS[kind])
+    if not rows:
+        note(f"no {kind.value} match" + (f" '{glob}'" if glob else ""))
+
+
+def show(
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="NAME|FILE",
+            help="A recipe (pair/adapter/task or a file), adapter, pair, task or backbone.",
+        ),
+    ],
+    shelf: ShelfOption = None,
+    json: JsonOption = False,
+) -> None:
+    """One recipe, adapter, pair, task or backbone, written out."""
+    import tomli_w
+
+    from idat_zoo.registry import load_registry
+
+    kind, comment, document = _look_up(name, load_registry(shelf))
+    if json:
+        print_json({"kind": kind, kind: document})
+    else:
+        typer.echo(comment + tomli_w.dumps(document), nl=False)
+
+
+def copy(
+    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="pair/adapter/task")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Where to write it.")],
+    shelf: ShelfOption = None,
+    force: Annotated[bool, typer.Option("--force", help="Write over FILE.")] = False,
+) -> None:
+    """Copy a recipe to a file of your own, for `train --recipe FILE`."""
+    from idat_zoo.recipe_toml import dump_recipe
+    from idat_zoo.registry import find_recipe, load_registry
+
+    registry = load_registry(shelf)
+    found = find_recipe(registry, recipe)
+    try:
+        if file.exists() and not force:
+            raise UsageError(f"'{file}' exists already", hint="--force writes over it.")
+        _write_whole(file, _provenance(found, registry) + dump_recipe(found))
+    except OSError as error:
+        raise ZooError(f"cannot write '{file}': {error.strerror}") from None
+    typer.echo(file)
+    note(f"Edit it, then: idat validate {file} && idat train --recipe {file}")
+
+
+def validate(
+    paths: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="[FILE|DIR]…", help="Recipe files, and shelves as folders."),
+    ] = None,
+    shelf: ShelfOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Check recipe files and shelves, or the shelves in use; every fault is listed."""
+    faults: list[str] = []
+    for path in paths or (None,):
+        found = _faults_of(path, shelf)
+        faults += found
+        if not (found or json):
+            typer.echo(f"ok  {path or shelf or 'built-in shelf'}")
+    if json:
+        print_json({"valid": not faults, "faults": faults})
+    if faults:
+        raise RecipeError(faults)
+
+
+def env(json: JsonOption = False) -> None:
+    """Versions, devices and folders, for a bug report."""
+    from idat_zoo.registry.presence import hub_cache
+
+    facts = {
+        "idat-zoo": _version("idat-zoo"),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        **{package: _version(package) for package in PACKAGES},
+        **_device_facts(),
+        "hub cache": str(hub_cache()),
+        SHELF_VARIABLE: os.environ.get(SHELF_VARIABLE, "not set"),
+        DATA_VARIABLE: os.environ.get(DATA_VARIABLE, "not set"),
+    }
+    if json:
+        print_json({"env": facts})
+    else:
+        width = max(map(len, facts))
+        for name, value in facts.items():
+            typer.echo(f"{name.ljust(width)}  {value}")
+
+
+def _write_whole(file: Path, text: str) -> None:
+    beside = file.with_name(f".{file.name}.part")
+    try:
+        beside.write_text(text, encoding="utf-8")
+        beside.replace(file)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def _matches(name: str, glob: str | None) -> bool:
+    return glob is None or fnmatch.fnmatchcase(name, glob)
+
+
+def _recipe_rows(
+    registry: "Registry",
+    glob: str | None,
+    *,
+    task: str | None,
+    adapter: str | None,
+    pair: str | None,
+) -> list[Row]:
+    """Recipes of the tasks' own pairs, or of any pair where GLOB or --pair asks for it."""
+    from idat_zoo.registry import find_recipe, resolve_tasks
+
+    tasks = resolve_tasks(task, registry) if task else list(registry.tasks.values())
+    adapters = [registry.find_adapter(adapter)] if adapter else list(registry.adapters.values())
+    own_pairs = registry.default_pairs
+    rows = []
+    for each in tasks:
+        if pair:
+            pairs = [registry.find_pair(pair).name]
+        else:
+            pairs = list(registry.pairs) if glob else [own_pairs[each.id]]
+        names = [f"{p}/{family.name}/{each.id}" for p in pairs for family in adapters]
+        rows += [
+            _recipe_row(find_recipe(registry, name), name, registry)
+            for name in names
+            if _matches(name, glob)
+        ]
+    return rows
+
+
+def _recipe_row(recipe: "Recipe", name: str, registry: "Registry") -> Row:
+    return {
+        "name": name,
+        "own": registry.is_own("recipe", recipe.pair.name),
+        **{field: getattr(recipe, field) for field in COLUMNS[Kind.RECIPES][1:-1]},
+        "options": recipe.adapter.options,
+    }
+
+
+def _adapter_rows(registry: "Registry") -> list[Row]:
+    return [
+        {
+            **family.model_dump(exclude={"options"}),
+            "own": False,
+            "year": family.year or None,
+            "options": {name: option.default for name, option in family.options.items()},
+        }
+        for family in registry.adapters.values()
+    ]
+
+
+def _pair_rows(registry: "Registry") -> list[Row]:
+    return [
+        {
+            "name": pair.name,
+            "own": registry.is_own("pair", pair.name),
+            "teacher": pair.teacher.name if pair.teacher else "none",
+            "student": pair.student.name,
+            "weights_here": _has_weights(pair),
+        }
+        for pair in registry.pairs.values()
+    ]
+
+
+def _backbone_rows(registry: "Registry") -> list[Row]:
+    from idat_zoo.registry.presence import weights_here
+
+    return [
+        {
+            **backbone.model_dump(),
+            "own": registry.is_own("backbone", backbone.name),
+            "weights_here": weights_here(backbone),
+        }
+        for backbone in registry.backbones.values()
+    ]
+
+
+def _task_rows(registry: "Registry", data_dir: Path | None) -> list[Row]:
+    from idat_zoo.registry.presence import images_here
+
+    return [
+        {
+            "name": task.id,
+            **task.model_dump(exclude={"id"}),
+            "own": registry.is_own("task", task.id),
+            "pair": registry.default_pairs[task.id],
+            "aliases": registry.aliases_of(task.id),
+            "images_here": images_here(task, data_dir),
+        }
+        for task in registry.tasks.values()
+    ]
+
+
+def _has_weights(pair: "Pair") -> bool:
+    from idat_zoo.registry.presence import weights_here
+
+    return all(weights_here(each) for each in (pair.teacher, pair.student) if each is not None)
+
+
+def _print_rows(rows: list[Row], columns: Iterable[str]) -> None:
+    names = [row["name"] + ("*" if row["own"] else "") for row in rows]
+    keys = [key for key in columns if key != "name"]
+    print_table(
+        ["name", *(key.replace("_", " ") for key in keys)],
+        [[name, *(_cell(row[key]) for key in keys)] for name, row in zip(names, rows, strict=True)],
+    )
+    if any(row["own"] for row in rows):
+        note("* from your own shelf")
+
+
+def _cell(value: Any) -> str:  # whatever JSON can hold
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:g}"
+    if isinstance(value, dict):
+        return " ".join(f"{key}={_cell(inner)}" for key, inner in value.items())
+    if isinstance(value, list | tuple):
+        return ", ".join(map(_cell, value))
+    return str(value)
+
+
+def _print_overview(registry: "Registry", data_dir: Path | None, *, json: bool) -> None:
+    """One screen: names by kind, what runs here without a download, and what to try."""
+    from idat_zoo.registry import SUITE, recipe_ids, task_groups
+    from idat_zoo.registry.presence import images_here
+
+    tasks = list(registry.tasks.values())
+    groups = {
+        "built in": [task.id for task in tasks if task.suite != SUITE],
+        **{
+            group: [task.id for task in members] for group, members in task_groups(registry).items()
+        },
+    }
+    ready = {
+        "tasks": [task.id for task in tasks if images_here(task, data_dir)],
+        "pairs": [pair.name for pair in registry.pairs.values() if _has_weights(pair)],
+    }
+    recipes = len(recipe_ids(registry))
+    if json:
+        print_json(
+            {
+                "adapters": list(registry.adapters),
+                "pairs": list(registry.pairs),
+                "tasks": groups,
+                "runs_here": ready,
+                "recipes": recipes,
+                "try": TRY,
+            }
+        )
+        return
+    sections = {
+        f"Adapters ({len(registry.adapters)})": {"": list(registry.adapters)},
+        f"Pairs ({len(registry.pairs)}), teacher first": {"": list(registry.pairs)},
+        f"Tasks ({len(tasks)})": groups,
+        "Runs here now, nothing to download": ready,
+    }
+    for title, lines in sections.items():
+        typer.echo(title)
+        for label, names in lines.items():
+            typer.echo(_wrapped(label, names))
+    typer.echo(f"Recipes ({recipes}): every pair/adapter/task, see `idat list recipes`")
+    typer.echo("Try:")
+    for command in TRY:
+        typer.echo(f"  {command}")
+
+
+def _wrapped(label: str, names: list[str]) -> str:
+    first = f"  {label.ljust(12)}" if label else "  "
+    return textwrap.fill(
+        " ".join(names) or "none",
+        width=80,
+        initial_indent=first,
+        subsequent_indent=" " * len(first),
+        break_on_hyphens=False,
+    )
+
+
+def _look_up(name: str, registry: "Registry") -> tuple[str, str, Row]:
+    """(kind, comment saying where it is written, document) of whatever has this name.
+
+    Raises: UnknownNameError; RecipeError for a recipe file with faults.
+    """
+    from idat_zoo.registry import find_recipe, recipe_from_file
+
+    if name.endswith(".toml"):
+        recipe = recipe_from_file(Path(name), registry=registry)
+        return "recipe", f"# {name}\n\n", _dump(recipe)
+    if "/" in name:
+        recipe = find_recipe(registry, name)
+        return "recipe", _provenance(recipe, registry), _dump(recipe)
+    task = registry.find_task(name).id if registry.has_task(name) else name
+    shelves: list[tuple[str, str, Mapping[str, Frozen]]] = [
+        ("adapter", name, registry.adapters),
+        ("pair", name, registry.pairs),
+        ("task", task, registry.tasks),
+        ("backbone", name, registry.backbones),
+    ]
+    for kind, key, things in shelves:
+        if key in things:
+            document = _dump(things[key])
+            if kind == "task":
+                document |= {
+                    "pair": registry.default_pairs[key],
+                    "aliases": registry.aliases_of(key),
+                }
+            return kind, f"# {kind} {key}, from {registry.files[kind, key]}\n\n", document
+    everything = [key for _, _, things in shelves for key in things]
+    raise UnknownNameError("name", name, everything)
+
+
+def _dump(model: "Frozen") -> Row:
+    return model.model_dump(mode="json", exclude_none=True)
+
+
+def _provenance(recipe: "Recipe", registry: "Registry") -> str:
+    """Comment lines: the recipe's id, its tables, and the sources that those files name."""
+    from idat_zoo.recipe_toml import read_text
+    from idat_zoo.registry import applying_rules, recipe_id
+
+    rules = applying_rules(
+        registry, pair=recipe.pair.name, adapter=recipe.adapter.name, task=recipe.task.id
+    )
+    lines = [f"# {recipe_id(recipe)}, written out by idat-zoo {_version('idat-zoo')}"]
+    for file in dict.fromkeys(rule.file for rule in rules):
+        tables = ", ".join(f"[{rule.table}]" for rule in rules if rule.file == file)
+        lines.append(f"# {tables} of {file.name}")
+        source = read_text(file).splitlines()[0]
+        lines += [source] if source.startswith("#") else []
+    return "\n".join(lines) + "\n\n"
+
+
+def _faults_of(path: Path | None, shelf: Path | None) -> list[str]:
+    """Faults of a recipe file, a shelf, or (None) of the shelves in use."""
+    from idat_zoo.registry import find_recipe, load_registry, recipe_from_file, recipe_ids
+
+    faults: list[str] = []
+    try:
+        if path is not None and not path.is_dir():
+            recipe_from_file(path, registry=load_registry(shelf))
+            return []
+        registry = load_registry(path or shelf)
+    except RecipeError as error:
+        return error.faults
+    for name in recipe_ids(registry):
+        try:
+            find_recipe(registry, name)
+        except RecipeError as error:
+            faults += error.faults
+    return list(dict.fromkeys(faults))
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def _device_facts() -> dict[str, str]:
+    try:
+        import torch
+    except ImportError as error:
+        return {"devices": f"torch cannot be imported: {error}"}
+    gpus = [
+        "{} ({}.{})".format(
+            torch.cuda.get_device_name(index), *torch.cuda.get_device_capability(index)
+        )
+        for index in range(torch.cuda.device_count())
+    ]
+    return {
+        "cpu threads": str(torch.get_num_threads()),
+        "cuda": ", ".join(gpus) or "no device",
+        "mps": "yes" if torch.backends.mps.is_available() else "no",
+    }

@@ -1,0 +1,82 @@
+"""`idat eval`: a checkpoint, or a folder of them, on the test images of their tasks."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from idat_zoo.cli import screen
+from idat_zoo.cli.options import DataDirOption, DeviceOption, JsonOption, OutOption, TaskOption
+from idat_zoo.errors import DataError, UsageError
+
+if TYPE_CHECKING:
+    from idat_zoo.results import Result
+
+SOME_FAILED, BELOW_THRESHOLD = 3, 4
+
+
+def evaluate_command(
+    checkpoint: Annotated[
+        str, typer.Option("--checkpoint", metavar="REF", help="A folder, or builtin:NAME.")
+    ],
+    task: TaskOption = None,
+    fail_under: Annotated[
+        float | None,
+        typer.Option("--fail-under", metavar="X", min=0, max=1, help="Exit 4 if top-1 < X (0–1)."),
+    ] = None,
+    device: DeviceOption = "auto",
+    data_dir: DataDirOption = None,
+    out: OutOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Evaluate a trained adapter: top-1 with its interval, calibration, tables by class.
+
+    For example: idat eval --checkpoint builtin:digits-lora
+    """
+    from idat_zoo.cli import present
+    from idat_zoo.evaluation import evaluate
+
+    folders = _asked_for(checkpoint, task)
+    results: list[Result] = []
+    missing: list[DataError] = []
+    for name, folder in folders.items():
+        place = out / name if out is not None and len(folders) > 1 else out
+        try:
+            results.append(evaluate(folder, device=device, data_dir=data_dir, out=place))
+        except DataError as error:
+            missing.append(error)
+            screen.print_error(error)
+    if json:
+        screen.print_json({"results": [result.as_json() for result in results]})
+    else:
+        for result in results:
+            for line in present.summary(result):
+                typer.echo(line)
+            present.print_metrics(result.student)
+    if missing:
+        raise typer.Exit(SOME_FAILED if results else DataError.exit_code)
+    if fail_under is not None and any(result.top1 < fail_under for result in results):
+        screen.note(f"below the threshold: top-1 < {fail_under}")
+        raise typer.Exit(BELOW_THRESHOLD)
+
+
+def _asked_for(reference: str, task: str | None) -> dict[str, Path]:
+    """The checkpoint folders under a reference, those of the asked tasks if any are asked for.
+
+    Raises: UsageError for a task that no checkpoint there is of.
+    """
+    from idat_zoo.checkpoint import find_checkpoints, read_config
+    from idat_zoo.registry import load_registry, resolve_tasks
+
+    folders = find_checkpoints(reference)
+    if task is None:
+        return folders
+    held = {name: read_config(folder).recipe.task.id for name, folder in folders.items()}
+    asked = [one.id for one in resolve_tasks(task, load_registry())]
+    lacking = [one for one in asked if one not in held.values()]
+    if lacking:
+        raise UsageError(
+            f"checkpoint '{reference}' has no task {', '.join(lacking)}.",
+            hint=f"It has: {', '.join(sorted(set(held.values())))}",
+        )
+    return {name: folders[name] for name, one in held.items() if one in asked}

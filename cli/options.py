@@ -1,0 +1,123 @@
+"""Options that several commands share, with completion of names."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from idat_zoo.errors import ZooError
+
+SHELF_VARIABLE = "IDAT_SHELF"
+DATA_VARIABLE = "IDAT_DATA_DIR"
+
+
+def _completer(kind: str) -> Callable[[typer.Context, str], list[str]]:
+    """Completes names of a kind, each part of a comma list for itself; a broken shelf has none."""
+
+    def complete(context: typer.Context, incomplete: str) -> list[str]:
+        from idat_zoo.registry import GROUPS, SUITE, load_registry
+
+        shelf = context.params.get("shelf") or os.environ.get(SHELF_VARIABLE)
+        try:
+            registry = load_registry(Path(shelf) if shelf else None)
+        except ZooError:
+            return []
+        names = {
+            "task": [*registry.tasks, *GROUPS, SUITE, *registry.aliases],
+            "adapter": list(registry.adapters),
+            "pair": list(registry.pairs),
+            "teacher": ["none", *registry.backbones],
+        }[kind]
+        done, comma, last = incomplete.rpartition(",")
+        return [done + comma + name for name in names if name.startswith(last)]
+
+    return complete
+
+
+TaskOption = Annotated[
+    str | None,
+    typer.Option(
+        "--task",
+        metavar="TASK,…",
+        help="Tasks with commas between; vtab1k and its groups natural, specialized, structured.",
+        autocompletion=_completer("task"),
+    ),
+]
+AdapterOption = Annotated[
+    str | None,
+    typer.Option(
+        "--adapter",
+        metavar="NAME",
+        help="An adapter family.",
+        autocompletion=_completer("adapter"),
+    ),
+]
+PairOption = Annotated[
+    str | None,
+    typer.Option(
+        "--pair",
+        metavar="NAME",
+        help="A teacher–student pair instead of the task's own.",
+        autocompletion=_completer("pair"),
+    ),
+]
+TeacherOption = Annotated[
+    str | None,
+    typer.Option(
+        "--teacher",
+        metavar="none|BACKBONE",
+        help="Another teacher, or none: train the student's adapter alone.",
+        autocompletion=_completer("teacher"),
+    ),
+]
+RecipeOption = Annotated[
+    Path | None,
+    typer.Option("--recipe", metavar="FILE", help="A resolved recipe, as `idat cp` writes it."),
+]
+ShelfOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--shelf",
+        metavar="DIR",
+        envvar=SHELF_VARIABLE,
+        help="Your own folder of tasks, pairs, backbones and recipes.",
+    ),
+]
+DataDirOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--data-dir",
+        metavar="DIR",
+        envvar=DATA_VARIABLE,
+        help="The folder that holds the VTAB-1K folders.",
+    ),
+]
+OutOption = Annotated[
+    Path | None, typer.Option("--out", metavar="DIR", help="Where results are written.")
+]
+DeviceOption = Annotated[
+    str, typer.Option("--device", metavar="DEVICE", help="auto, cpu, cuda, cuda:N or mps.")
+]
+SeedOption = Annotated[
+    int, typer.Option("--seed", metavar="N", min=0, help="The seed of every random draw.")
+]
+ResumeOption = Annotated[
+    bool, typer.Option("--resume", help="Go on with an unfinished run, to the same bits.")
+]
+DryRunOption = Annotated[
+    bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")
+]
+YesOption = Annotated[
+    bool, typer.Option("--yes", "-y", help="Download what is needed without asking.")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[KEY=VALUE]…",
+        help="Recipe fields, e.g. lr=1e-3, adapter.rank=4, teacher_adapter=linear.",
+        show_default=False,
+    ),
+]

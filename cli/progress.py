@@ -1,0 +1,88 @@
+"""How a run in progress looks: a live bar on a terminal, now and then a line elsewhere."""
+
+import sys
+import time
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+from idat_zoo.cli import screen
+from idat_zoo.engine.train import EpochLog
+from idat_zoo.runs import Progress as Listener
+
+SECONDS_BETWEEN_LINES = 10
+
+
+class LiveProgress(Listener):
+    """Epoch, loss and its parts, images a second and the time left, on stderr."""
+
+    def __init__(self) -> None:
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=20),
+            TextColumn("{task.fields[detail]}"),
+            TimeRemainingColumn(),
+            console=Console(stderr=True),
+            disable=not sys.stderr.isatty(),
+            transient=True,
+        )
+        self._task: TaskID | None = None
+        self._name, self._images, self._steps = "", 0, 0
+        self._epochs = (0, 0)
+        self._started = self._said = time.monotonic()
+        self._loss = ""
+
+    def __enter__(self) -> "LiveProgress":
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._bar.stop()
+
+    def stage(self, name: str, *, done: int, epochs: int, steps: int, images: int) -> None:
+        """A training begins, or goes on behind epoch `done`."""
+        if self._task is not None:
+            self._bar.remove_task(self._task)
+        self._name, self._images, self._steps, self._loss = name, images, 0, ""
+        self._epochs = (done, epochs)
+        self._started = time.monotonic()
+        self._task = self._bar.add_task(name, total=(epochs - done) * steps, detail="")
+        if done:
+            screen.note(f"{name}: going on behind epoch {done} of {epochs}")
+
+    def step(self) -> None:
+        """Count the step and show the speed."""
+        assert self._task is not None
+        self._steps += 1
+        self._bar.update(self._task, advance=1, detail=self._detail())
+
+    def epoch(self, log: EpochLog) -> None:
+        """Show the epoch's losses; without a terminal, a line every ten seconds."""
+        parts = log.as_json()
+        named = [
+            f"{name.removesuffix('_loss')} {parts[name]:.3f}" for name in LOSSES if name in parts
+        ]
+        self._loss = ", ".join(named)
+        self._epochs = (log.epoch, self._epochs[1])
+        if not sys.stderr.isatty() and time.monotonic() - self._said > SECONDS_BETWEEN_LINES:
+            self._said = time.monotonic()
+            screen.note(f"{self._name}: {self._detail()}")
+
+    def note(self, text: str) -> None:
+        """A line above the bar."""
+        screen.note(text)
+
+    def _detail(self) -> str:
+        done, epochs = self._epochs
+        speed = self._steps * self._images / max(time.monotonic() - self._started, 1e-9)
+        told = [f"epoch {done}/{epochs}", self._loss, f"{speed:.0f} images/s"]
+        return "  ".join(part for part in told if part)
+
+
+LOSSES = ("loss", "student_task_loss", "teacher_task_loss", "distillation_loss")

@@ -1,0 +1,54 @@
+"""How results and errors look: results on stdout, everything else on stderr."""
+
+import json
+import os
+import sys
+import traceback
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import typer
+
+from idat_zoo.errors import ZooError
+
+SCHEMA_VERSION = 1
+
+
+def print_json(document: Mapping[str, Any]) -> None:
+    """One JSON document on stdout, with its schema_version first."""
+    typer.echo(
+        json.dumps({"schema_version": SCHEMA_VERSION, **document}, indent=2, ensure_ascii=False)
+    )
+
+
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """A rich table on a terminal, aligned plain text elsewhere."""
+    rows = list(rows)
+    if sys.stdout.isatty():
+        from rich.console import Console
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table(*columns, box=None, pad_edge=False, header_style="bold")
+        for row in rows:
+            table.add_row(*(Text(cell) for cell in row))
+        Console().print(table)
+        return
+    widths = [max(map(len, column)) for column in zip(columns, *rows, strict=True)]
+    for row in (columns, *rows):
+        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        typer.echo("  ".join(cells).rstrip())
+
+
+def note(message: str) -> None:
+    """A line for people, on stderr."""
+    typer.echo(message, err=True)
+
+
+def print_error(error: ZooError) -> None:
+    """The message and its hint on stderr; the traceback too with IDAT_DEBUG=1."""
+    if os.environ.get("IDAT_DEBUG") == "1":
+        traceback.print_exception(error)
+    note(f"error: {error.message}")
+    if error.hint:
+        note(f"hint: {error.hint}")

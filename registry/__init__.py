@@ -1,0 +1,42 @@
+"""The shelves: backbones, pairs, tasks, adapters and recipes as TOML, and recipes made from them.
+
+Torch is never loaded here.
+"""
+
+from idat_zoo.registry.load import (
+    GROUPS,
+    SUITE,
+    Registry,
+    load_registry,
+    resolve_tasks,
+    task_groups,
+)
+from idat_zoo.registry.recipe_files import Rule
+from idat_zoo.registry.resolve import (
+    applying_rules,
+    compose_recipe,
+    find_recipe,
+    get_recipe,
+    recipe_from_file,
+    recipe_id,
+    recipe_ids,
+)
+from idat_zoo.registry.shelves import Family
+
+__all__ = [
+    "GROUPS",
+    "SUITE",
+    "Family",
+    "Registry",
+    "Rule",
+    "applying_rules",
+    "compose_recipe",
+    "find_recipe",
+    "get_recipe",
+    "load_registry",
+    "recipe_from_file",
+    "recipe_id",
+    "recipe_ids",
+    "resolve_tasks",
+    "task_groups",
+]

@@ -1,0 +1,278 @@
+"""TOML shelves -> Registry: the built-in shelf, and a user's own laid over it.
+
+A shelf is a folder with any of backbones.toml, pairs.toml, tasks.toml and recipes/<pair>.toml. What
+a user's shelf names anew is added; what it names again replaces the built-in table or recipe file
+as a whole. Adapters are code, so a shelf has none of its own.
+"""
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, TypeVar
+
+from idat_zoo.errors import RecipeError, UnknownNameError
+from idat_zoo.recipe import Backbone, Pair, Task
+from idat_zoo.recipe_toml import parse_toml, read_text
+from idat_zoo.registry.recipe_files import Rule, read_recipe_files
+from idat_zoo.registry.shelves import (
+    Family,
+    Known,
+    Model,
+    PairTable,
+    TaskTable,
+    check_table,
+    collecting,
+    strings,
+    unknown,
+)
+
+BUILTIN = Path(__file__).parent
+SHELF_FILES = ("backbones.toml", "pairs.toml", "tasks.toml")
+KINDS = {
+    "backbones.toml": "backbone",
+    "pairs.toml": "pair",
+    "tasks.toml": "task",
+    "adapters.toml": "adapter",
+}
+GROUPS = ("natural", "specialized", "structured")
+SUITE = "vtab1k"
+NAME = r"[A-Za-z0-9_][A-Za-z0-9_.-]*"  # names become parts of ids and folders
+
+Entry = TypeVar("Entry")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Registry:
+    """Everything on the shelves by name. `aliases` are other names of tasks.
+
+    `rules` are each pair's, in the order in which they apply. `files` says where a thing of a kind
+    ("task", "dtd") is written.
+    """
+
+    backbones: Mapping[str, Backbone]
+    pairs: Mapping[str, Pair]
+    tasks: Mapping[str, Task]
+    adapters: Mapping[str, Family]
+    rules: Mapping[str, tuple[Rule, ...]]
+    aliases: Mapping[str, str]
+    default_pairs: Mapping[str, str]
+    files: Mapping[tuple[str, str], Path]
+
+    def find_backbone(self, name: str) -> Backbone:
+        """Raises: UnknownNameError."""
+        return _find("backbone", name, self.backbones)
+
+    def find_pair(self, name: str) -> Pair:
+        """Raises: UnknownNameError."""
+        return _find("pair", name, self.pairs)
+
+    def find_adapter(self, name: str) -> Family:
+        """Raises: UnknownNameError."""
+        return _find("adapter", name, self.adapters)
+
+    def find_task(self, name: str) -> Task:
+        """A task by its id or an alias; case does not matter, and `-` is `_`.
+
+        Raises: UnknownNameError.
+        """
+        return self.tasks[_find("task", self._task_key(name), self._task_ids)]
+
+    def has_task(self, name: str) -> bool:
+        """Whether `find_task` would find it."""
+        return self._task_key(name) in self._task_ids
+
+    def aliases_of(self, task: str) -> list[str]:
+        """The other names of a task."""
+        return [alias for alias, name in self.aliases.items() if name == task]
+
+    @cached_property
+    def _task_ids(self) -> dict[str, str]:
+        return {task: task for task in self.tasks} | dict(self.aliases)
+
+    def _task_key(self, name: str) -> str:
+        return name if name in self._task_ids else name.lower().replace("-", "_")
+
+    def is_own(self, kind: str, name: str) -> bool:
+        """Whether a user's shelf wrote it, anew or over the built-in one."""
+        file = self.files.get((kind, name))
+        return file is not None and BUILTIN not in file.parents
+
+
+def _find(kind: str, name: str, known: Mapping[str, Entry]) -> Entry:
+    if name not in known:
+        raise UnknownNameError(kind, name, known)
+    return known[name]
+
+
+def task_groups(registry: Registry) -> dict[str, list[Task]]:
+    """VTAB-1K's tasks by group."""
+    return {
+        group: [t for t in registry.tasks.values() if t.suite == SUITE and t.group == group]
+        for group in GROUPS
+    }
+
+
+def resolve_tasks(text: str, registry: Registry) -> list[Task]:
+    """The tasks of a comma list of task names, `vtab1k` and its groups; each once, in order.
+
+    Raises: UnknownNameError; RecipeError for an empty name.
+    """
+    groups = task_groups(registry)
+    members = groups | {SUITE: [task for group in groups.values() for task in group]}
+    names = [name.strip() for name in text.split(",")]
+    if not all(names):
+        raise RecipeError([f"task '{text}': expected names with commas between, e.g. dtd,svhn"])
+    found = (task for name in names for task in members.get(name) or [registry.find_task(name)])
+    return list({task.id: task for task in found}.values())
+
+
+def load_registry(shelf: Path | None = None) -> Registry:
+    """The built-in shelf with a user's own, if there is one, laid over it.
+
+    Raises: RecipeError with every fault of every file.
+    """
+    faults: list[str] = []
+    shelves = [BUILTIN]
+    if shelf is not None:
+        faults += _foreign_files(shelf)
+        shelves.append(shelf)
+    broken: set[str] = set()
+    raw = {
+        name: _read_tables([file for root in shelves for file in root.glob(name)], faults, broken)
+        for name in SHELF_FILES
+    }
+    raw["adapters.toml"] = _read_tables([BUILTIN / "adapters.toml"], faults, broken)
+
+    backbones = _check_all(Backbone, raw["backbones.toml"], faults)
+    pair_tables = _check_all(PairTable, raw["pairs.toml"], faults)
+    task_tables = _check_all(TaskTable, raw["tasks.toml"], faults, key="id")
+    families = _check_all(Family, raw["adapters.toml"], faults)
+
+    known = Known({KINDS[file]: tables for file, tables in raw.items() if file not in broken})
+    faults += _dangling_pairs(raw["pairs.toml"], known)
+    faults += _dangling_tasks(raw["tasks.toml"], known)
+    recipes = read_recipe_files(shelves, families, known, faults)
+    if faults:
+        raise RecipeError(faults)
+
+    return Registry(
+        backbones=backbones,
+        pairs={
+            table.name: Pair(
+                name=table.name,
+                teacher=backbones[table.teacher],
+                student=backbones[table.student],
+            )
+            for table in pair_tables.values()
+        },
+        tasks={
+            name: Task.model_validate(table.model_dump(include=set(Task.model_fields)))
+            for name, table in task_tables.items()
+        },
+        adapters=families,
+        rules={pair: recipe.rules for pair, recipe in recipes.items()},
+        aliases={
+            alias: name
+            for name, table in task_tables.items()
+            for alias in table.aliases
+            if alias not in task_tables
+        },
+        default_pairs={name: table.pair for name, table in task_tables.items()},
+        files={
+            (KINDS[file], name): entry.file
+            for file, tables in raw.items()
+            for name, entry in tables.items()
+        }
+        | {("recipe", pair): recipe.file for pair, recipe in recipes.items()},
+    )
+
+
+@dataclass(frozen=True)
+class _Raw:
+    """A table as it was read, and the file it was read from."""
+
+    file: Path
+    name: str
+    table: Mapping[str, Any]
+
+    @property
+    def where(self) -> str:
+        return f"{self.file}: [{self.name}]"
+
+    @property
+    def builtin(self) -> bool:
+        return self.file.parent == BUILTIN
+
+
+def _foreign_files(shelf: Path) -> list[str]:
+    """Faults of a user's folder: not a folder, empty, or TOML files no one would read."""
+    try:
+        if not shelf.is_dir():
+            return [f"{shelf}: the shelf is not a folder"]
+    except PermissionError:
+        return [f"{shelf}: the shelf cannot be read: Permission denied"]
+    names = sorted(path.name for path in shelf.glob("*.toml"))
+    if not names and not any(shelf.glob("recipes/*.toml")):
+        return [f"{shelf}: no shelf: none of {', '.join(SHELF_FILES)} or recipes/*.toml is there"]
+    return [
+        f"{shelf / name}: {unknown('shelf file', name, SHELF_FILES)}"
+        for name in names
+        if name not in SHELF_FILES
+    ]
+
+
+def _read_tables(files: Iterable[Path], faults: list[str], broken: set[str]) -> dict[str, _Raw]:
+    """The tables of the files by name; later files win. Files that are no TOML are `broken`."""
+    tables: dict[str, _Raw] = {}
+    for file in files:
+        try:
+            content = parse_toml(read_text(file), where=str(file))
+        except RecipeError as error:
+            faults += error.faults
+            broken.add(file.name)
+            continue
+        for name, table in content.items():
+            if not isinstance(table, dict):
+                faults.append(f"{file}: {name}: expected a table [{name}] (got {table!r})")
+            elif not re.fullmatch(NAME, name):
+                faults.append(
+                    f"{file}: [{name}]: a name has only letters, digits, '_', '-' and '.'"
+                )
+            else:
+                tables[name] = _Raw(file, name, table)
+    return tables
+
+
+def _check_all(
+    model: type[Model], tables: Mapping[str, _Raw], faults: list[str], *, key: str = "name"
+) -> dict[str, Model]:
+    checked = {}
+    for name, raw in tables.items():
+        with collecting(faults):
+            checked[name] = check_table(model, raw.table, where=raw.where, given={key: name})
+    return checked
+
+
+def _dangling_pairs(pairs: Mapping[str, _Raw], known: Known) -> Iterator[str]:
+    for raw in pairs.values():
+        for role in ("teacher", "student"):
+            yield from known.dangling("backbone", raw.table.get(role), where=f"{raw.where}: {role}")
+
+
+def _dangling_tasks(tasks: Mapping[str, _Raw], known: Known) -> Iterator[str]:
+    """Pairs that are not there, and names that two tasks or a group would share."""
+    groups = {*GROUPS, SUITE}
+    owners = {name: name for name in tasks}
+    for name, raw in tasks.items():
+        yield from known.dangling("pair", raw.table.get("pair"), where=f"{raw.where}: pair")
+        if name in groups:
+            yield f"{raw.where}: '{name}' is the name of a group"
+        for alias in strings(raw.table.get("aliases")):
+            owner = owners.setdefault(alias, name)
+            overruled = alias == owner and raw.builtin and not tasks[owner].builtin
+            if alias in groups:
+                yield f"{raw.where}: aliases: '{alias}' is the name of a group"
+            elif owner != name and not overruled:
+                yield f"{raw.where}: aliases: '{alias}' is already a name of task '{owner}'"

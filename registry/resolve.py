@@ -1,0 +1,353 @@
+"""Names and KEY=VALUE words -> Recipe.
+
+Laid over each other: Recipe's own defaults < [defaults] < [adapter] < [task] < [override] of the
+pair's recipe file < the teacher asked for < words. An adapter's options are always written out.
+"""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from idat_zoo.errors import RecipeError, UnknownNameError
+from idat_zoo.recipe import AdapterChoice, Backbone, Recipe, Scalar, check_recipe
+from idat_zoo.recipe_toml import parse_recipe, parse_toml, read_text
+from idat_zoo.registry.load import Registry, load_registry
+from idat_zoo.registry.recipe_files import SETTINGS, Rule
+from idat_zoo.registry.shelves import Family, collecting, unknown
+
+OF_THE_TERM = ("distillation_weight", "temperature", "temperature_squared", "detach")
+"""Fields that describe one distillation term, and do not carry over to another."""
+
+CANDIDATE_SETTINGS = [
+    name for name in SETTINGS if name not in {"selection", "candidates", "protocol", "precision"}
+]
+
+HAS_A_FLAG = ("task", "adapter", "pair", "teacher")
+
+
+def get_recipe(
+    task: str,
+    adapter: str,
+    *,
+    pair: str | None = None,
+    teacher: str | None = None,
+    overrides: Iterable[str] = (),
+    shelf: Path | None = None,
+) -> Recipe:
+    """The recipe of an adapter on a task, with the task's own pair unless another is named.
+
+    `teacher` is the name of another backbone, or `none` to train the student alone. `overrides` are
+    KEY=VALUE words as on the command line. `shelf` is a folder of your own TOML files.
+
+    Raises: UnknownNameError; RecipeError with every fault of the shelves or of the words.
+    """
+    return compose_recipe(
+        load_registry(shelf), task, adapter, pair=pair, teacher=teacher, overrides=overrides
+    )
+
+
+def compose_recipe(
+    registry: Registry,
+    task: str,
+    adapter: str,
+    *,
+    pair: str | None = None,
+    teacher: str | None = None,
+    overrides: Iterable[str] = (),
+) -> Recipe:
+    """As `get_recipe`, from shelves that are already loaded."""
+    chosen_task = registry.find_task(task)
+    family = registry.find_adapter(adapter)
+    chosen_pair = registry.find_pair(pair or registry.default_pairs[chosen_task.id])
+
+    rules = applying_rules(
+        registry, pair=chosen_pair.name, adapter=family.name, task=chosen_task.id
+    )
+    settings: dict[str, Any] = {}
+    options: dict[str, Scalar] = {}
+    for rule in rules:
+        settings |= rule.settings
+        options |= rule.options
+    choice = {"name": family.name, "options": options}
+    recipe = _check(
+        {
+            **settings,
+            "pair": chosen_pair,
+            "task": chosen_task,
+            "adapter": choice,
+            "teacher_adapter": choice,
+        },
+        registry=registry,
+        where=_places(rules),
+    )
+    return _adjust(recipe, registry, teacher=teacher, overrides=overrides)
+
+
+def recipe_from_file(
+    path: Path,
+    *,
+    registry: Registry,
+    teacher: str | None = None,
+    overrides: Iterable[str] = (),
+) -> Recipe:
+    """A resolved recipe as `idat cp` or a run writes it; teacher and words as in `get_recipe`.
+
+    Raises: UnknownNameError; RecipeError with every fault of the file or of the words.
+    """
+    written = parse_recipe(read_text(path), where=str(path))
+    recipe = _check(dict(written), registry=registry, where=str(path))
+    return _adjust(recipe, registry, teacher=teacher, overrides=overrides)
+
+
+def applying_rules(registry: Registry, *, pair: str, adapter: str, task: str) -> list[Rule]:
+    """The tables of the pair's recipe file that speak about the adapter on the task, in order."""
+    return [rule for rule in registry.rules.get(pair, ()) if rule.fits(adapter=adapter, task=task)]
+
+
+def _places(rules: Iterable[Rule]) -> str:
+    """The files and tables that made a recipe, for messages."""
+    tables: dict[Path, list[str]] = {}
+    for rule in rules:
+        tables.setdefault(rule.file, []).append(f"[{rule.table}]")
+    return "; ".join(f"{file}: {', '.join(names)}" for file, names in tables.items()) or "recipe"
+
+
+def recipe_id(recipe: Recipe) -> str:
+    """pair/adapter/task."""
+    return f"{recipe.pair.name}/{recipe.adapter.name}/{recipe.task.id}"
+
+
+def recipe_ids(registry: Registry) -> list[str]:
+    """Every pair/adapter/task of the shelves."""
+    return [
+        f"{pair}/{adapter}/{task}"
+        for pair in registry.pairs
+        for adapter in registry.adapters
+        for task in registry.tasks
+    ]
+
+
+def find_recipe(registry: Registry, name: str) -> Recipe:
+    """The recipe with an id; its task may be an alias.
+
+    Raises: UnknownNameError; RecipeError when its tables do not fit together.
+    """
+    pair, _, rest = name.partition("/")
+    adapter, _, task = rest.partition("/")
+    if not (pair in registry.pairs and adapter in registry.adapters and registry.has_task(task)):
+        raise UnknownNameError("recipe", name, recipe_ids(registry))
+    return compose_recipe(registry, task, adapter, pair=pair)
+
+
+def _adjust(
+    recipe: Recipe, registry: Registry, *, teacher: str | None, overrides: Iterable[str]
+) -> Recipe:
+    if teacher is not None:
+        changed = (
+            _without_teacher(recipe)
+            if teacher == "none"
+            else _with_teacher(recipe, registry.find_backbone(teacher))
+        )
+        recipe = _check(dict(recipe) | changed, registry=registry, where=f"--teacher {teacher}")
+    words = parse_words(overrides)
+    return _override(recipe, words, registry) if words else recipe
+
+
+def _without_teacher(recipe: Recipe) -> dict[str, Any]:
+    return _defaults(OF_THE_TERM) | {
+        "pair": recipe.pair.model_copy(update={"teacher": None}),
+        "teacher_adapter": None,
+        "distillation": "none",
+    }
+
+
+def _with_teacher(recipe: Recipe, teacher: Backbone) -> dict[str, Any]:
+    if recipe.pair.teacher == teacher:
+        return {}
+    name = f"{teacher.name}_to_{recipe.pair.student.name}"
+    changed = {"pair": recipe.pair.model_copy(update={"name": name, "teacher": teacher})}
+    if recipe.pair.teacher is not None:
+        return changed
+    return changed | _defaults(["distillation"]) | {"teacher_adapter": recipe.adapter}
+
+
+def parse_words(words: Iterable[str]) -> dict[str, Any]:
+    """KEY=VALUE words as a mapping; VALUE is read as TOML, and as a plain string if it is not.
+
+    Raises: RecipeError for words without `=` and for keys given twice.
+    """
+    given: dict[str, str] = {}
+    faults = []
+    for word in words:
+        key, equals, text = word.partition("=")
+        if not (key and equals):
+            faults.append(f"'{word}': expected KEY=VALUE, e.g. lr=1e-3")
+        elif key in given:
+            faults.append(f"'{key}' is given twice: {key}={given[key]} and {word}")
+        else:
+            given[key] = text
+    if faults:
+        raise RecipeError(faults)
+    return {key: _parse_value(text) for key, text in given.items()}
+
+
+def _parse_value(text: str) -> object:
+    try:
+        parsed = parse_toml(f"value = {text}", where="")
+    except RecipeError:
+        return text
+    return parsed["value"] if len(parsed) == 1 else text
+
+
+def _override(recipe: Recipe, words: Mapping[str, Any], registry: Registry) -> Recipe:
+    student = registry.find_adapter(recipe.adapter.name)
+    teacher_name = words.get("teacher_adapter", (recipe.teacher_adapter or recipe.adapter).name)
+    teacher = registry.find_adapter(str(teacher_name))
+    _check_words(words, recipe, student, teacher)
+
+    settings = {key: value for key, value in words.items() if key in SETTINGS}
+    candidates = _below("candidates", words)
+    if settings.get("selection") != "none":
+        candidates = {**recipe.candidates, **candidates}
+    options = {**recipe.adapter.options, **_below("adapter", words)}
+    return _check(
+        dict(recipe)
+        | _settled(recipe, settings)
+        | {
+            "candidates": candidates,
+            "adapter": {"name": student.name, "options": options},
+            "teacher_adapter": _teacher_adapter(recipe, words, teacher.name, options),
+        },
+        registry=registry,
+        where="override",
+        fixed=words,
+    )
+
+
+def _check_words(
+    words: Mapping[str, Any], recipe: Recipe, student: Family, teacher: Family
+) -> None:
+    """Every word must name something that exists; values are checked later, with the recipe."""
+    options = [f"adapter.{option}" for option in student.options]
+    known = {
+        *(name for name in SETTINGS if name != "candidates"),
+        *options,
+        "teacher_adapter",
+        *(f"teacher_adapter.{option}" for option in teacher.options),
+        *(f"candidates.{name}" for name in (*CANDIDATE_SETTINGS, *options)),
+    }
+    faults = []
+    for key in words:
+        if key in HAS_A_FLAG:
+            faults.append(f"override: {key}: is chosen by --{key}, not by a word")
+        elif key not in known:
+            faults.append(f"override: {unknown('key', key, known)}")
+        elif key.startswith("teacher_adapter") and recipe.teacher_adapter is None:
+            faults.append(f"override: {key}: this recipe has no teacher")
+    if faults:
+        raise RecipeError(faults)
+
+
+def _settled(recipe: Recipe, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings with what follows from them: another term starts afresh, a warm-up stays short."""
+    follows: dict[str, Any] = {}
+    if settings.get("distillation", recipe.distillation) != recipe.distillation:
+        follows |= _defaults(OF_THE_TERM)
+    epochs = settings.get("epochs")
+    if isinstance(epochs, int):
+        follows["warmup_epochs"] = max(0, min(recipe.warmup_epochs, epochs // 2))
+    return follows | dict(settings)
+
+
+def _teacher_adapter(
+    recipe: Recipe, words: Mapping[str, Any], name: str, student_options: Mapping[str, Any]
+) -> dict[str, Any] | None:
+    """The student's adapter where it was that before; a family named anew at its own defaults."""
+    before = recipe.teacher_adapter
+    if before is None:
+        return None
+    if name == recipe.adapter.name and ("teacher_adapter" in words or before == recipe.adapter):
+        options = dict(student_options)
+    else:
+        options = dict(before.options) if name == before.name else {}
+    return {"name": name, "options": options | _below("teacher_adapter", words)}
+
+
+def _below(prefix: str, words: Mapping[str, Any]) -> dict[str, Any]:
+    """The words `prefix.KEY`, by KEY."""
+    return {
+        key.removeprefix(f"{prefix}."): value
+        for key, value in words.items()
+        if key.startswith(f"{prefix}.")
+    }
+
+
+def _defaults(names: Iterable[str]) -> dict[str, Any]:
+    return {name: Recipe.model_fields[name].default for name in names}
+
+
+def _check(
+    fields: Mapping[str, Any],
+    *,
+    registry: Registry,
+    where: str,
+    fixed: Iterable[str] = (),
+) -> Recipe:
+    """The recipe, its adapters' options written out and its candidates known to be possible.
+
+    `fixed` are keys that were set by hand, so that no candidates may stand for them.
+    """
+    faults: list[str] = []
+    roles = [role for role in ("adapter", "teacher_adapter") if fields.get(role) is not None]
+    choices = {role: AdapterChoice.model_construct(**dict(fields[role])) for role in roles}
+    chosen: dict[str, Any] = {}
+    for role, choice in choices.items():
+        with collecting(faults):
+            chosen[role] = _write_out(choice, registry, where=where)
+    bare = {role: {"name": choice.name} for role, choice in choices.items()}
+    with collecting(faults):
+        recipe = check_recipe({**fields, **bare}, where=where).model_copy(update=chosen)
+    faults += [
+        f"{where}: {key}: candidates.{key} chooses it; set only one of the two"
+        for key in fixed
+        if key in fields.get("candidates", {})
+    ]
+    if faults:
+        raise RecipeError(dict.fromkeys(faults))
+    student = registry.adapters[recipe.adapter.name]
+    candidates = _check_candidates(recipe, student, where=where)
+    return recipe.model_copy(update={"candidates": candidates})
+
+
+def _write_out(choice: AdapterChoice, registry: Registry, *, where: str) -> AdapterChoice:
+    if choice.name not in registry.adapters:
+        raise RecipeError([f"{where}: {unknown('adapter', choice.name, registry.adapters)}"])
+    return registry.adapters[choice.name].choose(choice.options, where=where)
+
+
+def _check_candidates(
+    recipe: Recipe, student: Family, *, where: str
+) -> dict[str, tuple[Scalar, ...]]:
+    """The candidates, each value as the field it stands for takes it."""
+    faults: list[str] = []
+    checked: dict[str, tuple[Scalar, ...]] = {}
+    where = f"{where}: candidates"
+    known = [*CANDIDATE_SETTINGS, *(f"adapter.{option}" for option in student.options)]
+    plain = dict(recipe) | {"selection": "none", "candidates": {}}
+
+    def check_value(key: str, value: Scalar) -> Scalar:
+        if key in CANDIDATE_SETTINGS:
+            setting: Scalar = getattr(check_recipe(plain | {key: value}, where=where), key)
+            return setting
+        option = key.removeprefix("adapter.")
+        return student.choose({option: value}, where=where).options[option]
+
+    for key, values in recipe.candidates.items():
+        if key not in known:
+            faults.append(f"{where}: {unknown('field', key, known)}")
+            continue
+        with collecting(faults):
+            checked[key] = tuple(check_value(key, value) for value in values)
+    if faults:
+        raise RecipeError(faults)
+    return checked

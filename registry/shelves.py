@@ -1,0 +1,158 @@
+"""The tables of a shelf's TOML files, and how they are checked."""
+
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import Field, Strict, ValidationError, create_model
+
+from idat_zoo.errors import RecipeError, UnknownNameError
+from idat_zoo.recipe import AdapterChoice, Frozen, Scalar, Task, describe_faults
+
+OPTION_TYPES = {"int": int, "float": float, "bool": bool, "str": str}
+
+Model = TypeVar("Model", bound=Frozen)
+
+
+class PairTable(Frozen):
+    """A pair as pairs.toml has it: two names of backbones."""
+
+    name: str
+    teacher: str
+    student: str
+
+
+class TaskTable(Task):
+    """A task as tasks.toml has it: with its other names and the pair it is trained with."""
+
+    aliases: Annotated[tuple[str, ...], Strict(False)] = ()
+    pair: str
+
+
+class Option(Frozen):
+    """One option of an adapter family; its bounds are pydantic's."""
+
+    type: Literal["int", "float", "bool", "str"]
+    default: Scalar
+    help: str
+    gt: int | float | None = None
+    ge: int | float | None = None
+    lt: int | float | None = None
+    le: int | float | None = None
+    choices: Annotated[tuple[Scalar, ...], Strict(False)] | None = None
+
+    @property
+    def bounds(self) -> dict[str, Any]:
+        """The bounds that are set, as pydantic's Field takes them."""
+        return self.model_dump(include={"gt", "ge", "lt", "le"}, exclude_none=True)
+
+
+class ParameterCount(Frozen):
+    """Numbers in the adapters of one pair, heads left out."""
+
+    student: int
+    teacher: int
+
+
+class Family(Frozen):
+    """An adapter family as adapters.toml describes it, so that nothing here needs torch."""
+
+    name: str
+    title: str
+    summary: str
+    paper: str
+    year: int
+    merge: bool
+    stack: bool
+    options: dict[str, Option]
+    parameters: dict[str, ParameterCount]
+
+    def choose(self, options: Mapping[str, Any], *, where: str) -> AdapterChoice:
+        """The family with these options; the rest at their defaults.
+
+        Raises: RecipeError with every option that is unknown, of a wrong type or out of range.
+        """
+        where = f"{where}: adapter '{self.name}'"
+        return AdapterChoice(
+            name=self.name,
+            options=check_table(self._options_model, options, where=where).model_dump(),
+        )
+
+    @cached_property
+    def _options_model(self) -> type[Frozen]:
+        fields: Any = {  # create_model's overloads cannot follow computed fields
+            name: (
+                Literal[option.choices] if option.choices else OPTION_TYPES[option.type],
+                Field(default=option.default, **option.bounds),
+            )
+            for name, option in self.options.items()
+        }
+        return create_model("Options", __base__=Frozen, **fields)
+
+
+def check_table(
+    model: type[Model],
+    table: Mapping[str, Any],
+    *,
+    where: str,
+    given: Mapping[str, str] | None = None,
+) -> Model:
+    """A table checked against a model; `given` are fields that the table itself does not state.
+
+    Raises: RecipeError with every fault; unknown keys answer "did you mean".
+    """
+    given = given or {}
+    known = set(model.model_fields) - set(given)
+    faults = [f"{where}: {unknown('key', key, known)}" for key in table if key not in known]
+    try:
+        checked = model.model_validate(
+            {key: value for key, value in table.items() if key in known} | dict(given)
+        )
+    except ValidationError as error:
+        raise RecipeError(faults + describe_faults(error, where=where)) from None
+    if faults:
+        raise RecipeError(faults)
+    return checked
+
+
+def unknown(kind: str, name: str, known: Iterable[str]) -> str:
+    """One line for a name that is not among the known ones."""
+    error = UnknownNameError(kind, name, known)
+    return f"{error.message} {error.hint}".rstrip()
+
+
+@contextmanager
+def collecting(faults: list[str]) -> Iterator[None]:
+    """Put the faults of a RecipeError on the list instead of stopping."""
+    try:
+        yield
+    except RecipeError as error:
+        faults.extend(error.faults)
+
+
+@dataclass(frozen=True)
+class Known:
+    """Names by kind. A kind with a broken file is left out: no one can say what it names."""
+
+    names: Mapping[str, Collection[str]]
+
+    def dangling(self, kind: str, names: object, *, where: str) -> list[str]:
+        """Faults of those among `names` (one, or a list) that are not known.
+
+        Values of a wrong type are no names; the tables' models tell of them.
+        """
+        if kind not in self.names:
+            return []
+        return [
+            f"{where}: {unknown(kind, name, self.names[kind])}"
+            for name in strings(names)
+            if name not in self.names[kind]
+        ]
+
+
+def strings(value: object) -> list[str]:
+    """The strings of a list, or the one that it is itself."""
+    values = value if isinstance(value, list) else [value]
+    return [each for each in values if isinstance(each, str)]

@@ -1,0 +1,83 @@
+"""Write registry/adapters.toml from the adapter classes: `make registry`.
+
+The shelf lets `idat list` and the check of recipes know every family without loading torch.
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import tomli_w
+from pydantic.fields import FieldInfo
+
+from idat_zoo.adapters import ADAPTERS, find_adapter
+from idat_zoo.recipe import AdapterChoice, Backbone
+from idat_zoo.registry.load import Registry, load_registry
+
+if TYPE_CHECKING:
+    from idat_zoo.adapters.base import Adapter
+
+TARGET = Path(__file__).with_name("adapters.toml")
+HEADER = (
+    "# Source: written by command from the classes in idat_zoo/adapters; "
+    "change those, not this file.\n\n"
+)
+BOUNDS = ("gt", "ge", "lt", "le")
+
+
+def render_adapters() -> str:
+    """The shelf as TOML: every family, with its parameter counts on the registry's pairs."""
+    registry = load_registry()
+    families = {name: _family(find_adapter(name), registry) for name in ADAPTERS}
+    return HEADER + tomli_w.dumps(families)
+
+
+def _family(adapter: "type[Adapter]", registry: Registry) -> dict[str, Any]:
+    return {
+        "title": adapter.title,
+        "summary": (adapter.__doc__ or "").partition("\n")[0],
+        "paper": adapter.paper,
+        "year": adapter.year,
+        "merge": adapter.mergeable,
+        "stack": adapter.stackable,
+        "options": {n: _option(field) for n, field in adapter.Options.model_fields.items()},
+        "parameters": {
+            name: {
+                "student": _count(adapter.name, pair.student),
+                "teacher": _count(adapter.name, pair.teacher),
+            }
+            for name, pair in registry.pairs.items()
+            if pair.teacher is not None
+        },
+    }
+
+
+def _option(field: FieldInfo) -> dict[str, Any]:
+    bounds = {
+        bound: getattr(rule, bound)
+        for rule in field.metadata
+        for bound in BOUNDS
+        if hasattr(rule, bound)
+    }
+    kind = getattr(field.annotation, "__name__", str(field.annotation))
+    return {"type": kind, "default": field.default, **bounds, "help": field.description or ""}
+
+
+def _count(family: str, spec: Backbone) -> int:
+    """How many numbers the family trains on a backbone, head left out."""
+    from idat_zoo.adapters import build_adapter
+    from idat_zoo.backbones.frozen import describe_anatomy
+    from idat_zoo.randomness import generator
+
+    adapter = build_adapter(AdapterChoice(name=family))
+    created = adapter.create(describe_anatomy(spec), generator(0, "count", family))
+    return sum(tensor.numel() for tensor in created.trainable.values())
+
+
+def main() -> None:
+    """Write the file."""
+    TARGET.write_text(render_adapters())
+    print(TARGET)
+
+
+if __name__ == "__main__":
+    main()

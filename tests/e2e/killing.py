@@ -1,0 +1,157 @@
+"""Run a toy recipe in children that are killed with SIGKILL, resume them, compare every byte.
+
+    python killing.py FOLDER timer COUNT SEED        killed after a random time
+    python killing.py FOLDER writes                  killed before, in and after every file write
+
+Prints one line of JSON: how many children were killed, and what differed. Children are forked from
+a process that has torch loaded, so each costs a second and not ten.
+"""
+
+import json
+import os
+import random
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from conftest import toy_recipe
+
+from idat_zoo import files
+from idat_zoo.data import load_task
+from idat_zoo.data.baselines import raw_pixel_baselines
+from idat_zoo.recipe import Recipe
+from idat_zoo.runs import run
+
+TIMES = ("seconds", "images_per_second", "finished")
+
+RECIPE = toy_recipe(
+    "sequential",
+    options={"dropout": 0.1},
+    epochs=3,
+    selection="val",
+    candidates={"lr": (1e-3, 5e-3)},
+)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Every file's bytes; times, which only result.json holds, are taken out."""
+    found = {}
+    for path in folder.rglob("*"):
+        if path.is_file():
+            content = path.read_bytes()
+            if path.name == "result.json":
+                document = json.loads(content)
+                content = json.dumps({k: v for k, v in document.items() if k not in TIMES}).encode()
+            found[str(path.relative_to(folder))] = content
+    return found
+
+
+def child(out: Path, recipe: Recipe, *, resume: bool, prepare: Callable[[], None]) -> int:
+    """Fork a child that runs the recipe; its process id."""
+    pid = os.fork()
+    if pid == 0:
+        prepare()
+        try:
+            run(recipe, device="cpu", out=out, resume=resume)
+        except BaseException as error:
+            print(f"child failed: {error!r}", file=sys.stderr)
+            os._exit(1)
+        os._exit(0)
+    return pid
+
+
+def was_killed(pid: int) -> bool:
+    """Wait for a child: True if it was killed, False if it finished; it may not fail."""
+    status = os.waitpid(pid, 0)[1]
+    if os.WIFSIGNALED(status):
+        return True
+    assert os.WEXITSTATUS(status) == 0, "the child failed"
+    return False
+
+
+def finish(out: Path, recipe: Recipe) -> dict[str, bytes]:
+    """Resume undisturbed, and read all files."""
+    assert not was_killed(child(out, recipe, resume=True, prepare=lambda: None))
+    return contents(out)
+
+
+def die_at(point: int) -> Callable[[], None]:
+    """Kill this process at the point-th moment around its file writes, three for each write."""
+
+    def prepare() -> None:
+        passed = 0
+        write_whole, replace = files.write_whole, Path.replace
+
+        def moment() -> None:
+            nonlocal passed
+            if passed == point:
+                os.kill(os.getpid(), signal.SIGKILL)
+            passed += 1
+
+        def watched_write(path: Path, content: bytes) -> None:
+            moment()
+            write_whole(path, content)
+            moment()
+
+        def watched_replace(self: Path, target: Path) -> Path:
+            moment()
+            return replace(self, target)
+
+        files.write_whole = watched_write
+        Path.replace = watched_replace
+
+    return prepare
+
+
+def differing(expected: dict[str, bytes], found: dict[str, bytes]) -> list[str]:
+    return sorted(n for n in expected.keys() | found.keys() if expected.get(n) != found.get(n))
+
+
+def by_timer(root: Path, expected: dict[str, bytes], seconds: float, count: int, seed: int) -> None:
+    """Kill `count` children, each at a random moment of an undisturbed run's time."""
+    source = random.Random(seed)
+    killed, wrong, attempt = 0, [], 0
+    while killed < count:
+        out, attempt = root / f"timer{attempt}", attempt + 1
+        pid = child(out, RECIPE, resume=False, prepare=lambda: None)
+        time.sleep(source.uniform(0, seconds))
+        os.kill(pid, signal.SIGKILL)
+        killed += was_killed(pid)
+        wrong += differing(expected, finish(out, RECIPE))
+    print(json.dumps({"killed": killed, "differing": wrong}))
+
+
+def at_every_write(root: Path, expected: dict[str, bytes]) -> None:
+    """Kill a child before, in and after each of its file writes."""
+    killed, wrong = 0, []
+    while True:
+        out = root / f"write{killed}"
+        if not was_killed(child(out, RECIPE, resume=False, prepare=die_at(killed))):
+            break
+        wrong += differing(expected, finish(out, RECIPE))
+        killed += 1
+    print(json.dumps({"killed": killed, "differing": wrong}))
+
+
+def main() -> None:
+    """Make the undisturbed run, then kill as the arguments ask."""
+    torch.set_num_threads(1)
+    root, how = Path(sys.argv[1]), sys.argv[2]
+    raw_pixel_baselines(load_task(RECIPE.task, img_size=16))  # children find scikit-learn loaded
+    started = time.perf_counter()
+    expected = finish(root / "undisturbed", RECIPE)
+    seconds = time.perf_counter() - started
+    if how == "timer":
+        by_timer(root, expected, seconds, int(sys.argv[3]), int(sys.argv[4]))
+    else:
+        at_every_write(root, expected)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,268 @@
+"""`idat list`, `show`, `cp`, `validate`, `env`, and what every command shares."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from idat_zoo.cli import app
+from idat_zoo.cli.browse import TRY
+from idat_zoo.recipe_toml import parse_recipe
+from idat_zoo.registry import get_recipe, load_registry
+from idat_zoo.registry.presence import LISTS
+
+HEAVY = ("torch", "timm", "sklearn", "huggingface_hub")
+
+
+@pytest.fixture(autouse=True)
+def plain_surroundings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """No shelf, no data and an empty Hub cache, whatever the machine has."""
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    for variable in ("IDAT_SHELF", "IDAT_DATA_DIR", "IDAT_DEBUG"):
+        monkeypatch.delenv(variable, raising=False)
+
+
+def idat(*words: str) -> Result:
+    return CliRunner().invoke(app, list(words), env={"COLUMNS": "200", "NO_COLOR": "1"})
+
+
+def document(*words: str) -> dict[str, Any]:
+    result = idat(*words, "--json")
+    assert result.exit_code == 0, result.stderr
+    parsed: dict[str, Any] = json.loads(result.stdout)
+    assert parsed.pop("schema_version") == 1
+    return parsed
+
+
+def run_outside(code: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        env=os.environ | variables,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["--help"], ["list"], ["list", "recipes"], ["show", "micro/lora/digits"], ["validate"]],
+)
+def test_browsing_never_loads_torch(words: list[str]) -> None:
+    code = (
+        "import sys\nfrom idat_zoo.cli import app\n"
+        f"try: app({words!r})\n"
+        "except SystemExit as end: assert not end.code, end.code\n"
+        f"print([m for m in {HEAVY!r} if m in sys.modules], file=sys.stderr)"
+    )
+    assert run_outside(code).stderr.splitlines()[-1] == "[]"
+
+
+def test_bare_list_is_one_screen_and_ends_with_what_to_try() -> None:
+    lines = idat("list").stdout.splitlines()
+    assert len(lines) <= 24
+    assert max(map(len, lines)) <= 80
+    assert [line.strip() for line in lines[-2:]] == list(TRY)
+
+
+def test_bare_list_says_what_runs_here_now(tmp_path: Path) -> None:
+    snapshot = "snapshots/0/model.safetensors"
+    for name in ("vit_small_patch16_224", "vit_base_patch16_224"):
+        weights = tmp_path / f"hub/models--timm--{name}.augreg_in21k" / snapshot
+        weights.parent.mkdir(parents=True)
+        weights.touch()
+    for name in LISTS:
+        (tmp_path / "data/cifar").mkdir(parents=True, exist_ok=True)
+        (tmp_path / "data/cifar" / name).touch()
+    here = document("list", "--data-dir", str(tmp_path / "data"))["runs_here"]
+    assert here["tasks"] == ["digits", "cifar100"]
+    assert "vit_s_to_vit_b" in here["pairs"]
+    assert "vit_ti_to_vit_b" not in here["pairs"]
+    assert "vit_s_to_vit_b_random" in here["pairs"]
+
+
+@pytest.mark.parametrize("kind", ["recipes", "adapters", "pairs", "backbones", "tasks"])
+def test_every_list_has_the_same_names_as_text_and_as_json(kind: str) -> None:
+    rows = document("list", kind)[kind]
+    lines = idat("list", kind).stdout.splitlines()
+    assert [line.split()[0] for line in lines[1:]] == [row["name"] for row in rows]
+
+
+def test_recipes_are_listed_for_each_tasks_own_pair_unless_asked() -> None:
+    def names(*words: str) -> list[str]:
+        return [row["name"] for row in document("list", "recipes", *words)["recipes"]]
+
+    registry = load_registry()
+    assert len(names()) == len(registry.tasks) * len(registry.adapters)
+    assert names("--task", "digits,cifar", "--adapter", "lora") == [
+        "micro/lora/digits",
+        "vit_s_to_vit_b/lora/cifar100",
+    ]
+    assert names("--task", "dtd", "--adapter", "lora", "--pair", "micro") == ["micro/lora/dtd"]
+    assert len(names("*/lora/dtd")) == len(registry.pairs)
+
+
+def test_no_match_is_an_empty_result_and_a_note() -> None:
+    result = idat("list", "tasks", "zz*")
+    assert (result.exit_code, result.stdout) == (0, "")
+    assert result.stderr == "no tasks match 'zz*'\n"
+
+
+def test_what_a_users_shelf_wrote_is_marked(tmp_path: Path) -> None:
+    (tmp_path / "pairs.toml").write_text('[micro]\nteacher = "vit_ti"\nstudent = "vit_s"\n')
+    result = idat("list", "pairs", "mi*", "--shelf", str(tmp_path))
+    assert result.stdout.splitlines()[1].split()[:3] == ["micro*", "vit_ti", "vit_s"]
+    assert "from your own shelf" in result.stderr
+
+
+def test_the_shelf_may_come_from_the_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "pairs.toml").write_text('[mine]\nteacher = "vit_ti"\nstudent = "vit_s"\n')
+    monkeypatch.setenv("IDAT_SHELF", str(tmp_path))
+    assert document("show", "mine")["pair"]["name"] == "mine"
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "key", "value"),
+    [
+        ("lora", "adapter", "year", 2021),
+        ("vit_s_to_vit_b", "pair", "name", "vit_s_to_vit_b"),
+        ("cifar", "task", "aliases", ["cifar", "cifar_100"]),
+        ("vit_b_orig", "backbone", "weights", "orig_in21k"),
+        ("vit_s_to_vit_b/sequential/cifar", "recipe", "lr", 5e-3),
+    ],
+)
+def test_show_finds_each_kind_of_thing(name: str, kind: str, key: str, value: Any) -> None:
+    shown = document("show", name)
+    assert shown["kind"] == kind
+    assert shown[kind][key] == value
+
+
+def test_show_names_the_source_of_a_recipe_and_is_itself_a_recipe() -> None:
+    text = idat("show", "vit_s_to_vit_b/sequential/dtd").stdout
+    assert "# [override.dtd] of vit_s_to_vit_b.toml" in text
+    assert "# Source: JCruan519/iDAT" in text
+    assert parse_recipe(text, where="shown") == get_recipe("dtd", "sequential")
+
+
+def test_cp_makes_a_file_that_validates_and_is_not_overwritten(tmp_path: Path) -> None:
+    file = tmp_path / "mine.toml"
+    assert idat("cp", "micro/lora/digits", str(file)).stdout == f"{file}\n"
+    assert parse_recipe(file.read_text(), where="") == get_recipe("digits", "lora")
+    assert idat("validate", str(file)).stdout == f"ok  {file}\n"
+    assert document("show", str(file))["recipe"]["task"]["id"] == "digits"
+
+    before = file.read_bytes()
+    again = idat("cp", "micro/linear/digits", str(file))
+    assert (again.exit_code, file.read_bytes()) == (2, before)
+    assert idat("cp", "micro/linear/digits", str(file), "--force").exit_code == 0
+    assert file.read_bytes() != before
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_cp_into_a_folder_that_is_not_there_is_one_line(tmp_path: Path) -> None:
+    result = idat("cp", "micro/lora/digits", str(tmp_path / "no/mine.toml"))
+    assert result.exit_code == 1
+    assert result.stderr.startswith(f"error: cannot write '{tmp_path}/no/mine.toml': No such file")
+
+
+def test_validate_lists_the_faults_of_all_that_it_is_given(tmp_path: Path) -> None:
+    shelf = tmp_path / "shelf"
+    (shelf / "recipes").mkdir(parents=True)
+    (shelf / "recipes/micro.toml").write_text("[defaults]\nepochs = 5\n")
+    broken = tmp_path / "broken.toml"
+    broken.write_text("lr =\n")
+    good = tmp_path / "good.toml"
+    idat("cp", "micro/lora/digits", str(good))
+
+    result = idat("validate", str(shelf), str(broken), str(good))
+    assert result.exit_code == 2
+    assert result.stdout == f"ok  {good}\n"
+    assert result.stderr.startswith("error: 2 faults:\n")
+    assert f"{shelf}/recipes/micro.toml: [defaults]: warmup_epochs = 10 is more" in result.stderr
+    assert f"{broken}: broken TOML: " in result.stderr
+
+    answer = json.loads(idat("validate", str(broken), "--json").stdout)
+    assert (answer["valid"], len(answer["faults"])) == (False, 1)
+
+
+def test_env_names_versions_and_folders(tmp_path: Path) -> None:
+    facts = document("env")["env"]
+    assert {"idat-zoo", "python", "torch", "cuda", "IDAT_SHELF"} <= set(facts)
+    assert facts["hub cache"] == str(tmp_path / "hub")
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (["show", "lorra"], "error: unknown name 'lorra'. Did you mean 'lora'?"),
+        (
+            ["show", "micro/lorra/digits"],
+            "error: unknown recipe 'micro/lorra/digits'. Did you mean 'micro/lora/digits'",
+        ),
+        (["list", "recipes", "--task", "dtdd"], "error: unknown task 'dtdd'. Did you mean 'dtd'?"),
+        (["list", "tasks", "--task", "dtd"], "error: --task: only recipes can be filtered so"),
+        (["list", "--shelf", "/nowhere"], "error: /nowhere: the shelf is not a folder"),
+        (["validate", "/nowhere.toml"], "error: /nowhere.toml: cannot be read: No such file"),
+    ],
+)
+def test_wrong_input_is_one_line_and_exit_code_2(words: list[str], line: str) -> None:
+    result = idat(*words)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr.startswith(line)
+    assert "Traceback" not in result.stderr
+
+
+def test_a_traceback_is_shown_on_demand(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("IDAT_DEBUG", "1")
+    assert "Traceback" in idat("show", "lorra").stderr
+
+
+def test_an_interrupt_is_exit_code_130(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(shelf: Path | None) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("idat_zoo.registry.load_registry", interrupt)
+    result = idat("list")
+    assert (result.exit_code, result.stderr) == (130, "interrupted\n")
+
+
+def test_a_reader_that_leaves_early_is_no_error() -> None:
+    code = (
+        "from idat_zoo.cli import main; import sys; sys.argv[1:] = ['list', 'recipes', '*']; main()"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    assert process.stderr is not None
+    process.stdout.close()
+    assert process.stderr.read() == b""
+    process.stderr.close()
+    process.wait(timeout=60)
+
+
+@pytest.mark.parametrize(
+    ("line", "answers"),
+    [
+        ("idat list recipes --task dtd,sv", ["dtd,svhn", "dtd,svhn_cropped"]),
+        ("idat list recipes --adapter lo", ["lora"]),
+        ("idat list recipes --pair micro_", ["micro_random"]),
+    ],
+)
+def test_the_shell_completes_names(line: str, answers: list[str]) -> None:
+    result = run_outside(
+        "from idat_zoo.cli import main; main()",
+        _IDAT_COMPLETE="complete_bash",
+        COMP_WORDS=line,
+        COMP_CWORD=str(len(line.split()) - 1),
+    )
+    assert result.stdout.split() == answers

@@ -1,0 +1,545 @@
+"""The shelves, recipes made from them, and every way in which either can be wrong."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from idat_zoo.errors import RecipeError, UnknownNameError
+from idat_zoo.recipe import AdapterChoice, Backbone, Pair, Recipe, Task
+from idat_zoo.recipe_toml import dump_recipe, parse_recipe
+from idat_zoo.registry import (
+    Registry,
+    compose_recipe,
+    find_recipe,
+    get_recipe,
+    load_registry,
+    recipe_from_file,
+    recipe_id,
+    recipe_ids,
+    resolve_tasks,
+)
+from idat_zoo.registry.load import BUILTIN
+
+RELEASED = {  # task: lr, weight decay, drop path; facts/vtab_and_peers.md 3.1
+    "cifar100": (5e-3, 5e-5, 0.0),
+    "caltech101": (1e-3, 5e-2, 0.1),
+    "dtd": (5e-3, 5e-5, 0.0),
+    "flowers102": (5e-3, 5e-5, 0.0),
+    "pets": (5e-3, 5e-5, 0.0),
+    "svhn": (1e-2, 5e-5, 0.0),
+    "sun397": (5e-3, 5e-5, 0.0),
+    "patch_camelyon": (5e-3, 5e-5, 0.0),
+    "eurosat": (3e-3, 5e-2, 0.2),
+    "resisc45": (2e-3, 5e-5, 0.1),
+    "diabetic_retinopathy": (5e-3, 5e-5, 0.2),
+    "clevr_count": (2e-3, 5e-2, 0.1),
+    "clevr_dist": (5e-2, 5e-2, 0.1),
+    "dmlab": (5e-3, 5e-5, 0.1),
+    "kitti": (1e-2, 5e-5, 0.0),
+    "dsprites_loc": (1e-2, 5e-5, 0.0),
+    "dsprites_ori": (5e-3, 5e-5, 0.2),
+    "smallnorb_azi": (2e-2, 5e-5, 0.1),
+    "smallnorb_ele": (5e-3, 5e-2, 0.2),
+}
+
+
+@pytest.fixture(scope="module")
+def registry() -> Registry:
+    return load_registry()
+
+
+def write_shelf(folder: Path, files: Mapping[str, str]) -> Path:
+    for name, text in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    return folder
+
+
+def faults_of(folder: Path, files: Mapping[str, str]) -> list[str]:
+    with pytest.raises(RecipeError) as caught:
+        load_registry(write_shelf(folder, files))
+    return caught.value.faults
+
+
+def rows(recipe: Recipe) -> tuple[float, float, float]:
+    return recipe.lr, recipe.weight_decay, recipe.drop_path
+
+
+def test_released_rows_apply_to_idats_own_adapters_and_to_no_other(registry: Registry) -> None:
+    for adapter in registry.adapters:
+        for task, row in RELEASED.items():
+            recipe = compose_recipe(registry, task, adapter)
+            own = adapter in {"sequential", "shared_parallel", "idat_adaptformer"}
+            assert rows(recipe) == (row if own else (1e-3, 1e-4, 0.1)), (task, adapter)
+
+
+def test_pairs_of_the_same_kind_share_the_released_rows(registry: Registry) -> None:
+    for pair in ("vit_s_to_vit_b_orig", "vit_ti_to_vit_s", "vit_ti_to_vit_b", "vit_b_to_vit_l"):
+        assert (
+            rows(find_recipe(registry, f"{pair}/sequential/clevr_dist")) == RELEASED["clevr_dist"]
+        )
+
+
+def test_vtab1k_has_19_tasks_in_three_groups_with_940_classes(registry: Registry) -> None:
+    tasks = resolve_tasks("vtab1k", registry)
+    assert [task.id for task in tasks] == list(RELEASED)
+    assert sum(task.num_classes for task in tasks) == 940
+    assert [len(resolve_tasks(group, registry)) for group in ("natural", "specialized")] == [7, 4]
+    assert registry.tasks["caltech101"].num_test == (6084, 6085)
+
+
+def test_every_recipe_of_the_shelf_is_valid(registry: Registry) -> None:
+    ids = recipe_ids(registry)
+    assert len(ids) == len(registry.pairs) * len(registry.adapters) * len(registry.tasks)
+    assert [recipe_id(find_recipe(registry, name)) for name in ids] == ids
+
+
+def test_every_file_names_its_source_on_the_first_line() -> None:
+    for file in (*BUILTIN.glob("*.toml"), *BUILTIN.glob("recipes/*.toml")):
+        assert file.read_text(encoding="utf-8").startswith("# Source: "), file
+
+
+def test_default_pairs_are_micro_for_built_in_tasks_and_the_papers_for_vtab(
+    registry: Registry,
+) -> None:
+    for task in registry.tasks.values():
+        expected = "micro" if task.suite == "builtin" else "vit_s_to_vit_b"
+        assert registry.default_pairs[task.id] == expected
+
+
+def test_each_family_counts_parameters_for_every_pair(registry: Registry) -> None:
+    for family in registry.adapters.values():
+        assert set(family.parameters) == set(registry.pairs)
+    assert registry.adapters["sequential"].parameters["vit_s_to_vit_b"].student == 82_992
+    assert registry.adapters["sequential"].parameters["vit_s_to_vit_b"].teacher == 41_520
+
+
+@pytest.mark.parametrize(
+    ("name", "task"),
+    [
+        ("cifar", "cifar100"),
+        ("CIFAR-100", "cifar100"),
+        ("oxford_flowers102", "flowers102"),
+        ("oxford_iiit_pet", "pets"),
+        ("retinopathy", "diabetic_retinopathy"),
+        ("camelyon", "patch_camelyon"),
+        ("DTD", "dtd"),
+    ],
+)
+def test_aliases_and_other_spellings_find_the_task(
+    registry: Registry, name: str, task: str
+) -> None:
+    assert registry.find_task(name).id == task
+
+
+def test_task_lists_keep_their_order_and_name_each_task_once(registry: Registry) -> None:
+    tasks = resolve_tasks("svhn, dtd,natural,cifar", registry)
+    assert [task.id for task in tasks] == [
+        "svhn",
+        "dtd",
+        "cifar100",
+        "caltech101",
+        "flowers102",
+        "pets",
+        "sun397",
+    ]
+
+
+@pytest.mark.parametrize("text", ["", "dtd,", ",dtd"])
+def test_empty_names_in_a_task_list_are_refused(registry: Registry, text: str) -> None:
+    with pytest.raises(RecipeError, match="commas between"):
+        resolve_tasks(text, registry)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"task": "dttd", "adapter": "lora"}, "unknown task 'dttd'. Did you mean 'dtd'?"),
+        ({"task": "dtd", "adapter": "lorra"}, "unknown adapter 'lorra'. Did you mean 'lora'?"),
+        (
+            {"task": "dtd", "adapter": "lora", "pair": "mikro"},
+            "unknown pair 'mikro'. Did you mean 'micro'?",
+        ),
+        (
+            {"task": "dtd", "adapter": "lora", "teacher": "vit_l0"},
+            "unknown backbone 'vit_l0'. Did you mean 'vit_l'",
+        ),
+    ],
+)
+def test_unknown_names_answer_did_you_mean(arguments: dict[str, str], message: str) -> None:
+    with pytest.raises(UnknownNameError) as caught:
+        get_recipe(**arguments)
+    assert caught.value.message.startswith(message)
+
+
+def test_an_unknown_recipe_id_answers_did_you_mean(registry: Registry) -> None:
+    with pytest.raises(UnknownNameError, match="unknown recipe 'micro/lorra/digits'") as caught:
+        find_recipe(registry, "micro/lorra/digits")
+    assert "'micro/lora/digits'" in caught.value.message
+
+
+def test_options_are_written_out_and_the_teacher_has_the_students() -> None:
+    recipe = get_recipe("digits", "lora", overrides=["adapter.rank=4"])
+    assert recipe.pair.name == "micro"
+    assert recipe.adapter.options == {"rank": 4, "scale": 1.0, "dropout": 0.0}
+    assert recipe.teacher_adapter == recipe.adapter
+
+
+def test_values_are_toml_or_else_plain_strings() -> None:
+    recipe = get_recipe(
+        "dtd", "lora", overrides=["lr=1", "distillation=kl", 'detach="teacher"', "temperature=3"]
+    )
+    assert (recipe.lr, recipe.distillation, recipe.detach) == (1.0, "kl", "teacher")
+    assert (type(recipe.lr), type(recipe.temperature)) == (float, float)
+
+
+def test_a_value_cannot_bring_a_second_key() -> None:
+    with pytest.raises(RecipeError, match="lr: Input should be a valid number"):
+        get_recipe("dtd", "lora", overrides=["lr=1\nepochs = 3"])
+
+
+@pytest.mark.parametrize(("epochs", "warmup"), [(30, 10), (8, 4), (1, 0)])
+def test_fewer_epochs_shorten_the_warmup_unless_it_is_given(epochs: int, warmup: int) -> None:
+    words = [f"epochs={epochs}"]
+    assert get_recipe("dtd", "lora", overrides=words).warmup_epochs == warmup
+    assert get_recipe("dtd", "lora", overrides=[*words, "warmup_epochs=1"]).warmup_epochs == 1
+
+
+def test_the_teachers_adapter_may_differ() -> None:
+    other_rank = get_recipe("dtd", "lora", overrides=["teacher_adapter.rank=2"])
+    assert other_rank.teacher_adapter is not None
+    assert other_rank.teacher_adapter.options["rank"] == 2
+    assert other_rank.adapter.options["rank"] == 8
+    head_only = get_recipe("dtd", "lora", overrides=["teacher_adapter=linear"])
+    assert head_only.teacher_adapter == AdapterChoice(name="linear", options={"dropout": 0.0})
+
+
+def test_no_teacher_means_no_teacher_adapter_and_no_distillation() -> None:
+    recipe = get_recipe("dtd", "lora", teacher="none")
+    assert recipe.pair.name == "vit_s_to_vit_b"
+    assert (recipe.pair.teacher, recipe.teacher_adapter, recipe.distillation) == (
+        None,
+        None,
+        "none",
+    )
+
+
+def test_another_teacher_names_the_pair_anew() -> None:
+    recipe = get_recipe("dtd", "lora", teacher="vit_ti")
+    assert recipe.pair == get_recipe("dtd", "lora", pair="vit_ti_to_vit_b").pair
+    assert get_recipe("dtd", "lora", teacher="vit_s") == get_recipe("dtd", "lora")
+
+
+def test_candidates_take_the_types_of_their_fields() -> None:
+    recipe = get_recipe(
+        "dtd",
+        "lora",
+        overrides=["selection=val", "candidates.lr=[1, 1e-3]", "candidates.adapter.rank=[2]"],
+    )
+    assert recipe.candidates == {"lr": (1.0, 1e-3), "adapter.rank": (2,)}
+    assert type(recipe.candidates["lr"][0]) is float
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["lr"], "'lr': expected KEY=VALUE, e.g. lr=1e-3"),
+        (["=1"], "'=1': expected KEY=VALUE, e.g. lr=1e-3"),
+        (["lr=1", "lr=2"], "'lr' is given twice: lr=1 and lr=2"),
+        (["lrr=1"], "override: unknown key 'lrr'. Did you mean 'lr'?"),
+        (["lr=abc"], "override: lr: Input should be a valid number (got 'abc')"),
+        (["lr=-1"], "override: lr: Input should be greater than 0 (got -1)"),
+        (["epochs=0"], "override: epochs: Input should be greater than 0 (got 0)"),
+        (["adapter=lora"], "override: adapter: is chosen by --adapter, not by a word"),
+        (["teacher=none"], "override: teacher: is chosen by --teacher, not by a word"),
+        (
+            ["adapter.rnk=4"],
+            "override: unknown key 'adapter.rnk'. Did you mean 'adapter.rank' or "
+            "'teacher_adapter.rank' or 'adapter.dropout'?",
+        ),
+        (
+            ["teacher_adapter.rank=0"],
+            "override: adapter 'lora': rank: Input should be greater than or equal to 1 (got 0)",
+        ),
+        (
+            ["temperature=3"],
+            "override: temperature and temperature_squared act only with distillation = 'kl'",
+        ),
+        (["warmup_epochs=101"], "override: warmup_epochs = 101 is more than epochs = 100"),
+        (
+            ["lr=1", "selection=val", "candidates.lr=[1]"],
+            "override: lr: candidates.lr chooses it; set only one of the two",
+        ),
+        (
+            ["selection=val", "candidates.lr=[-1]"],
+            "override: candidates: lr: Input should be greater than 0 (got -1)",
+        ),
+        (
+            ["selection=val", "candidates.adapter.rank=[0]"],
+            "override: candidates: adapter 'lora': rank: "
+            "Input should be greater than or equal to 1 (got 0)",
+        ),
+        (
+            ["candidates.lr=[1]"],
+            "override: candidates need selection = 'val'",
+        ),
+    ],
+)
+def test_each_wrong_word_is_named(words: list[str], message: str) -> None:
+    with pytest.raises(RecipeError) as caught:
+        get_recipe("dtd", "lora", overrides=words)
+    assert caught.value.faults == [message]
+
+
+def test_all_wrong_words_are_named_at_once() -> None:
+    with pytest.raises(RecipeError) as caught:
+        get_recipe("dtd", "lora", overrides=["lr=x", "epochs=-1", "adapter.rank=0"])
+    assert len(caught.value.faults) == 3
+
+
+def test_words_for_a_teacher_that_is_not_there_are_refused() -> None:
+    with pytest.raises(RecipeError, match="this recipe has no teacher"):
+        get_recipe("dtd", "lora", teacher="none", overrides=["teacher_adapter.rank=2"])
+    with pytest.raises(RecipeError, match="needs a teacher"):
+        get_recipe("dtd", "lora", teacher="none", overrides=["distillation=kl"])
+
+
+OWN = {
+    "backbones.toml": '[mine]\ntimm = "vit_tiny_patch16_224"\nweights = "random"\n',
+    "pairs.toml": '[mine]\nteacher = "vit_ti"\nstudent = "mine"\n',
+    "tasks.toml": (
+        '[pet]\nsuite = "vtab1k"\ngroup = "natural"\nnum_classes = 3\nnum_test = [9]\n'
+        'pair = "mine"\nfolder = "pet"\n'
+    ),
+    "recipes/mine.toml": (
+        'extends = "vit_s_to_vit_b"\n[defaults]\nepochs = 20\n'
+        "[adapter.lora]\noptions = { rank = 2 }\nlr = 2e-3\n"
+        "[task.pet]\nlr = 3e-3\nbatch_size = 32\n"
+        '[override.both]\nadapters = ["lora"]\ntasks = ["pet"]\nlr = 4e-3\n'
+    ),
+}
+
+
+def test_a_users_shelf_adds_and_its_tables_are_laid_in_order(tmp_path: Path) -> None:
+    registry = load_registry(write_shelf(tmp_path, OWN))
+    own = compose_recipe(registry, "pet", "lora")
+    assert (own.pair.name, own.lr, own.epochs, own.batch_size) == ("mine", 4e-3, 20, 32)
+    assert own.adapter.options == {"rank": 2, "scale": 1.0, "dropout": 0.0}
+    assert compose_recipe(registry, "pet", "linear").lr == 3e-3
+    assert compose_recipe(registry, "dtd", "lora", pair="mine").lr == 2e-3
+    assert rows(compose_recipe(registry, "dtd", "sequential", pair="mine")) == RELEASED["dtd"]
+    assert registry.is_own("task", "pet")
+    assert not registry.is_own("task", "dtd")
+
+
+def test_a_users_task_takes_its_name_from_a_built_in_alias(tmp_path: Path) -> None:
+    registry = load_registry(write_shelf(tmp_path, OWN))
+    assert registry.find_task("pet").num_classes == 3
+    assert registry.find_task("oxford_pet").id == "pets"
+
+
+def test_a_users_table_replaces_the_built_in_one(tmp_path: Path) -> None:
+    shelf = write_shelf(
+        tmp_path,
+        {"backbones.toml": '[vit_s]\ntimm = "vit_small_patch16_224"\nweights = "random"\n'},
+    )
+    recipe = get_recipe("dtd", "lora", shelf=shelf)
+    assert recipe.pair.teacher is not None
+    assert (recipe.pair.teacher.weights, recipe.pair.student.weights) == ("random", "augreg_in21k")
+
+
+def test_every_fault_of_every_file_is_in_one_message(tmp_path: Path) -> None:
+    faults = faults_of(
+        tmp_path,
+        {
+            "backbones.toml": "[a]\nb = 1\n",
+            "pairs.toml": '[mine]\nteacher = "vit_tiny"\nstudent = "vit_s"\n',
+            "tasks.toml": (
+                'stray = 1\n["a/b"]\n[mine]\nsuite = "vtab1k"\ngroup = "naturl"\nnum_classes = 1\n'
+                'num_test = [9]\npair = "micr"\naliases = ["dtd", "natural", 1]\n'
+            ),
+            "recipes/tiny_random.toml": (
+                'extends = "vit_ti_to_vit_s"\n[defaults]\nlrr = 1\nlr = -1\n'
+                "[adapter.lora]\noptions = { rank = 0, alpha = 1 }\n[adapter.loro]\nlr = 1\n"
+                '[override.x]\ntasks = ["dtdd"]\n[overide.x]\nlr = 1\n'
+            ),
+            "recipes/nopair.toml": "defaults = 3\n",
+            "task.toml": "",
+        },
+    )
+    expected = [
+        "task.toml: unknown shelf file 'task.toml'. Did you mean 'tasks.toml'",
+        "backbones.toml: [a]: unknown key 'b'.",
+        "backbones.toml: [a]: timm: Field required",
+        "backbones.toml: [a]: weights: Field required",
+        "pairs.toml: [mine]: teacher: unknown backbone 'vit_tiny'. Did you mean 'vit_ti'",
+        "tasks.toml: stray: expected a table [stray] (got 1)",
+        "tasks.toml: [a/b]: a name has only letters",
+        "tasks.toml: [mine]: group: Input should be 'natural', 'specialized' or 'structured'",
+        "tasks.toml: [mine]: num_classes: Input should be greater than 1 (got 1)",
+        "tasks.toml: [mine]: aliases.2: Input should be a valid string (got 1)",
+        "tasks.toml: [mine]: pair: unknown pair 'micr'. Did you mean 'micro'",
+        "tasks.toml: [mine]: aliases: 'dtd' is already a name of task 'dtd'",
+        "tasks.toml: [mine]: aliases: 'natural' is the name of a group",
+        "recipes/tiny_random.toml: [defaults]: unknown key 'lrr'. Did you mean 'lr'?",
+        "recipes/tiny_random.toml: [defaults]: lr: Input should be greater than 0 (got -1)",
+        "recipes/tiny_random.toml: [adapter.lora]: adapter 'lora': unknown key 'alpha'.",
+        "recipes/tiny_random.toml: [adapter.lora]: adapter 'lora': rank: Input should be greater",
+        "recipes/tiny_random.toml: [adapter.loro]: unknown adapter 'loro'. Did you mean 'lora'?",
+        "recipes/tiny_random.toml: [override.x]: unknown task 'dtdd'. Did you mean 'dtd'?",
+        "recipes/tiny_random.toml: [override.x]: adapters: Field required",
+        "recipes/tiny_random.toml: unknown table 'overide'. Did you mean 'override'?",
+        "recipes/tiny_random.toml: extends: 'vit_ti_to_vit_s' extends another file itself",
+        "recipes/nopair.toml: unknown pair 'nopair'.",
+        "recipes/nopair.toml: defaults: expected a table [defaults] (got 3)",
+    ]
+    for start in expected:
+        assert any(fault.startswith(f"{tmp_path}/{start}") for fault in faults), start
+    assert len(faults) == len(expected)
+
+
+def test_broken_toml_names_file_and_line_and_causes_no_further_faults(tmp_path: Path) -> None:
+    faults = faults_of(tmp_path, OWN | {"backbones.toml": '[mine]\ntimm = "a"\nweights =\n'})
+    assert len(faults) == 1
+    assert faults[0].startswith(f"{tmp_path / 'backbones.toml'}: broken TOML: ")
+    assert "line 3" in faults[0]
+
+
+@pytest.mark.parametrize(
+    ("base", "message"),
+    [("mine", "cannot extend itself"), ("mne", "unknown recipe file 'mne'. Did you mean 'mine'")],
+)
+def test_a_file_extends_another_that_exists(tmp_path: Path, base: str, message: str) -> None:
+    (fault,) = faults_of(tmp_path, OWN | {"recipes/mine.toml": f'extends = "{base}"\n'})
+    assert message in fault
+
+
+def test_tables_that_do_not_fit_together_are_named_with_their_file(tmp_path: Path) -> None:
+    shelf = write_shelf(tmp_path, {"recipes/micro.toml": "[defaults]\nepochs = 5\n"})
+    with pytest.raises(RecipeError) as caught:
+        get_recipe("digits", "lora", shelf=shelf)
+    place = f"{tmp_path}/recipes/micro.toml: [defaults]"
+    assert caught.value.faults == [f"{place}: warmup_epochs = 10 is more than epochs = 5"]
+
+
+def test_a_shelf_must_be_a_folder_with_something_on_it(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="not a folder"):
+        load_registry(tmp_path / "absent")
+    with pytest.raises(RecipeError, match="no shelf"):
+        load_registry(tmp_path)
+
+
+def test_a_recipe_file_gives_the_recipe_back_and_takes_words(
+    tmp_path: Path, registry: Registry
+) -> None:
+    recipe = get_recipe("cifar", "sequential", overrides=["teacher_adapter=lora"])
+    file = tmp_path / "recipe.toml"
+    file.write_text(dump_recipe(recipe), encoding="utf-8")
+    assert recipe_from_file(file, registry=registry) == recipe
+    changed = recipe_from_file(file, registry=registry, overrides=["adapter.bottleneck=8"])
+    assert changed.adapter.options["bottleneck"] == 8
+    assert changed.teacher_adapter == recipe.teacher_adapter
+    alone = recipe_from_file(file, registry=registry, teacher="none")
+    assert alone.teacher_adapter is None
+    file.write_text(dump_recipe(alone), encoding="utf-8")
+    again = recipe_from_file(file, registry=registry, teacher="vit_s")
+    assert (again.distillation, again.teacher_adapter) == ("mse", recipe.adapter)
+
+
+def test_another_distillation_term_starts_afresh(tmp_path: Path, registry: Registry) -> None:
+    recipe = get_recipe("dtd", "lora", overrides=["distillation=kl", "temperature=2"])
+    file = tmp_path / "recipe.toml"
+    file.write_text(dump_recipe(recipe), encoding="utf-8")
+    changed = recipe_from_file(file, registry=registry, overrides=["distillation=mse"])
+    assert changed.temperature == 5.0
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ('name = "lora"', 'name = "lorra"', "unknown adapter 'lorra'. Did you mean 'lora'?"),
+        ("rank = 8", "rank = 0", "adapter 'lora': rank: Input should be greater"),
+        ("lr = 0.001", "lr = ", "broken TOML"),
+        ("lr = 0.001", 'lr = "0.001"', "lr: Input should be a valid number"),
+    ],
+)
+def test_faults_of_a_recipe_file_name_it(
+    tmp_path: Path, registry: Registry, old: str, new: str, message: str
+) -> None:
+    file = tmp_path / "recipe.toml"
+    file.write_text(dump_recipe(get_recipe("dtd", "lora")).replace(old, new), encoding="utf-8")
+    with pytest.raises(RecipeError) as caught:
+        recipe_from_file(file, registry=registry)
+    assert caught.value.faults[0].startswith(f"{file}: {message}")
+
+
+def test_a_recipe_file_that_is_missing_or_no_text_is_named(
+    tmp_path: Path, registry: Registry
+) -> None:
+    with pytest.raises(RecipeError, match="cannot be read: No such file"):
+        recipe_from_file(tmp_path / "absent.toml", registry=registry)
+    (tmp_path / "binary.toml").write_bytes(b"\xff\xfe")
+    with pytest.raises(RecipeError, match="is not UTF-8 text"):
+        recipe_from_file(tmp_path / "binary.toml", registry=registry)
+
+
+texts = st.text(max_size=20)
+names = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,19}", fullmatch=True)
+positive = st.floats(min_value=1e-300, max_value=1e300)
+scalars = st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | texts
+backbones: st.SearchStrategy[Backbone] = st.builds(
+    Backbone,
+    name=texts,
+    timm=texts,
+    weights=texts,
+    img_size=st.integers(1, 1000),
+    args=st.dictionaries(texts, scalars, max_size=3),
+    mean=st.tuples(*[st.floats(-9, 9)] * 3),
+    std=st.just((0.5, 0.5, 0.5)),
+    licence=texts,
+)
+choices = st.builds(AdapterChoice, name=names, options=st.dictionaries(texts, scalars, max_size=3))
+
+
+@st.composite
+def any_recipe(draw: st.DrawFn) -> Recipe:
+    alone = draw(st.booleans())
+    candidates = draw(
+        st.dictionaries(texts, st.lists(scalars, min_size=1, max_size=3).map(tuple), max_size=2)
+    )
+    fields: dict[str, Any] = {
+        "pair": Pair(
+            name=draw(names),
+            student=draw(backbones),
+            teacher=None if alone else draw(backbones),
+        ),
+        "task": Task(
+            id=draw(names),
+            suite="vtab1k",
+            group="natural",
+            num_classes=draw(st.integers(2, 1000)),
+            num_test=draw(st.lists(st.integers()).map(tuple)),
+            source=draw(texts),
+        ),
+        "adapter": draw(choices),
+        "teacher_adapter": None if alone else draw(choices),
+        "distillation": "none" if alone else "mse",
+        "lr": draw(positive),
+        "drop_path": draw(st.floats(0, 1, exclude_max=True)),
+        "candidates": candidates,
+        "selection": "val" if candidates else "none",
+    }
+    return Recipe(**fields)
+
+
+@settings(derandomize=True, deadline=None)
+@given(any_recipe())
+def test_a_recipe_survives_toml_exactly(recipe: Recipe) -> None:
+    again = parse_recipe(dump_recipe(recipe), where="recipe")
+    assert again == recipe
+    assert repr(again) == repr(recipe)

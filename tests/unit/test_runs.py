@@ -1,0 +1,383 @@
+"""Runs: what they leave behind, what repeats them to the bit, what they refuse."""
+
+import errno
+import json
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import FAMILIES, TOY_PAIR, toy_recipe
+from safetensors.torch import load_file
+
+from idat_zoo import files
+from idat_zoo.adapters.lora import LoRAOptions
+from idat_zoo.backbones.network import Network
+from idat_zoo.data import load_task
+from idat_zoo.engine import train as train_module
+from idat_zoo.errors import (
+    DataError,
+    DeviceError,
+    RecipeError,
+    RunFolderError,
+    TrainingError,
+    UsageError,
+)
+from idat_zoo.recipe import Recipe
+from idat_zoo.recipe_toml import parse_recipe
+from idat_zoo.results import load_result
+from idat_zoo.run_folder import recipe_hash, run_folder
+from idat_zoo.runs import run
+
+WRITTEN = {
+    "recipe.toml",
+    "log.jsonl",
+    "adapter_model.safetensors",
+    "config.json",
+    "teacher/adapter_model.safetensors",
+    "teacher/config.json",
+    "predictions.safetensors",
+    "probe.safetensors",
+    "result.json",
+}
+
+
+def below(folder: Path) -> dict[str, bytes]:
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+
+
+def same_but_for_times(first: Path, second: Path) -> bool:
+    ours, theirs = below(first), below(second)
+    documents = [json.loads(contents.pop("result.json")) for contents in (ours, theirs)]
+    for document in documents:
+        for name in ("seconds", "images_per_second", "finished"):
+            del document[name]
+    return ours == theirs and documents[0] == documents[1]
+
+
+def trained(recipe: Recipe, out: Path, **options: object) -> Path:
+    run(recipe, device="cpu", out=out, **options)
+    return run_folder(out, recipe.model_copy(update={"precision": "float32"}), 0)
+
+
+def test_a_run_writes_what_it_says(tmp_path: Path) -> None:
+    folder = trained(toy_recipe(), tmp_path)
+    assert below(folder).keys() == WRITTEN
+    result = load_result(folder / "result.json")
+    assert result.files.keys() == WRITTEN - {"result.json"}
+    assert all(files.sha256(folder / name) == digest for name, digest in result.files.items())
+    assert parse_recipe((folder / "recipe.toml").read_text(), where="test") == result.recipe
+
+
+def test_the_number_is_that_of_the_saved_predictions(tmp_path: Path) -> None:
+    folder = trained(toy_recipe(), tmp_path)
+    result = load_result(folder / "result.json")
+    saved = load_file(folder / "predictions.safetensors")
+    data = load_task(result.recipe.task, img_size=16)
+    assert saved["target"].equal(data.test.targets)
+    assert saved["index"].equal(data.test.index)
+    for role, metrics in (("student", result.student), ("teacher", result.teacher)):
+        assert metrics is not None
+        right = (saved[role].argmax(1) == saved["target"]).double().mean().item()
+        assert metrics.top1 == pytest.approx(right, abs=1e-15)
+    assert result.top1 == result.student.top1
+
+
+def test_the_log_has_one_line_per_epoch_and_no_times(tmp_path: Path) -> None:
+    folder = trained(toy_recipe(epochs=3), tmp_path)
+    lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    assert [line["epoch"] for line in lines] == [1, 2, 3]
+    assert all(
+        line.keys()
+        == {"epoch", "lr", "loss", "student_task_loss", "teacher_task_loss", "distillation_loss"}
+        for line in lines
+    )
+    parts = ("student_task_loss", "teacher_task_loss", "distillation_loss")
+    assert lines[0]["loss"] == pytest.approx(sum(lines[0][part] for part in parts), rel=1e-6)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_same_command_twice_gives_the_same_bits(family: str, tmp_path: Path) -> None:
+    recipe = toy_recipe(family, options={"dropout": 0.1})
+    torch.manual_seed(1)
+    first = trained(recipe, tmp_path / "a")
+    torch.manual_seed(2)
+    assert same_but_for_times(first, trained(recipe, tmp_path / "b"))
+
+
+def test_another_seed_gives_other_bits(tmp_path: Path) -> None:
+    first, second = (run(toy_recipe(), device="cpu", out=tmp_path, seed=seed) for seed in (0, 1))
+    assert first.files["adapter_model.safetensors"] != second.files["adapter_model.safetensors"]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_law_without_distillation_the_student_is_as_if_it_had_no_teacher(
+    family: str, tmp_path: Path
+) -> None:
+    options = {"dropout": 0.1}
+    beside = trained(toy_recipe(family, distillation="none", options=options), tmp_path)
+    alone = trained(toy_recipe(family, teacher=False, options=options), tmp_path)
+    assert (beside / "adapter_model.safetensors").read_bytes() == (
+        alone / "adapter_model.safetensors"
+    ).read_bytes()
+    logits = [load_file(f / "predictions.safetensors")["student"] for f in (beside, alone)]
+    assert logits[0].equal(logits[1])
+
+
+def test_with_distillation_the_student_is_another(tmp_path: Path) -> None:
+    joint = trained(toy_recipe(distillation="mse"), tmp_path)
+    alone = trained(toy_recipe(teacher=False), tmp_path)
+    names = ("adapter_model.safetensors",)
+    assert all((joint / name).read_bytes() != (alone / name).read_bytes() for name in names)
+
+
+def test_no_two_recipes_share_a_folder() -> None:
+    recipes = [
+        toy_recipe(),
+        toy_recipe(teacher=False),
+        toy_recipe(distillation="kl"),
+        toy_recipe(distillation="none"),
+        toy_recipe(detach="teacher"),
+        toy_recipe(lr=1e-3),
+        toy_recipe(protocol="paper"),
+        toy_recipe(options={"rank": 4}),
+        toy_recipe("sequential"),
+        toy_recipe(precision="bf16"),
+    ]
+    hashes = [recipe_hash(recipe) for recipe in recipes]
+    assert len(set(hashes)) == len(recipes)
+
+
+def test_defaults_written_out_and_descriptions_do_not_move_the_hash() -> None:
+    plain = toy_recipe()
+    described = plain.task.model_copy(update={"licence": "CC0", "title": "Digits"})
+    assert recipe_hash(plain) == recipe_hash(plain.model_copy(update={"task": described}))
+    explicit = LoRAOptions().model_dump()
+    assert recipe_hash(plain) == recipe_hash(toy_recipe(options=explicit))
+
+
+def test_a_finished_run_is_not_repeated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = run(toy_recipe(), device="cpu", out=tmp_path)
+    monkeypatch.setattr("idat_zoo.runs.fit", None)
+    assert run(toy_recipe(), device="cpu", out=tmp_path) == first
+
+
+class StopError(Exception):
+    """What stops a run in a test."""
+
+
+def stopped_after(epochs: int, recipe: Recipe, out: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A run that is stopped in the middle of the epoch after `epochs` whole ones."""
+    train_epoch = train_module.Trainer.train_epoch
+
+    def stopping(self: train_module.Trainer, epoch: int, *args: object) -> object:
+        if epoch == epochs:
+            raise StopError
+        return train_epoch(self, epoch, *args)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train_module.Trainer, "train_epoch", stopping)
+        with pytest.raises(StopError):
+            run(recipe, device="cpu", out=out)
+    return run_folder(out, recipe.model_copy(update={"precision": "float32"}), 0)
+
+
+def test_an_unfinished_run_needs_resume_and_goes_on_to_the_same_bits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = toy_recipe(epochs=4, options={"dropout": 0.1})
+    whole = trained(recipe, tmp_path / "a")
+    folder = stopped_after(2, recipe, tmp_path / "b", monkeypatch)
+    with pytest.raises(RunFolderError, match=r"unfinished run[\s\S]*--resume"):
+        run(recipe, device="cpu", out=tmp_path / "b")
+    with (folder / "log.jsonl").open("a") as log:  # what a crash between two writes leaves
+        log.write('{"epoch": 3, "torn')
+    run(recipe, device="cpu", out=tmp_path / "b", resume=True)
+    assert same_but_for_times(whole, folder)
+
+
+def test_resuming_on_other_data_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stopped_after(1, toy_recipe(), tmp_path, monkeypatch)
+    monkeypatch.setattr("idat_zoo.data.task_data.TaskData.fingerprint", lambda self: "0" * 64)
+    with pytest.raises(RunFolderError, match="begun on other data"):
+        run(toy_recipe(), device="cpu", out=tmp_path, resume=True)
+
+
+def test_a_damaged_state_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = stopped_after(1, toy_recipe(), tmp_path, monkeypatch)
+    (folder / "resume.safetensors").write_bytes(b"\x00" * 40)
+    with pytest.raises(RunFolderError, match="damaged"):
+        run(toy_recipe(), device="cpu", out=tmp_path, resume=True)
+
+
+def test_a_folder_of_another_run_is_refused(tmp_path: Path) -> None:
+    folder = trained(toy_recipe(), tmp_path)
+    recipe_file = folder / "recipe.toml"
+    before = below(folder)
+    recipe_file.write_text(recipe_file.read_text().replace("epochs = 2", "epochs = 7"))
+    with pytest.raises(RunFolderError, match="holds another run"):
+        run(toy_recipe(), device="cpu", out=tmp_path)
+    recipe_file.write_bytes(before["recipe.toml"])
+    assert below(folder) == before
+    with pytest.raises(RunFolderError, match="is itself a run's folder"):
+        run(toy_recipe(), device="cpu", out=folder)
+    assert below(folder) == before
+
+
+def test_a_folder_with_foreign_files_is_refused(tmp_path: Path) -> None:
+    recipe = toy_recipe(precision="float32")
+    folder = run_folder(tmp_path, recipe, 0)
+    folder.mkdir(parents=True)
+    (folder / "thesis.tex").write_text("mine")
+    with pytest.raises(RunFolderError, match="is not empty"):
+        run(recipe, device="cpu", out=tmp_path)
+    assert (folder / "thesis.tex").read_text() == "mine"
+
+
+def test_val_selection_tries_all_refits_the_best_and_counts(tmp_path: Path) -> None:
+    candidates = {"lr": (1e-5, 1e-2), "adapter.rank": (2, 4)}
+    result = run(toy_recipe(selection="val", candidates=candidates), device="cpu", out=tmp_path)
+    assert result.selection is not None
+    tried = result.selection.tried
+    assert [candidate.values for candidate in tried] == [
+        {"lr": lr, "adapter.rank": rank} for lr in (1e-5, 1e-2) for rank in (2, 4)
+    ]
+    chosen = tried[result.selection.chosen]
+    assert chosen.val_top1 == max(candidate.val_top1 for candidate in tried)
+    assert chosen.values["lr"] == 1e-2
+    rank = chosen.values["adapter.rank"]
+    assert isinstance(rank, int)
+    assert result.parameters.adapter == 4 * 2 * 24 * rank
+
+
+def test_val_selection_never_reads_test(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[int] = []
+    predict = Network.forward
+
+    def counting(self: Network, images: torch.Tensor, masks: object = None) -> torch.Tensor:
+        if not self.training:
+            seen.append(len(images))
+        return predict(self, images, masks)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Network, "forward", counting)
+    monkeypatch.setattr("idat_zoo.runs.probe_logits", lambda network: torch.zeros(8, 10))
+    recipe = toy_recipe(teacher=False, selection="val", candidates={"lr": (1e-3, 1e-2)})
+    run(recipe, device="cpu", out=tmp_path)
+    val, test = 1, 4  # batches of 256: 200 images, 797 images
+    assert len(seen) == 2 * val + test
+
+
+def test_the_paper_protocol_reports_the_best_epoch_beside_the_last(tmp_path: Path) -> None:
+    result = run(toy_recipe(protocol="paper", epochs=2), device="cpu", out=tmp_path)
+    (log,) = tmp_path.rglob("log.jsonl")
+    top1 = [json.loads(line)["test_top1"] for line in log.read_text().splitlines()]
+    assert len(top1) == 12
+    assert result.top1_best_on_test == max(top1)
+    assert result.top1 == top1[-1]
+
+
+def test_the_standard_protocol_has_no_best_epoch(tmp_path: Path) -> None:
+    assert run(toy_recipe(), device="cpu", out=tmp_path).top1_best_on_test is None
+
+
+# What goes wrong, told in one sentence; what was there stays.
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match=r"not finite in epoch \d+: loss = (nan|inf)"):
+        run(toy_recipe(lr=1e30, epochs=4), device="cpu", out=tmp_path)
+    assert not list(tmp_path.rglob("result.json"))
+
+
+def test_an_adapter_that_gets_no_gradient_stops_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("idat_zoo.adapters.lora.LoRA.apply", lambda *args, **more: args[4])
+    with pytest.raises(TrainingError, match=r"8 of 10 trainable tensors got no gradient"):
+        run(toy_recipe(teacher=False), device="cpu", out=tmp_path)
+
+
+def test_fewer_images_than_a_batch_are_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"1000 training images[\s\S]*batch_size=1000"):
+        run(toy_recipe(batch_size=2000), device="cpu", out=tmp_path)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory"),
+        MemoryError(),
+        RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried …"),
+    ],
+)
+def test_out_of_memory_is_one_sentence(
+    error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr("idat_zoo.engine.train.Trainer._step", full)
+    with pytest.raises(
+        DeviceError, match=r"out of memory with batch_size = 64[\s\S]*batch_size=32"
+    ):
+        run(toy_recipe(), device="cpu", out=tmp_path)
+
+
+def test_other_runtime_errors_are_not_taken_for_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr("idat_zoo.engine.train.Trainer._step", broken)
+    with pytest.raises(RuntimeError, match="a bug"):
+        run(toy_recipe(), device="cpu", out=tmp_path)
+
+
+def test_a_full_disk_keeps_what_was_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "file"
+    files.write_whole(path, b"old")
+
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(RunFolderError, match="No space left on device"):
+        files.write_whole(path, b"new")
+    assert below(tmp_path) == {"file": b"old"}
+
+
+@pytest.mark.parametrize(
+    ("name", "error", "words"),
+    [
+        ("cuda:99", DeviceError, "there is no device 'cuda:99' here"),
+        ("gpu", UsageError, "unknown device 'gpu'"),
+        ("meta", UsageError, "unknown device 'meta'"),
+        ("cpu:3", DeviceError, "there is no device 'cpu:3' here"),
+    ],
+)
+def test_a_device_that_is_not_there_is_named(
+    name: str, error: type[Exception], words: str, tmp_path: Path
+) -> None:
+    with pytest.raises(error, match=re.escape(words)):
+        run(toy_recipe(), device=name, out=tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_unlike_input_sizes_are_refused(tmp_path: Path) -> None:
+    assert TOY_PAIR.teacher is not None
+    larger = TOY_PAIR.teacher.model_copy(update={"img_size": 32})
+    recipe = toy_recipe()
+    pair = TOY_PAIR.model_copy(update={"teacher": larger})
+    with pytest.raises(UsageError, match="mixes input sizes: teacher 32, student 16"):
+        run(recipe.model_copy(update={"pair": pair}), device="cpu", out=tmp_path)
+
+
+def test_an_unknown_candidate_is_named(tmp_path: Path) -> None:
+    recipe = toy_recipe(selection="val", candidates={"learning_rate": (1e-3,)})
+    with pytest.raises(RecipeError, match="learning_rate"):
+        run(recipe, device="cpu", out=tmp_path)

@@ -1,0 +1,200 @@
+"""Several tasks over one backbone, and toys of the forms that come next.
+
+The stack equals solo passes to 1e-12 in float64: `bmm` and `mm` sum in different orders.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import ClassVar
+
+import pytest
+import torch
+from conftest import FAMILIES
+from torch import Tensor
+
+from idat_zoo.adapters.base import (
+    Adapter,
+    Anatomy,
+    Carry,
+    Created,
+    Mask,
+    Site,
+    Tensors,
+    trunc_normal,
+)
+from idat_zoo.backbones.frozen import FrozenBackbone
+from idat_zoo.backbones.network import Network, StackedNetwork, new_head
+from idat_zoo.randomness import Draws, generator
+from idat_zoo.recipe import Frozen
+
+TOLERANCE = 1e-12
+RANKS = {
+    "sequential": ("bottleneck", 2, 5),
+    "shared_parallel": ("bottleneck", 5, 2),
+    "idat_adaptformer": ("bottleneck", 3, 4),
+    "lora": ("rank", 2, 7),
+}
+
+
+def options_of(family: str) -> Sequence[dict[str, float]]:
+    """Two tasks' options, unlike in rank and scale where the family has them."""
+    if family == "linear":
+        return {"dropout": 0.1}, {"dropout": 0.1}
+    name, first, second = RANKS[family]
+    return (
+        {name: first, "dropout": 0.1, "scale": 0.3},
+        {name: second, "dropout": 0.1, "scale": 1.7},
+    )
+
+
+def noisy(network: Network, seed: int) -> Network:
+    with torch.no_grad():
+        for name, parameter in network.trainable().items():
+            parameter.normal_(std=0.3, generator=generator(seed, "test", name))
+    return network
+
+
+def batches(count: int, size: int = 4) -> list[Tensor]:
+    return [
+        torch.rand(size, 3, 16, 16, dtype=torch.float64, generator=generator(i, "test", "images"))
+        for i in range(count)
+    ]
+
+
+def gradients(networks: Sequence[Network], logits: Sequence[Tensor]) -> list[dict[str, Tensor]]:
+    """Gradients of each task's own loss, summed over tasks; the leaves are each network's own."""
+    torch.stack([z.square().mean() for z in logits]).sum().backward()
+    found = []
+    for network in networks:
+        named = network.trainable().items()
+        found.append({name: p.grad.clone() for name, p in named if p.grad is not None})
+        for _, parameter in named:
+            parameter.grad = None
+    return found
+
+
+def assert_stack_equals_solo(
+    networks: list[Network], masks: list[dict[str, Tensor]], images: list[Tensor]
+) -> None:
+    solo = [n(x, m) for n, x, m in zip(networks, images, masks, strict=True)]
+    solo_gradients = gradients(networks, solo)
+    stacked = StackedNetwork(networks)(images, masks)
+    stacked_gradients = gradients(networks, stacked)
+    for alone, together in zip(solo, stacked, strict=True):
+        assert alone.shape == together.shape
+        assert (alone - together).abs().max() < TOLERANCE
+    for alone, together in zip(solo_gradients, stacked_gradients, strict=True):
+        assert alone.keys() == together.keys()
+        assert all((alone[n] - together[n]).abs().max() < TOLERANCE for n in alone)
+
+
+def drawn(networks: Sequence[Network], drop_path: Sequence[float]) -> list[dict[str, Tensor]]:
+    return [
+        network.draw_masks(4, drop_path=rate, draws=Draws(seed, "student", 7))
+        for seed, (network, rate) in enumerate(zip(networks, drop_path, strict=True))
+    ]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_two_tasks_in_one_pass_equal_two_solo_passes(
+    family: str, toy_network: Callable[..., Network]
+) -> None:
+    networks = [
+        noisy(toy_network(family, num_classes=classes, **options), seed)
+        for seed, (classes, options) in enumerate(zip((5, 9), options_of(family), strict=True))
+    ]
+    masks = drawn(networks, (0.3, 0.3))
+    assert all(any("dropout" in name for name in m) for m in masks)
+    assert_stack_equals_solo(networks, masks, batches(2))
+
+
+def test_a_task_without_dropout_and_drop_path_stands_beside_one_with_both(
+    toy_network: Callable[..., Network],
+) -> None:
+    networks = [
+        noisy(toy_network("sequential", bottleneck=2, dropout=0.4), 0),
+        noisy(toy_network("sequential", bottleneck=6), 1),
+    ]
+    assert_stack_equals_solo(networks, drawn(networks, (0.4, 0.0)), batches(2))
+
+
+class ToyOptions(Frozen):
+    """Options of the toy."""
+
+    rank: int = 2
+
+
+class Toy(Adapter):
+    """All that comes next in one: deep prompts, a shared and a frozen random tensor, a trained
+    copy of a bias, and a state carried from block to block.
+    """
+
+    name, title, paper, year = "toy", "toy", "", 0
+    Options = ToyOptions
+    options: ToyOptions
+    sites: ClassVar = frozenset({Site.BLOCK_INPUT, Site.FC1, Site.AFTER_MLP})
+    prompts = 2
+
+    def create(self, anatomy: Anatomy, generator: torch.Generator) -> Created:
+        rank, width = self.options.rank, anatomy.embed_dim
+        draw = {"std": 0.2, "generator": generator}
+        trainable = {"shared.down": trunc_normal(rank, width, **draw)}
+        for i in range(anatomy.depth):
+            trainable[f"blocks.{i}.prompt"] = trunc_normal(self.prompts, width, **draw)
+            trainable[f"blocks.{i}.fc1.bias"] = anatomy.weights[f"blocks.{i}.mlp.fc1.bias"] + 1
+        return Created(trainable=trainable, frozen={"shared.up": trunc_normal(width, rank, **draw)})
+
+    def masks(self, site: Site, anatomy: Anatomy) -> dict[str, Mask]:
+        if site is not Site.AFTER_MLP:
+            return {}
+        return {"dropout": Mask(shape=(anatomy.num_tokens + self.prompts, 1), rate=0.1)}
+
+    def apply(
+        self, site: Site, tensors: Tensors, x: Tensor, y: Tensor, *, frozen: Tensors, masks: Tensors
+    ) -> Tensor:
+        return y + (tensors["fc1.bias"] - frozen["bias"])
+
+    def apply_carrying(
+        self,
+        site: Site,
+        tensors: Tensors,
+        x: Tensor,
+        y: Tensor,
+        carry: Carry,
+        *,
+        frozen: Tensors,
+        masks: Tensors,
+    ) -> tuple[Tensor, Carry]:
+        if site is Site.FC1:
+            return self.apply(site, tensors, x, y, frozen=frozen, masks=masks), carry
+        if site is Site.BLOCK_INPUT:
+            old = self.prompts if carry else 0
+            prompts = tensors["prompt"].expand(len(y), -1, -1)
+            return torch.cat([y[:, :1], prompts, y[:, 1 + old :]], dim=1), carry
+        side = y @ tensors["down"].T @ tensors["up"].T * masks.get("dropout", torch.ones(()))
+        side = side + carry["side"] if carry else side
+        return y + side, {"side": side}
+
+
+def toy(backbone: FrozenBackbone, seed: int, rank: int) -> Network:
+    adapter = Toy(rank=rank)
+    created = adapter.create(backbone.anatomy, generator(seed, "test", "toy"))
+    head = new_head(backbone.anatomy.embed_dim, 5, generator(seed, "test", "head"))
+    return Network(
+        backbone, adapter, created, head, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)
+    ).double()
+
+
+def test_prompts_shared_frozen_copied_and_carried_tensors_fit_the_protocol(
+    toy_student: FrozenBackbone,
+) -> None:
+    network = toy(toy_student, seed=0, rank=3)
+    logits = network(batches(1)[0])
+    logits.square().sum().backward()
+    assert all(p.grad is not None and p.grad.any() for p in network.trainable().values())
+    assert "adapter.shared.up" in network.published()
+    assert "adapter.shared.up" not in network.trainable()
+
+
+def test_they_stack_too(toy_student: FrozenBackbone) -> None:
+    networks = [toy(toy_student, seed=0, rank=2), toy(toy_student, seed=1, rank=4)]
+    assert_stack_equals_solo(networks, drawn(networks, (0.2, 0.2)), batches(2))
