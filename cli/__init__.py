@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from idat_zoo.cli import browse, evaluate, screen, train
+from idat_zoo.cli import browse, evaluate, report, screen, train
 from idat_zoo.errors import ZooError
 
 INTERRUPTED = 130
@@ -27,7 +27,7 @@ class ZooGroup(TyperGroup):
             screen.print_error(error)
             raise typer.Exit(error.exit_code) from None
         except KeyboardInterrupt:
-            screen.note("interrupted")
+            screen.note("interrupted; an unfinished training goes on with --resume")
             raise typer.Exit(INTERRUPTED) from None
 
 
@@ -62,6 +62,7 @@ app.command("list")(browse.list_shelves)
 app.command("show")(browse.show)
 app.command("cp")(browse.copy)
 app.command("validate")(browse.validate)
+app.command("report")(report.report)
 app.command("env")(browse.env)
 
 

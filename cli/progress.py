@@ -6,12 +6,18 @@ from types import TracebackType
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.table import Column
 
 from idat_zoo.cli import screen
 from idat_zoo.engine.train import EpochLog
 from idat_zoo.runs import Progress as Listener
 
 SECONDS_BETWEEN_LINES = 10
+PARTS = {
+    "student_task_loss": "student",
+    "teacher_task_loss": "teacher",
+    "distillation_loss": "distillation",
+}
 
 
 class LiveProgress(Listener):
@@ -20,9 +26,9 @@ class LiveProgress(Listener):
     def __init__(self) -> None:
         self._bar = Progress(
             TextColumn("{task.description}"),
-            BarColumn(bar_width=20),
+            BarColumn(bar_width=10),
             TextColumn("{task.fields[detail]}"),
-            TimeRemainingColumn(),
+            TimeRemainingColumn(compact=True, table_column=Column(no_wrap=True, min_width=5)),
             console=Console(stderr=True),
             disable=not sys.stderr.isatty(),
             transient=True,
@@ -65,10 +71,8 @@ class LiveProgress(Listener):
     def epoch(self, log: EpochLog) -> None:
         """Show the epoch's losses; without a terminal, a line every ten seconds."""
         parts = log.as_json()
-        named = [
-            f"{name.removesuffix('_loss')} {parts[name]:.3f}" for name in LOSSES if name in parts
-        ]
-        self._loss = ", ".join(named)
+        told = [f"{label} {parts[name]:.2f}" for name, label in PARTS.items() if name in parts]
+        self._loss = f"loss {log.loss:.2f} ({', '.join(told)})"
         self._epochs = (log.epoch, self._epochs[1])
         if not sys.stderr.isatty() and time.monotonic() - self._said > SECONDS_BETWEEN_LINES:
             self._said = time.monotonic()
@@ -83,6 +87,3 @@ class LiveProgress(Listener):
         speed = self._steps * self._images / max(time.monotonic() - self._started, 1e-9)
         told = [f"epoch {done}/{epochs}", self._loss, f"{speed:.0f} images/s"]
         return "  ".join(part for part in told if part)
-
-
-LOSSES = ("loss", "student_task_loss", "teacher_task_loss", "distillation_loss")

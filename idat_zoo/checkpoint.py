@@ -28,6 +28,7 @@ TENSORS_FILE = "adapter_model.safetensors"
 CONFIG_FILE = "config.json"
 BUILTIN = "builtin:"
 PROBE_IMAGES = 8
+PICKLES = (b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")  # first bytes
 
 
 class TensorSpec(Frozen):
@@ -209,7 +210,7 @@ def read_config(folder: Path) -> Config:
         document = json.loads(path.read_bytes())
     except FileNotFoundError:
         raise CheckpointError(f"'{folder}' holds no {CONFIG_FILE}: not a checkpoint.") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"cannot read '{path}': {error}") from None
     version = document.get("schema_version") if isinstance(document, dict) else None
     if not isinstance(version, int) or version < 1:
@@ -242,15 +243,15 @@ def _read_tensors(path: Path, config: Config) -> dict[str, Tensor]:
         content = path.read_bytes()
     except OSError as error:
         raise CheckpointError(f"cannot read '{path}': {error.strerror}") from None
-    if content[:2] in (b"PK", b"\x80\x02", b"\x80\x04", b"\x80\x05"):
-        raise CheckpointError(
-            f"'{path}' is a pickle (torch.save), not safetensors; it is not opened.",
-            hint="Pickles can run code when they are read. Ask for a safetensors file.",
-        )
     try:
         tensors = files.parse_tensors(content)
     except ValueError as error:
-        raise CheckpointError(f"'{path}' is damaged: {error}") from None
+        if content[:2] not in PICKLES:  # such first bytes alone may be a safetensors header's size
+            raise CheckpointError(f"'{path}' is damaged: {error}") from None
+        raise CheckpointError(
+            f"'{path}' is a pickle (torch.save), not safetensors; it is not opened.",
+            hint="Pickles can run code when they are read. Ask for a safetensors file.",
+        ) from None
     found = {name: _spec(tensor) for name, tensor in tensors.items()}
     if found != config.tensors:
         differing = sorted(

@@ -73,7 +73,9 @@ def wilson_interval(correct: int, count: int) -> tuple[float, float]:
     share, z2 = correct / count, Z95**2
     centre = (share + z2 / (2 * count)) / (1 + z2 / count)
     half = Z95 / (1 + z2 / count) * math.sqrt(share * (1 - share) / count + z2 / (4 * count**2))
-    return max(0.0, centre - half), min(1.0, centre + half)
+    low = centre - half if correct else 0.0  # exact where rounding would leave the share outside
+    high = centre + half if correct < count else 1.0
+    return low, high
 
 
 def paired_difference(first: Tensor, second: Tensor, targets: Tensor) -> tuple[float, float, float]:

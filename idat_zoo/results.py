@@ -90,7 +90,7 @@ def load_result(path: Path) -> Result:
     """
     try:
         document = json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ZooError(f"cannot read result '{path}': {error}") from None
     version = document.get("schema_version") if isinstance(document, dict) else None
     if not isinstance(version, int):

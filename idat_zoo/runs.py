@@ -5,7 +5,7 @@ import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -66,6 +66,17 @@ class Progress:
         """Something a person may want to know."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """Where a training computes and keeps what it needs to go on; the data it was begun with."""
+
+    folder: Path
+    seed: int
+    device: torch.device
+    fingerprint: str
+    progress: Progress = field(default_factory=Progress)
+
+
 def run(
     recipe: Recipe,
     *,
@@ -95,22 +106,19 @@ def run(
     require_inputs(recipe, data_dir, download=download)
     with plain_memory_errors(recipe):
         data = load_task(recipe.task, img_size=_img_size(recipe), data_dir=data_dir)
-        files.write_whole(folder / RECIPE_FILE, dump_recipe(recipe).encode())
-        started = time.perf_counter()
-        selection = _select(recipe, data, folder, seed=seed, device=where, progress=progress)
-        final = recipe if selection is None else _with_values(recipe, _chosen(selection))
-        fitted = fit(
-            final,
-            data.trainval,
-            folder,
+        job = Job(
+            folder=folder,
             seed=seed,
             device=where,
-            progress=progress,
-            test=data.test if recipe.protocol == "paper" else None,
             fingerprint=data.fingerprint(),
+            progress=progress,
         )
-        seconds = time.perf_counter() - started
-        return _finish(fitted, recipe, final, selection, data, folder, seed, where, seconds)
+        files.write_whole(folder / RECIPE_FILE, dump_recipe(recipe).encode())
+        selection = select(recipe, data, job) if recipe.selection == "val" else None
+        final = recipe if selection is None else _with_values(recipe, _chosen(selection))
+        watched = data.test if recipe.protocol == "paper" else None
+        fitted = fit(final, data.trainval, job, test=watched)
+        return _finish(fitted, data, job, asked=recipe, final=final, selection=selection)
 
 
 def missing_inputs(recipe: Recipe, data_dir: Path | None, *, download: bool = False) -> list[str]:
@@ -165,70 +173,66 @@ def plain_memory_errors(recipe: Recipe) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Fitted:
-    """A trained pair, its log, and this process's speed (None: it had nothing left to do)."""
+    """A trained pair, its log, and what this process spent on it."""
 
     pair: NetworkPair
     logs: list[EpochLog]
-    images_per_second: float | None
+    seconds: float
+    images: int
+
+    @property
+    def images_per_second(self) -> float | None:
+        """None where a resumed training had nothing left to do."""
+        return self.images / self.seconds if self.images else None
 
 
 def fit(
-    recipe: Recipe,
-    split: Split,
-    folder: Path,
-    *,
-    seed: int,
-    device: torch.device,
-    progress: Progress,
-    fingerprint: str,
-    name: str = "train",
-    test: Split | None = None,
+    recipe: Recipe, split: Split, job: Job, *, name: str = "train", test: Split | None = None
 ) -> Fitted:
     """Train on a split, saving after every epoch; goes on from what a stopped process left.
 
     `test` is read after every epoch, for `protocol = "paper"` alone.
     """
-    pair = build_pair(recipe, seed=seed, device=device)
-    trainer = Trainer(pair, split.images, split.targets, recipe, seed=seed, device=device)
-    logs = _restore(trainer, folder, fingerprint)
-    steps, batch = trainer.steps_per_epoch, recipe.batch_size
-    progress.stage(name, done=len(logs), epochs=trainer.epochs, steps=steps, images=batch)
-    started, todo = time.perf_counter(), trainer.epochs - len(logs)
-    for epoch in range(len(logs), trainer.epochs):
-        log = trainer.train_epoch(epoch, progress.step)
+    pair = build_pair(recipe, seed=job.seed, device=job.device)
+    trainer = Trainer(pair, split.images, split.targets, recipe, seed=job.seed, device=job.device)
+    logs = _restore(trainer, job)
+    done, steps, batch = len(logs), trainer.steps_per_epoch, recipe.batch_size
+    job.progress.stage(name, done=done, epochs=trainer.epochs, steps=steps, images=batch)
+    started = time.perf_counter()
+    for epoch in range(done, trainer.epochs):
+        log = trainer.train_epoch(epoch, job.progress.step)
         if test is not None:
-            metrics = _score(pair.student, test, recipe, device)
-            log = replace(log, test_top1=metrics.top1)
+            log = replace(log, test_top1=_score(pair.student, test, recipe, job).top1)
         logs.append(log)
-        _save(trainer, logs, folder, fingerprint)
-        progress.epoch(log)
+        _save(trainer, logs, job)
+        job.progress.epoch(log)
     seconds = time.perf_counter() - started
-    return Fitted(pair, logs, todo * steps * batch / seconds if todo else None)
+    return Fitted(pair, logs, seconds, images=(trainer.epochs - done) * steps * batch)
 
 
-def _save(trainer: Trainer, logs: list[EpochLog], folder: Path, fingerprint: str) -> None:
+def _save(trainer: Trainer, logs: list[EpochLog], job: Job) -> None:
     lines = "".join(json.dumps(log.as_json()) + "\n" for log in logs)
-    files.write_whole(folder / LOG_FILE, lines.encode())
-    progress = {"epochs": torch.tensor(len(logs)), "data": _as_tensor(fingerprint)}
-    files.write_whole(folder / STATE_FILE, files.dump_tensors(trainer.state() | progress))
+    files.write_whole(job.folder / LOG_FILE, lines.encode())
+    reached = {"epochs": torch.tensor(len(logs)), "data": _as_tensor(job.fingerprint)}
+    files.write_whole(job.folder / STATE_FILE, files.dump_tensors(trainer.state() | reached))
 
 
-def _restore(trainer: Trainer, folder: Path, fingerprint: str) -> list[EpochLog]:
+def _restore(trainer: Trainer, job: Job) -> list[EpochLog]:
     """The log up to the last saved epoch, with the trainer set to go on behind it."""
-    path = folder / STATE_FILE
+    path = job.folder / STATE_FILE
     if not path.exists():
         return []
     try:
         state = files.parse_tensors(path.read_bytes())
     except ValueError as error:
         raise RunFolderError(f"'{path}' is damaged: {error}", hint="Remove the folder.") from None
-    if not state["data"].equal(_as_tensor(fingerprint)):
+    if not state["data"].equal(_as_tensor(job.fingerprint)):
         raise RunFolderError(
-            f"'{folder}' was begun on other data than this.",
+            f"'{job.folder}' was begun on other data than this.",
             hint="The images or lists changed since. Restore them, or choose another --out.",
         )
     trainer.load_state(state)
-    lines = (folder / LOG_FILE).read_text().splitlines()[: int(state["epochs"])]
+    lines = (job.folder / LOG_FILE).read_text().splitlines()[: int(state["epochs"])]
     return [EpochLog(**json.loads(line)) for line in lines]
 
 
@@ -236,38 +240,24 @@ def _as_tensor(text: str) -> Tensor:
     return torch.tensor(list(text.encode()), dtype=torch.uint8)
 
 
-def _select(
-    recipe: Recipe,
-    data: TaskData,
-    folder: Path,
-    *,
-    seed: int,
-    device: torch.device,
-    progress: Progress,
-) -> Selection | None:
-    """Try each candidate on train800, score its last epoch on val200, choose the best."""
-    if recipe.selection == "none":
-        return None
+def select(recipe: Recipe, data: TaskData, job: Job) -> Selection:
+    """Try each candidate on train800, score its last epoch on val200, choose the best.
+
+    Of equals the first. Test is not read. Every candidate has a folder below the job's, where it
+    is resumed or reused.
+    """
     tried = []
     settings = list(_settings(recipe))
     for number, values in enumerate(settings):
-        place = folder / SELECTION_FOLDER / f"{number}"
+        place = job.folder / SELECTION_FOLDER / f"{number}"
         candidate = _with_values(recipe, values)
         score_file = place / "val.json"
         if score_file.exists():
             tried.append(Candidate.model_validate_json(score_file.read_bytes()))
             continue
-        fitted = fit(
-            candidate,
-            data.train800,
-            place,
-            seed=seed,
-            device=device,
-            progress=progress,
-            fingerprint=data.fingerprint(),
-            name=f"candidate {number + 1} of {len(settings)}",
-        )
-        metrics = _score(fitted.pair.student, data.val200, candidate, device)
+        name = f"candidate {number + 1} of {len(settings)}"
+        fitted = fit(candidate, data.train800, replace(job, folder=place), name=name)
+        metrics = _score(fitted.pair.student, data.val200, candidate, job)
         tried.append(Candidate(values=values, val_top1=metrics.top1))
         files.write_whole(score_file, files.dump_json(tried[-1].model_dump(mode="json")))
     best = max(range(len(tried)), key=lambda i: tried[i].val_top1)
@@ -299,21 +289,22 @@ def _with_values(recipe: Recipe, values: dict[str, Scalar]) -> Recipe:
 
 def _finish(
     fitted: Fitted,
-    recipe: Recipe,
+    data: TaskData,
+    job: Job,
+    *,
+    asked: Recipe,
     final: Recipe,
     selection: Selection | None,
-    data: TaskData,
-    folder: Path,
-    seed: int,
-    device: torch.device,
-    seconds: float,
 ) -> Result:
-    """Checkpoints, predictions, probe, and last of all the result."""
-    pair, digest = fitted.pair, recipe_hash(recipe)
-    logits = {role: _predict(network, data.test, final, device) for role, network in pair.roles()}
+    """Checkpoints, predictions, probe, and last of all the result.
+
+    `asked` is the run's recipe, `final` the one with the selected values in it.
+    """
+    pair, folder, digest = fitted.pair, job.folder, recipe_hash(asked)
+    logits = {role: _predict(network, data.test, final, job) for role, network in pair.roles()}
     for role, network in pair.roles():
         place = folder if role == "student" else folder / TEACHER_FOLDER
-        write_checkpoint(place, network, final, role=role, recipe_hash=digest, seed=seed)
+        write_checkpoint(place, network, final, role=role, recipe_hash=digest, seed=job.seed)
     predictions = {"index": data.test.index, "target": data.test.targets} | logits
     files.write_whole(folder / PREDICTIONS_FILE, files.dump_tensors(predictions))
     probe = probe_logits(load_checkpoint(folder).network)
@@ -330,14 +321,14 @@ def _finish(
         selection=selection,
         baselines=raw_pixel_baselines(data),
         parameters=Parameters(**count_parameters(pair.roles())),
-        recipe=recipe,
+        recipe=asked,
         recipe_hash=digest,
-        seed=seed,
-        data_fingerprint=data.fingerprint(),
+        seed=job.seed,
+        data_fingerprint=job.fingerprint,
         backbone_sha256={role: network.backbone.sha256 for role, network in pair.roles()},
-        device=describe_device(device),
+        device=describe_device(job.device),
         versions=versions(),
-        seconds=seconds,
+        seconds=fitted.seconds,
         images_per_second=fitted.images_per_second,
         finished=now(),
         files=digests(folder),
@@ -347,10 +338,10 @@ def _finish(
     return result
 
 
-def _predict(network: Network, split: Split, recipe: Recipe, device: torch.device) -> Tensor:
+def _predict(network: Network, split: Split, recipe: Recipe, job: Job) -> Tensor:
     assert recipe.precision != "auto"
-    return predict_logits(network, split.images, device=device, precision=recipe.precision)
+    return predict_logits(network, split.images, device=job.device, precision=recipe.precision)
 
 
-def _score(network: Network, split: Split, recipe: Recipe, device: torch.device) -> Metrics:
-    return score(_predict(network, split, recipe, device), split.targets)
+def _score(network: Network, split: Split, recipe: Recipe, job: Job) -> Metrics:
+    return score(_predict(network, split, recipe, job), split.targets)

@@ -67,10 +67,14 @@ def _read_list(
 ) -> list[tuple[str, int]]:
     """(relative path, class) of each line; what is wrong is added to `faults`."""
     rows = []
-    lines = path.read_text(encoding="utf-8").splitlines()
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        faults.append(f"{path.name}: cannot be read: {error}")
+        return rows
     for number, line in enumerate(lines, start=1):
         name, _, label = line.rpartition(" ")
-        if not name or not label.isdigit() or int(label) >= task.num_classes:
+        if not name or not label.isdecimal() or int(label) >= task.num_classes:
             faults.append(
                 f"{path.name} line {number}: expected 'path class' with a class below "
                 f"{task.num_classes}, got {line!r}"

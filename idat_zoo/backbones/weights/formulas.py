@@ -36,7 +36,7 @@ UNKNOWN: Final = -1
 GLYPHS: Final = 1024
 CONTOURS: Final = 256
 TEXTURES: Final = 256
-GLYPH_SHARE, CONTOUR_SHARE, TEXTURE_SHARE, SCENE_SHARE = 144, 48, 32, 32
+GLYPH_SHARE, CONTOUR_SHARE, TEXTURE_SHARE, SCENE_SHARE = 116, 64, 24, 52
 
 LABELS: Final = {
     "shape": GLYPHS + CONTOURS + TEXTURES,
@@ -47,8 +47,8 @@ LABELS: Final = {
     "axis": 12,
     "count": 10,
 }
-"""Each label and its number of bins. `rotation` is the angle to the class's own formula, over a
-full turn; `axis` that of the longest axis of the ink, over half a turn."""
+"""Each label and its number of bins. `rotation` is where the farthest point of a contour lies, over
+a full turn; `axis` the direction of the longest axis of the ink, over half a turn."""
 
 STROKES: Final = 4
 POINTS: Final = 160
@@ -77,9 +77,14 @@ class Block:
 
 @dataclass(frozen=True, kw_only=True)
 class Figures:
-    """Figures on an empty ground: ink [B, 48, 48] in [0, 1], labels, and scale [B] in (0, 1]."""
+    """Figures on a plain ground.
+
+    ink [B, 48, 48] is the share of a pixel that figures cover, values [B, 48, 48] its brightness,
+    scale [B] the half-width of the figures.
+    """
 
     ink: Floats
+    values: Floats
     labels: dict[str, Ints]
     scale: Floats
 
@@ -97,7 +102,8 @@ class GlyphClasses:
 class ContourClasses:
     """Radius and slope factor by angle [K, 512], and whether a turn is visible [K].
 
-    The slope factor turns a radial distance to the contour into a distance along its normal.
+    The farthest point lies at angle zero. The slope factor turns a radial distance to the contour
+    into a distance along its normal.
     """
 
     radius: Floats
@@ -136,7 +142,8 @@ def normal(rng: np.random.Generator, deviation: float, shape: int | tuple[int, .
 
 def bins(value: Floats, low: float, high: float, count: int) -> Ints:
     """The index of the equal bin of [low, high) that each value falls in, clipped to the ends."""
-    return np.clip((value - low) / (high - low) * count, 0, count - 1).astype(np.int64)
+    index: Ints = np.clip((value - low) / (high - low) * count, 0, count - 1).astype(np.int64)
+    return index
 
 
 def unknown(count: int) -> Ints:
@@ -228,8 +235,9 @@ def contour_classes(rng: np.random.Generator, count: int) -> ContourClasses:
 
     kind = rng.random((count, 1))
     radius = np.where(kind < 0.6, harmonic, np.where(kind < 0.75, polygon, superellipse))
-    radius = radius / radius.max(axis=1, keepdims=True)
-    radius = np.maximum(radius, 0.15).astype(np.float32)
+    radius = np.maximum(radius / radius.max(axis=1, keepdims=True), 0.15).astype(np.float32)
+    ahead = radius.argmax(axis=1, keepdims=True) + np.arange(ANGLES)
+    radius = np.take_along_axis(radius, ahead % ANGLES, axis=1)
     rise = (np.roll(radius, -1, axis=1) - np.roll(radius, 1, axis=1)) * (ANGLES / (4 * math.pi))
     turned = [
         np.abs(np.roll(radius, ANGLES * part // 60, axis=1) - radius).mean(axis=1)
@@ -263,7 +271,8 @@ def pixel_centres() -> Floats:
 def place(rng: np.random.Generator, scale: Floats, *, overhang: float) -> Floats:
     """Centres [B, 2] such that at most `overhang` of a figure's half-width leaves the canvas."""
     room = np.maximum(1 - scale * (1 - overhang), 0)
-    return uniform(rng, -1, 1, (len(scale), 2)) * room[:, None]
+    centre: Floats = uniform(rng, -1, 1, (len(scale), 2)) * room[:, None]
+    return centre
 
 
 def moments(ink: Floats) -> tuple[Floats, Floats, Floats, Floats]:
@@ -325,10 +334,8 @@ def draw_glyphs(rng: np.random.Generator, classes: GlyphClasses, count: int) -> 
     width = np.maximum(0.7, scale * SIZE / 2 * np.exp(uniform(rng, -3.4, -2, count)))
     length = classes.length[shape] * scale * sides.mean(axis=1)
     ink = stroke_ink(points, length=length, width=width)
-    turn = bins(np.mod(rotation / (2 * math.pi) + 0.5, 1), 0, 1, LABELS["rotation"])
-    return Figures(
-        ink=ink, scale=scale, labels=single_labels(ink, shape=shape, scale=scale, rotation=turn)
-    )
+    labels = single_labels(ink, shape=shape, scale=scale, rotation=unknown(count))
+    return Figures(ink=ink, values=ink, scale=scale, labels=labels)
 
 
 def contour_ink(
@@ -350,7 +357,8 @@ def contour_ink(
     pixels = (scale * SIZE / 2)[:, None, None]
     distance = radial * classes.slope.ravel()[entry] * pixels
     width = outline[:, None, None] / 2
-    return np.clip(0.5 - np.where(width > 0, np.abs(distance) - width, distance), 0, 1)
+    ink: Floats = np.clip(0.5 - np.where(width > 0, np.abs(distance) - width, distance), 0, 1)
+    return ink
 
 
 def some_outlines(rng: np.random.Generator, count: int) -> Floats:
@@ -373,11 +381,15 @@ def draw_contours(rng: np.random.Generator, classes: ContourClasses, count: int)
     )
     rotation = np.where(classes.turns[shape], bins(turn, 0, 1, LABELS["rotation"]), UNKNOWN)
     labels = single_labels(ink, shape=shape + GLYPHS, scale=scale, rotation=rotation)
-    return Figures(ink=ink, scale=scale, labels=labels)
+    return Figures(ink=ink, values=ink, scale=scale, labels=labels)
 
 
 def draw_scenes(rng: np.random.Generator, classes: ContourClasses, count: int) -> Figures:
-    """Draw one to ten objects an image on a shaken 4 x 4 grid; half the scenes repeat one shape."""
+    """Draw one to ten objects an image on a shaken 4 x 4 grid.
+
+    Half the scenes repeat one shape; in a quarter some objects are brighter than the ground and
+    some darker.
+    """
     objects = rng.integers(1, LABELS["count"] + 1, size=count)
     cell = np.argsort(rng.random((count, 16)), axis=1)
     image, item = np.nonzero(np.arange(16) < objects[:, None])
@@ -396,12 +408,24 @@ def draw_scenes(rng: np.random.Generator, classes: ContourClasses, count: int) -
         rotation=uniform(rng, 0, 2 * math.pi, total),
         outline=some_outlines(rng, total),
     )
-    ink *= uniform(rng, 0.6, 1, (total, 1, 1))
-    ink = np.maximum.reduceat(ink, np.cumsum(objects) - objects, axis=0)
+    mixed = rng.random(count) < 0.25
+    dark = mixed[image] & (rng.random(total) < 0.5)
+    shade = uniform(rng, 0.6, 1, total)
+    starts = np.cumsum(objects) - objects
+    light, shadow = (
+        np.maximum.reduceat(ink * (shade * of)[:, None, None], starts) for of in (~dark, dark)
+    )
+    ground, gain = np.where(mixed, 0.5, 0.0), np.where(mixed, 0.5, 1.0)
+    values = ground[:, None, None] + gain[:, None, None] * (light - shadow)
     labels = {name: unknown(count) for name in LABELS}
     labels["shape"] = np.where(same, first + GLYPHS, UNKNOWN)
     labels["count"] = objects - 1
-    return Figures(ink=ink, labels=labels, scale=np.full(count, 0.2, dtype=np.float32))
+    return Figures(
+        ink=np.maximum.reduceat(ink, starts),
+        values=values.astype(np.float32),
+        scale=np.full(count, 0.2, dtype=np.float32),
+        labels=labels,
+    )
 
 
 def waves(rng: np.random.Generator, mode: Ints, frequency: Floats, angle: Floats) -> Floats:
@@ -417,7 +441,8 @@ def waves(rng: np.random.Generator, mode: Ints, frequency: Floats, angle: Floats
     u = u + np.where(bent, np.float32(0.12) * np.sin(5 * v + phase[1]), 0)
     wave = np.cos(turns * u + phase[0])
     checker = (mode == 2)[:, None, None]
-    return np.where(checker, 2 * wave * np.cos(turns * v + phase[1]), wave * math.sqrt(2))
+    value: Floats = np.where(checker, 2 * wave * np.cos(turns * v + phase[1]), wave * math.sqrt(2))
+    return value
 
 
 def band_noise(
@@ -437,7 +462,8 @@ def band_noise(
     gain = np.where((mode == 3)[:, None, None], fall, gain)
     noise = np.fft.irfft2(gain * np.fft.rfft2(normal(rng, 1, (count, SIZE, SIZE))), s=(SIZE, SIZE))
     deviation = noise.std(axis=(1, 2), keepdims=True)
-    return (noise / np.maximum(deviation, 1e-6)).astype(np.float32)
+    value: Floats = (noise / np.maximum(deviation, 1e-6)).astype(np.float32)
+    return value
 
 
 def cells(rng: np.random.Generator, mode: Ints, frequency: Floats) -> Floats:
@@ -479,13 +505,15 @@ def draw_textures(rng: np.random.Generator, classes: TextureClasses, shape: Ints
     value[of[1]] = band_noise(rng, *(v[of[1]] for v in (mode, frequency, angle, spread)))
     value[of[2]] = cells(rng, mode[of[2]], frequency[of[2]])
     steep = classes.sharpness[shape] * np.exp(normal(rng, 0.1, count))
-    return 1 / (1 + np.exp(np.clip(-steep[:, None, None] * value, -30, 30)))
+    squashed: Floats = 1 / (1 + np.exp(np.clip(-steep[:, None, None] * value, -30, 30)))
+    return squashed
 
 
 def coverage(ink: Floats, cells: int) -> Floats:
     """The mean of the ink in each of cells x cells squares, [B, 48, 48] -> [B, cells, cells]."""
     side = SIZE // cells
-    return ink.reshape(-1, cells, side, cells, side).mean(axis=(2, 4))
+    share: Floats = ink.reshape(-1, cells, side, cells, side).mean(axis=(2, 4))
+    return share
 
 
 def pad_unknown(values: Floats, count: int) -> Floats:
@@ -499,7 +527,8 @@ def overlap(length: int) -> Floats:
     edge = np.linspace(0, SIZE, length + 1)
     pixel = np.arange(SIZE)
     shared = np.minimum(edge[1:, None], pixel + 1) - np.maximum(edge[:-1, None], pixel)
-    return (np.maximum(shared, 0) * length / SIZE).astype(np.float32)
+    rows: Floats = (np.maximum(shared, 0) * length / SIZE).astype(np.float32)
+    return rows
 
 
 def enlarge(length: int, *, cubic: bool) -> Floats:
@@ -509,14 +538,16 @@ def enlarge(length: int, *, cubic: bool) -> Floats:
     near, far = 1.5 * d**3 - 2.5 * d**2 + 1, -0.5 * d**3 + 2.5 * d**2 - 4 * d + 2
     kernel = np.where(d < 1, near, np.where(d < 2, far, 0)) if cubic else np.maximum(1 - d, 0)
     inside = kernel[:, 2:-2]
-    return (inside / inside.sum(axis=1, keepdims=True)).astype(np.float32)
+    rows: Floats = (inside / inside.sum(axis=1, keepdims=True)).astype(np.float32)
+    return rows
 
 
 def gaussian(width: float) -> Floats:
     """The Gaussian blur of 48 pixels, [48, 48]."""
     offset = np.subtract.outer(np.arange(SIZE), np.arange(SIZE)) / width
     kernel = np.exp(-0.5 * offset**2)
-    return (kernel / kernel.sum(axis=1, keepdims=True)).astype(np.float32)
+    rows: Floats = (kernel / kernel.sum(axis=1, keepdims=True)).astype(np.float32)
+    return rows
 
 
 REDUCED: Final = (8, 9, 10, 12, 14, 16, 20, 24, 32)
@@ -552,7 +583,8 @@ def change_resolution(rng: np.random.Generator, values: Floats, *, coarse: Ints)
     small = down @ values @ np.swapaxes(down, 1, 2)
     level = np.maximum(uniform(rng, -0.1, 0.1, (count, 1, 1)), 0)
     small += normal(rng, 1, small.shape) * level
-    return up @ small @ np.swapaxes(up, 1, 2)
+    large: Floats = up @ small @ np.swapaxes(up, 1, 2)
+    return large
 
 
 def colour(rng: np.random.Generator, values: Floats) -> npt.NDArray[np.uint8]:
@@ -570,7 +602,8 @@ def colour(rng: np.random.Generator, values: Floats) -> npt.NDArray[np.uint8]:
     tint = normal(rng, 0.2, (count, 2, 3)) * (rng.random((count, 1, 1)) < 0.2)
     ends = ((ends[:, :, None] + tint) * 255).astype(np.float32)[..., None, None]
     mixed = ends[:, 0] + values[:, None] * (ends[:, 1] - ends[:, 0])
-    return np.clip(mixed + 0.5, 0, 255).astype(np.uint8)
+    image: npt.NDArray[np.uint8] = np.clip(mixed + 0.5, 0, 255).astype(np.uint8)
+    return image
 
 
 class Formulas:
@@ -596,8 +629,9 @@ class Formulas:
         ]
         ink = np.concatenate([part.ink for part in parts])
         texture = rng.integers(0, TEXTURES, size=TEXTURE_SHARE)
+        figures = np.concatenate([part.values for part in parts])
         values = np.concatenate(
-            [self.clutter(rng, ink), draw_textures(rng, self.textures, texture)]
+            [self.clutter(rng, figures, ink), draw_textures(rng, self.textures, texture)]
         )
         scale = np.concatenate([part.scale for part in parts])
         coarse = np.where(scale > 0.55, 0, np.where(scale > 0.35, 4, 6))
@@ -633,9 +667,9 @@ class Formulas:
         )
         return strokes, contours
 
-    def clutter(self, rng: np.random.Generator, ink: Floats) -> Floats:
+    def clutter(self, rng: np.random.Generator, figures: Floats, ink: Floats) -> Floats:
         """Put a fainter texture behind a quarter of the figures and inside another eighth."""
-        values = ink.copy()
+        values = figures.copy()
         fate = rng.random(len(ink))
         behind, inside = fate < 0.25, fate > 0.875
         ground = self.any_textures(rng, int(behind.sum()))

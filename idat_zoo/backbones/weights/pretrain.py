@@ -46,9 +46,15 @@ TOKEN_HEADS: Final = {**LABELS, "ink_map_coarse": COARSE**2, "shape_map": COARSE
 PATCH_CELLS: Final = (FINE // GRID) ** 2
 MAPS: Final = ("ink_map_coarse", "shape_map", "ink_map")
 LOSS_WEIGHTS: Final = {
-    **dict.fromkeys(LABELS, 0.25),
-    **dict.fromkeys(MAPS, 6.0),
     "shape": 1.0,
+    "x": 0.4,
+    "y": 0.4,
+    "scale": 0.4,
+    "rotation": 2.0,
+    "axis": 1.0,
+    "count": 1.0,
+    "ink_map_coarse": 7.0,
+    "shape_map": 7.0,
     "ink_map": 3.0,
 }
 POSITION_SIZE: Final = 1.5
@@ -56,6 +62,7 @@ BATCH: Final = 64
 LR: Final = 2e-3
 WEIGHT_DECAY: Final = 0.05
 WARMUP_STEPS: Final = 400
+DECAY_SHARE: Final = 0.3
 CLIP_NORM: Final = 1.0
 METRIC_MEMORY: Final = 0.995
 SHOW_EVERY: Final = 50
@@ -64,14 +71,20 @@ SAVE_EVERY: Final = 200
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """What fixes a run: a state saved under other settings is refused."""
+    """What fixes a run. `images` may still change on resuming, until the rate decays."""
 
     images: int
     seed: int
 
     @property
     def blocks(self) -> int:
+        """Blocks to train on in all."""
         return self.images // BLOCK
+
+    @property
+    def stable_blocks(self) -> int:
+        """Blocks before the learning rate decays: up to there, `images` changes nothing."""
+        return int(self.blocks * (1 - DECAY_SHARE))
 
 
 class Pretrained(nn.Module):
@@ -79,7 +92,8 @@ class Pretrained(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.backbone = timm.create_model(
+        # `Any`: timm types its models as plain modules, whose attributes have no type.
+        self.backbone: Any = timm.create_model(
             ARCHITECTURE,
             pretrained=False,
             img_size=48,
@@ -147,7 +161,7 @@ class Learner:
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         self.optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         nn.utils.clip_grad_norm_(self.model.parameters(), CLIP_NORM)
         self.optimizer.step()
         seen = {"loss": float(loss.detach())}
@@ -156,6 +170,8 @@ class Learner:
         for name in LABELS:
             seen[f"{name}_accuracy"] = accuracy(logits[name], targets[name])
         for name, value in seen.items():
+            if math.isnan(value):
+                continue
             old = self.metrics.get(name, value)
             self.metrics[name] = METRIC_MEMORY * old + (1 - METRIC_MEMORY) * value
 
@@ -183,15 +199,17 @@ class Learner:
 
 
 def label_loss(name: str, logits: Tensor, target: Tensor) -> Tensor:
-    """Cross-entropy over the images whose label is known; binary, by cell, for the maps."""
-    if name in MAPS:
-        known = target[:, 0] != UNKNOWN
-        return functional.binary_cross_entropy_with_logits(logits[known], target[known])
-    return functional.cross_entropy(logits, target, ignore_index=UNKNOWN)
+    """Cross-entropy, binary and by cell for the maps; mean over the batch, unknown counting 0."""
+    if name not in MAPS:
+        total = functional.cross_entropy(logits, target, ignore_index=UNKNOWN, reduction="sum")
+        return total / len(target)
+    known = target != UNKNOWN
+    losses = functional.binary_cross_entropy_with_logits(logits, target, reduction="none")
+    return (losses * known).mean()
 
 
 def accuracy(logits: Tensor, target: Tensor) -> float:
-    """The fraction of known labels that are guessed."""
+    """The fraction of known labels that are guessed, NaN where none is known."""
     known = target != UNKNOWN
     return float((logits.argmax(dim=1) == target)[known].float().mean())
 
@@ -214,9 +232,10 @@ def to_tensors(block: Block) -> tuple[Tensor, dict[str, Tensor]]:
 
 
 def lr_at(step: int, *, steps: int) -> float:
-    """Linear warm-up, then a cosine to zero."""
-    warmup = min(1.0, (step + 1) / WARMUP_STEPS)
-    return LR * warmup * 0.5 * (1 + math.cos(math.pi * step / steps))
+    """Linear warm-up, then constant, then linear to zero over the last `DECAY_SHARE`."""
+    warmup = (step + 1) / WARMUP_STEPS
+    decay = (steps - step) / (steps * DECAY_SHARE)
+    return LR * min(1.0, warmup, decay)
 
 
 class Run:
@@ -283,9 +302,11 @@ class Run:
             SystemExit: the state was saved under other settings.
         """
         record = json.loads((folder / "state.json").read_text())
-        if record["settings"] != asdict(self.settings):
+        saved, asked = Settings(**record["settings"]), self.settings
+        stable = record["blocks_done"] <= min(saved.stable_blocks, asked.stable_blocks)
+        if saved != asked and (saved.seed != asked.seed or not stable):
             raise SystemExit(
-                f"{folder} holds a run with {record['settings']}, not {asdict(self.settings)}: "
+                f"{folder} holds a run with {saved}, not {asked}: "
                 "name another --state, or repeat its arguments"
             )
         flat = load_file(folder / record["tensors"])

@@ -1,0 +1,124 @@
+"""What depends on the micro pair: the recipe chosen on val200, the tables, the shipped adapter.
+
+    python benchmarks/micro.py choose      try settings on val200, write the table `micro_choice`
+    python benchmarks/micro.py measure     run what the tables `digits` and `micro` show
+    python benchmarks/micro.py ship        copy the LoRA student to idat_zoo/builtin/digits-lora
+    python benchmarks/micro.py             all three
+
+Runs lie in build/micro-runs and are resumed or reused; remove that folder after a new pretraining.
+Test is read by `measure` alone, after the recipe is written.
+"""
+
+import itertools
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import torch
+
+from idat_zoo.checkpoint import CONFIG_FILE, TENSORS_FILE
+from idat_zoo.data import load_task
+from idat_zoo.recipe import Recipe
+from idat_zoo.registry import get_recipe
+from idat_zoo.results import PREDICTIONS_FILE, RESULT_FILE, Result
+from idat_zoo.run_folder import run_folder
+from idat_zoo.runs import Job, run, select
+
+ROOT = Path(__file__).parent.parent
+RUNS = ROOT / "build" / "micro-runs"
+RESULTS = ROOT / "benchmarks" / "results"
+BUILTIN = ROOT / "idat_zoo" / "builtin" / "digits-lora"
+
+EPOCHS, WARMUP = 20, 2
+RATES = (3e-3, 1e-2, 3e-2)
+DROP_PATHS = (0.0, 0.1)
+ARMS = (None, "none")  # with the pair's teacher, and without any
+
+SEEDS = (0, 1, 2)
+DIGITS = [("micro", "lora", None), ("micro", "lora", "none")]
+MICRO = [
+    ("micro", "linear", "none"),
+    ("micro", "sequential", "none"),
+    ("micro", "sequential", None),
+    ("micro_random", "linear", "none"),
+    ("micro_random", "lora", "none"),
+]
+
+
+def choose() -> None:
+    """Settings for LoRA by the mean val200 top-1 of both arms, so that neither is favoured."""
+    rows = []
+    for rate, drop_path in itertools.product(RATES, DROP_PATHS):
+        reached = [val_top1(rate, drop_path, teacher) for teacher in ARMS]
+        mean = sum(reached) / len(reached)
+        rows.append((mean, [f"{rate:g}", f"{drop_path:g}", *(f"{100 * v:.1f}" for v in reached)]))
+    best = max(mean for mean, _ in rows)
+    document = {
+        "columns": ["lr", "drop_path", "with teacher", "alone", "mean", ""],
+        "rows": [
+            [*cells, f"{100 * mean:.2f}", "chosen" if mean == best else ""] for mean, cells in rows
+        ],
+        "note": f"LoRA on digits, pair micro, {EPOCHS} epochs on train800, seed 0: top-1 in "
+        "per cent on val200 after the last epoch. `python benchmarks/micro.py choose`",
+    }
+    write(RESULTS / "micro_choice.json", document)
+
+
+def val_top1(rate: float, drop_path: float, teacher: str | None) -> float:
+    """Last-epoch top-1 on val200 of one setting, as `selection = "val"` measures it."""
+    words = [f"candidates.lr=[{rate!r}]", "selection=val", f"drop_path={drop_path!r}"]
+    words += [f"epochs={EPOCHS}", f"warmup_epochs={WARMUP}", "precision=float32"]
+    recipe = get_recipe("digits", "lora", teacher=teacher, overrides=words)
+    folder = run_folder(RUNS / "choice", recipe, 0)
+    data = load_task(recipe.task, img_size=recipe.pair.student.img_size)
+    job = Job(folder=folder, seed=0, device=torch.device("cpu"), fingerprint=data.fingerprint())
+    selection = select(recipe, data, job)
+    print(f"{folder.relative_to(RUNS)}: {selection.tried[0]}", flush=True)
+    return selection.tried[0].val_top1
+
+
+def measure() -> None:
+    """The runs of both tables, over three seeds, with their predictions for paired comparison."""
+    for table, settings in (("digits", DIGITS), ("micro", DIGITS + MICRO)):
+        for seed, (pair, adapter, teacher) in itertools.product(SEEDS, settings):
+            recipe = get_recipe("digits", adapter, pair=pair, teacher=teacher)
+            result = run_here(recipe, seed=seed)
+            folder = run_folder(RUNS, result.recipe, seed)
+            target = RESULTS / table / folder.relative_to(RUNS)
+            for name in (RESULT_FILE, PREDICTIONS_FILE):
+                target.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(folder / name, target / name)
+
+
+def ship() -> None:
+    """The LoRA student of seed 0, trained with its teacher, as builtin:digits-lora."""
+    result = run_here(get_recipe("digits", "lora"), seed=0)
+    folder = run_folder(RUNS, result.recipe, 0)
+    BUILTIN.mkdir(exist_ok=True)
+    for name in (TENSORS_FILE, CONFIG_FILE):
+        shutil.copyfile(folder / name, BUILTIN / name)
+
+
+def run_here(recipe: Recipe, *, seed: int) -> Result:
+    """Run or reuse, on CPU."""
+    result = run(recipe, seed=seed, device="cpu", out=RUNS, resume=True)
+    print(f"{result.label} seed {seed}: done", flush=True)
+    return result
+
+
+def write(path: Path, document: dict[str, object]) -> None:
+    """JSON for docs/write_tables.py."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(document, indent=2) + "\n")
+
+
+def main() -> None:
+    """The steps asked for, or all in order."""
+    steps = {"choose": choose, "measure": measure, "ship": ship}
+    for name in sys.argv[1:] or list(steps):
+        steps[name]()
+
+
+if __name__ == "__main__":
+    main()

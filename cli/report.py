@@ -1,0 +1,84 @@
+"""`idat report`: many results as one, on the terminal, as Markdown or as JSON."""
+
+import shutil
+import sys
+import textwrap
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from idat_zoo.cli.options import JsonOption
+from idat_zoo.cli.screen import note, print_json, print_table
+from idat_zoo.errors import UsageError, ZooError
+
+if TYPE_CHECKING:
+    from idat_zoo.report.layout import Section
+
+
+LABEL_WIDTH = 24
+"""Longer labels would squeeze the numbers out of a terminal of 80 columns."""
+
+
+class Format(StrEnum):
+    """How a report is printed."""
+
+    TABLE = "table"
+    MARKDOWN = "markdown"
+
+
+def report(
+    runs: Annotated[
+        list[Path],
+        typer.Argument(metavar="RUNS…", help="Run folders, folders above them, or result.json."),
+    ],
+    format: Annotated[
+        Format | None, typer.Option("--format", help="How to print it; table unless said.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="FILE", help="Write it as Markdown, too.")
+    ] = None,
+    json: JsonOption = False,
+) -> None:
+    """Scores with intervals, means by name, the teacher's gain, and what does not compare."""
+    if json and format is not None:
+        raise UsageError("--json and --format exclude each other", hint="Leave one of them out.")
+    from idat_zoo.report.build import build_report
+    from idat_zoo.report.layout import lay_out
+    from idat_zoo.report.markdown import as_markdown
+    from idat_zoo.results import find_results
+
+    built = build_report(find_results(runs))
+    if out is not None:
+        _write(out, as_markdown(lay_out(built)))
+    if json:
+        print_json({"report": built.model_dump(mode="json", exclude_none=True)})
+    elif format == Format.MARKDOWN:
+        typer.echo(as_markdown(lay_out(built)), nl=False)
+    else:
+        _print_sections(lay_out(built, label_width=LABEL_WIDTH))
+
+
+def _write(file: Path, text: str) -> None:
+    from idat_zoo.errors import RunFolderError
+    from idat_zoo.files import write_whole
+
+    try:
+        write_whole(file, text.encode())
+    except RunFolderError as error:  # its hint speaks of runs
+        raise ZooError(error.message) from error
+    note(f"wrote {file}")
+
+
+def _print_sections(sections: "list[Section]") -> None:
+    """Titles, tables and lines; on a terminal, lines are wrapped between words."""
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else sys.maxsize
+    for number, section in enumerate(sections):
+        if number:
+            typer.echo()
+        typer.secho(section.title, bold=True)
+        if section.columns:
+            print_table(section.columns, section.rows)
+        for line in section.lines:
+            typer.echo(textwrap.fill(line, width, subsequent_indent="  ", break_on_hyphens=False))

@@ -1,0 +1,63 @@
+"""Results -> Report: rows, means, gains and notes as data."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from idat_zoo.recipe import Frozen, Scalar
+from idat_zoo.report.fields import PLAIN, Fields, as_text, flatten
+from idat_zoo.report.gain import Gain, build_gains
+from idat_zoo.report.means import TASKS, SeriesMeans, build_means
+from idat_zoo.report.notes import build_notes
+from idat_zoo.report.rows import Group, Row, build_rows, group_results
+from idat_zoo.results import Result
+
+
+class Report(Frozen):
+    """Many results, as data. Fractions throughout.
+
+    `shared` are the fields that all recipes have in common, the task's own left out.
+    """
+
+    results: int
+    recipes: int
+    shared: dict[str, Scalar]
+    rows: tuple[Row, ...]
+    means: tuple[SeriesMeans, ...]
+    gains: tuple[Gain, ...]
+    notes: tuple[str, ...]
+
+
+def build_report(found: Sequence[tuple[Path, Result]]) -> Report:
+    """The report of results, each with the path of its result.json.
+
+    Predictions are read from beside it where two runs are paired.
+    """
+    groups, repeated = group_results(found)
+    groups.sort(key=_place)
+    rows = build_rows(groups)
+    means = build_means(groups, rows)
+    return Report(
+        results=len(found),
+        recipes=len({row.recipe_hash for row in rows}),
+        shared=_shared([flatten(result) for _, result in found]),
+        rows=tuple(rows),
+        means=tuple(means),
+        gains=tuple(build_gains(groups)),
+        notes=(*repeated, *build_notes(groups, means)),
+    )
+
+
+def _place(group: Group) -> tuple[int, str, tuple[str, ...]]:
+    """Other tasks first, then VTAB-1K in its own order; then by fields, so paths do not matter."""
+    task = group.task
+    number = TASKS.index(task) + 1 if task in TASKS else 0
+    return number, task, tuple(f"{name}={as_text(v)}" for name, v in group.fields.items())
+
+
+def _shared(recipes: Sequence[Fields]) -> dict[str, Scalar]:
+    return {
+        name: value
+        for name, value in recipes[0].items()
+        if not name.startswith(("task", "data")) and name not in PLAIN
+        if all(fields.get(name) == value for fields in recipes)
+    }

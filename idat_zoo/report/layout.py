@@ -1,0 +1,295 @@
+"""Report -> sections of text, for a terminal, Markdown or any other surface. Per cent from here."""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from idat_zoo.recipe import Frozen, Scalar
+from idat_zoo.report.build import Report
+from idat_zoo.report.fields import as_text
+from idat_zoo.report.gain import Gain
+from idat_zoo.report.means import VTAB_1K, Mean, SeriesMeans
+from idat_zoo.report.rows import Baseline, Chosen, Estimate, Interval, Row
+
+INTRODUCED = (
+    "pair",
+    "student",
+    "student.weights",
+    "teacher",
+    "adapter",
+    "teacher_adapter",
+    "distillation",
+    "lr",
+    "epochs",
+    "selection",
+    "precision",
+)
+"""The shared fields that the first line names."""
+
+BASELINE_TITLES = {
+    "logistic_regression": "logistic regression",
+    "nearest_neighbour": "1-nearest-neighbour",
+}
+
+
+Names = Mapping[str, str]
+"""A recipe's label in words -> how tables and sentences call the recipe."""
+
+
+class Section(Frozen):
+    """A title, a table (none without columns), and sentences below it."""
+
+    title: str
+    columns: tuple[str, ...] = ()
+    rows: tuple[tuple[str, ...], ...] = ()
+    lines: tuple[str, ...] = ()
+
+
+def lay_out(report: Report, *, label_width: int | None = None) -> list[Section]:
+    """The report's sections in reading order; those with nothing to say are left out.
+
+    Recipes are called by what sets them apart, or, where one of these labels is longer than
+    `label_width`, R1, R2, …, with a key on top.
+    """
+    names = _name_recipes(report, label_width)
+    sections = [_introduction(report, names), _scores(report.rows, names)]
+    if report.means:
+        sections.append(_means(report.means, names))
+    if report.gains:
+        sections.append(_gains(report.gains, names))
+    if report.notes:
+        sections.append(Section(title="Mind when comparing", lines=report.notes))
+    return sections
+
+
+def _name_recipes(report: Report, label_width: int | None) -> Names:
+    labels = [row.label for row in report.rows]
+    labels += [series.label for series in report.means] + [gain.label for gain in report.gains]
+    words = list(dict.fromkeys(map(as_words, labels)))
+    if label_width is None or max(map(len, words)) <= label_width:
+        return {label: label for label in words}
+    numbered = {label: f"R{number}" for number, label in enumerate(filter(None, words), start=1)}
+    return {"": "", **numbered}
+
+
+def _introduction(report: Report, names: Names) -> Section:
+    shared = {name: report.shared[name] for name in INTRODUCED if name in report.shared}
+    who = "All" if report.recipes > 1 else "The recipe"
+    key = [f"{name}: {label}" for label, name in names.items() if name != label]
+    return Section(
+        title=f"{_plural(report.results, 'result')}, {_plural(report.recipes, 'recipe')}",
+        lines=(*([f"{who}: {as_words(shared)}"] if shared else []), *key),
+    )
+
+
+def _scores(rows: Sequence[Row], names: Names) -> Section:
+    columns = {
+        "task": [row.task for row in rows],
+        "recipe": [names[as_words(row.label)] for row in rows],
+        "top-1 %": [_estimate(row.top1) for row in rows],
+        "interval": [_interval(row.top1.interval) for row in rows],
+        "seeds": [str(len(row.seeds)) for row in rows],
+        "top1_best_on_test %": [_percent_or_none(row.top1_best_on_test) for row in rows],
+        "teacher": [_estimate(row.teacher_top1) if row.teacher_top1 else "" for row in rows],
+        "parameters": [_parameters(row) for row in rows],
+    }
+    baselines = [_versus_raw_pixels(row, names) for row in rows if row.baselines]
+    selections = [
+        f"{_called(row, names)}: {_chosen(row.selection)}" for row in rows if row.selection
+    ]
+    return _section("Top-1 on test", columns, [*baselines, *selections, *_legend(rows)])
+
+
+def _section(title: str, columns: Mapping[str, list[str]], lines: Iterable[str]) -> Section:
+    """A section with the columns that have a value in any row; an empty cell is a dash."""
+    kept = {name: cells for name, cells in columns.items() if any(cells)}
+    rows = zip(*kept.values(), strict=True)
+    return Section(
+        title=title,
+        columns=tuple(kept),
+        rows=tuple(tuple(cell or "–" for cell in row) for row in rows),
+        lines=tuple(lines),
+    )
+
+
+def _called(thing: Row | Gain, names: Names) -> str:
+    """Task and recipe, to begin a sentence with."""
+    return ", ".join(filter(None, (thing.task, names[as_words(thing.label)])))
+
+
+def _versus_raw_pixels(row: Row, names: Names) -> str:
+    """How the adapter fares against what needs no network."""
+    beaten = [_baseline(b) for b in row.baselines if b.beaten]
+    others = [_baseline(b) for b in row.baselines if not b.beaten]
+    verdicts = [f"beats {' and '.join(beaten)}"] if beaten else []
+    verdicts += [f"does not beat {' or '.join(others)}"] if others else []
+    verdict = ", but ".join(verdicts)
+    return f"{_called(row, names)}: {percent(row.top1.mean)} {verdict} on raw pixels"
+
+
+def _baseline(baseline: Baseline) -> str:
+    doubt = ", within its interval" if baseline.inside_interval else ""
+    name = BASELINE_TITLES.get(baseline.name, baseline.name)
+    return f"{name} ({percent(baseline.top1)}{doubt})"
+
+
+def _chosen(selection: Chosen) -> str:
+    settings = "; ".join(dict.fromkeys(as_words(values) for values in selection.values))
+    candidates = _plural(selection.candidates, "candidate")
+    return f"{settings} was chosen on val200 among {candidates}"
+
+
+def _legend(rows: Sequence[Row]) -> list[str]:
+    """What the table's words mean, as far as they occur in it."""
+    over = {row.top1.over for row in rows}
+    best = any(row.top1_best_on_test is not None for row in rows)
+    legend = {
+        "With 1 seed, the 95 % interval is over its test images (Wilson's).": "images" in over,
+        "With more, it is over the seeds (Student's, of their mean); ± is their standard "
+        "deviation.": "seeds" in over,
+        "top1_best_on_test is the best of all epochs on test (protocol = paper), so optimistic; "
+        "top-1 is the last epoch's.": best,
+        "teacher: its own top-1 %. parameters: trained, adapter + head.": True,
+    }
+    return [line for line, applies in legend.items() if applies]
+
+
+def _means(means: Sequence[SeriesMeans], names: Names) -> Section:
+    columns = {
+        "recipe": [names[as_words(series.label)] for series in means],
+        **{name: [_group_mean(series, name) for series in means] for name in VTAB_1K},
+        "overall": [_overall(series.overall) for series in means],
+        "top1_best_on_test %": [_best_overall(series.overall) for series in means],
+    }
+    by_task: dict[str, list[str]] = {}
+    for series in means:
+        for name, tasks in series.by_task.items():
+            who = names[as_words(series.label)] or "the recipes"
+            by_task.setdefault(_by_task(name, tasks), []).append(who)
+    varied = [f"{'; '.join(who)}: {text}" for text, who in by_task.items()]
+    return _section("Means of top-1 % over VTAB-1K", columns, [*varied, *_means_legend(means)])
+
+
+def _group_mean(series: SeriesMeans, name: str) -> str:
+    for group in series.groups:
+        if group.name == name:
+            partly = f" ({group.count} of {group.of} tasks)" if group.count < group.of else ""
+            return percent(group.top1) + partly
+    return ""
+
+
+def _overall(means: Iterable[Mean]) -> str:
+    return ", ".join(f"{mean.name} {percent(mean.top1)}" for mean in means)
+
+
+def _best_overall(means: Iterable[Mean]) -> str:
+    return ", ".join(
+        f"{mean.name} {percent(mean.top1_best_on_test)}"
+        for mean in means
+        if mean.top1_best_on_test is not None
+    )
+
+
+def _by_task(name: str, tasks: Mapping[str, Sequence[str]]) -> str:
+    """`lr 0.01 on svhn, kitti; 0.001 on the others`."""
+    usual = max(tasks, key=lambda value: len(tasks[value]))
+    rare = [f"{value} on {', '.join(tasks[value])}" for value in tasks if value != usual]
+    return f"{name} {'; '.join(rare)}; {usual} on the others"
+
+
+def _means_legend(means: Sequence[SeriesMeans]) -> list[str]:
+    if not any(mean.name == "mean19" for series in means for mean in series.overall):
+        return []
+    return ["mean19 is over the 19 tasks, mean3 over the three group means."]
+
+
+def _gains(gains: Sequence[Gain], names: Names) -> Section:
+    return Section(
+        title="Gain from the teacher, in points of top-1",
+        columns=("task", "recipe", "seed", "gain", "95 % interval"),
+        rows=tuple(row for gain in gains for row in _gain_rows(gain, names)),
+        lines=(
+            "The student's top-1 with its teacher minus that of the student alone, same seed.",
+            *_gain_remarks(gains, names),
+        ),
+    )
+
+
+def _gain_remarks(gains: Sequence[Gain], names: Names) -> list[str]:
+    """Why gains are not paired and which seeds are left out, each reason once with its places."""
+    places: dict[str, list[str]] = {}
+    for gain in gains:
+        reasons = [
+            f"not paired, a plain difference: {s.unpaired}" for s in gain.seeds if s.unpaired
+        ]
+        reasons += [
+            f"seed {seed} is left out, only one of the two recipes has it" for seed in gain.alone_in
+        ]
+        for reason in dict.fromkeys(reasons):
+            places.setdefault(reason, []).append(_called(gain, names))
+    return [f"{'; '.join(where)}: {reason}" for reason, where in places.items()]
+
+
+def _gain_rows(gain: Gain, names: Names) -> list[tuple[str, ...]]:
+    who = (gain.task, names[as_words(gain.label)])
+    rows: list[tuple[str, ...]] = [
+        (
+            *who,
+            str(seed.seed),
+            points(seed.gain),
+            f"{_points_interval(seed.interval)} (paired, {seed.images} images)"
+            if seed.interval
+            else "not paired",
+        )
+        for seed in gain.seeds
+    ]
+    if gain.mean is not None:
+        mean = gain.mean
+        over = f"{_points_interval(mean.interval)} ({len(gain.seeds)} seeds)"
+        rows.append((*who, "mean", f"{points(mean.gain)} ± {percent(mean.sd)}", over))
+    return rows
+
+
+def as_words(label: Mapping[str, Scalar]) -> str:
+    """`teacher none, lr 0.003`."""
+    return ", ".join(f"{name} {as_text(value)}" for name, value in label.items())
+
+
+def as_count(number: int) -> str:
+    """A count of parameters: 250, 18.4 k, 1.23 M."""
+    if number >= 1_000_000:
+        return f"{number / 1e6:.2f} M"
+    return f"{number / 1e3:.1f} k" if number >= 1000 else str(number)
+
+
+def _parameters(row: Row) -> str:
+    return f"{as_count(row.adapter_parameters)} + {as_count(row.head_parameters)}"
+
+
+def percent(fraction: float) -> str:
+    """0.931 -> 93.10."""
+    return f"{100 * fraction:.2f}"
+
+
+def points(fraction: float) -> str:
+    """0.0125 -> +1.25."""
+    return f"{100 * fraction:+.2f}"
+
+
+def _percent_or_none(fraction: float | None) -> str:
+    return "" if fraction is None else percent(fraction)
+
+
+def _estimate(estimate: Estimate) -> str:
+    sd = "" if estimate.sd is None else f" ± {percent(estimate.sd)}"
+    return percent(estimate.mean) + sd
+
+
+def _interval(interval: Interval) -> str:
+    return "–".join(f"{100 * end:.1f}" for end in interval)
+
+
+def _points_interval(interval: Interval) -> str:
+    return " to ".join(points(end) for end in interval)
+
+
+def _plural(count: int, noun: str) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

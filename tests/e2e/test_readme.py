@@ -1,0 +1,65 @@
+"""What the README shows is what works."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from idat_zoo.evaluation import evaluate
+
+ROOT = Path(__file__).parent.parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+IDAT = Path(sys.executable).with_name("idat")
+
+
+@pytest.mark.slow
+def test_the_python_example_runs(tmp_path: Path) -> None:
+    (code,) = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout.splitlines()) == 2
+    assert list(tmp_path.rglob("result.json"))
+
+
+def commands() -> list[str]:
+    """Every idat command of the README's blocks, without the words behind two spaces."""
+    blocks = re.findall(r"```\n(.*?)```", README, flags=re.DOTALL)
+    lines = [line for block in blocks for line in block.splitlines()]
+    found = [re.split(r" {2,}", line)[0] for line in lines]
+    return [
+        line.removeprefix(".venv/bin/") for line in found if re.match(r"(\.venv/bin/)?idat ", line)
+    ]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", [c for c in commands() if " train " in c])
+def test_every_train_command_is_understood(command: str, tmp_path: Path) -> None:
+    """`--dry-run` resolves the recipe and says what is missing; nothing is downloaded."""
+    words = [str(IDAT), *command.split()[1:], "--dry-run"]
+    offline = os.environ | {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)}
+    done = subprocess.run(
+        words, cwd=tmp_path, capture_output=True, text=True, check=False, env=offline
+    )
+    assert done.returncode == 0, done.stderr
+    assert "missing: images of task" in done.stdout
+
+
+def test_the_commands_were_found() -> None:
+    assert len(commands()) == 6
+
+
+@pytest.mark.parametrize("link", sorted(set(re.findall(r"\]\(([^)#]+)\)", README))))
+def test_every_link_leads_somewhere(link: str) -> None:
+    assert link.startswith("https://") or (ROOT / link).exists()
+
+
+def test_the_shipped_adapter_reaches_93_per_cent_in_at_most_30_epochs() -> None:
+    result = evaluate("builtin:digits-lora", device="cpu")
+    assert result.top1 >= 0.93
+    assert result.recipe.epochs <= 30
+    assert result.baselines.keys() == {"logistic_regression", "nearest_neighbour"}

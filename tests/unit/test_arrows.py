@@ -1,0 +1,249 @@
+"""Who may import whom (the arrows of the house), told from the source alone."""
+
+import ast
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+FLOOR = {"errors", "recipe"}
+MAY_KNOW = {
+    "errors": set(),
+    "recipe": {"errors"},
+    "recipe_toml": FLOOR,
+    "files": {"errors"},
+    "randomness": set(),
+    "hub": {"errors", "files", "recipe", "results", "checkpoint"},
+    "metrics": {"recipe"},
+    "results": FLOOR | {"metrics"},
+    "adapters": FLOOR,
+    "distillation": {"recipe"},
+    "data": FLOOR | {"files"},
+    "backbones": FLOOR | {"adapters", "files", "hub", "randomness"},
+    "builtin": set(),
+    "engine": FLOOR | {"backbones", "distillation", "randomness"},
+    "run_folder": FLOOR | {"adapters", "files", "recipe_toml", "results"},
+    "checkpoint": FLOOR | {"adapters", "backbones", "files", "randomness", "results"},
+    "evaluation": FLOOR
+    | {"backbones", "checkpoint", "data", "engine", "files", "metrics", "results"},
+    "report": FLOOR | {"adapters", "checkpoint", "files", "metrics", "results"},
+    "registry": FLOOR | {"recipe_toml"},
+    "registry.write_adapters": FLOOR | {"adapters", "backbones", "randomness", "registry"},
+}
+"""Rooms and the others they may import. `runs` may know all but these two, `cli` really all."""
+
+ABOVE_ALL = {"cli", "registry"}
+HEAVY = {"torch", "timm", "sklearn", "huggingface_hub"}
+WITH_TORCH = {"registry.write_adapters"}  # a command of its own, which no other module imports
+
+
+class Import(NamedTuple):
+    """One imported module, the line, and whether it is loaded as soon as its file is."""
+
+    module: str
+    line: int
+    at_once: bool
+
+
+def modules(root: Path) -> dict[str, Path]:
+    """Every module of the package by its dotted name within idat_zoo ('' is the package)."""
+    found = {}
+    for room, folder in (("", "idat_zoo"), ("cli", "cli"), ("registry", "registry")):
+        top = root / folder
+        for path in top.rglob("*.py"):
+            parts = [*([room] if room else []), *path.relative_to(top).with_suffix("").parts]
+            if room or parts[0] not in ABOVE_ALL:  # the links to cli and registry
+                found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return found
+
+
+def imports(path: Path, known: dict[str, Path]) -> Iterator[Import]:
+    """All imports of a file, in functions and under TYPE_CHECKING too."""
+
+    def walk(node: ast.AST, *, at_once: bool) -> Iterator[Import]:
+        for child in ast.iter_child_nodes(node):
+            if isinstance(child, ast.Import):
+                yield from (Import(alias.name, child.lineno, at_once) for alias in child.names)
+            elif isinstance(child, ast.ImportFrom):
+                module = "." * child.level + (child.module or "")
+                for alias in child.names:
+                    inner = f"{module}.{alias.name}"
+                    is_module = inner.removeprefix("idat_zoo.") in known
+                    yield Import(inner if is_module else module, child.lineno, at_once)
+            elif isinstance(child, ast.If) and "TYPE_CHECKING" in ast.unparse(child.test):
+                yield from walk(child, at_once=False)
+            else:
+                function = isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+                yield from walk(child, at_once=at_once and not function)
+
+    yield from walk(ast.parse(path.read_text(encoding="utf-8")), at_once=True)
+
+
+def room_of(module: str) -> str:
+    """`backbones.frozen` -> `backbones`."""
+    return module if module in MAY_KNOW else module.partition(".")[0]
+
+
+def wrong_arrows(root: Path) -> list[str]:
+    """Every import that goes against the arrows, as 'file:line: what'."""
+    known = modules(root)
+    found = {name: list(imports(path, known)) for name, path in known.items()}
+    wrong = []
+    for name, path in sorted(known.items()):
+        room, where = room_of(name), path.relative_to(root)
+        for module, line, _ in found[name]:
+            top, _, inner = module.partition(".")
+            target = room_of(inner)
+            if top == "":
+                wrong.append(f"{where}:{line}: a relative import")
+            elif top in ABOVE_ALL:
+                wrong.append(f"{where}:{line}: {top} is idat_zoo.{top}")
+            elif top == "huggingface_hub" and name != "hub":
+                wrong.append(f"{where}:{line}: only hub.py imports huggingface_hub")
+            elif top != "idat_zoo" or target in ("", room) or room == "cli":
+                continue
+            elif target.partition(".")[0] in ABOVE_ALL and target not in MAY_KNOW.get(room, set()):
+                wrong.append(f"{where}:{line}: idat_zoo never imports {target}")
+            elif room in MAY_KNOW and target not in MAY_KNOW[room]:
+                wrong.append(f"{where}:{line}: {room} does not know {target}")
+    return wrong + _heavy_on_import(root, known, found)
+
+
+def _heavy_on_import(
+    root: Path, known: dict[str, Path], found: dict[str, list[Import]]
+) -> list[str]:
+    """Paths by which importing the command line or the registry would load torch and its like."""
+    light = {n for n in known if n == "cli" or room_of(n) == "registry"} - WITH_TORCH
+    wrong, seen, waiting = [], set(light), sorted(light)
+    while waiting:
+        name = waiting.pop()
+        for module, line, at_once in found.get(name, []):
+            top, _, inner = module.partition(".")
+            if at_once and top in HEAVY:
+                where = known[name].relative_to(root)
+                wrong.append(f"{where}:{line}: importing cli or registry loads {top}")
+            if at_once and top == "idat_zoo":
+                parents = {".".join(inner.split(".")[: i + 1]) for i in range(inner.count(".") + 1)}
+                waiting += parents - seen
+                seen |= parents
+    return wrong
+
+
+def test_every_import_follows_the_arrows() -> None:
+    assert wrong_arrows(ROOT) == []
+
+
+def test_every_room_is_on_the_plan() -> None:
+    rooms = {name.partition(".")[0] for name in modules(ROOT)} - {""}
+    assert rooms == {room for room in MAY_KNOW if "." not in room} | {"cli", "evaluation", "runs"}
+
+
+@pytest.fixture(scope="module")
+def copied(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("house")
+    ignored = shutil.ignore_patterns("__pycache__", "cli", "registry", "*.safetensors")
+    shutil.copytree(ROOT / "idat_zoo", root / "idat_zoo", ignore=ignored)
+    for name in ("cli", "registry"):
+        shutil.copytree(
+            ROOT / name, root / name, ignore=shutil.ignore_patterns("__pycache__", "*.toml")
+        )
+    return root
+
+
+@pytest.mark.parametrize(
+    ("file", "planted", "named"),
+    [
+        ("idat_zoo/runs.py", "from idat_zoo.cli import screen", "idat_zoo never imports cli"),
+        ("idat_zoo/runs.py", "import idat_zoo.registry", "idat_zoo never imports registry"),
+        (
+            "idat_zoo/recipe.py",
+            "from idat_zoo.registry.load import load_registry",
+            "idat_zoo never imports registry",
+        ),
+        ("idat_zoo/data/digits.py", "from cli import app", "cli is idat_zoo.cli"),
+        ("idat_zoo/adapters/lora.py", "import idat_zoo.data", "adapters does not know data"),
+        (
+            "idat_zoo/adapters/base.py",
+            "from idat_zoo.backbones.walk import walk",
+            "adapters does not know backbones",
+        ),
+        (
+            "idat_zoo/distillation.py",
+            "from idat_zoo.adapters import base",
+            "distillation does not know adapters",
+        ),
+        (
+            "idat_zoo/data/vtab1k.py",
+            "from idat_zoo import distillation",
+            "data does not know distillation",
+        ),
+        (
+            "idat_zoo/backbones/pair.py",
+            "from idat_zoo.engine import train",
+            "backbones does not know engine",
+        ),
+        (
+            "idat_zoo/backbones/pair.py",
+            "if TYPE_CHECKING:\n    import idat_zoo.results",
+            "backbones does not know results",
+        ),
+        ("idat_zoo/engine/train.py", "import idat_zoo.runs", "engine does not know runs"),
+        ("idat_zoo/recipe.py", "import idat_zoo.engine.train", "recipe does not know engine"),
+        ("idat_zoo/errors.py", "import idat_zoo.recipe", "errors does not know recipe"),
+        ("idat_zoo/results.py", "from idat_zoo import engine", "results does not know engine"),
+        ("idat_zoo/report/rows.py", "import idat_zoo.runs", "report does not know runs"),
+        (
+            "registry/load.py",
+            "def f():\n    from idat_zoo.adapters import ADAPTERS",
+            "registry does not know adapters",
+        ),
+        ("registry/load.py", "import idat_zoo.cli", "idat_zoo never imports cli"),
+        ("registry/presence.py", "import torch.nn", "importing cli or registry loads torch"),
+        ("cli/train.py", "from timm import create_model", "importing cli or registry loads timm"),
+        (
+            "cli/train.py",
+            "from idat_zoo.results import Result",
+            "importing cli or registry loads torch",
+        ),
+        (
+            "idat_zoo/recipe.py",
+            "class C:\n    import sklearn",
+            "importing cli or registry loads sklearn",
+        ),
+        (
+            "idat_zoo/checkpoint.py",
+            "def f():\n    import huggingface_hub.errors",
+            "only hub.py imports huggingface_hub",
+        ),
+        ("idat_zoo/runs.py", "from . import files", "a relative import"),
+    ],
+)
+def test_a_wrong_arrow_is_named(copied: Path, file: str, planted: str, named: str) -> None:
+    path = copied / file
+    before = path.read_text(encoding="utf-8")
+    lines = before.count("\n")
+    path.write_text(before + planted + "\n", encoding="utf-8")
+    try:
+        wrong = wrong_arrows(copied)
+    finally:
+        path.write_text(before, encoding="utf-8")
+    assert any(text.endswith(named) for text in wrong), wrong
+    own = [text for text in wrong if text.startswith(f"{file}:")]
+    assert all(int(text.split(":")[1]) > lines for text in own)
+
+
+@pytest.mark.parametrize(
+    "planted", ["if TYPE_CHECKING:\n    import torch", "def f():\n    import torch", "import json"]
+)
+def test_what_is_loaded_later_or_light_is_no_fault(copied: Path, planted: str) -> None:
+    path = copied / "registry" / "load.py"
+    before = path.read_text(encoding="utf-8")
+    path.write_text(before + planted + "\n", encoding="utf-8")
+    try:
+        assert wrong_arrows(copied) == wrong_arrows(ROOT)
+    finally:
+        path.write_text(before, encoding="utf-8")

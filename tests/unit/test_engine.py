@@ -1,0 +1,328 @@
+"""The training loop: rates, groups, one backward, exact state, number formats, drop path."""
+
+import copy
+import itertools
+from functools import cache
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from conftest import DIGITS, FAMILIES, toy_recipe
+from torch import nn
+
+from idat_zoo.backbones.pair import build_pair
+from idat_zoo.data import TaskData, load_task
+from idat_zoo.engine.precision import find_device, resolve_precision
+from idat_zoo.engine.schedule import learning_rates, standard_rates
+from idat_zoo.engine.train import Trainer, build_optimiser
+from idat_zoo.errors import DataError, DeviceError, UsageError
+from idat_zoo.randomness import Draws
+from idat_zoo.recipe import Recipe
+from idat_zoo.runs import run
+
+CPU = torch.device("cpu")
+
+
+@cache
+def digits() -> TaskData:
+    return load_task(DIGITS, img_size=16)
+
+
+def trainer_for(recipe: Recipe, *, seed: int = 0) -> Trainer:
+    split, recipe = digits().val200, resolve_precision(recipe, CPU)
+    pair = build_pair(recipe, seed=seed, device=CPU)
+    return Trainer(pair, split.images, split.targets, recipe, seed=seed, device=CPU)
+
+
+def same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:
+    return first.keys() == second.keys() and all(first[n].equal(second[n]) for n in first)
+
+
+# Learning rates
+
+
+@pytest.mark.parametrize(("warmup", "total"), [(150, 1500), (1, 2), (10, 100), (7, 8)])
+def test_rates_rise_from_a_hundredth_and_fall_to_a_thousandth(warmup: int, total: int) -> None:
+    rates = standard_rates(2.0, warmup=warmup, total=total)
+    assert len(rates) == total
+    assert rates[0] == pytest.approx(0.02)
+    assert max(rates) == rates[warmup] == pytest.approx(2.0)
+    assert rates[:warmup] == sorted(rates[:warmup])
+    assert rates[warmup:] == sorted(rates[warmup:], reverse=True)
+    assert total - warmup < 2 or rates[-1] == pytest.approx(0.002)
+    assert min(rates) > 0
+
+
+def test_rates_rise_and_fall_evenly() -> None:
+    rates = standard_rates(1.0, warmup=100, total=301)
+    steps = [second - first for first, second in itertools.pairwise(rates[:101])]
+    assert steps == pytest.approx([0.0099] * 100)
+    assert rates[200] == pytest.approx((1 + 0.001) / 2)
+
+
+@pytest.mark.parametrize(("warmup", "total"), [(0, 1), (0, 10), (5, 5)])
+def test_rates_without_warm_up_or_without_a_fall_are_whole(warmup: int, total: int) -> None:
+    rates = standard_rates(1.0, warmup=warmup, total=total)
+    assert len(rates) == total
+    assert all(0 < rate <= 1 for rate in rates)
+    assert rates[0] == (0.01 if warmup else 1.0)
+
+
+def test_the_recipe_has_one_rate_per_step_and_each_step_takes_its_own() -> None:
+    recipe = toy_recipe(epochs=3, warmup_epochs=1)
+    trainer = trainer_for(recipe)
+    assert trainer.steps_per_epoch == 200 // 64
+    assert trainer.rates == learning_rates(recipe, 3)
+    assert len(trainer.rates) == 9
+    logs = [trainer.train_epoch(epoch) for epoch in range(3)]
+    assert [log.lr for log in logs] == [trainer.rates[2], trainer.rates[5], trainer.rates[8]]
+    for optimiser in trainer.optimisers.values():
+        assert {group["lr"] for group in optimiser.param_groups} == {trainer.rates[8]}
+
+
+# Optimisers
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_only_matrices_decay(family: str) -> None:
+    recipe = toy_recipe(family, weight_decay=0.03)
+    network = build_pair(recipe, seed=0, device=CPU).student
+    names = {id(parameter): name for name, parameter in network.trainable().items()}
+    groups = build_optimiser(network, recipe).param_groups
+    decays = {names[id(p)]: group["weight_decay"] for group in groups for p in group["params"]}
+    assert decays.keys() == network.trainable().keys()
+    for name, parameter in network.trainable().items():
+        plain = parameter.ndim <= 1 or name.endswith("bias")
+        assert decays[name] == (0.0 if plain else 0.03), name
+    assert decays["head.bias"] == 0.0
+    assert decays["head.weight"] == 0.03
+
+
+@pytest.mark.parametrize("distillation", ["mse", "none"])
+def test_the_first_step_is_adamws_by_its_formula(distillation: str) -> None:
+    recipe = toy_recipe("sequential", distillation=distillation, weight_decay=0.1, drop_path=0.0)
+    trainer = trainer_for(recipe)
+    images, targets = trainer.images[:64], trainer.targets[:64]
+    reference = copy.deepcopy(trainer.pair)
+    assert reference.teacher is not None
+    student, teacher = reference.student(images), reference.teacher(images)
+    loss = F.cross_entropy(student, targets) + F.cross_entropy(teacher, targets)
+    if distillation == "mse":
+        loss = loss + F.mse_loss(student, teacher)
+    loss.backward()
+    parts = trainer._step(0, images, targets)
+    assert parts["loss"].item() == pytest.approx(loss.item(), rel=1e-6)
+    lr = trainer.rates[0]
+    for (_, before), (_, after) in zip(reference.roles(), trainer.pair.roles(), strict=True):
+        for name, old in before.trainable().items():
+            grad, plain = old.grad, old.ndim == 1
+            assert grad is not None
+            # with both moments corrected for their start, the first step is lr * sign(grad)
+            expected = old.detach() * (1 - (0.0 if plain else 0.1) * lr)
+            expected = expected - lr * grad / (grad.abs() + 1e-8)
+            torch.testing.assert_close(after.trainable()[name].detach(), expected, msg=name)
+
+
+@pytest.mark.parametrize("teacher", [True, False])
+@pytest.mark.parametrize("protocol", ["standard", "paper"])
+def test_a_step_is_one_backward_and_one_step_of_each_optimiser(
+    teacher: bool, protocol: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = trainer_for(toy_recipe(teacher=teacher, protocol=protocol))
+    calls: list[str] = []
+    backward = torch.Tensor.backward
+
+    def counting(self: torch.Tensor, *args: Any, **options: Any) -> None:
+        calls.append("backward")
+        backward(self, *args, **options)
+
+    monkeypatch.setattr(torch.Tensor, "backward", counting)
+    for role, optimiser in trainer.optimisers.items():
+        optimiser.register_step_pre_hook(lambda *_, role=role: calls.append(role))
+    values = {
+        f"{role} {name}": parameter.detach().clone()
+        for role, network in trainer.pair.roles()
+        for name, parameter in network.trainable().items()
+    }
+    trainer._step(0, trainer.images[:64], trainer.targets[:64])
+    assert calls == (["backward", "student", "teacher"] if teacher else ["backward", "student"])
+    for role, network in trainer.pair.roles():
+        assert not values[f"{role} head.weight"].equal(network.trainable()["head.weight"])
+        assert all(p.grad is None for p in network.parameters())
+
+
+def test_without_a_teacher_there_is_one_network_and_one_loss() -> None:
+    trainer = trainer_for(toy_recipe(teacher=False))
+    assert trainer.pair.teacher is None
+    assert list(trainer.optimisers) == ["student"]
+    log = trainer.train_epoch(0)
+    assert log.as_json().keys() == {"epoch", "lr", "loss", "student_task_loss"}
+    assert log.loss == log.student_task_loss
+
+
+def test_the_weight_of_distillation_scales_its_part_alone() -> None:
+    logits = {role: torch.randn(8, 10) for role in ("student", "teacher")}
+    targets = torch.arange(8)
+    light, heavy = (
+        trainer_for(toy_recipe(distillation_weight=w)).losses(logits, targets) for w in (1.0, 3.0)
+    )
+    assert light["distillation_loss"] == heavy["distillation_loss"]
+    gained = heavy["loss"] - light["loss"]
+    torch.testing.assert_close(gained, 2 * light["distillation_loss"])
+
+
+def test_frozen_tensors_do_not_move() -> None:
+    trainer = trainer_for(toy_recipe("shared_parallel", lr=0.1))
+    before = {role: copy.deepcopy(net.vit.state_dict()) for role, net in trainer.pair.roles()}
+    trainer.train_epoch(0)
+    for role, network in trainer.pair.roles():
+        assert same(before[role], network.vit.state_dict())
+
+
+def test_each_epoch_sees_other_images_in_an_order_of_its_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    trainer = trainer_for(toy_recipe(batch_size=50))
+    trainer.images = torch.arange(200).byte().view(-1, 1, 1, 1).expand(200, 3, 16, 16)
+    seen: list[int] = []
+    step = trainer._step
+
+    def watching(number: int, images: torch.Tensor, targets: torch.Tensor) -> Any:
+        seen.extend(images[:, 0, 0, 0].tolist())
+        return step(number, images, targets)
+
+    monkeypatch.setattr(trainer, "_step", watching)
+    trainer.train_epoch(0)
+    trainer.train_epoch(1)
+    first, second = seen[:200], seen[200:]
+    assert sorted(first) == sorted(second) == list(range(200))
+    assert first != second
+
+
+def test_fewer_images_than_a_batch_are_refused() -> None:
+    with pytest.raises(DataError, match="200 training images are less than one batch of 201"):
+        trainer_for(toy_recipe(batch_size=201))
+
+
+# State
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_restored_trainer_goes_on_to_the_same_bits(family: str) -> None:
+    recipe = toy_recipe(family, options={"dropout": 0.1}, drop_path=0.2)
+    whole = trainer_for(recipe)
+    whole.train_epoch(0)
+    saved = {name: value.clone() for name, value in whole.state().items()}
+    again = trainer_for(recipe)
+    again.load_state(saved)
+    assert same(again.state(), saved)
+    logs = [trainer.train_epoch(1) for trainer in (whole, again)]
+    assert logs[0] == logs[1]
+    assert same(whole.state(), again.state())
+    assert not same(whole.state(), saved)
+
+
+def test_a_restored_trainer_keeps_no_part_of_the_saved_state() -> None:
+    trainer = trainer_for(toy_recipe())
+    trainer.train_epoch(0)
+    saved = {name: value.clone() for name, value in trainer.state().items()}
+    kept = {name: value.clone() for name, value in saved.items()}
+    again = trainer_for(toy_recipe())
+    again.load_state(saved)
+    again.train_epoch(1)
+    assert same(saved, kept)
+
+
+# Number formats
+
+
+@pytest.mark.parametrize(("precision", "dtype"), [("bf16", torch.bfloat16), ("fp16", torch.half)])
+def test_only_frozen_linear_weights_are_cast(precision: str, dtype: torch.dtype) -> None:
+    trainer = trainer_for(toy_recipe("sequential", precision=precision))
+    for _, network in trainer.pair.roles():
+        linear = {
+            id(p) for m in network.vit.modules() if isinstance(m, nn.Linear) for p in m.parameters()
+        }
+        assert len(linear) == 2 * 4 * 2
+        for name, parameter in network.vit.named_parameters():
+            assert parameter.dtype == (dtype if id(parameter) in linear else torch.float32), name
+        assert {p.dtype for p in network.trainable().values()} == {torch.float32}
+        assert network.mean.dtype == torch.float32
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_a_lower_precision_trains_and_reloads_in_float32(
+    precision: str, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    results = {
+        name: run(
+            toy_recipe("sequential", precision=name),
+            device="cpu",
+            out=tmp_path_factory.mktemp(name),
+        )
+        for name in (precision, "float32")
+    }
+    low, full = results[precision], results["float32"]
+    assert low.recipe.precision == precision
+    assert low.backbone_sha256 == full.backbone_sha256
+    assert low.files["adapter_model.safetensors"] != full.files["adapter_model.safetensors"]
+    assert low.top1 == pytest.approx(full.top1, abs=0.1)
+
+
+def test_the_scalers_state_goes_along() -> None:
+    recipe = toy_recipe(precision="fp16")
+    whole = trainer_for(recipe)
+    whole.train_epoch(0)
+    saved = {name: value.clone() for name, value in whole.state().items()}
+    assert saved["scaler/growth"] > 0
+    again = trainer_for(recipe)
+    again.load_state(saved)
+    assert again.scaler.get_scale() == whole.scaler.get_scale()
+    assert same(again.state(), saved)
+    assert whole.train_epoch(1) == again.train_epoch(1)
+    assert same(whole.state(), again.state())
+
+
+def test_precision_is_float32_on_a_cpu_unless_another_is_asked_for() -> None:
+    assert resolve_precision(toy_recipe(), CPU).precision == "float32"
+    assert resolve_precision(toy_recipe(precision="bf16"), CPU).precision == "bf16"
+
+
+@pytest.mark.parametrize(
+    ("capability", "precision"), [((7, 5), "fp16"), ((8, 0), "bf16"), ((9, 0), "bf16")]
+)
+def test_on_cuda_the_card_decides(
+    capability: tuple[int, int], precision: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    assert resolve_precision(toy_recipe(), torch.device("cuda")).precision == precision
+
+
+def test_devices_are_found_or_named() -> None:
+    assert find_device("cpu") == CPU
+    with pytest.raises(DeviceError, match="no device 'cuda:99'"):
+        find_device("cuda:99")
+    for name in ("", "gpu", "cuda:x", "meta"):
+        with pytest.raises(UsageError, match="unknown device"):
+            find_device(name)
+
+
+# Drop path
+
+
+def test_drop_path_rises_from_nothing_at_the_first_block() -> None:
+    pair = build_pair(toy_recipe(), seed=0, device=CPU)
+    masks = pair.student.draw_masks(4000, drop_path=0.4, draws=Draws(0, "student", 0))["drop_path"]
+    assert masks.shape == (2, 2, 4000)
+    assert masks[0].eq(1).all()
+    for branch in masks[1]:
+        assert branch.unique().tolist() == pytest.approx([0.0, 1 / 0.6])
+        # six standard deviations of a share of 4,000
+        assert branch.eq(0).double().mean().item() == pytest.approx(0.4, abs=0.05)
+    assert not masks[1, 0].equal(masks[1, 1])
+
+
+def test_without_drop_path_there_is_no_mask() -> None:
+    pair = build_pair(toy_recipe(), seed=0, device=CPU)
+    assert pair.student.draw_masks(8, drop_path=0.0, draws=Draws(0, "student", 0)) == {}

@@ -1,0 +1,127 @@
+"""Metrics against cases worked out by hand, and laws that hold for any logits."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from idat_zoo.metrics import paired_difference, score, wilson_interval
+
+
+def logits_for(predicted: list[int], classes: int, *, confidence: float = 1.0) -> torch.Tensor:
+    """Logits whose softmax is `confidence` at the predicted class, the rest shared equally."""
+    rest = (1 - confidence) / (classes - 1)
+    shares = torch.full((len(predicted), classes), rest, dtype=torch.float64)
+    shares[torch.arange(len(predicted)), predicted] = confidence
+    return shares.clamp(min=1e-30).log().float()
+
+
+@pytest.mark.parametrize(
+    ("correct", "count", "low", "high"),
+    [  # statsmodels 0.14 proportion_confint(method="wilson"); 15/148 is Newcombe 1998's example
+        (81, 263, 0.2553, 0.3662),
+        (15, 148, 0.0624, 0.1605),
+        (0, 20, 0.0, 0.1611),
+        (1, 29, 0.0061, 0.1718),
+        (29, 29, 0.8830, 1.0),
+    ],
+)
+def test_wilsons_interval_has_the_published_values(
+    correct: int, count: int, low: float, high: float
+) -> None:
+    # Newcombe, Statistics in Medicine 17 (1998), table I, method 3, to its four digits
+    assert wilson_interval(correct, count) == pytest.approx((low, high), abs=6e-5)
+
+
+@given(st.integers(1, 10_000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
+def test_the_interval_holds_the_proportion_and_stays_a_proportion(counts: tuple[int, int]) -> None:
+    correct, count = counts
+    low, high = wilson_interval(correct, count)
+    assert 0 <= low <= correct / count <= high <= 1
+    assert low < high
+    assert wilson_interval(count - correct, count) == pytest.approx((1 - high, 1 - low), abs=1e-12)
+
+
+def test_a_case_worked_out_by_hand() -> None:
+    targets = torch.tensor([0, 0, 0, 0, 1, 1, 2, 2])
+    metrics = score(logits_for([0, 0, 0, 1, 1, 0, 1, 2], 4), targets)
+    assert metrics.top1 == 5 / 8
+    assert metrics.count == 8
+    assert metrics.balanced_accuracy == pytest.approx((3 / 4 + 1 / 2 + 1 / 2) / 3)
+    assert metrics.confusion == ((3, 1, 0, 0), (1, 1, 0, 0), (0, 1, 1, 0), (0, 0, 0, 0))
+    first, second, third, absent = metrics.per_class
+    assert (first.precision, first.recall, first.f1, first.count) == (3 / 4, 3 / 4, 3 / 4, 4)
+    assert (second.precision, second.recall, second.count) == (1 / 3, 1 / 2, 2)
+    assert second.f1 == pytest.approx(2 * (1 / 3) * (1 / 2) / (1 / 3 + 1 / 2))
+    assert (third.precision, third.recall, third.count) == (1, 1 / 2, 2)
+    assert (absent.precision, absent.recall, absent.f1, absent.count) == (0, 0, 0, 0)
+    assert metrics.top1_interval == wilson_interval(5, 8)
+
+
+def test_a_class_that_never_occurs_does_not_lower_balanced_accuracy() -> None:
+    targets = torch.tensor([0, 1])
+    assert score(logits_for([0, 1], 5), targets).balanced_accuracy == 1
+
+
+@pytest.mark.parametrize(
+    ("confidence", "right", "expected"),
+    [(1.0, 10, 0.0), (1.0, 7, 0.3), (0.9, 9, 0.0), (0.9, 5, 0.4), (0.6, 10, 0.4)],
+)
+def test_calibration_error_is_the_gap_of_one_bin(
+    confidence: float, right: int, expected: float
+) -> None:
+    targets = torch.tensor([0] * right + [1] * (10 - right))
+    logits = logits_for([0] * 10, 3, confidence=confidence)
+    assert score(logits, targets).calibration_error == pytest.approx(expected, abs=1e-6)
+
+
+def test_calibration_errors_of_two_bins_do_not_cancel() -> None:
+    sure, unsure = (logits_for([0] * 5, 3, confidence=c) for c in (0.9, 0.5))
+    targets = torch.tensor([0, 0, 1, 1, 1, *[0] * 5])  # 40 % right at 0.9, all right at 0.5
+    error = score(torch.cat([sure, unsure]), targets).calibration_error
+    assert error == pytest.approx((5 * 0.5 + 5 * 0.5) / 10, abs=1e-6)
+
+
+def test_the_paired_difference_of_a_case_worked_out_by_hand() -> None:
+    targets = torch.zeros(10, dtype=torch.long)
+    first = logits_for([0] * 8 + [1] * 2, 2)
+    second = logits_for([0] * 5 + [1] * 4 + [0], 2)
+    mean, low, high = paired_difference(first, second, targets)
+    # four images of ten differ: three times +1, once -1
+    deviation = math.sqrt((3 * 0.8**2 + 1.2**2 + 6 * 0.2**2) / 9)
+    half = 1.959964 * deviation / math.sqrt(10)
+    assert (mean, low, high) == pytest.approx((0.2, 0.2 - half, 0.2 + half), abs=1e-6)
+
+
+def test_the_paired_difference_turns_its_sign_and_is_0_between_equals() -> None:
+    source = torch.Generator().manual_seed(0)
+    first, second = (torch.randn(50, 4, generator=source) for _ in range(2))
+    targets = torch.randint(4, (50,), generator=source)
+    mean, low, high = paired_difference(first, second, targets)
+    assert paired_difference(second, first, targets) == pytest.approx((-mean, -high, -low))
+    assert paired_difference(first, first, targets) == (0, 0, 0)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 2**31), st.integers(1, 60), st.integers(2, 6))
+def test_metrics_are_fractions_and_no_order_of_images_changes_them(
+    seed: int, count: int, classes: int
+) -> None:
+    source = torch.Generator().manual_seed(seed)
+    logits = 3 * torch.randn(count, classes, generator=source)
+    targets = torch.randint(classes, (count,), generator=source)
+    metrics = score(logits, targets)
+    low, high = metrics.top1_interval
+    assert 0 <= low <= metrics.top1 <= high <= 1
+    assert 0 <= metrics.balanced_accuracy <= 1
+    assert 0 <= metrics.calibration_error <= 1
+    assert sum(map(sum, metrics.confusion)) == sum(c.count for c in metrics.per_class) == count
+    assert sum(metrics.confusion[i][i] for i in range(classes)) / count == metrics.top1
+    order = torch.randperm(count, generator=source)
+    shuffled = score(logits[order], targets[order])
+    gap = metrics.calibration_error - shuffled.calibration_error  # a sum in another order
+    assert abs(gap) < 1e-12
+    fields = {"calibration_error": 0.0}
+    assert shuffled.model_copy(update=fields) == metrics.model_copy(update=fields)

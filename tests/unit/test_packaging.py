@@ -1,0 +1,243 @@
+"""What is installed, what the command line takes, and what may not stand in the repository."""
+
+import os
+import re
+import subprocess
+import sys
+import tomllib
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+from pydantic import Field
+
+from idat_zoo.adapters import ADAPTERS
+from idat_zoo.adapters.base import Anatomy
+from idat_zoo.adapters.lora import LoRA, LoRAOptions
+from idat_zoo.backbones import frozen
+from idat_zoo.backbones.frozen import describe_anatomy
+from idat_zoo.cli import app
+from idat_zoo.recipe import Backbone
+from idat_zoo.registry.write_adapters import render_adapters
+
+ROOT = Path(__file__).parents[2]
+PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+SETUPTOOLS = PROJECT["tool"]["setuptools"]
+
+HELP = {"--help", "-h"}
+FLAGS = {
+    "train": {
+        "--task", "--adapter", "--pair", "--teacher", "--recipe", "--seed", "--device",
+        "--data-dir", "--out", "--shelf", "--resume", "--dry-run", "--yes", "-y", "--json",
+    },
+    "eval": {"--checkpoint", "--task", "--fail-under", "--device", "--data-dir", "--out", "--json"},
+    "list": {"--task", "--adapter", "--pair", "--shelf", "--data-dir", "--json"},
+    "show": {"--shelf", "--json"},
+    "cp": {"--shelf", "--force"},
+    "validate": {"--shelf", "--json"},
+    "env": {"--json"},
+}  # fmt: skip
+
+
+def tracked(*options: str) -> list[Path]:
+    """The files git knows; with `--others --exclude-standard`, those it would take too."""
+    command = ["git", "ls-files", "-z", *options]
+    listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    if listed.returncode:
+        pytest.skip("not a git checkout")
+    return [ROOT / name for name in listed.stdout.split("\0") if name]
+
+
+def folder_of(package: str) -> Path:
+    """Where a package lies in the repository, by pyproject's package-dir."""
+    places = SETUPTOOLS["package-dir"]
+    named = max((p for p in places if f"{package}.".startswith(f"{p}.")), key=len)
+    rest = package.removeprefix(named).replace(".", "/")
+    return ROOT / f"{places[named]}{rest}"
+
+
+def test_the_packages_listed_are_the_folders_that_exist() -> None:
+    top = ROOT / "idat_zoo"
+    links = [top / "cli", top / "registry"]
+    assert [link.readlink() for link in links] == [Path("../cli"), Path("../registry")]
+    found = {"idat_zoo"}
+    for place in (top, *links):
+        inits = [path.parent.relative_to(ROOT) for path in place.rglob("__init__.py")]
+        found |= {".".join(path.parts) for path in inits}
+    assert found == set(SETUPTOOLS["packages"])
+    assert all((folder_of(package) / "__init__.py").is_file() for package in found)
+
+
+def test_no_module_lies_outside_the_packages_listed() -> None:
+    homes = {folder_of(package) for package in SETUPTOOLS["packages"]}
+    stray = {
+        path.relative_to(ROOT)
+        for top in ("idat_zoo", "cli", "registry")
+        for path in (ROOT / top).rglob("*.py")
+        if path.parent not in homes and not (top == "idat_zoo" and path.parent.is_symlink())
+    }
+    assert stray == set()
+
+
+@pytest.mark.parametrize(
+    ("package", "pattern"),
+    [(p, pattern) for p, patterns in SETUPTOOLS["package-data"].items() for pattern in patterns],
+)
+def test_every_pattern_of_package_data_matches_a_file(package: str, pattern: str) -> None:
+    assert package in SETUPTOOLS["packages"]
+    assert list(folder_of(package).glob(pattern))
+
+
+def test_every_data_file_of_a_package_is_package_data() -> None:
+    for top in ("idat_zoo", "cli", "registry"):
+        known = {
+            path
+            for package, patterns in SETUPTOOLS["package-data"].items()
+            for pattern in patterns
+            for path in folder_of(package).glob(pattern)
+        }
+        data = {
+            path
+            for path in tracked()
+            if path.is_relative_to(ROOT / top) and path.is_file() and path.suffix != ".py"
+        }
+        assert data - known == set()
+
+
+def test_the_version_is_the_same_everywhere() -> None:
+    citation = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    assert f"\nversion: {PROJECT['project']['version']}\n" in citation
+
+
+def test_the_flags_of_the_command_line_are_these() -> None:
+    group: Any = typer.main.get_command(app)
+    found = {
+        name: {flag for p in command.params if p.param_type_name == "option" for flag in p.opts}
+        for name, command in group.commands.items()
+    }
+    assert {name: flags - HELP for name, flags in found.items()} == FLAGS
+
+
+MACHINE = re.compile(
+    r"/(?:work|home|Users|root)/\w|https?://[^/\s]*(?:pypi|files\.pythonhosted|artifact|nexus|proxy)"
+    r"[^\s]*/simple|--(?:extra-)?index-url"
+)
+
+
+def test_no_tracked_file_names_a_machine_or_a_registry() -> None:
+    wrong = []
+    for path in tracked():
+        if path == Path(__file__) or not path.is_file():
+            continue
+        text = path.read_bytes().decode("utf-8", errors="replace")
+        wrong += [f"{path.name}: {found.group()}" for found in MACHINE.finditer(text)]
+        if path.name in ("uv.lock", "poetry.lock", "Pipfile.lock", "pdm.lock"):
+            wrong.append(f"{path.name}: a lock file")
+    assert wrong == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["see /work/main/x", "/home/someone/x", "https://pypi.example.org/simple", "--index-url x"],
+)
+def test_a_machine_or_registry_would_be_seen(text: str) -> None:
+    assert MACHINE.search(text)
+
+
+@pytest.fixture(scope="module")
+def _anatomies_once() -> Iterator[None]:
+    """Each backbone is built once in this file, however often the list is written."""
+    anatomies = {}
+
+    def describe_once(spec: Backbone) -> Anatomy:
+        if spec.name not in anatomies:
+            anatomies[spec.name] = describe_anatomy(spec)
+        return anatomies[spec.name]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(frozen, "describe_anatomy", describe_once)
+        yield
+
+
+def is_up_to_date() -> bool:
+    return (ROOT / "registry" / "adapters.toml").read_text(encoding="utf-8") == render_adapters()
+
+
+class OtherDefault(LoRAOptions):
+    """LoRA's options, one default changed."""
+
+    rank: int = Field(default=9, ge=1, description="rank R of each update")
+
+
+@pytest.mark.usefixtures("_anatomies_once")
+def test_the_list_of_adapters_is_what_the_classes_say_and_a_stale_one_is_seen() -> None:
+    assert is_up_to_date()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(LoRA, "title", "LoRA")
+        assert not is_up_to_date()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(LoRA, "Options", OtherDefault)
+        assert not is_up_to_date()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(ADAPTERS, "another", ADAPTERS["lora"])
+        assert not is_up_to_date()
+    assert is_up_to_date()
+
+
+FROM_ELSEWHERE = """
+import sys
+from pathlib import Path
+import idat_zoo.cli
+from idat_zoo.registry import get_recipe
+from idat_zoo.registry.presence import weights_here
+assert Path(idat_zoo.cli.__file__).is_relative_to(sys.argv[1]), idat_zoo.cli.__file__
+recipe = get_recipe("digits", "lora")
+assert recipe.pair.name == "micro" and weights_here(recipe.pair.student)
+assert "torch" not in sys.modules
+"""
+
+
+@pytest.mark.slow
+def test_the_wheel_holds_everything_and_works_from_another_folder(tmp_path: Path) -> None:
+    wheels, installed, elsewhere = (tmp_path / name for name in ("wheels", "installed", "else"))
+    source = tmp_path / "source"  # so that no build folder is left in the repository
+    for path in tracked("--cached", "--others", "--exclude-standard"):
+        copy = source / path.relative_to(ROOT)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        if path.is_symlink():
+            copy.symlink_to(path.readlink())
+        elif path.is_file():
+            copy.write_bytes(path.read_bytes())
+    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(wheels)]
+    built = subprocess.run(command, cwd=source, capture_output=True, text=True, check=False)
+    assert built.returncode == 0, built.stdout[-2000:] + built.stderr[-2000:]
+    (wheel,) = wheels.iterdir()
+    with zipfile.ZipFile(wheel) as archive:
+        names = set(archive.namelist())
+        archive.extractall(installed)
+    tops = {name.partition("/")[0] for name in names}
+    version = PROJECT["project"]["version"]
+    assert tops == {"idat_zoo", f"idat_zoo-{version}.dist-info"}
+    expected = {
+        f"{package.replace('.', '/')}/{path.name}"
+        for package, patterns in SETUPTOOLS["package-data"].items()
+        for pattern in patterns
+        for path in folder_of(package).glob(pattern)
+        if pattern.count("/") == 0
+    }
+    assert expected <= names, expected - names
+    assert "idat_zoo/backbones/weights/micro_student.safetensors" in names
+    assert "idat_zoo/registry/recipes/micro.toml" in names
+    elsewhere.mkdir()
+    done = subprocess.run(
+        [sys.executable, "-c", FROM_ELSEWHERE, str(installed)],
+        cwd=elsewhere,
+        env=os.environ | {"PYTHONPATH": str(installed)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr

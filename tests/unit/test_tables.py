@@ -1,0 +1,127 @@
+"""Tables in README and docs: written from results, and never stale."""
+
+import importlib.util
+import json
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from conftest import toy_recipe
+
+from idat_zoo.errors import UnknownNameError
+from idat_zoo.runs import run
+
+ROOT = Path(__file__).resolve().parents[2]
+DOCUMENT = {"columns": ["step", "ms"], "rows": [["joint", 12.5], ["alone", 7]], "note": "On paper."}
+TABLE = "\n| step | ms |\n| --- | --- |\n| joint | 12.5 |\n| alone | 7 |\n\nOn paper.\n\n"
+
+
+def load_script() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("write_tables", ROOT / "docs/write_tables.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+SCRIPT = load_script()
+
+
+def block(name: str, inside: str = "old\n") -> str:
+    return f"<!-- table: {name} -->\n{inside}<!-- end -->\n"
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Path:
+    """A repository with one document, named `steps`."""
+    results = tmp_path / "benchmarks" / "results"
+    results.mkdir(parents=True)
+    (results / "steps.json").write_text(json.dumps(DOCUMENT))
+    (tmp_path / "docs").mkdir()
+    return tmp_path
+
+
+def test_all_tables_of_this_repository_are_fresh(capsys: pytest.CaptureFixture[str]) -> None:
+    assert SCRIPT.main(["--check"]) == 0, capsys.readouterr()
+
+
+def test_a_stale_block_is_named_and_left_alone_by_check(
+    repository: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = repository / "docs" / "speed.md"
+    planted = block("steps", TABLE.replace("12.5", "11.5"))
+    page.write_text(planted)
+    assert SCRIPT.main(["--check"], root=repository) == 1
+    assert capsys.readouterr().out == "stale: docs/speed.md: steps\n"
+    assert page.read_text() == planted
+
+
+def test_blocks_are_rewritten_and_then_fresh(
+    repository: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = repository / "README.md"
+    page.write_text(f"Before.\n\n{block('steps')}\nBetween \\1.\n\n{block('steps')}After.\n")
+    assert SCRIPT.main([], root=repository) == 0
+    fresh = block("steps", TABLE)
+    assert page.read_text() == f"Before.\n\n{fresh}\nBetween \\1.\n\n{fresh}After.\n"
+    capsys.readouterr()
+    assert SCRIPT.main(["--check"], root=repository) == 0
+    assert capsys.readouterr().out == ""
+
+
+def test_runs_become_a_report_with_machine_versions_and_command(repository: Path) -> None:
+    made = run(toy_recipe(), out=repository / "benchmarks/results/digits", device="cpu")
+    text = SCRIPT.render("digits", repository)
+    last = text.strip().splitlines()[-1]
+    assert "**Top-1 on test**" in text
+    assert f"| {100 * made.top1:.2f} |" in text
+    assert last.startswith(f"Measured on {made.device}; idat-zoo ")
+    assert f"torch {made.versions['torch']}" in last
+    assert last.endswith("`idat report benchmarks/results/digits --format markdown`.")
+    assert str(repository) not in text
+
+
+def test_a_marker_inside_a_sentence_is_no_block(repository: Path) -> None:
+    (repository / "README.md").write_text("Write `<!-- table: NAME -->` on a line.\n")
+    assert SCRIPT.main(["--check"], root=repository) == 0
+
+
+def test_an_unknown_name_is_an_error(repository: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (repository / "README.md").write_text(block("step"))
+    with pytest.raises(UnknownNameError, match="Did you mean 'steps'"):
+        SCRIPT.render("step", repository)
+    assert SCRIPT.main([], root=repository) == 2
+    assert "unknown table 'step'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("text", ["<!-- table: steps -->\n", "<!-- table: steps -->\n" * 2])
+@pytest.mark.parametrize("rest", ["", block("steps")])
+def test_a_block_without_end_is_an_error(
+    repository: Path, capsys: pytest.CaptureFixture[str], text: str, rest: str
+) -> None:
+    (repository / "README.md").write_text(text + rest)
+    assert SCRIPT.main([], root=repository) == 1
+    assert "has no line <!-- end -->" in capsys.readouterr().err
+    assert (repository / "README.md").read_text() == text + rest
+
+
+def test_a_document_with_faults_is_an_error_that_names_them(
+    repository: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    document = {"columns": ["step", "ms"], "rows": [["joint"]]}
+    (repository / "benchmarks/results/steps.json").write_text(json.dumps(document))
+    (repository / "README.md").write_text(block("steps"))
+    assert SCRIPT.main([], root=repository) == 1
+    message = capsys.readouterr().err
+    assert "benchmarks/results/steps.json: note" in message
+
+
+def test_a_row_of_another_width_is_an_error(
+    repository: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    document = DOCUMENT | {"rows": [["joint", 12.5], ["alone"]]}
+    (repository / "benchmarks/results/steps.json").write_text(json.dumps(document))
+    (repository / "README.md").write_text(block("steps"))
+    assert SCRIPT.main([], root=repository) == 1
+    assert "row 2 has 1 values for 2 columns" in capsys.readouterr().err
