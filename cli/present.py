@@ -6,12 +6,9 @@ import typer
 
 from idat_zoo.cli import screen
 from idat_zoo.metrics import Metrics
+from idat_zoo.report.layout import BASELINE_TITLES
 from idat_zoo.results import Result
 
-BASELINES = {
-    "logistic_regression": "logistic regression",
-    "nearest_neighbour": "1-nearest-neighbour",
-}
 LARGEST_MATRIX = 20  # classes; a wider confusion matrix does not fit a terminal
 
 
@@ -54,7 +51,8 @@ def summary(result: Result) -> Iterator[str]:
 def against_baselines(result: Result) -> str:
     """Raw-pixel baselines of the task, and whether the adapter beats them."""
     named = ", ".join(
-        f"{BASELINES.get(name, name)} {percent(top1)}" for name, top1 in result.baselines.items()
+        f"{BASELINE_TITLES.get(name, name)} {percent(top1)}"
+        for name, top1 in result.baselines.items()
     )
     beaten = result.top1 > max(result.baselines.values())
     verdict = "the adapter beats them" if beaten else "the adapter does not beat them"

@@ -1,5 +1,6 @@
 """Files are written whole or not at all, and the same content gives the same bytes."""
 
+import contextlib
 import hashlib
 import json
 import os
@@ -29,7 +30,8 @@ def write_whole(path: Path, content: bytes) -> None:
             os.fsync(file.fileno())
         beside.replace(path)
     except OSError as error:
-        beside.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # where the folder is a file there is nothing to remove
+            beside.unlink(missing_ok=True)
         raise RunFolderError(
             f"cannot write '{path}': {error.strerror or error}",
             hint="What was saved before is untouched. Free space or choose another --out, then "

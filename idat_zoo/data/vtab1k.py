@@ -66,7 +66,7 @@ def _read_list(
     path: Path, task: Task, sizes: tuple[int, ...], faults: list[str]
 ) -> list[tuple[str, int]]:
     """(relative path, class) of each line; what is wrong is added to `faults`."""
-    rows = []
+    rows: list[tuple[str, int]] = []
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:

@@ -21,7 +21,6 @@ import torch
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from conftest import toy_recipe
-
 from idat_zoo import files
 from idat_zoo.data import load_task
 from idat_zoo.data.baselines import raw_pixel_baselines

@@ -44,7 +44,5 @@ def test_law_without_distillation_the_student_is_as_if_it_had_no_teacher(
 def test_float32_on_cuda_and_cpu_agree(tmp_path: Path) -> None:
     """The two sum in other orders: after one epoch a few of 797 images may fall the other way."""
     recipe = toy_recipe(precision="float32", epochs=1, warmup_epochs=0)
-    top1 = [
-        run(recipe, device=device, out=tmp_path / device).top1 for device in ("cuda", "cpu")
-    ]
+    top1 = [run(recipe, device=device, out=tmp_path / device).top1 for device in ("cuda", "cpu")]
     assert top1[0] == pytest.approx(top1[1], abs=0.02)

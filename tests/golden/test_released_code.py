@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import DIGITS, toy_recipe
 from safetensors import safe_open
 from torch import Tensor
 
+from conftest import DIGITS, toy_recipe
 from idat_zoo.adapters import build_adapter
 from idat_zoo.adapters.idat import IdatBottleneck
 from idat_zoo.backbones.frozen import FrozenBackbone, load_backbone

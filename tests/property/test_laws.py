@@ -5,10 +5,10 @@ from functools import cache
 
 import numpy as np
 import torch
-from conftest import DIGITS, FAMILIES, toy_recipe
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from conftest import DIGITS, FAMILIES, toy_recipe
 from idat_zoo.backbones.pair import build_pair
 from idat_zoo.data import TaskData, load_task
 from idat_zoo.engine.train import Trainer

@@ -4,8 +4,8 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from conftest import FAMILIES
 
+from conftest import FAMILIES
 from idat_zoo.adapters import ADAPTERS, build_adapter, find_adapter
 from idat_zoo.adapters.base import Adapter, Anatomy, Mask, Site
 from idat_zoo.backbones.network import Network

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import toy_recipe
 from PIL import Image
 
+from conftest import toy_recipe
 from idat_zoo import files, load
 from idat_zoo.backbones.network import Network
 from idat_zoo.backbones.pair import Role, build_pair

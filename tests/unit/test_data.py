@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import DIGITS, toy_recipe
 from PIL import Image
 
+from conftest import DIGITS, toy_recipe
 from idat_zoo.data import Split, TaskData, load_task, missing_data
 from idat_zoo.errors import DataError, UsageError
 from idat_zoo.recipe import Task

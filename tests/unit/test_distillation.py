@@ -3,8 +3,8 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import toy_recipe
 
+from conftest import toy_recipe
 from idat_zoo.distillation import distill_kl, distill_mse, distillation_term
 
 

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import DIGITS, FAMILIES, toy_recipe
 from torch import nn
 
+from conftest import DIGITS, FAMILIES, toy_recipe
 from idat_zoo.backbones.pair import build_pair
 from idat_zoo.data import TaskData, load_task
 from idat_zoo.engine.precision import find_device, resolve_precision

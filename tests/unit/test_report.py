@@ -8,15 +8,13 @@ from typing import Any
 
 import pytest
 import torch
-import typer
-from conftest import toy_recipe
 from torch import Tensor
 from typer.testing import CliRunner
 from typer.testing import Result as Outcome
 
+from conftest import toy_recipe
 from idat_zoo import files
-from idat_zoo.cli import ZooGroup
-from idat_zoo.cli.report import report as report_command
+from idat_zoo.cli import app
 from idat_zoo.metrics import Metrics, paired_difference, wilson_interval
 from idat_zoo.recipe import Recipe, Task
 from idat_zoo.registry import load_registry
@@ -362,6 +360,14 @@ def test_two_recipes_of_one_task_never_enter_one_mean() -> None:
     assert any("means are over different tasks" in note for note in report.notes)
 
 
+def test_a_series_is_not_labelled_with_what_it_sets_task_by_task() -> None:
+    rates = {"dtd": 1e-3, "svhn": 1e-2}
+    found = [made(50, on_task(t, lr=lr)) for t in rates for lr in rates.values()]
+    found += [made(60, on_task(t, adapter="sequential", lr=lr)) for t, lr in rates.items()]
+    series = [s for s in build_report(found).means if s.label["adapter"] == "sequential"]
+    assert [s.label for s in series] == [{"adapter": "sequential"}]
+
+
 @pytest.mark.parametrize("changes", [{"epochs": 3}, {"teacher": False}, {"distillation": "kl"}])
 def test_methods_that_share_no_task_are_still_not_averaged(changes: dict[str, Any]) -> None:
     assert (
@@ -591,9 +597,6 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def idat(*words: str) -> Outcome:
-    app = typer.Typer(cls=ZooGroup)
-    app.callback()(lambda: None)
-    app.command("report")(report_command)
     return CliRunner().invoke(app, ["report", *words])
 
 

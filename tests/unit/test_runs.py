@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import FAMILIES, TOY_PAIR, toy_recipe
 from safetensors.torch import load_file
 
+from conftest import FAMILIES, TOY_PAIR, toy_recipe
 from idat_zoo import files
 from idat_zoo.adapters.lora import LoRAOptions
 from idat_zoo.backbones.network import Network

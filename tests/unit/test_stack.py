@@ -8,9 +8,9 @@ from typing import ClassVar
 
 import pytest
 import torch
-from conftest import FAMILIES
 from torch import Tensor
 
+from conftest import FAMILIES
 from idat_zoo.adapters.base import (
     Adapter,
     Anatomy,

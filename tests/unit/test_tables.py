@@ -6,8 +6,8 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
-from conftest import toy_recipe
 
+from conftest import toy_recipe
 from idat_zoo.errors import UnknownNameError
 from idat_zoo.runs import run
 

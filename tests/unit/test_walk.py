@@ -3,9 +3,9 @@
 import pytest
 import timm
 import torch
-from conftest import TOY_PAIR, toy_backbone
 from torch import nn
 
+from conftest import TOY_PAIR, toy_backbone
 from idat_zoo.adapters.base import Site
 from idat_zoo.backbones.frozen import load_backbone
 from idat_zoo.backbones.walk import walk

@@ -489,7 +489,8 @@ def cells(rng: np.random.Generator, mode: Ints, frequency: Floats) -> Floats:
         owner = squared[filled].argmin(axis=1)
         flat = np.take_along_axis(level, owner.reshape(len(level), -1), axis=1)
         value[filled] = flat.reshape(-1, SIZE, SIZE)
-    return value
+    result: Floats = value
+    return result
 
 
 def draw_textures(rng: np.random.Generator, classes: TextureClasses, shape: Ints) -> Floats:
@@ -583,8 +584,7 @@ def change_resolution(rng: np.random.Generator, values: Floats, *, coarse: Ints)
     small = down @ values @ np.swapaxes(down, 1, 2)
     level = np.maximum(uniform(rng, -0.1, 0.1, (count, 1, 1)), 0)
     small += normal(rng, 1, small.shape) * level
-    large: Floats = up @ small @ np.swapaxes(up, 1, 2)
-    return large
+    return np.asarray(up @ small @ np.swapaxes(up, 1, 2), dtype=np.float32)
 
 
 def colour(rng: np.random.Generator, values: Floats) -> npt.NDArray[np.uint8]:

@@ -92,18 +92,7 @@ class Pretrained(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        # `Any`: timm types its models as plain modules, whose attributes have no type.
-        self.backbone: Any = timm.create_model(
-            ARCHITECTURE,
-            pretrained=False,
-            img_size=48,
-            patch_size=8,
-            embed_dim=width,
-            depth=4,
-            num_heads=4,
-            num_classes=0,
-            weight_init="jax",
-        )
+        self.backbone = create_backbone(width)
         with torch.no_grad():
             self.backbone.pos_embed.copy_(sine_positions(width))
         # PyTorch's fused attention is slow backwards in bfloat16 on CPU: plain is twice as fast.
@@ -120,6 +109,21 @@ class Pretrained(nn.Module):
             parts = self.patch_head(tokens[:, 1:]).float()
         split = whole.split(list(TOKEN_HEADS.values()), dim=1)
         return {**dict(zip(TOKEN_HEADS, split, strict=True)), "ink_map": parts.flatten(1)}
+
+
+def create_backbone(width: int) -> Any:
+    """One of the two architectures; `Any`, as timm's modules do not type their parts."""
+    return timm.create_model(
+        ARCHITECTURE,
+        pretrained=False,
+        img_size=48,
+        patch_size=8,
+        embed_dim=width,
+        depth=4,
+        num_heads=4,
+        num_classes=0,
+        weight_init="jax",
+    )
 
 
 def sine_positions(width: int) -> Tensor:

@@ -1,0 +1,443 @@
+"""Wrong input: one clear line, a documented exit code, no traceback, nothing written or lost."""
+
+import json
+import os
+import pickle
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from idat_zoo.cli import app
+from idat_zoo.recipe_toml import dump_recipe
+from idat_zoo.registry import get_recipe
+
+TINY = ("--pair", "tiny_random", "--device", "cpu", "epochs=2")
+LORA = ("train", "--task", "digits", "--adapter", "lora", *TINY)
+TIMES = ("seconds", "images_per_second", "finished")
+
+
+@pytest.fixture(autouse=True)
+def plain_surroundings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """An empty working folder and none of a user's own variables."""
+    monkeypatch.chdir(tmp_path)
+    for variable in ("IDAT_SHELF", "IDAT_DATA_DIR", "IDAT_DEBUG"):
+        monkeypatch.delenv(variable, raising=False)
+
+
+def below(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def without_times(folder: Path) -> dict[str, bytes]:
+    found = below(folder)
+    for name in [name for name in found if name.endswith("result.json")]:
+        parsed = json.loads(found[name])
+        found[name] = json.dumps({k: v for k, v in parsed.items() if k not in TIMES}).encode()
+    return found
+
+
+def idat(*words: str | Path) -> Result:
+    return CliRunner().invoke(app, [str(word) for word in words], env={"COLUMNS": "200"})
+
+
+def check_refusal(code: int, stdout: str, stderr: str) -> None:
+    """One error, told first and on stderr, with a documented code."""
+    assert code in (1, 2)
+    assert stdout == ""
+    assert "Traceback" not in stderr
+    assert stderr.startswith("error: ")
+    assert stderr.count("error: ") == 1
+
+
+def refusal(*words: str | Path, code: int) -> str:
+    """What a command that changes no file says when it is refused."""
+    before = below(Path())
+    result = idat(*words)
+    assert isinstance(result.exception, SystemExit), result.exception
+    check_refusal(result.exit_code, result.stdout, result.stderr)
+    assert result.exit_code == code
+    assert below(Path()) == before
+    return result.stderr
+
+
+# Names and values
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--task", "digit", "--adapter", "lora"), "unknown task 'digit'. Did you mean 'digits'?"),
+        (("--task", "digits", "--adapter", "lorra"), "unknown adapter 'lorra'. Did you mean"),
+        (
+            ("--task", "digits", "--adapter", "lora", "--pair", "mikro"),
+            "unknown pair 'mikro'. Did you mean 'micro'?",
+        ),
+        (
+            ("--task", "digits", "--adapter", "lora", "--teacher", "vit_x"),
+            "unknown backbone 'vit_x'.",
+        ),
+        (("--task", "digits"), "--task and --adapter say what to train"),
+        (("--adapter", "lora"), "--task and --adapter say what to train"),
+        ((), "--task and --adapter say what to train"),
+        (("--task", "digits,,dtd", "--adapter", "lora"), "expected names with commas between"),
+    ],
+)
+def test_unknown_and_missing_names(words: tuple[str, ...], message: str) -> None:
+    assert refusal("train", *words, code=2).startswith(f"error: {message}")
+
+
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        ("lrr=1", "unknown key 'lrr'. Did you mean 'lr'?"),
+        ("lr=fast", "lr: Input should be a valid number (got 'fast')"),
+        ("epochs=1.5", "epochs: Input should be a valid integer"),
+        ("temperature_squared=1", "temperature_squared: Input should be a valid boolean"),
+        ("epochs=0", "epochs: Input should be greater than 0 (got 0)"),
+        ("lr=-1", "lr: Input should be greater than 0 (got -1)"),
+        ("lr=0", "lr: Input should be greater than 0 (got 0)"),
+        ("lr=inf", "lr: Input should be a finite number (got inf)"),
+        ("lr=nan", "lr: Input should be a finite number (got nan)"),
+        ("drop_path=1", "drop_path: Input should be less than 1 (got 1)"),
+        ("batch_size=-64", "batch_size: Input should be greater than 0"),
+        ("distillation=l2", "distillation: Input should be 'mse', 'kl' or 'none' (got 'l2')"),
+        ("adapter.rank=0", "rank: Input should be greater than or equal to 1 (got 0)"),
+        ("adapter.bottleneck=4", "unknown key 'adapter.bottleneck'."),
+        ("lr", "'lr': expected KEY=VALUE"),
+        ("lr=1e-3 epochs=3", "lr: Input should be a valid number"),
+        ("epochs=99999999999999999999", "epochs: Input should be"),
+    ],
+)
+def test_wrong_words(word: str, message: str) -> None:
+    assert message in refusal(*LORA[:-1], word, code=2).splitlines()[0]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        (*LORA, "--seed", "-1"),
+        (*LORA, "--seed", "one"),
+        (*LORA, "--nonsense"),
+        ("trian",),
+        ("eval",),
+        ("eval", "--checkpoint", "x", "--fail-under", "94"),
+    ],
+)
+def test_what_the_parser_refuses_is_usage_and_no_traceback(words: tuple[str, ...]) -> None:
+    result = idat(*words)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "Traceback" not in result.stderr
+    assert "Error" in result.stderr
+    assert not list(Path().iterdir())
+
+
+def test_more_than_a_batch_asks_for_is_told_and_leaves_nothing_to_clean_up() -> None:
+    result = idat(*LORA, "batch_size=1001")
+    check_refusal(result.exit_code, result.stdout, result.stderr)
+    assert "1000 training images are less than one batch of 1001" in result.stderr
+    assert idat(*LORA, "batch_size=1001").stderr == result.stderr
+
+
+@pytest.mark.parametrize(
+    ("device", "code", "message"),
+    [
+        ("cuda:99", 1, "there is no device 'cuda:99' here"),
+        ("cpu:1", 1, "there is no device 'cpu:1' here"),
+        ("gpu", 2, "unknown device 'gpu'"),
+        ("", 2, "unknown device ''"),
+    ],
+)
+@pytest.mark.parametrize("also", [(), ("--dry-run",)])
+def test_a_device_that_is_not_there(
+    device: str, code: int, message: str, also: tuple[str, ...]
+) -> None:
+    told = refusal(*LORA, "--device", device, *also, code=code)
+    assert told.startswith(f"error: {message}")
+
+
+# Recipe files and shelves
+
+
+def recipe_file(change: Callable[[str], str]) -> Path:
+    path = Path("recipe.toml")
+    path.write_text(change(dump_recipe(get_recipe("digits", "lora", pair="tiny_random"))))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("lr = 0.001", "lr = ", "broken TOML"),
+        ("lr = 0.001", "lr = 0.001\nlr = 0.001", "broken TOML"),
+        ("lr = 0.001", "lr = 0.001\nlrr = 1", "lrr: unknown key"),
+        ("lr = 0.001", "", ""),
+        ('id = "digits"', 'id = "../../digits"', "task.id: "),
+        ('name = "lora"', 'name = "../lora"', "unknown adapter '../lora'"),
+        ('name = "tiny_random"', 'name = "/tmp/x"', "pair.name: "),
+        ('name = "tiny_random"', 'name = ".."', "pair.name: "),
+        ('weights = "random"', 'weights = "builtin:../../x"', ""),
+        ("epochs = 100", "epochs = true", "epochs: Input should be a valid integer"),
+    ],
+)
+def test_faults_of_a_recipe_file_name_the_file(old: str, new: str, message: str) -> None:
+    path = recipe_file(lambda text: text.replace(old, new))
+    assert path.read_text() != recipe_file(lambda text: text).read_text()
+    path = recipe_file(lambda text: text.replace(old, new))
+    if message:
+        told = refusal("train", "--recipe", path, code=2)
+        assert told.startswith(f"error: {path}")
+        assert message in told
+    elif "builtin" in new:
+        refusal("train", "--recipe", path, code=1)
+
+
+def test_a_recipe_file_that_is_missing_empty_or_no_text() -> None:
+    assert "cannot be read: No such file" in refusal("train", "--recipe", "absent.toml", code=2)
+    Path("folder.toml").mkdir()
+    assert "cannot be read: Is a directory" in refusal("train", "--recipe", "folder.toml", code=2)
+    Path("binary.toml").write_bytes(b"\x80\x04\xff")
+    assert "is not UTF-8 text" in refusal("train", "--recipe", "binary.toml", code=2)
+    Path("empty.toml").touch()
+    told = refusal("train", "--recipe", "empty.toml", code=2)
+    for part in ("pair", "task", "adapter"):
+        assert f"empty.toml: {part}: Field required" in told
+
+
+def test_a_recipe_file_says_already_what_options_would() -> None:
+    path = recipe_file(lambda text: text)
+    told = refusal("train", "--recipe", path, "--task", "digits", code=2)
+    assert told.startswith("error: --recipe FILE already says what --task would say.")
+
+
+def test_a_wrong_shelf() -> None:
+    assert "the shelf is not a folder" in refusal(*LORA, "--shelf", "absent", code=2)
+    Path("shelf").mkdir()
+    assert "no shelf" in refusal(*LORA, "--shelf", "shelf", code=2)
+    Path("shelf/tasks.toml").write_text('[mine]\ngroup = "naturl"\n')
+    told = refusal(*LORA, "--shelf", "shelf", code=2)
+    assert "faults:" in told.splitlines()[0]
+    assert "shelf/tasks.toml: [mine]: num_classes: Field required" in told
+
+
+# Folders
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run's folder."""
+    out = tmp_path_factory.mktemp("finished") / "runs"
+    assert idat(*LORA, "--out", out).exit_code == 0
+    (result,) = out.rglob("result.json")
+    return result.parent
+
+
+@pytest.fixture
+def own(trained: Path, tmp_path: Path) -> Path:
+    """A copy of it to damage, where the same command would put it."""
+    out = trained.parents[4]
+    copy = tmp_path / "runs" / trained.relative_to(out)
+    shutil.copytree(trained, copy)
+    return copy
+
+
+def test_an_output_folder_that_is_a_file() -> None:
+    Path("file").write_text("mine")
+    assert refusal(*LORA, "--out", "file", code=1).startswith("error: cannot write 'file/")
+    assert refusal(*LORA, "--out", "file/below", code=1).startswith("error: cannot write 'file/")
+
+
+def test_an_output_folder_that_holds_another_run(own: Path) -> None:
+    recipe = own / "recipe.toml"
+    recipe.write_text(recipe.read_text().replace("epochs = 2", "epochs = 3"))
+    for more in ((), ("--resume",)):
+        assert "holds another run" in refusal(*LORA, *more, code=1)
+    recipe.unlink()
+    assert "is not empty and holds no recipe.toml" in refusal(*LORA, code=1)
+
+
+def test_an_output_folder_that_is_itself_a_run(own: Path) -> None:
+    assert "is itself a run's folder" in refusal(*LORA, "--out", own, code=1)
+
+
+def test_a_result_that_is_damaged_is_not_trusted(own: Path) -> None:
+    (own / "result.json").write_text('{"schema_version": 1')
+    assert "cannot read result" in refusal(*LORA, code=1)
+
+
+# Checkpoints
+
+
+def newer(folder: Path) -> None:
+    path = folder / "config.json"
+    path.write_text(path.read_text().replace('"schema_version": 1', '"schema_version": 2'))
+
+
+def truncated(folder: Path) -> None:
+    path = folder / "adapter_model.safetensors"
+    path.write_bytes(path.read_bytes()[:-10])
+
+
+def of_another_backbone(folder: Path) -> None:
+    path = folder / "config.json"
+    path.write_text(path.read_text().replace('"tiny_random_student"', '"another"'))
+
+
+def pickled(folder: Path) -> None:
+    (folder / "adapter_model.safetensors").write_bytes(pickle.dumps({"head.bias": [0.0]}))
+
+
+def without_config(folder: Path) -> None:
+    (folder / "config.json").unlink()
+
+
+def without_tensors(folder: Path) -> None:
+    (folder / "adapter_model.safetensors").unlink()
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (newer, "has schema 2; this idat-zoo reads up to 1."),
+        (truncated, "is damaged: not a whole safetensors file"),
+        (of_another_backbone, "was trained on other weights of backbone 'another'"),
+        (pickled, "is a pickle (torch.save), not safetensors; it is not opened."),
+        (without_config, "holds no config.json: not a checkpoint."),
+        (without_tensors, "No such file or directory"),
+    ],
+)
+def test_a_checkpoint_that_cannot_be_trusted(
+    damage: Callable[[Path], None], message: str, own: Path
+) -> None:
+    shutil.rmtree(own / "teacher")
+    damage(own)
+    told = refusal("eval", "--checkpoint", own, "--device", "cpu", "--out", "evaluated", code=1)
+    assert message in told.splitlines()[0]
+
+
+def test_a_checkpoint_that_is_not_there() -> None:
+    told = refusal("eval", "--checkpoint", "absent", code=1)
+    assert told.startswith("error: there is no checkpoint folder 'absent'.")
+    told = refusal("eval", "--checkpoint", "builtin:nothing-like-it", code=2)
+    assert told.startswith("error: unknown built-in checkpoint 'nothing-like-it'.")
+
+
+def test_eval_into_a_file(trained: Path) -> None:
+    Path("file").write_text("mine")
+    told = refusal("eval", "--checkpoint", trained, "--device", "cpu", "--out", "file", code=1)
+    assert told.startswith("error: cannot write 'file/")
+
+
+# What the machine refuses
+
+
+def run_outside(code: str, *words: str | Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", code, *map(str, words)],
+        env=os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "200"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+# Loads all modules and the data while it may read them, then gives up root.
+AS_NOBODY = """
+import os, sys
+from idat_zoo import runs
+from idat_zoo.cli import app
+def idat(*more):
+    try: app([*sys.argv[1:], *more], prog_name="idat")
+    except SystemExit as end: return end.code
+load_task = runs.load_task
+def remembered(task, **options): return loaded
+from idat_zoo.registry import get_recipe
+loaded = load_task(get_recipe("digits", "lora").task, img_size=32)
+runs.load_task = remembered
+stdout, sys.stdout = sys.stdout, open(os.devnull, "w")
+assert not idat("--dry-run")
+sys.stdout = stdout
+if os.geteuid() == 0:
+    os.setgroups([]); os.setgid(65534); os.setuid(65534)
+sys.exit(idat())
+"""
+
+
+@pytest.fixture
+def public() -> Iterator[Path]:
+    """A folder that others may enter; pytest's own are for their owner alone."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        yield folder
+        folder.chmod(0o755)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", [0o555, 0o000])
+def test_without_permission_to_write_or_enter(mode: int, public: Path) -> None:
+    out = public / "runs"
+    out.mkdir()
+    out.chmod(mode)
+    done = run_outside(AS_NOBODY, *LORA, "--out", out)
+    out.chmod(0o755)
+    check_refusal(done.returncode, done.stdout, done.stderr)
+    assert done.returncode == 1
+    assert "Permission denied" in done.stderr.splitlines()[0]
+    assert not list(out.iterdir())
+
+
+LIMITED = """
+import resource, sys
+from idat_zoo.cli import app
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]), resource.RLIM_INFINITY))
+app(sys.argv[2:], prog_name="idat")
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("limit", "refused", "kept"),
+    [
+        (8_000, "resume.safetensors", {"recipe.toml", "log.jsonl"}),
+        (
+            70_000,
+            "predictions.safetensors",
+            {"recipe.toml", "log.jsonl", "resume.safetensors", "config.json"},
+        ),
+    ],
+)
+def test_a_full_disk_keeps_what_was_saved_and_the_run_goes_on_later(
+    limit: int, refused: str, kept: set[str], trained: Path
+) -> None:
+    done = run_outside(LIMITED, str(limit), *LORA, "--out", "runs")
+    check_refusal(done.returncode, done.stdout, done.stderr)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[0].startswith("error: cannot write 'runs/")
+    assert done.stderr.splitlines()[0].endswith(f"{refused}': File too large")
+    assert "--resume" in done.stderr
+    (recipe,) = Path("runs").rglob("recipe.toml")
+    left = below(recipe.parent)
+    assert kept <= left.keys()
+    assert not [name for name in left if name.endswith(".part") or name == "result.json"]
+    assert all(len(content) <= limit for content in left.values())
+    assert idat(*LORA, "--out", "runs", "--resume").exit_code == 0
+    assert without_times(recipe.parent) == without_times(trained)
+
+
+@pytest.mark.parametrize("kind", [MemoryError, RuntimeError])
+def test_memory_that_runs_out(kind: type[Exception], monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise kind("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
+
+    monkeypatch.setattr("idat_zoo.engine.train.Trainer._step", full)
+    result = idat(*LORA)
+    check_refusal(result.exit_code, result.stdout, result.stderr)
+    assert result.stderr.startswith("error: out of memory with batch_size = 64.")
+    assert "batch_size=32" in result.stderr
