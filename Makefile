@@ -30,7 +30,10 @@ help:
 	@touch $@ .venv/installed
 
 demo: .venv/installed
-	$(BIN)/python benchmarks/demo.py
+	$(BIN)/idat train --task digits --adapter lora --out runs/demo --resume
+	$(BIN)/idat train --task digits --adapter lora --teacher none --out runs/demo --resume
+	$(BIN)/idat eval --checkpoint runs/demo
+	$(BIN)/idat report runs/demo
 
 test: .venv/installed-dev
 	$(TEST) -m "not system"

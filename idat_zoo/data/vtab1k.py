@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from idat_zoo.data.task_data import Split, TaskData
 from idat_zoo.errors import DataError
@@ -94,7 +94,7 @@ def _decode(folder: Path, rows: list[tuple[str, int]], img_size: int, faults: li
             with Image.open(folder / name) as image:
                 size = (img_size, img_size)
                 resized = image.convert("RGB").resize(size, Image.Resampling.BICUBIC)
-        except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
             faults.append(f"{name}: {error}")
             continue
         images[i] = np.asarray(resized).transpose(2, 0, 1)
