@@ -142,9 +142,11 @@ def _agrees_to_download(recipe: "Recipe") -> bool:
     """Ask on a terminal; elsewhere nothing is downloaded without --yes."""
     from idat_zoo.backbones.frozen import missing_weights
 
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        return False
     specs = (recipe.pair.teacher, recipe.pair.student)
     missing = [repo for spec in specs if spec is not None and (repo := missing_weights(spec))]
-    if not missing or not (sys.stdin.isatty() and sys.stderr.isatty()):
+    if not missing:
         return False
     return typer.confirm(f"Download weights from the Hub: {', '.join(missing)}?", err=True)
 

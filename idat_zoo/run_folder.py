@@ -57,8 +57,18 @@ def run_folder(out: Path, recipe: Recipe, seed: int) -> Path:
 def claim(folder: Path, recipe: Recipe, *, out: Path, resume: bool) -> Result | None:
     """The result of a finished run; None for a folder that may be trained in.
 
-    Raises: RunFolderError for a folder of another run, and for an unfinished run without `resume`.
+    Raises: RunFolderError for a folder of another run or one that may not be read, and for an
+    unfinished run without `resume`.
     """
+    try:
+        return _claim(folder, recipe, out=out, resume=resume)
+    except OSError as error:
+        raise RunFolderError(
+            f"cannot read '{folder}': {error.strerror}", hint="Choose another --out."
+        ) from error
+
+
+def _claim(folder: Path, recipe: Recipe, *, out: Path, resume: bool) -> Result | None:
     if (out / RECIPE_FILE).exists() or (out / RESULT_FILE).exists():
         raise RunFolderError(
             f"'{out}' is itself a run's folder.",
@@ -77,7 +87,8 @@ def claim(folder: Path, recipe: Recipe, *, out: Path, resume: bool) -> Result | 
     if (folder / RESULT_FILE).exists():
         tidy(folder)
         return load_result(folder / RESULT_FILE)
-    if not resume:
+    saved = (p for p in folder.rglob("*") if p.is_file() and not p.name.endswith(".part"))
+    if not resume and any(p != own for p in saved):  # a recipe alone is nothing to lose
         raise RunFolderError(
             f"'{folder}' holds an unfinished run.",
             hint="Add --resume to go on from its last whole epoch, or remove the folder.",

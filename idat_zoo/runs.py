@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from idat_zoo import files
-from idat_zoo.backbones.frozen import missing_weights
+from idat_zoo.backbones.frozen import missing_weights, weights_path
 from idat_zoo.backbones.network import Network
 from idat_zoo.backbones.pair import NetworkPair, build_pair, count_parameters
 from idat_zoo.checkpoint import load_checkpoint, probe_logits, write_checkpoint
@@ -23,7 +23,7 @@ from idat_zoo.engine.train import EpochLog, Trainer
 from idat_zoo.errors import DataError, DeviceError, RunFolderError, UsageError
 from idat_zoo.evaluation import predict_logits
 from idat_zoo.metrics import Metrics, score
-from idat_zoo.recipe import Recipe, Scalar, check_recipe
+from idat_zoo.recipe import Backbone, Recipe, Scalar, check_recipe
 from idat_zoo.recipe_toml import dump_recipe
 from idat_zoo.results import (
     PREDICTIONS_FILE,
@@ -127,15 +127,23 @@ def missing_inputs(recipe: Recipe, data_dir: Path | None, *, download: bool = Fa
     images = missing_data(recipe.task, data_dir)
     if images:
         missing.append(f"{images}; get the VTAB-1K folders (docs/data.md), then --data-dir DIR")
-    for spec in (recipe.pair.teacher, recipe.pair.student):
-        repo = missing_weights(spec) if spec is not None else ""
-        if repo and not download:
-            missing.append(f"weights of '{repo}'; --yes downloads them from the Hub")
+    if not download:
+        repos = [missing_weights(spec) for spec in _backbones(recipe)]
+        missing += [f"weights of '{r}'; --yes downloads them from the Hub" for r in repos if r]
     return missing
 
 
+def _backbones(recipe: Recipe) -> list[Backbone]:
+    pair = recipe.pair
+    return [pair.student] if pair.teacher is None else [pair.teacher, pair.student]
+
+
 def require_inputs(recipe: Recipe, data_dir: Path | None, *, download: bool) -> None:
-    """Raises: DataError naming at once all that is missing, and a command that needs nothing."""
+    """Check that images and weights are here; with `download`, fetch weights that are not.
+
+    Raises: DataError naming at once all that is missing, and a command that needs nothing;
+    WeightsError where a download fails.
+    """
     missing = missing_inputs(recipe, data_dir, download=download)
     if missing:
         raise DataError(
@@ -143,6 +151,9 @@ def require_inputs(recipe: Recipe, data_dir: Path | None, *, download: bool) -> 
             + "".join(f"\n  - {line}" for line in missing),
             hint=f"Needs no download: idat train --task digits --adapter {recipe.adapter.name}",
         )
+    for spec in _backbones(recipe):
+        if missing_weights(spec):
+            weights_path(spec)
 
 
 def _img_size(recipe: Recipe) -> int:

@@ -132,7 +132,7 @@ def _initialise(vit: VisionTransformer, name: str) -> None:
 
 
 def _load(vit: VisionTransformer, spec: Backbone) -> None:
-    path = _weights_path(spec)
+    path = weights_path(spec)
     try:
         tensors = files.parse_tensors(path.read_bytes())
     except (OSError, ValueError) as error:
@@ -146,7 +146,11 @@ def _load(vit: VisionTransformer, spec: Backbone) -> None:
         ) from None
 
 
-def _weights_path(spec: Backbone) -> Path:
+def weights_path(spec: Backbone) -> Path:
+    """The file of a backbone's pinned weights, fetched from the Hub unless it is here.
+
+    Raises: WeightsError where it cannot be had.
+    """
     kind, _, name = spec.weights.partition(":")
     if kind != "builtin":
         return hub.fetch_weights(spec.timm, spec.weights)

@@ -73,7 +73,7 @@ def refusal(*words: str | Path, code: int) -> str:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("--task", "digit", "--adapter", "lora"), "unknown task 'digit'. Did you mean 'digits'?"),
+        (("--task", "digit", "--adapter", "lora"), "unknown task 'digit'. Did you mean 'digits'"),
         (("--task", "digits", "--adapter", "lorra"), "unknown adapter 'lorra'. Did you mean"),
         (
             ("--task", "digits", "--adapter", "lora", "--pair", "mikro"),
@@ -86,7 +86,7 @@ def refusal(*words: str | Path, code: int) -> str:
         (("--task", "digits"), "--task and --adapter say what to train"),
         (("--adapter", "lora"), "--task and --adapter say what to train"),
         ((), "--task and --adapter say what to train"),
-        (("--task", "digits,,dtd", "--adapter", "lora"), "expected names with commas between"),
+        (("--task", "digits,,dtd", "--adapter", "lora"), "task 'digits,,dtd': expected names with"),
     ],
 )
 def test_unknown_and_missing_names(words: tuple[str, ...], message: str) -> None:
@@ -112,7 +112,6 @@ def test_unknown_and_missing_names(words: tuple[str, ...], message: str) -> None
         ("adapter.bottleneck=4", "unknown key 'adapter.bottleneck'."),
         ("lr", "'lr': expected KEY=VALUE"),
         ("lr=1e-3 epochs=3", "lr: Input should be a valid number"),
-        ("epochs=99999999999999999999", "epochs: Input should be"),
     ],
 )
 def test_wrong_words(word: str, message: str) -> None:
@@ -138,7 +137,7 @@ def test_what_the_parser_refuses_is_usage_and_no_traceback(words: tuple[str, ...
     assert not list(Path().iterdir())
 
 
-def test_more_than_a_batch_asks_for_is_told_and_leaves_nothing_to_clean_up() -> None:
+def test_a_batch_that_no_epoch_fills_is_told_each_time_alike() -> None:
     result = idat(*LORA, "batch_size=1001")
     check_refusal(result.exit_code, result.stdout, result.stderr)
     assert "1000 training images are less than one batch of 1001" in result.stderr
@@ -176,26 +175,27 @@ def recipe_file(change: Callable[[str], str]) -> Path:
     [
         ("lr = 0.001", "lr = ", "broken TOML"),
         ("lr = 0.001", "lr = 0.001\nlr = 0.001", "broken TOML"),
-        ("lr = 0.001", "lr = 0.001\nlrr = 1", "lrr: unknown key"),
-        ("lr = 0.001", "", ""),
+        ("lr = 0.001", "lr = 0.001\nlrr = 1", "lrr: "),
         ('id = "digits"', 'id = "../../digits"', "task.id: "),
-        ('name = "lora"', 'name = "../lora"', "unknown adapter '../lora'"),
+        ('name = "lora"', 'name = "../lora"', "adapter.name: "),
         ('name = "tiny_random"', 'name = "/tmp/x"', "pair.name: "),
         ('name = "tiny_random"', 'name = ".."', "pair.name: "),
-        ('weights = "random"', 'weights = "builtin:../../x"', ""),
         ("epochs = 100", "epochs = true", "epochs: Input should be a valid integer"),
     ],
 )
 def test_faults_of_a_recipe_file_name_the_file(old: str, new: str, message: str) -> None:
+    path = recipe_file(lambda text: text)
+    assert old in path.read_text()
     path = recipe_file(lambda text: text.replace(old, new))
-    assert path.read_text() != recipe_file(lambda text: text).read_text()
-    path = recipe_file(lambda text: text.replace(old, new))
-    if message:
-        told = refusal("train", "--recipe", path, code=2)
-        assert told.startswith(f"error: {path}")
-        assert message in told
-    elif "builtin" in new:
-        refusal("train", "--recipe", path, code=1)
+    assert f"{path}: {message}" in refusal("train", "--recipe", path, code=2)
+
+
+def test_weights_are_looked_for_only_where_they_ship() -> None:
+    path = recipe_file(lambda text: text.replace('"random"', '"builtin:../../secret"'))
+    result = idat("train", "--recipe", path)
+    check_refusal(result.exit_code, result.stdout, result.stderr)
+    assert "secret' ship with idat-zoo" in result.stderr
+    assert idat("train", "--recipe", path).stderr == result.stderr
 
 
 def test_a_recipe_file_that_is_missing_empty_or_no_text() -> None:
