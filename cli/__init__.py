@@ -26,6 +26,11 @@ class ZooGroup(TyperGroup):
         except ZooError as error:
             screen.print_error(error)
             raise typer.Exit(error.exit_code) from None
+        except BrokenPipeError:
+            raise  # `idat … | head`: Typer ends quietly
+        except OSError as error:  # a path that may not be read, say
+            screen.print_error(ZooError(f"{error.strerror or error}: '{error.filename}'"))
+            raise typer.Exit(ZooError.exit_code) from None
         except KeyboardInterrupt:
             screen.note("interrupted; an unfinished training goes on with --resume")
             raise typer.Exit(INTERRUPTED) from None

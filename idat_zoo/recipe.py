@@ -22,6 +22,8 @@ Group = Literal["natural", "specialized", "structured"]
 Distillation = Literal["mse", "kl", "none"]
 
 DEFAULT_TEMPERATURE = 5.0
+MOST_EPOCHS = 100_000  # a learning rate is written out for every step
+MOST_CLASSES = 1_000_000
 
 # What describes a recipe without changing what it computes. Left out of the recipe's hash.
 DESCRIPTIVE: Any = {  # as pydantic's `exclude` takes it
@@ -71,7 +73,7 @@ class Task(Frozen):
     title: str = ""
     suite: Literal["builtin", "vtab1k"]
     group: Group
-    num_classes: int = Field(gt=1)
+    num_classes: int = Field(gt=1, le=MOST_CLASSES)
     num_test: Annotated[tuple[int, ...], Strict(False)]
     folder: str = ""
     licence: str = ""
@@ -103,8 +105,8 @@ class Recipe(Frozen):
     weight_decay: float = Field(default=1e-4, ge=0)
     drop_path: float = Field(default=0.1, ge=0, lt=1)
     batch_size: int = Field(default=64, gt=0)
-    epochs: int = Field(default=100, gt=0)
-    warmup_epochs: int = Field(default=10, ge=0)
+    epochs: int = Field(default=100, gt=0, le=MOST_EPOCHS)
+    warmup_epochs: int = Field(default=10, ge=0, le=MOST_EPOCHS)
 
     distillation: Distillation = "mse"
     distillation_weight: float = Field(default=1.0, ge=0)

@@ -59,7 +59,8 @@ def load_vtab1k(task: Task, img_size: int, data_dir: Path | None) -> TaskData:
 
 def _listed(faults: list[str], shown: int = 10) -> str:
     rest = f"\n  … and {len(faults) - shown} more" if len(faults) > shown else ""
-    return f"{len(faults)} faults in its data:\n  " + "\n  ".join(faults[:shown]) + rest
+    count = "1 fault" if len(faults) == 1 else f"{len(faults)} faults"
+    return f"{count} in its data:\n  " + "\n  ".join(faults[:shown]) + rest
 
 
 def _read_list(

@@ -385,7 +385,7 @@ def test_without_permission_to_write_or_enter(mode: int, public: Path) -> None:
     out = public / "runs"
     out.mkdir()
     out.chmod(mode)
-    done = run_outside(AS_NOBODY, *LORA, "--out", out)
+    done = run_outside(AS_NOBODY, *LORA, "--out", out / "below")
     out.chmod(0o755)
     check_refusal(done.returncode, done.stdout, done.stderr)
     assert done.returncode == 1

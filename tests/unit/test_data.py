@@ -268,6 +268,14 @@ def test_a_truncated_image_is_named_wherever_it_ends(
     assert len(whole.test) == 40
 
 
+def test_a_png_with_a_broken_chunk_is_named(own_lists: Path) -> None:
+    content = bytearray(encoded("png"))
+    content[36] -= 100  # the pixels' chunk says it is shorter, so the next is read amid pixels
+    (own_lists / TOYS.folder / "broken.png").write_bytes(content)  # Pillow raises a SyntaxError
+    edit(own_lists, "test", lambda lines: lines.__setitem__(4, "broken.png 1"))
+    assert "broken.png: broken PNG file" in refusal(own_lists)
+
+
 def test_a_damaged_image_is_read_or_named_and_never_more(own_lists: Path) -> None:
     source = np.random.default_rng(2)
     names = []

@@ -34,6 +34,7 @@ FLAGS = {
         "--data-dir", "--out", "--shelf", "--resume", "--dry-run", "--yes", "-y", "--json",
     },
     "eval": {"--checkpoint", "--task", "--fail-under", "--device", "--data-dir", "--out", "--json"},
+    "report": {"--format", "--out", "--json"},
     "list": {"--task", "--adapter", "--pair", "--shelf", "--data-dir", "--json"},
     "show": {"--shelf", "--json"},
     "cp": {"--shelf", "--force"},

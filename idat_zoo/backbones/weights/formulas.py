@@ -129,18 +129,20 @@ def generator(seed: int, index: int) -> np.random.Generator:
 
 
 def uniform(
-    rng: np.random.Generator, low: float, high: float, shape: int | tuple[int, ...]
+    rng: np.random.Generator, low: int | float, high: int | float, shape: int | tuple[int, ...]
 ) -> Floats:
     """Uniform float32 draws in [low, high)."""
     return (low + (high - low) * rng.random(shape, dtype=np.float32)).astype(np.float32)
 
 
-def normal(rng: np.random.Generator, deviation: float, shape: int | tuple[int, ...]) -> Floats:
+def normal(
+    rng: np.random.Generator, deviation: int | float, shape: int | tuple[int, ...]
+) -> Floats:
     """Normal float32 draws around zero."""
     return np.float32(deviation) * rng.standard_normal(shape, dtype=np.float32)
 
 
-def bins(value: Floats, low: float, high: float, count: int) -> Ints:
+def bins(value: Floats, low: int | float, high: int | float, count: int) -> Ints:
     """The index of the equal bin of [low, high) that each value falls in, clipped to the ends."""
     index: Ints = np.clip((value - low) / (high - low) * count, 0, count - 1).astype(np.int64)
     return index
