@@ -53,7 +53,7 @@ bench: .venv/installed-dev
 	$(BIN)/python benchmarks/joint_step.py
 
 micro: .venv/installed-dev
-	$(BIN)/python -m idat_zoo.backbones.weights.pretrain
+	$(BIN)/python -m idat_zoo.backbones.weights.pretrain --images 614400
 	$(BIN)/python benchmarks/micro.py
 	$(MAKE) tables
 

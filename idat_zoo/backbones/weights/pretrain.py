@@ -5,7 +5,7 @@ differs. Teacher and student see the same images and learn apart: each has its o
 optimiser. Run it, kill it, run it again: it goes on from the last saved state, and ends with the
 same weights as an unbroken run.
 
-    python -m idat_zoo.backbones.weights.pretrain --images 1200128 --seed 0 --state build/micro
+    python -m idat_zoo.backbones.weights.pretrain --images 614400 --seed 0 --state build/micro
 
 Shape letters: B batch, C channels, H W image, D width.
 """
@@ -23,10 +23,11 @@ from typing import Any, Final
 
 import timm
 import torch
-from safetensors.torch import load_file, save
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional
 
+from idat_zoo import files
 from idat_zoo.backbones.weights.formulas import (
     BLOCK,
     COARSE,
@@ -286,15 +287,15 @@ class Run:
         """Write the state: tensors first, then the JSON that names them, then drop the old."""
         folder.mkdir(parents=True, exist_ok=True)
         flat = {
-            f"{name}.{key}": value.contiguous()
+            f"{name}.{key}": value
             for name, learner in self.learners.items()
             for key, value in learner.tensors().items()
         }
         tensors = f"state-{self.done}.safetensors"
         metrics = {name: learner.metrics for name, learner in self.learners.items()}
         record = {**self.record(), "metrics": metrics, "tensors": tensors}
-        write(folder / tensors, save(flat))
-        write(folder / "state.json", to_json(record))
+        files.write_whole(folder / tensors, files.dump_tensors(flat))
+        files.write_whole(folder / "state.json", files.dump_json(record))
         for old in folder.glob("state-*.safetensors"):
             if old.name != tensors:
                 old.unlink()
@@ -326,9 +327,9 @@ class Run:
         """Write both backbones in fp16 without heads, and `micro.json`, into a folder."""
         for name, learner in self.learners.items():
             state = learner.model.backbone.state_dict()
-            half = {key: value.half().contiguous() for key, value in state.items()}
-            write(folder / f"micro_{name}.safetensors", save(half, metadata={"format": "pt"}))
-        write(folder / "micro.json", to_json(self.record()))
+            half = {key: value.half() for key, value in state.items()}
+            files.write_whole(folder / f"micro_{name}.safetensors", files.dump_tensors(half))
+        files.write_whole(folder / "micro.json", files.dump_json(self.record()))
 
     def line(self) -> str:
         """One line of progress."""
@@ -337,18 +338,6 @@ class Run:
             shown = ", ".join(f"{key} {value:.3f}" for key, value in learner.metrics.items())
             parts.append(f"{name}: {shown}")
         return "\n    ".join(parts)
-
-
-def to_json(record: dict[str, Any]) -> bytes:
-    """A record as indented JSON with a final newline."""
-    return (json.dumps(record, indent=2) + "\n").encode()
-
-
-def write(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_bytes(content)
-    partial.replace(path)
 
 
 def arguments() -> argparse.Namespace:
