@@ -8,8 +8,7 @@ from typing import Any
 
 import timm
 import torch
-from timm.layers.attention import Attention
-from timm.layers.mlp import Mlp
+from timm.models import vision_transformer
 from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 
@@ -18,6 +17,8 @@ from idat_zoo.adapters.base import Anatomy
 from idat_zoo.errors import UsageError, WeightsError
 from idat_zoo.randomness import generator
 from idat_zoo.recipe import Backbone
+
+_TIMM: Any = vision_transformer  # every timm 1.x finds its blocks' parts here, exported or not
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,11 +110,11 @@ def _why_unfit(vit: nn.Module) -> str:
     if not isinstance(vit, VisionTransformer):
         return f"it is a {type(vit).__name__}"
     for block in vit.blocks:
-        parts = {"block": (block, Block), "attn": (getattr(block, "attn", None), Attention)}
-        parts["mlp"] = (getattr(block, "mlp", None), Mlp)
-        for part, (module, expected) in parts.items():
-            if type(module) is not expected:
-                return f"its {part} is a {type(module).__name__}"
+        parts = (("block", Block), ("attn", _TIMM.Attention), ("mlp", _TIMM.Mlp))
+        for name, expected in parts:
+            part = block if name == "block" else getattr(block, name, None)
+            if type(part) is not expected:
+                return f"its {name} is a {type(part).__name__}"
         if getattr(block.attn, "gate", None) is not None:
             return "its attention is gated"
     return ""

@@ -38,7 +38,7 @@ def walk(
         h = at(Site.NORM2, i, after, block.norm2(after), block.norm2)
         branch = at(Site.MLP, i, h, block.ls2(_mlp(block.mlp, h, partial(_within, at, i))), None)
         x = at(Site.AFTER_MLP, i, after, after + _kept(branch, drop_path, i, 1), None)
-    features: Tensor = vit.fc_norm(vit.pool(vit.norm(x)))
+    features: Tensor = vit.forward_head(vit.norm(x), pre_logits=True)
     return at(Site.FEATURES, len(vit.blocks), features, features, None)
 
 
@@ -59,7 +59,10 @@ def _attention(attn: Any, x: Float[Tensor, "B N D"], linear: Linear) -> Tensor:
     qkv = linear(Site.QKV, x, attn.qkv)
     q, k, v = qkv.reshape(B, N, 3, attn.num_heads, -1).permute(2, 0, 3, 1, 4)
     joined = F.scaled_dot_product_attention(attn.q_norm(q), attn.k_norm(k), v)
-    return linear(Site.PROJ, attn.norm(joined.transpose(1, 2).reshape(B, N, -1)), attn.proj)
+    joined = joined.transpose(1, 2).reshape(B, N, -1)
+    if hasattr(attn, "norm"):  # not in the first timm 1.0
+        joined = attn.norm(joined)
+    return linear(Site.PROJ, joined, attn.proj)
 
 
 def _mlp(mlp: Any, x: Float[Tensor, "B N D"], linear: Linear) -> Tensor:

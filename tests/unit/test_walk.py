@@ -49,7 +49,7 @@ def test_drop_path_scales_each_images_branches() -> None:
     dropped[:, :, 1] = 0
     features = walk(vit, x, passing, dropped)
     assert features[0].equal(walk(vit, x, passing, kept)[0])
-    embedded = vit.fc_norm(vit.pool(vit.norm(vit._pos_embed(vit.patch_embed(x)))))
+    embedded = vit.forward_head(vit.norm(vit._pos_embed(vit.patch_embed(x))), pre_logits=True)
     assert features[1].equal(embedded[1])
 
 
