@@ -143,7 +143,7 @@ def _legend(rows: Sequence[Row]) -> list[str]:
     best = any(row.top1_best_on_test is not None for row in rows)
     legend = {
         "With 1 seed, the 95 % interval is over its test images (Wilson's).": "images" in over,
-        "With more, it is over the seeds (Student's, of their mean); ± is their standard "
+        "With several seeds, it is over the seeds (Student's, of their mean); ± is their standard "
         "deviation.": "seeds" in over,
         "top1_best_on_test is the best of all epochs on test (protocol = paper), so optimistic; "
         "top-1 is the last epoch's.": best,
