@@ -79,7 +79,7 @@ def test_train_prints_its_result_and_where_it_lies() -> None:
     result = idat(*LORA)
     assert result.exit_code == 0, result.output
     first, *_, last = result.stdout.splitlines()
-    assert first.startswith("tiny_random/lora/digits seed 0: top-1 ")
+    assert first.startswith("tiny_random/lora/digits with tiny_random_teacher, seed 0: top-1 ")
     assert first.endswith(" on 797 test images")
     assert "raw pixels: logistic regression 9" in result.stdout
     assert Path(last.strip()).is_relative_to("runs/tiny_random/lora/digits")
