@@ -23,6 +23,8 @@ LORA = ("train", "--task", "digits", "--adapter", "lora", *TINY, "epochs=2")
 LINEAR = ("train", "--task", "digits", "--adapter", "linear", *TINY, "epochs=2")
 TIMES = ("seconds", "images_per_second", "finished")
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(autouse=True)
 def plain_surroundings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -143,7 +145,6 @@ def test_an_interrupted_run_exits_130_and_goes_on_with_resume(
     assert below(lora_of(Path("runs"))) == below(lora_of(runs))
 
 
-@pytest.mark.slow
 def test_ctrl_c_stops_a_real_run_which_resumes_to_the_same_bits(tmp_path: Path) -> None:
     words = [*LORA[:-1], "epochs=20"]
     with subprocess.Popen(
@@ -169,7 +170,6 @@ def test_ctrl_c_stops_a_real_run_which_resumes_to_the_same_bits(tmp_path: Path) 
     assert below(Path("stopped")) == below(Path("whole"))
 
 
-@pytest.mark.slow
 def test_the_installed_command_prints_json_and_nothing_else(runs: Path) -> None:
     done = subprocess.run(
         [IDAT, *LORA, "--json"], env=outside(), capture_output=True, text=True, check=False
@@ -212,7 +212,6 @@ def test_when_every_task_lacks_its_data_nothing_is_written(tmp_path: Path) -> No
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.slow
 def test_without_network_or_data_one_message_names_all_that_is_missing(tmp_path: Path) -> None:
     done = subprocess.run(
         [IDAT, "train", "--task", "dtd", "--adapter", "lora"],

@@ -41,6 +41,11 @@ WRITTEN = {
     "result.json",
 }
 
+EVERY_FAMILY = [
+    pytest.param(family, marks=() if family == "lora" else pytest.mark.slow) for family in FAMILIES
+]
+"""All families, of which `make quick` trains one."""
+
 
 def below(folder: Path) -> dict[str, bytes]:
     return {
@@ -100,7 +105,7 @@ def test_the_log_has_one_line_per_epoch_and_no_times(tmp_path: Path) -> None:
     assert lines[0]["loss"] == pytest.approx(sum(lines[0][part] for part in parts), rel=1e-6)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", EVERY_FAMILY)
 def test_the_same_command_twice_gives_the_same_bits(family: str, tmp_path: Path) -> None:
     recipe = toy_recipe(family, options={"dropout": 0.1})
     torch.manual_seed(1)
@@ -114,7 +119,7 @@ def test_another_seed_gives_other_bits(tmp_path: Path) -> None:
     assert first.files["adapter_model.safetensors"] != second.files["adapter_model.safetensors"]
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", EVERY_FAMILY)
 def test_law_without_distillation_the_student_is_as_if_it_had_no_teacher(
     family: str, tmp_path: Path
 ) -> None:
