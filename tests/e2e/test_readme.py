@@ -58,6 +58,7 @@ def test_every_link_leads_somewhere(link: str) -> None:
     assert link.startswith("https://") or (ROOT / link).exists()
 
 
+@pytest.mark.slow
 def test_the_shipped_adapter_reaches_93_per_cent_in_at_most_30_epochs() -> None:
     result = evaluate("builtin:digits-lora", device="cpu")
     assert result.top1 >= 0.93

@@ -4,6 +4,7 @@ import random
 from functools import cache
 
 import numpy as np
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -116,6 +117,7 @@ settings_of_a_run = st.fixed_dictionaries(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=8, deadline=None)
 @given(st.sampled_from(FAMILIES), st.integers(0, 2**31), settings_of_a_run)
 def test_law_a_teacher_that_is_not_heard_changes_no_bit_of_the_student(

@@ -251,6 +251,7 @@ def test_only_frozen_linear_weights_are_cast(precision: str, dtype: torch.dtype)
         assert network.mean.dtype == torch.float32
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 def test_a_lower_precision_trains_and_reloads_in_float32(
     precision: str, tmp_path_factory: pytest.TempPathFactory

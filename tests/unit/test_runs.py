@@ -133,6 +133,7 @@ def test_law_without_distillation_the_student_is_as_if_it_had_no_teacher(
     assert logits[0].equal(logits[1])
 
 
+@pytest.mark.slow
 def test_with_distillation_the_student_is_another(tmp_path: Path) -> None:
     joint = trained(toy_recipe(distillation="mse"), tmp_path)
     alone = trained(toy_recipe(teacher=False), tmp_path)
@@ -243,6 +244,7 @@ def test_a_folder_with_foreign_files_is_refused(tmp_path: Path) -> None:
     assert (folder / "thesis.tex").read_text() == "mine"
 
 
+@pytest.mark.slow
 def test_val_selection_tries_all_refits_the_best_and_counts(tmp_path: Path) -> None:
     candidates = {"lr": (1e-5, 1e-2), "adapter.rank": (2, 4)}
     result = run(toy_recipe(selection="val", candidates=candidates), device="cpu", out=tmp_path)
@@ -259,6 +261,7 @@ def test_val_selection_tries_all_refits_the_best_and_counts(tmp_path: Path) -> N
     assert result.parameters.adapter == 4 * 2 * 24 * rank
 
 
+@pytest.mark.slow
 def test_val_selection_never_reads_test(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[int] = []
     predict = Network.forward
@@ -276,6 +279,7 @@ def test_val_selection_never_reads_test(tmp_path: Path, monkeypatch: pytest.Monk
     assert len(seen) == 2 * val + test
 
 
+@pytest.mark.slow
 def test_the_paper_protocol_reports_the_best_epoch_beside_the_last(tmp_path: Path) -> None:
     result = run(toy_recipe(protocol="paper", epochs=2), device="cpu", out=tmp_path)
     (log,) = tmp_path.rglob("log.jsonl")
