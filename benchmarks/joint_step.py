@@ -68,7 +68,7 @@ def _wait(device: torch.device) -> None:
 def main() -> None:
     """Time every pair asked for."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--pair", nargs="+", default=["micro", "vit_ti_to_vit_s_random"])
+    parser.add_argument("--pair", nargs="+", default=["micro"])
     parser.add_argument("--adapter", default="sequential")
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--device", default="auto")

@@ -224,7 +224,7 @@ def fit(
 def _save(trainer: Trainer, logs: list[EpochLog], job: Job) -> None:
     lines = "".join(json.dumps(log.as_json()) + "\n" for log in logs)
     files.write_whole(job.folder / LOG_FILE, lines.encode())
-    reached = {"epochs": torch.tensor(len(logs)), "data": _as_tensor(job.fingerprint)}
+    reached = {"epochs": torch.tensor(len(logs)), "begun_with": _begun_with(trainer, job)}
     files.write_whole(job.folder / STATE_FILE, files.dump_tensors(trainer.state() | reached))
 
 
@@ -237,18 +237,20 @@ def _restore(trainer: Trainer, job: Job) -> list[EpochLog]:
         state = files.parse_tensors(path.read_bytes())
     except ValueError as error:
         raise RunFolderError(f"'{path}' is damaged: {error}", hint="Remove the folder.") from None
-    if not state["data"].equal(_as_tensor(job.fingerprint)):
+    if not state["begun_with"].equal(_begun_with(trainer, job)):
         raise RunFolderError(
-            f"'{job.folder}' was begun on other data than this.",
-            hint="The images or lists changed since. Restore them, or choose another --out.",
+            f"'{job.folder}' was begun on other data or other backbone weights than these.",
+            hint="They changed since. Restore them, or choose another --out.",
         )
     trainer.load_state(state)
     lines = (job.folder / LOG_FILE).read_text().splitlines()[: int(state["epochs"])]
     return [EpochLog(**json.loads(line)) for line in lines]
 
 
-def _as_tensor(text: str) -> Tensor:
-    return torch.tensor(list(text.encode()), dtype=torch.uint8)
+def _begun_with(trainer: Trainer, job: Job) -> Tensor:
+    """What may not change between a training's begin and its end, as bytes."""
+    weights = [network.backbone.sha256 for _, network in trainer.pair.roles()]
+    return torch.tensor(list("".join([job.fingerprint, *weights]).encode()), dtype=torch.uint8)
 
 
 def select(recipe: Recipe, data: TaskData, job: Job) -> Selection:

@@ -209,7 +209,16 @@ def test_an_unfinished_run_needs_resume_and_goes_on_to_the_same_bits(
 def test_resuming_on_other_data_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stopped_after(1, toy_recipe(), tmp_path, monkeypatch)
     monkeypatch.setattr("idat_zoo.data.task_data.TaskData.fingerprint", lambda self: "0" * 64)
-    with pytest.raises(RunFolderError, match="begun on other data"):
+    with pytest.raises(RunFolderError, match="begun on other data or other backbone weights"):
+        run(toy_recipe(), device="cpu", out=tmp_path, resume=True)
+
+
+def test_resuming_on_other_weights_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stopped_after(1, toy_recipe(), tmp_path, monkeypatch)
+    monkeypatch.setattr("idat_zoo.backbones.frozen.hash_tensors", lambda tensors: "0" * 64)
+    with pytest.raises(RunFolderError, match="begun on other data or other backbone weights"):
         run(toy_recipe(), device="cpu", out=tmp_path, resume=True)
 
 
