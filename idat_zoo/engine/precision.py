@@ -1,7 +1,9 @@
 """Devices and number formats: what `auto` means, and how frozen weights are cast."""
 
 import contextlib
+import platform
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Literal
 
 import torch
@@ -68,7 +70,18 @@ def autocast(device: torch.device, precision: Precision) -> AbstractContextManag
 
 
 def describe_device(device: torch.device) -> str:
-    """The device, as far as bits depend on it: its model, or the number of CPU threads."""
+    """The device's model, and on a CPU the number of threads, on which bits depend."""
     if device.type == "cuda":
         return f"cuda: {torch.cuda.get_device_name(device)}"
-    return f"{device.type}, {torch.get_num_threads()} threads"
+    threads = torch.get_num_threads()
+    return f"{device.type}: {_processor()}, {threads} thread{'s' if threads > 1 else ''}"
+
+
+def _processor() -> str:
+    """The CPU's name, as far as the system tells."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(named, "") or platform.processor() or platform.machine()
