@@ -4,6 +4,7 @@ Shape letters: B batch, C channels, H W image, N tokens, D width, K classes, T t
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -76,7 +77,7 @@ class Network(nn.Module):
         self.backbone = backbone
         self.vit = backbone.vit
         self.adapter = adapter
-        self.anatomy = backbone.anatomy
+        self.anatomy = replace(backbone.anatomy, weights={})  # no second copy of the backbone
         self.adapter_tensors = NamedTensors(created)
         self.head = head
         constants = {name: torch.tensor(value) for name, value in adapter.constants.items()}
