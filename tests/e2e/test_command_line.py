@@ -146,7 +146,7 @@ def test_an_interrupted_run_exits_130_and_goes_on_with_resume(
 
 
 def test_ctrl_c_stops_a_real_run_which_resumes_to_the_same_bits(tmp_path: Path) -> None:
-    words = [*LORA[:-1], "epochs=100"]  # long enough to be caught in the middle under any load
+    words = [*LORA[:-1], "epochs=50"]  # long enough to be caught in the middle under any load
     with subprocess.Popen(
         [IDAT, *words, "--out", "stopped"],
         env=outside(),
