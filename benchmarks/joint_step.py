@@ -37,7 +37,9 @@ def time_pair(pair: str, adapter: str, batch: int, device: torch.device, repeats
     images = torch.randint(256, (batch * STEPS, 3, size, size), generator=source, dtype=torch.uint8)
     targets = torch.randint(10, (len(images),), generator=source)
     networks = build_pair(recipe, seed=0, device=device)
-    trainer = Trainer(networks, images, targets, recipe, seed=0, device=device)
+    trainer = Trainer(
+        networks, {"student": images, "teacher": images}, targets, recipe, seed=0, device=device
+    )
     trainer.train_epoch(0)  # warm up
     seconds = []
     for repeat in range(repeats):

@@ -1,7 +1,7 @@
 """What depends on the micro pair: the recipe chosen on val200, the tables, the shipped adapter.
 
     python benchmarks/micro.py choose      try settings on val200, write the table `micro_choice`
-    python benchmarks/micro.py measure     run what the tables `digits` and `micro` show
+    python benchmarks/micro.py measure     run what the tables `digits`, `micro` and `mini` show
     python benchmarks/micro.py ship        copy the LoRA student to idat_zoo/builtin/digits-lora
     python benchmarks/micro.py             all three
 
@@ -12,14 +12,17 @@ Test is read by `measure` alone, after the recipe is written.
 import json
 import shutil
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
 
 from idat_zoo.checkpoint import CONFIG_FILE, TENSORS_FILE
 from idat_zoo.data import load_task
-from idat_zoo.recipe import Recipe
-from idat_zoo.registry import get_recipe
+from idat_zoo.metrics import wilson_interval
+from idat_zoo.recipe import Recipe, Task
+from idat_zoo.registry import get_recipe, load_registry, task_suites
+from idat_zoo.report.rows import spread
 from idat_zoo.results import PREDICTIONS_FILE, RESULT_FILE, Result
 from idat_zoo.run_folder import run_folder
 from idat_zoo.runs import Job, run, select
@@ -33,15 +36,29 @@ EPOCHS, WARMUP = 20, 2
 RATES = (3e-3, 1e-2, 3e-2)
 ARMS = (None, "none")  # with the pair's teacher, and without any
 
-DIGITS = [("micro", "lora", None, (0, 1, 2)), ("micro", "lora", "none", (0, 1, 2))]
+Setting = tuple[str, str, str | None, Sequence[int]]
+"""Pair, adapter, teacher, seeds."""
+
+TAUGHT = ("micro", "lora", None, (0, 1, 2))
+ALONE = ("micro", "lora", "none", (0, 1, 2))
+PROBE = ("micro", "linear", "none", (0, 1, 2))
+RANDOM_PROBE = ("micro_random", "linear", "none", (0,))
+
+DIGITS = [TAUGHT, ALONE]
 MICRO = [
+    *DIGITS,
     ("micro", "sequential", None, (0, 1, 2)),
     ("micro", "sequential", "none", (0, 1, 2)),
-    ("micro", "linear", "none", (0, 1, 2)),
+    PROBE,
     ("micro_random", "lora", "none", (0,)),
-    ("micro_random", "linear", "none", (0,)),
+    RANDOM_PROBE,
 ]
-"""Pair, adapter, teacher, seeds."""
+MINI = {  # column of the mini suite's table -> runs
+    "probe, random backbone": RANDOM_PROBE,
+    "probe, pretrained": PROBE,
+    "LoRA alone": ALONE,
+    "LoRA with teacher": TAUGHT,
+}
 
 
 def choose() -> None:
@@ -71,27 +88,73 @@ def val_top1(rate: float, teacher: str | None) -> float:
     recipe = get_recipe("digits", "lora", teacher=teacher, overrides=words)
     folder = run_folder(RUNS / "choice", recipe, 0)
     data = load_task(recipe.task, img_size=recipe.pair.student.img_size)
-    job = Job(folder=folder, seed=0, device=torch.device("cpu"), fingerprint=data.fingerprint())
+    job = Job(folder=folder, seed=0, device=torch.device("cpu"), fingerprint=data.fingerprint)
     selection = select(recipe, data, job)
     print(f"{folder.relative_to(RUNS)}: {selection.tried[0]}", flush=True)
     return selection.tried[0].val_top1
 
 
 def measure() -> None:
-    """The runs of both tables, as `idat report` reads them."""
-    for table, settings in (("digits", DIGITS), ("micro", DIGITS + MICRO)):
-        for pair, adapter, teacher, seeds in settings:
-            recipe = get_recipe("digits", adapter, pair=pair, teacher=teacher)
-            for seed in seeds:
-                record(run_here(recipe, seed=seed), table)
+    """The runs of all tables, as `idat report` reads them, and the mini suite's own table."""
+    for table, settings in (("digits", DIGITS), ("micro", MICRO)):
+        for setting in settings:
+            for result in run_seeds("digits", setting):
+                record(result, table, (RESULT_FILE, PREDICTIONS_FILE))
+    rows = []
+    for task in task_suites(load_registry())["mini"]:
+        found = {column: run_seeds(task.id, setting) for column, setting in MINI.items()}
+        for result in (result for results in found.values() for result in results):
+            record(result, "mini", (RESULT_FILE,))
+        rows.append(mini_row(task, found))
+        write_mini(rows)
 
 
-def record(result: Result, table: str) -> None:
-    """Keep a run's result, and its predictions for paired comparison, in the repository."""
+def run_seeds(task: str, setting: Setting) -> list[Result]:
+    """Each seed's result, on CPU: run, resumed or reused."""
+    pair, adapter, teacher, seeds = setting
+    recipe = get_recipe(task, adapter, pair=pair, teacher=teacher)
+    return [run_here(recipe, seed=seed) for seed in seeds]
+
+
+def mini_row(task: Task, found: Mapping[str, Sequence[Result]]) -> list[str]:
+    """A task of the mini suite: chance, raw pixels, and each column's top-1 with its interval."""
+    first = next(iter(found.values()))[0]
+    raw = first.baselines["logistic_regression"]
+    count = first.student.count
+    low, high = wilson_interval(round(raw * count), count)
+    cells = [task.id, str(task.group), f"{100 / task.num_classes:.1f}", interval(raw, low, high)]
+    for results in found.values():
+        if len(results) == 1:
+            cells.append(interval(results[0].top1, *results[0].top1_interval))
+        else:
+            mean, _, low, high = spread([result.top1 for result in results])
+            cells.append(interval(mean, low, high))
+    return cells
+
+
+def interval(top1: float, low: float, high: float) -> str:
+    """In per cent."""
+    return f"{100 * top1:.1f} ({100 * low:.1f}–{100 * min(high, 1):.1f})"
+
+
+def write_mini(rows: Sequence[Sequence[str]]) -> None:
+    """The table `mini_baselines`, as far as it is known."""
+    note = (
+        "Top-1 in per cent on test with its 95 % interval: over the test images (Wilson's) where "
+        "one seed was run, as for raw pixels and random backbones, over 3 seeds (Student's, of the "
+        "mean) elsewhere. Pair micro, the recipe that was chosen on val200 of digits; raw pixels: "
+        "logistic regression on all of an image's own pixels. `python benchmarks/micro.py measure`"
+    )
+    columns = ["task", "group", "chance", "raw pixels", *MINI]
+    write(RESULTS / "mini_baselines.json", {"columns": columns, "rows": rows, "note": note})
+
+
+def record(result: Result, table: str, names: Sequence[str]) -> None:
+    """Keep a run's result, and for paired comparison its predictions, in the repository."""
     folder = run_folder(RUNS, result.recipe, result.seed)
     target = RESULTS / table / folder.relative_to(RUNS)
     target.mkdir(parents=True, exist_ok=True)
-    for name in (RESULT_FILE, PREDICTIONS_FILE):
+    for name in names:
         shutil.copyfile(folder / name, target / name)
 
 

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from idat_zoo.cli import browse, evaluate, report, screen, train
+from idat_zoo.cli import browse, data, evaluate, report, screen, train
 from idat_zoo.errors import ZooError
 
 INTERRUPTED = 130
@@ -69,6 +69,7 @@ app.command("cp")(browse.copy)
 app.command("validate")(browse.validate)
 app.command("report")(report.report)
 app.command("env")(browse.env)
+app.add_typer(data.app, name="data")
 
 
 def main() -> None:

@@ -26,7 +26,7 @@ from idat_zoo.cli.screen import note, print_json, print_table
 from idat_zoo.errors import RecipeError, UnknownNameError, UsageError, ZooError
 
 if TYPE_CHECKING:
-    from idat_zoo.recipe import Frozen, Pair, Recipe
+    from idat_zoo.recipe import Frozen, Pair, Recipe, Task
     from idat_zoo.registry import Registry
 
 Row = dict[str, Any]
@@ -50,7 +50,16 @@ COLUMNS = {
     Kind.ADAPTERS: ("name", "title", "paper", "year", "merge", "stack", "options"),
     Kind.PAIRS: ("name", "teacher", "student", "weights_here"),
     Kind.BACKBONES: ("name", "timm", "weights", "img_size", "licence", "weights_here"),
-    Kind.TASKS: ("name", "group", "num_classes", "num_test", "pair", "images_here", "aliases"),
+    Kind.TASKS: (
+        "name",
+        "suite",
+        "group",
+        "num_classes",
+        "num_test",
+        "pair",
+        "images_here",
+        "aliases",
+    ),
 }
 
 
@@ -326,28 +335,23 @@ def _cell(value: Any) -> str:  # whatever JSON can hold
 
 def _print_overview(registry: "Registry", data_dir: Path | None, *, json: bool) -> None:
     """One screen: names by kind, what runs here without a download, and what to try."""
-    from idat_zoo.registry import SUITE, recipe_ids, task_groups
+    from idat_zoo.registry import GROUPS, SUITE, SUITES, recipe_ids, task_groups, task_suites
     from idat_zoo.registry.presence import images_here
 
     tasks = list(registry.tasks.values())
-    groups = {
-        "built in": [task.id for task in tasks if task.suite != SUITE],
-        **{
-            group: [task.id for task in members] for group, members in task_groups(registry).items()
-        },
-    }
-    ready = {
-        "tasks": [task.id for task in tasks if images_here(task, data_dir)],
-        "pairs": [pair.name for pair in registry.pairs.values() if _has_weights(pair)],
-    }
+    by_name = task_suites(registry) | task_groups(registry)
+    labels = [label for suite in SUITES for label in (GROUPS if suite == SUITE else (suite,))]
+    groups = {label: by_name[label] for label in labels}
+    here = [task for task in tasks if images_here(task, data_dir)]
+    pairs = [pair.name for pair in registry.pairs.values() if _has_weights(pair)]
     recipes = len(recipe_ids(registry))
     if json:
         print_json(
             {
                 "adapters": list(registry.adapters),
                 "pairs": list(registry.pairs),
-                "tasks": groups,
-                "runs_here": ready,
+                "tasks": {label: [task.id for task in held] for label, held in groups.items()},
+                "runs_here": {"tasks": [task.id for task in here], "pairs": pairs},
                 "recipes": recipes,
                 "try": TRY,
             }
@@ -356,8 +360,10 @@ def _print_overview(registry: "Registry", data_dir: Path | None, *, json: bool) 
     sections = {
         f"Adapters ({len(registry.adapters)})": {"": list(registry.adapters)},
         f"Pairs ({len(registry.pairs)}), teacher first": {"": list(registry.pairs)},
-        f"Tasks ({len(tasks)})": groups,
-        "Runs here now, nothing to download": ready,
+        f"Tasks ({len(tasks)}); {', '.join(GROUPS[:-1])} and {GROUPS[-1]} are {SUITE}'s": {
+            label: _condensed(held) for label, held in groups.items()
+        },
+        "Runs here now, nothing to download": {"tasks": _condensed(here), "pairs": pairs},
     }
     for title, lines in sections.items():
         typer.echo(title)
@@ -367,6 +373,18 @@ def _print_overview(registry: "Registry", data_dir: Path | None, *, json: bool) 
     typer.echo("Try:")
     for command in TRY:
         typer.echo(f"  {command}")
+
+
+def _condensed(tasks: Iterable["Task"]) -> list[str]:
+    """Names of tasks; those that differ in their shots alone as one: `fewshot_pets_{1,2,4}`."""
+    alike: dict[str, list[Task]] = {}
+    for task in tasks:
+        stem = task.id.removesuffix(f"_{task.shots}") if task.shots else task.id
+        alike.setdefault(stem, []).append(task)
+    return [
+        held[0].id if len(held) == 1 else f"{stem}_{{{','.join(str(t.shots) for t in held)}}}"
+        for stem, held in alike.items()
+    ]
 
 
 def _wrapped(label: str, names: list[str]) -> str:
@@ -404,7 +422,8 @@ def _look_up(name: str, registry: "Registry") -> tuple[str, str, Row]:
         if key in things:
             document = _dump(things[key])
             if kind == "task":
-                document |= {
+                document = {
+                    **{f: value for f, value in document.items() if value or f.startswith("num_")},
                     "pair": registry.default_pairs[key],
                     "aliases": registry.aliases_of(key),
                 }

@@ -6,7 +6,16 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from idat_zoo.cli import screen
-from idat_zoo.cli.options import DataDirOption, DeviceOption, JsonOption, OutOption, TaskOption
+from idat_zoo.cli.options import (
+    DataDirOption,
+    DeviceOption,
+    JsonOption,
+    MegapixelsOption,
+    OutOption,
+    SkipCorruptOption,
+    StreamTestOption,
+    TaskOption,
+)
 from idat_zoo.errors import DataError, UsageError
 
 if TYPE_CHECKING:
@@ -26,6 +35,9 @@ def evaluate_command(
     ] = None,
     device: DeviceOption = "auto",
     data_dir: DataDirOption = None,
+    skip_corrupt: SkipCorruptOption = False,
+    stream_test: StreamTestOption = False,
+    max_megapixels: MegapixelsOption = 64,
     out: OutOption = None,
     json: JsonOption = False,
 ) -> None:
@@ -34,15 +46,29 @@ def evaluate_command(
     For example: idat eval --checkpoint builtin:digits-lora
     """
     from idat_zoo.cli import present
+    from idat_zoo.cli.progress import LiveProgress
+    from idat_zoo.data import Reading
     from idat_zoo.evaluation import evaluate
 
+    reading = Reading(
+        skip_corrupt=skip_corrupt, stream_test=stream_test, max_megapixels=max_megapixels
+    )
     folders = _asked_for(checkpoint, task)
     results: list[Result] = []
     missing: list[DataError] = []
     for name, folder in folders.items():
         place = out / name if out is not None and len(folders) > 1 else out
         try:
-            results.append(evaluate(folder, device=device, data_dir=data_dir, out=place))
+            with LiveProgress() as progress:
+                result = evaluate(
+                    folder,
+                    device=device,
+                    data_dir=data_dir,
+                    reading=reading,
+                    out=place,
+                    listener=progress,
+                )
+            results.append(result)
         except DataError as error:
             missing.append(error)
             screen.print_error(error)

@@ -17,7 +17,7 @@ def _completer(kind: str) -> Callable[[typer.Context, str], list[str]]:
     """Completes names of a kind, each part of a comma list for itself; a broken shelf has none."""
 
     def complete(context: typer.Context, incomplete: str) -> list[str]:
-        from idat_zoo.registry import GROUPS, SUITE, load_registry
+        from idat_zoo.registry import FOLDER, GROUPS, SUITES, load_registry
 
         shelf = context.params.get("shelf") or os.environ.get(SHELF_VARIABLE)
         try:
@@ -25,7 +25,7 @@ def _completer(kind: str) -> Callable[[typer.Context, str], list[str]]:
         except ZooError:
             return []
         names = {
-            "task": [*registry.tasks, *GROUPS, SUITE, *registry.aliases],
+            "task": [*registry.tasks, *GROUPS, *SUITES, FOLDER, *registry.aliases],
             "adapter": list(registry.adapters),
             "pair": list(registry.pairs),
             "teacher": ["none", *registry.backbones],
@@ -41,8 +41,18 @@ TaskOption = Annotated[
     typer.Option(
         "--task",
         metavar="TASK,…",
-        help="Tasks with commas between; vtab1k and its groups natural, specialized, structured.",
+        help="Tasks, suites (mini, vtab1k, fgvc, fewshot) and VTAB-1K's groups (natural, "
+        "specialized, structured), with commas between; or folder: the images of --data-dir.",
         autocompletion=_completer("task"),
+    ),
+]
+TasksArgument = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="TASK",
+        help="As --task of `idat train` takes them.",
+        autocompletion=_completer("task"),
+        show_default=False,
     ),
 ]
 AdapterOption = Annotated[
@@ -91,7 +101,25 @@ DataDirOption = Annotated[
         "--data-dir",
         metavar="DIR",
         envvar=DATA_VARIABLE,
-        help="The folder that holds the VTAB-1K folders.",
+        help="The folder that holds the tasks' folders; of --task folder, your images themselves "
+        "or a CSV of them.",
+    ),
+]
+SkipCorruptOption = Annotated[
+    bool, typer.Option("--skip-corrupt", help="Of --task folder: leave out unreadable images.")
+]
+StreamTestOption = Annotated[
+    bool, typer.Option("--stream-test", help="Do not keep decoded test images on disk.")
+]
+MegapixelsOption = Annotated[
+    float,
+    typer.Option(
+        "--max-megapixels",
+        metavar="X",
+        envvar="IDAT_MAX_MEGAPIXELS",
+        min=0.001,
+        max=178,
+        help="Larger images are refused.",
     ),
 ]
 OutOption = Annotated[

@@ -13,6 +13,7 @@ from idat_zoo.engine.train import EpochLog
 from idat_zoo.runs import Progress as Listener
 
 SECONDS_BETWEEN_LINES = 10
+SECONDS_BETWEEN_MOVES = 0.1
 PARTS = {
     "student_task_loss": "student",
     "teacher_task_loss": "teacher",
@@ -34,6 +35,8 @@ class LiveProgress(Listener):
             transient=True,
         )
         self._task: TaskID | None = None
+        self._decoding: dict[str, TaskID] = {}
+        self._moved = 0.0
         self._name, self._images, self._steps = "", 0, 0
         self._epochs = (0, 0)
         self._started = self._said = time.monotonic()
@@ -77,6 +80,24 @@ class LiveProgress(Listener):
         if not sys.stderr.isatty() and time.monotonic() - self._said > SECONDS_BETWEEN_LINES:
             self._said = time.monotonic()
             screen.note(f"{self._name}: {self._detail()}")
+
+    def decoding(self, what: str, done: int, total: int) -> None:
+        """A bar of its own for each list that is decoded; without a terminal, a line now and then.
+
+        Called for every image, so the bar is moved once in a while.
+        """
+        if what not in self._decoding:
+            self._decoding[what] = self._bar.add_task(f"decoding {what}", total=total, detail="")
+        now = time.monotonic()
+        if done == total:
+            self._bar.remove_task(self._decoding.pop(what))
+        elif now - self._moved > SECONDS_BETWEEN_MOVES:
+            self._moved = now
+            detail = f"{done:,} of {total:,} images"
+            self._bar.update(self._decoding[what], completed=done, detail=detail)
+            if not sys.stderr.isatty() and now - self._said > SECONDS_BETWEEN_LINES:
+                self._said = now
+                screen.note(f"decoding {what}: {detail}")
 
     def note(self, text: str) -> None:
         """A line above the bar."""

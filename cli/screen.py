@@ -16,20 +16,20 @@ SCHEMA_VERSION = 1
 
 def print_json(document: Mapping[str, Any]) -> None:
     """One JSON document on stdout, with its schema_version first."""
-    typer.echo(
-        json.dumps({"schema_version": SCHEMA_VERSION, **document}, indent=2, ensure_ascii=False)
-    )
+    text = json.dumps({"schema_version": SCHEMA_VERSION, **document}, indent=2, ensure_ascii=False)
+    typer.echo(text.encode(errors="backslashreplace"))  # a name that is no UTF-8: JSON's own \udcff
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """A rich table on a terminal, aligned plain text elsewhere."""
-    rows = list(rows)
+    """A rich table on a terminal, where the first column stays whole; aligned text elsewhere."""
+    rows = [[plain(cell) for cell in row] for row in rows]
     if sys.stdout.isatty():
         from rich.console import Console
-        from rich.table import Table
+        from rich.table import Column, Table
         from rich.text import Text
 
-        table = Table(*columns, box=None, pad_edge=False, header_style="bold")
+        headers = [Column(name, no_wrap=i == 0, overflow="fold") for i, name in enumerate(columns)]
+        table = Table(*headers, box=None, pad_edge=False, header_style="bold")
         for row in rows:
             table.add_row(*(Text(cell) for cell in row))
         Console().print(table)
@@ -40,9 +40,16 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
         typer.echo("  ".join(cells).rstrip())
 
 
+def plain(text: str) -> str:
+    """Text that may be shown. Names of files may hold anything: what would steer a terminal becomes
+    an escape.
+    """
+    return "".join(c if c.isprintable() or c in "\n\t" else repr(c)[1:-1] for c in text)
+
+
 def note(message: str) -> None:
     """A line for people, on stderr."""
-    typer.echo(message, err=True)
+    typer.echo(plain(message), err=True)
 
 
 def print_error(error: ZooError) -> None:

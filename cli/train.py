@@ -14,6 +14,7 @@ from idat_zoo.cli.options import (
     DeviceOption,
     DryRunOption,
     JsonOption,
+    MegapixelsOption,
     OutOption,
     Overrides,
     PairOption,
@@ -21,6 +22,8 @@ from idat_zoo.cli.options import (
     ResumeOption,
     SeedOption,
     ShelfOption,
+    SkipCorruptOption,
+    StreamTestOption,
     TaskOption,
     TeacherOption,
     YesOption,
@@ -28,10 +31,13 @@ from idat_zoo.cli.options import (
 from idat_zoo.errors import UsageError, ZooError
 
 if TYPE_CHECKING:
-    from idat_zoo.recipe import Recipe
+    from idat_zoo.data.reading import Reading
+    from idat_zoo.recipe import Recipe, Task
     from idat_zoo.results import Result
 
 RUNS = Path("runs")
+DEFAULT_PAIR = "vit_s_to_vit_b"
+"""What one's own images are trained with unless --pair names another."""
 SOME_FAILED = 3
 
 
@@ -49,6 +55,9 @@ def train(
     shelf: ShelfOption = None,
     resume: ResumeOption = False,
     dry_run: DryRunOption = False,
+    skip_corrupt: SkipCorruptOption = False,
+    stream_test: StreamTestOption = False,
+    max_megapixels: MegapixelsOption = 64,
     yes: YesOption = False,
     json: JsonOption = False,
 ) -> None:
@@ -56,13 +65,27 @@ def train(
 
     For example: idat train --task digits --adapter lora --seed 1 epochs=20 adapter.rank=4
     """
-    recipes = _recipes(task, adapter, pair, teacher, recipe, overrides or [], shelf)
+    from idat_zoo.data.reading import Reading
+
+    reading = Reading(
+        skip_corrupt=skip_corrupt, stream_test=stream_test, max_megapixels=max_megapixels
+    )
+    recipes = _recipes(
+        task, adapter, pair, teacher, recipe, overrides or [], shelf, data_dir, reading
+    )
     place = out or RUNS
     if dry_run:
         _print_plans(recipes, seed=seed, device=device, data_dir=data_dir, out=place, json=json)
         return
     results, failures = _train_all(
-        recipes, seed=seed, device=device, data_dir=data_dir, out=place, resume=resume, yes=yes
+        recipes,
+        seed=seed,
+        device=device,
+        data_dir=data_dir,
+        reading=reading,
+        out=place,
+        resume=resume,
+        yes=yes,
     )
     _print_results(results, seed=seed, out=place, json=json)
     if failures:
@@ -77,9 +100,17 @@ def _recipes(
     file: Path | None,
     words: Sequence[str],
     shelf: Path | None,
+    data_dir: Path | None,
+    reading: "Reading",
 ) -> list["Recipe"]:
     """The recipes that the options ask for, one a task."""
-    from idat_zoo.registry import compose_recipe, load_registry, recipe_from_file, resolve_tasks
+    from idat_zoo.registry import (
+        FOLDER,
+        compose_recipe,
+        load_registry,
+        recipe_from_file,
+        resolve_tasks,
+    )
 
     registry = load_registry(shelf)
     if file is not None:
@@ -93,10 +124,21 @@ def _recipes(
             "--task and --adapter say what to train (or --recipe FILE).",
             hint="Needs no download: idat train --task digits --adapter lora",
         )
+    if task == FOLDER:
+        own = _folder_task(data_dir, reading)
+        registry, task = registry.with_task(own, pair=DEFAULT_PAIR), own.id
     return [
         compose_recipe(registry, one.id, adapter, pair=pair, teacher=teacher, overrides=words)
         for one in resolve_tasks(task, registry)
     ]
+
+
+def _folder_task(data_dir: Path | None, reading: "Reading") -> "Task":
+    from idat_zoo.data import describe_folder
+
+    if data_dir is None:
+        raise UsageError("--task folder trains on the images of --data-dir, which is not given.")
+    return describe_folder(data_dir, reading)
 
 
 def _train_all(
@@ -105,6 +147,7 @@ def _train_all(
     seed: int,
     device: str,
     data_dir: Path | None,
+    reading: "Reading",
     out: Path,
     resume: bool,
     yes: bool,
@@ -124,6 +167,7 @@ def _train_all(
                         seed=seed,
                         device=device,
                         data_dir=data_dir,
+                        reading=reading,
                         out=out,
                         resume=resume,
                         download=yes or _agrees_to_download(recipe),
@@ -190,7 +234,7 @@ def _print_plans(
         plans.append(
             {
                 "folder": str(run_folder(out, recipe, seed)),
-                "missing": missing_inputs(recipe, data_dir),
+                "missing": missing_inputs(recipe, data_dir, seed=seed),
                 "recipe": recipe.model_dump(mode="json", exclude_none=True),
             }
         )

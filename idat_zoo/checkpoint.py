@@ -6,7 +6,6 @@ from importlib import resources
 from pathlib import Path
 from typing import Annotated, Literal
 
-import numpy as np
 import torch
 from jaxtyping import Float32, UInt8
 from PIL import Image
@@ -18,6 +17,7 @@ from idat_zoo.adapters import build_adapter
 from idat_zoo.backbones.frozen import load_backbone
 from idat_zoo.backbones.network import Network, build_network, input_range
 from idat_zoo.backbones.pair import Role
+from idat_zoo.data.image_file import prepare
 from idat_zoo.errors import CheckpointError, UnknownNameError
 from idat_zoo.randomness import generator
 from idat_zoo.recipe import AdapterChoice, Backbone, Frozen, Recipe, Rgb, describe_faults
@@ -86,15 +86,16 @@ class Checkpoint:
 
 @dataclass(frozen=True)
 class Transform:
-    """PIL image to uint8 `[3, img_size, img_size]`: RGB, resized bicubically without crop."""
+    """PIL image to uint8 `[3, img_size, img_size]`, just as the images of tasks are prepared."""
 
     img_size: int
 
     def __call__(self, image: Image.Image) -> UInt8[Tensor, "3 S S"]:
-        """The network normalises by itself."""
-        size = (self.img_size, self.img_size)
-        resized = image.convert("RGB").resize(size, Image.Resampling.BICUBIC)
-        return torch.from_numpy(np.array(resized).transpose(2, 0, 1).copy())
+        """The network normalises by itself.
+
+        Raises: UnreadableImageError for floating-point pixels, whose range is not known.
+        """
+        return torch.from_numpy(prepare(image, self.img_size).transpose(2, 0, 1).copy())
 
 
 def write_checkpoint(

@@ -63,7 +63,14 @@ class RecipeError(UsageError):
 
 
 class DataError(ZooError):
-    """Images or lists are missing, damaged or not as the task declares them."""
+    """Images or lists are missing, damaged or not as the task declares them.
+
+    The message may show the first of many faults; `faults` holds them all.
+    """
+
+    def __init__(self, message: str, *, hint: str = "", faults: Iterable[str] = ()) -> None:
+        super().__init__(message, hint=hint)
+        self.faults = tuple(faults) or (message,)
 
 
 class WeightsError(ZooError):

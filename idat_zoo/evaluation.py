@@ -7,15 +7,17 @@ import time
 from pathlib import Path
 
 import torch
-from jaxtyping import Float32, UInt8
+from jaxtyping import Float32
 from torch import Tensor
 
 from idat_zoo import files
 from idat_zoo.backbones.network import Network
 from idat_zoo.backbones.pair import count_parameters
 from idat_zoo.checkpoint import load_checkpoint
-from idat_zoo.data import load_task
+from idat_zoo.data import Reading, load_task
 from idat_zoo.data.baselines import raw_pixel_baselines
+from idat_zoo.data.decode import Images
+from idat_zoo.data.reading import Listener
 from idat_zoo.engine.precision import (
     Precision,
     autocast,
@@ -27,6 +29,7 @@ from idat_zoo.metrics import score
 from idat_zoo.results import (
     PREDICTIONS_FILE,
     RESULT_FILE,
+    ImageCounts,
     Parameters,
     Result,
     now,
@@ -39,7 +42,7 @@ BATCH = 256
 @torch.inference_mode()
 def predict_logits(
     network: Network,
-    images: UInt8[Tensor, "N C H W"],
+    images: Images,
     *,
     device: torch.device,
     precision: Precision = "float32",
@@ -51,7 +54,7 @@ def predict_logits(
     network.eval()
     logits = []
     for start in range(0, len(images), BATCH):
-        batch = images[start : start + BATCH].to(device)
+        batch = images[start : start + BATCH].contiguous().to(device)
         padding = batch.new_zeros(BATCH - len(batch), *batch.shape[1:])
         with autocast(device, precision):
             output = network(torch.cat([batch, padding]))
@@ -64,7 +67,9 @@ def evaluate(
     *,
     device: str = "auto",
     data_dir: Path | None = None,
+    reading: Reading | None = None,
     out: Path | None = None,
+    listener: Listener | None = None,
 ) -> Result:
     """Evaluate a checkpoint on the test split of its task.
 
@@ -80,7 +85,14 @@ def evaluate(
     recipe = resolve_precision(config.recipe, where)
     assert recipe.precision != "auto"
     spec = network.backbone.spec
-    data = load_task(recipe.task, img_size=spec.img_size, data_dir=data_dir)
+    data = load_task(
+        recipe.task,
+        img_size=spec.img_size,
+        data_dir=data_dir,
+        seed=config.seed,
+        reading=reading,
+        listener=listener,
+    )
     logits = predict_logits(network, data.test.images, device=where, precision=recipe.precision)
     metrics = score(logits, data.test.targets)
     predictions = {"index": data.test.index, "target": data.test.targets, "student": logits}
@@ -93,12 +105,13 @@ def evaluate(
         top1=metrics.top1,
         top1_interval=metrics.top1_interval,
         student=metrics,
+        images=ImageCounts(**data.counts()),
         baselines=raw_pixel_baselines(data),
         parameters=Parameters(**count_parameters([("student", network)])),
         recipe=config.recipe,
         recipe_hash=config.recipe_hash,
         seed=config.seed,
-        data_fingerprint=data.fingerprint(),
+        data_fingerprint=data.fingerprint,
         backbone_sha256={config.role: network.backbone.sha256},
         device=describe_device(where),
         versions=versions(),

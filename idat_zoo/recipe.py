@@ -18,7 +18,9 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
 """A name that becomes the name of a folder."""
 
 Rgb = Annotated[tuple[float, float, float], Strict(False)]
+Suite = Literal["mini", "vtab1k", "fgvc", "fewshot", "folder"]
 Group = Literal["natural", "specialized", "structured"]
+Augmentation = Literal["flip", "crop", "randaugment"]
 Distillation = Literal["mse", "kl", "none"]
 
 DEFAULT_TEMPERATURE = 5.0
@@ -28,7 +30,7 @@ MOST_CLASSES = 1_000_000
 # What describes a recipe without changing what it computes. Left out of the recipe's hash.
 DESCRIPTIVE: Any = {  # as pydantic's `exclude` takes it
     "pair": {"teacher": {"licence"}, "student": {"licence"}},
-    "task": {"title", "licence", "source"},
+    "task": {"title", "licence", "source", "class_names"},
 }
 
 
@@ -66,18 +68,30 @@ class Task(Frozen):
     """One image-classification task and what its data must look like.
 
     `num_classes` is declared, never counted from labels: SUN397's 1,000 training images show 325
-    of 397 classes. `num_test` lists every size of the test split known to be right.
+    of 397 classes. `num_train`, `num_val` and `num_test` list every size of a split known to be
+    right; none listed, none checked. `folder` lies below the data folder, `images` below that.
+    `shots` is the images per class of a few-shot task. A `folder` task is one's own images.
     """
 
     id: Name
     title: str = ""
-    suite: Literal["builtin", "vtab1k"]
-    group: Group
+    suite: Suite
+    group: Group | None = None
     num_classes: int = Field(gt=1, le=MOST_CLASSES)
+    num_train: Annotated[tuple[int, ...], Strict(False)] = (800,)
+    num_val: Annotated[tuple[int, ...], Strict(False)] = (200,)
     num_test: Annotated[tuple[int, ...], Strict(False)]
     folder: str = ""
+    images: str = ""
+    shots: int = Field(default=0, ge=0)
+    class_names: Annotated[tuple[str, ...], Strict(False)] = ()
     licence: str = ""
     source: str = ""
+
+    @property
+    def may_shrink(self) -> bool:
+        """Whether an image that cannot be read may be left out: where no counts are fixed."""
+        return self.suite == "folder"
 
 
 class AdapterChoice(Frozen):
@@ -121,6 +135,7 @@ class Recipe(Frozen):
     )
     precision: Literal["auto", "float32", "bf16", "fp16"] = "auto"
     normalisation: Literal["model", "imagenet", "none"] = "model"
+    augmentation: Annotated[tuple[Augmentation, ...], Strict(False)] = ()
 
     @model_validator(mode="after")
     def _fits_together(self) -> "Recipe":
@@ -165,6 +180,12 @@ class Recipe(Frozen):
                 (
                     self.selection == "val" and self.protocol == "paper",
                     "protocol = 'paper' chooses on test; it takes no selection = 'val'",
+                ),
+                (
+                    bool(self.augmentation)
+                    and self.pair.teacher is not None
+                    and self.pair.teacher.img_size != self.pair.student.img_size,
+                    "augmentation needs a teacher and a student of one input size",
                 ),
             )
             if wrong

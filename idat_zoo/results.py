@@ -43,6 +43,20 @@ class Parameters(Frozen):
     teacher_backbone: int | None = None
 
 
+class ImageCounts(Frozen):
+    """How many images a number rests on.
+
+    `unreadable` ones were left out; `test_in_training` test images have the bytes of an image that
+    was learnt from.
+    """
+
+    train: int
+    val: int
+    test: int
+    unreadable: int = 0
+    test_in_training: int = 0
+
+
 class Result(Frozen):
     """One recipe with one seed, and what came of it.
 
@@ -59,6 +73,7 @@ class Result(Frozen):
     student: Metrics
     teacher: Metrics | None = None
     selection: Selection | None = None
+    images: ImageCounts | None = None
     baselines: dict[str, float] = Field(default_factory=dict)
     parameters: Parameters
     recipe: Recipe
@@ -123,7 +138,7 @@ def _result_files(place: Path) -> list[Path]:
 
 def versions() -> dict[str, str]:
     """What computed a number, as far as versions say."""
-    packages = ("idat-zoo", "torch", "timm", "numpy", "scikit-learn", "safetensors")
+    packages = ("idat-zoo", "torch", "timm", "numpy", "pillow", "scikit-learn", "safetensors")
     known = {package: _version(package) for package in packages}
     return known | {"python": platform.python_version()}
 

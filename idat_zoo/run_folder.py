@@ -2,6 +2,7 @@
 
 <out>/<pair>/<adapter>/<task>/<first 8 of the recipe's hash>/seed<k>/
   recipe.toml                the resolved recipe; written first, it claims the folder
+  split.csv                  of one's own images alone: which of them were train, val and test
   log.jsonl                  one line per epoch
   resume.safetensors         the state after the last whole epoch; gone once finished
   selection/<k>/             the same, and val.json, for each candidate of `selection = "val"`
@@ -22,6 +23,7 @@ from idat_zoo.recipe_toml import dump_recipe
 from idat_zoo.results import RESULT_FILE, Result, load_result
 
 RECIPE_FILE = "recipe.toml"
+SPLIT_FILE = "split.csv"
 LOG_FILE = "log.jsonl"
 STATE_FILE = "resume.safetensors"
 PROBE_FILE = "probe.safetensors"
@@ -88,7 +90,8 @@ def _claim(folder: Path, recipe: Recipe, *, out: Path, resume: bool) -> Result |
         tidy(folder)
         return load_result(folder / RESULT_FILE)
     saved = (p for p in folder.rglob("*") if p.is_file() and not p.name.endswith(".part"))
-    if not resume and any(p != own for p in saved):  # a recipe alone is nothing to lose
+    begun = {own, folder / SPLIT_FILE}
+    if not resume and any(p not in begun for p in saved):  # these alone are nothing to lose
         raise RunFolderError(
             f"'{folder}' holds an unfinished run.",
             hint="Add --resume to go on from its last whole epoch, or remove the folder.",

@@ -3,7 +3,7 @@
 import itertools
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,14 +14,17 @@ from torch import Tensor
 from idat_zoo import files
 from idat_zoo.backbones.frozen import missing_weights, weights_path
 from idat_zoo.backbones.network import Network
-from idat_zoo.backbones.pair import NetworkPair, build_pair, count_parameters
+from idat_zoo.backbones.pair import NetworkPair, Role, build_pair, count_parameters
 from idat_zoo.checkpoint import load_checkpoint, probe_logits, write_checkpoint
-from idat_zoo.data import Split, TaskData, load_task, missing_data
+from idat_zoo.data import Reading, Split, TaskData, load_task
 from idat_zoo.data.baselines import raw_pixel_baselines
+from idat_zoo.data.folder import split_csv
+from idat_zoo.data.reading import Listener
 from idat_zoo.engine.precision import describe_device, find_device, resolve_precision
 from idat_zoo.engine.train import EpochLog, Trainer
-from idat_zoo.errors import DataError, DeviceError, RunFolderError, UsageError
+from idat_zoo.errors import DataError, DeviceError, RunFolderError
 from idat_zoo.evaluation import predict_logits
+from idat_zoo.layouts import missing_lists
 from idat_zoo.metrics import Metrics, score
 from idat_zoo.recipe import Backbone, Recipe, Scalar, check_recipe
 from idat_zoo.recipe_toml import dump_recipe
@@ -29,6 +32,7 @@ from idat_zoo.results import (
     PREDICTIONS_FILE,
     RESULT_FILE,
     Candidate,
+    ImageCounts,
     Parameters,
     Result,
     Selection,
@@ -40,6 +44,7 @@ from idat_zoo.run_folder import (
     PROBE_FILE,
     RECIPE_FILE,
     SELECTION_FOLDER,
+    SPLIT_FILE,
     STATE_FILE,
     TEACHER_FOLDER,
     claim,
@@ -50,7 +55,7 @@ from idat_zoo.run_folder import (
 )
 
 
-class Progress:
+class Progress(Listener):
     """Hears how a run goes; this one says nothing. The command line draws a bar."""
 
     def stage(self, name: str, *, done: int, epochs: int, steps: int, images: int) -> None:
@@ -61,9 +66,6 @@ class Progress:
 
     def epoch(self, log: EpochLog) -> None:
         """One epoch is done."""
-
-    def note(self, text: str) -> None:
-        """Something a person may want to know."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,6 +85,7 @@ def run(
     seed: int = 0,
     device: str = "auto",
     data_dir: Path | None = None,
+    reading: Reading | None = None,
     out: Path | str = "runs",
     resume: bool = False,
     download: bool = False,
@@ -91,7 +94,7 @@ def run(
     """Train a recipe, write its run folder, and return its result.
 
     A finished run is not repeated: its result is returned. An unfinished one needs `resume`.
-    `download` allows fetching missing backbone weights.
+    `download` allows fetching missing backbone weights; `reading` says how images are read.
 
     Raises: ZooError and its kinds, each saying what to do; what was saved before stays.
     """
@@ -103,30 +106,71 @@ def run(
     if finished is not None:
         progress.note(f"finished before: {folder}")
         return finished
-    require_inputs(recipe, data_dir, download=download)
+    require_inputs(recipe, data_dir, seed=seed, download=download)
     with plain_memory_errors(recipe):
-        data = load_task(recipe.task, img_size=_img_size(recipe), data_dir=data_dir)
+        views = load_views(recipe, data_dir=data_dir, seed=seed, reading=reading, listener=progress)
         job = Job(
-            folder=folder,
-            seed=seed,
-            device=where,
-            fingerprint=data.fingerprint(),
-            progress=progress,
+            folder=folder, seed=seed, device=where, fingerprint=begun_on(views), progress=progress
         )
         files.write_whole(folder / RECIPE_FILE, dump_recipe(recipe).encode())
-        selection = select(recipe, data, job) if recipe.selection == "val" else None
+        _keep_split(recipe, views["student"], folder)
+        selection = select(recipe, views, job) if recipe.selection == "val" else None
         final = recipe if selection is None else _with_values(recipe, _chosen(selection))
-        watched = data.test if recipe.protocol == "paper" else None
-        fitted = fit(final, data.trainval, job, test=watched)
-        return _finish(fitted, data, job, asked=recipe, final=final, selection=selection)
+        watched = views["student"].test if recipe.protocol == "paper" else None
+        trainval = {role: data.trainval for role, data in views.items()}
+        fitted = fit(final, trainval, job, test=watched)
+        return _finish(fitted, views, job, asked=recipe, final=final, selection=selection)
 
 
-def missing_inputs(recipe: Recipe, data_dir: Path | None, *, download: bool = False) -> list[str]:
+Views = Mapping[Role, TaskData]
+"""The task's images at each network's input size: one and the same where the sizes are equal."""
+
+
+def load_views(
+    recipe: Recipe,
+    *,
+    data_dir: Path | None,
+    seed: int,
+    reading: Reading | None = None,
+    listener: Listener | None = None,
+) -> Views:
+    """The recipe's task for each of its networks. Raises what `load_task` raises."""
+    sizes: dict[Role, int] = {"student": recipe.pair.student.img_size}
+    if recipe.pair.teacher is not None:
+        sizes["teacher"] = recipe.pair.teacher.img_size
+    at_size = {
+        size: load_task(
+            recipe.task,
+            img_size=size,
+            data_dir=data_dir,
+            seed=seed,
+            reading=reading,
+            listener=listener,
+        )
+        for size in dict.fromkeys(sizes.values())
+    }
+    return {role: at_size[size] for role, size in sizes.items()}
+
+
+def begun_on(views: Views) -> str:
+    """The fingerprints of all sizes: what may not change between a training's begin and end."""
+    return "".join(dict.fromkeys(data.fingerprint for data in views.values()))
+
+
+def _keep_split(recipe: Recipe, data: TaskData, folder: Path) -> None:
+    """One's own images keep the split that was made of them."""
+    if recipe.task.suite == "folder" and data.listing is not None:
+        files.write_whole(folder / SPLIT_FILE, split_csv(data.listing))
+
+
+def missing_inputs(
+    recipe: Recipe, data_dir: Path | None, *, seed: int = 0, download: bool = False
+) -> list[str]:
     """What a run needs and does not find here, each with the way to get it."""
     missing = []
-    images = missing_data(recipe.task, data_dir)
+    images = missing_lists(recipe.task, data_dir, seed=seed)
     if images:
-        missing.append(f"{images}; get the VTAB-1K folders (docs/data.md), then --data-dir DIR")
+        missing.append(f"{images}; get the folders (docs/data.md), then --data-dir DIR")
     if not download:
         repos = [missing_weights(spec) for spec in _backbones(recipe)]
         missing += [f"weights of '{r}'; --yes downloads them from the Hub" for r in repos if r]
@@ -138,13 +182,13 @@ def _backbones(recipe: Recipe) -> list[Backbone]:
     return [pair.student] if pair.teacher is None else [pair.teacher, pair.student]
 
 
-def require_inputs(recipe: Recipe, data_dir: Path | None, *, download: bool) -> None:
+def require_inputs(recipe: Recipe, data_dir: Path | None, *, seed: int, download: bool) -> None:
     """Check that images and weights are here; with `download`, fetch weights that are not.
 
     Raises: DataError naming at once all that is missing, and a command that needs nothing;
     WeightsError where a download fails.
     """
-    missing = missing_inputs(recipe, data_dir, download=download)
+    missing = missing_inputs(recipe, data_dir, seed=seed, download=download)
     if missing:
         raise DataError(
             f"'{recipe.pair.name}/{recipe.adapter.name}/{recipe.task.id}' needs what is not here:"
@@ -154,17 +198,6 @@ def require_inputs(recipe: Recipe, data_dir: Path | None, *, download: bool) -> 
     for spec in _backbones(recipe):
         if missing_weights(spec):
             weights_path(spec)
-
-
-def _img_size(recipe: Recipe) -> int:
-    """The one input size of the pair. Raises: UsageError where its networks differ."""
-    student, teacher = recipe.pair.student, recipe.pair.teacher
-    if teacher is not None and teacher.img_size != student.img_size:
-        raise UsageError(
-            f"pair '{recipe.pair.name}' mixes input sizes: teacher {teacher.img_size}, "
-            f"student {student.img_size} pixels; both must be equal."
-        )
-    return student.img_size
 
 
 @contextmanager
@@ -198,16 +231,29 @@ class Fitted:
 
 
 def fit(
-    recipe: Recipe, split: Split, job: Job, *, name: str = "train", test: Split | None = None
+    recipe: Recipe,
+    splits: Mapping[Role, Split],
+    job: Job,
+    *,
+    name: str = "train",
+    test: Split | None = None,
 ) -> Fitted:
     """Train on a split, saving after every epoch; goes on from what a stopped process left.
 
-    `test` is read after every epoch, for `protocol = "paper"` alone.
+    `splits` are the same images at each network's size. `test` is read after every epoch, for
+    `protocol = "paper"` alone.
     """
     pair = build_pair(recipe, seed=job.seed, device=job.device)
-    trainer = Trainer(pair, split.images, split.targets, recipe, seed=job.seed, device=job.device)
+    images = {role: splits[role].held for role, _ in pair.roles()}
+    targets = splits["student"].targets
+    trainer = Trainer(pair, images, targets, recipe, seed=job.seed, device=job.device)
+    if trainer.batch_size < recipe.batch_size:
+        job.progress.note(
+            f"batches hold {trainer.batch_size} images instead of {recipe.batch_size}: there are "
+            "no more to train on"
+        )
     logs = _restore(trainer, job)
-    done, steps, batch = len(logs), trainer.steps_per_epoch, recipe.batch_size
+    done, steps, batch = len(logs), trainer.steps_per_epoch, trainer.batch_size
     job.progress.stage(name, done=done, epochs=trainer.epochs, steps=steps, images=batch)
     started = time.perf_counter()
     for epoch in range(done, trainer.epochs):
@@ -253,14 +299,19 @@ def _begun_with(trainer: Trainer, job: Job) -> Tensor:
     return torch.tensor(list("".join([job.fingerprint, *weights]).encode()), dtype=torch.uint8)
 
 
-def select(recipe: Recipe, data: TaskData, job: Job) -> Selection:
-    """Try each candidate on train800, score its last epoch on val200, choose the best.
+def select(recipe: Recipe, views: Views, job: Job) -> Selection:
+    """Try each candidate on train, score its last epoch on val, choose the best.
 
     Of equals the first. Test is not read. Every candidate has a folder below the job's, where it
     is resumed or reused.
+
+    Raises: DataError where the task has nothing to choose on.
     """
+    if not len(views["student"].val):
+        raise DataError(f"task '{recipe.task.id}' has no images to choose on: selection=none")
     tried = []
     settings = list(_settings(recipe))
+    train = {role: data.train for role, data in views.items()}
     for number, values in enumerate(settings):
         place = job.folder / SELECTION_FOLDER / f"{number}"
         candidate = _with_values(recipe, values)
@@ -269,8 +320,8 @@ def select(recipe: Recipe, data: TaskData, job: Job) -> Selection:
             tried.append(Candidate.model_validate_json(score_file.read_bytes()))
             continue
         name = f"candidate {number + 1} of {len(settings)}"
-        fitted = fit(candidate, data.train800, replace(job, folder=place), name=name)
-        metrics = _score(fitted.pair.student, data.val200, candidate, job)
+        fitted = fit(candidate, train, replace(job, folder=place), name=name)
+        metrics = _score(fitted.pair.student, views["student"].val, candidate, job)
         tried.append(Candidate(values=values, val_top1=metrics.top1))
         files.write_whole(score_file, files.dump_json(tried[-1].model_dump(mode="json")))
     best = max(range(len(tried)), key=lambda i: tried[i].val_top1)
@@ -302,7 +353,7 @@ def _with_values(recipe: Recipe, values: dict[str, Scalar]) -> Recipe:
 
 def _finish(
     fitted: Fitted,
-    data: TaskData,
+    views: Views,
     job: Job,
     *,
     asked: Recipe,
@@ -314,7 +365,10 @@ def _finish(
     `asked` is the run's recipe, `final` the one with the selected values in it.
     """
     pair, folder, digest = fitted.pair, job.folder, recipe_hash(asked)
-    logits = {role: _predict(network, data.test, final, job) for role, network in pair.roles()}
+    data = views["student"]
+    logits = {
+        role: _predict(network, views[role].test, final, job) for role, network in pair.roles()
+    }
     for role, network in pair.roles():
         place = folder if role == "student" else folder / TEACHER_FOLDER
         write_checkpoint(place, network, final, role=role, recipe_hash=digest, seed=job.seed)
@@ -332,12 +386,13 @@ def _finish(
         student=metrics["student"],
         teacher=metrics.get("teacher"),
         selection=selection,
+        images=ImageCounts(**data.counts()),
         baselines=raw_pixel_baselines(data),
         parameters=Parameters(**count_parameters(pair.roles())),
         recipe=asked,
         recipe_hash=digest,
         seed=job.seed,
-        data_fingerprint=job.fingerprint,
+        data_fingerprint=data.fingerprint,
         backbone_sha256={role: network.backbone.sha256 for role, network in pair.roles()},
         device=describe_device(job.device),
         versions=versions(),

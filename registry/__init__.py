@@ -4,12 +4,15 @@ Torch is never loaded here.
 """
 
 from idat_zoo.registry.load import (
+    FOLDER,
     GROUPS,
     SUITE,
+    SUITES,
     Registry,
     load_registry,
     resolve_tasks,
     task_groups,
+    task_suites,
 )
 from idat_zoo.registry.recipe_files import Rule
 from idat_zoo.registry.resolve import (
@@ -24,8 +27,10 @@ from idat_zoo.registry.resolve import (
 from idat_zoo.registry.shelves import Family
 
 __all__ = [
+    "FOLDER",
     "GROUPS",
     "SUITE",
+    "SUITES",
     "Family",
     "Registry",
     "Rule",
@@ -39,4 +44,5 @@ __all__ = [
     "recipe_ids",
     "resolve_tasks",
     "task_groups",
+    "task_suites",
 ]

@@ -7,7 +7,7 @@ as a whole. Adapters are code, so a shelf has none of its own.
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
@@ -38,6 +38,9 @@ KINDS = {
 }
 GROUPS = ("natural", "specialized", "structured")
 SUITE = "vtab1k"
+SUITES = ("mini", SUITE, "fgvc", "fewshot")
+FOLDER = "folder"
+"""The name under which one's own folder of images is asked for; no shelf has it."""
 NAME = r"[A-Za-z0-9_][A-Za-z0-9_.-]*"  # names become parts of ids and folders
 
 Entry = TypeVar("Entry")
@@ -94,6 +97,14 @@ class Registry:
     def _task_key(self, name: str) -> str:
         return name if name in self._task_ids else name.lower().replace("-", "_")
 
+    def with_task(self, task: Task, *, pair: str) -> "Registry":
+        """The same shelves with one task more, or in another's place."""
+        return replace(
+            self,
+            tasks={**self.tasks, task.id: task},
+            default_pairs={**self.default_pairs, task.id: pair},
+        )
+
     def is_own(self, kind: str, name: str) -> bool:
         """Whether a user's shelf wrote it, anew or over the built-in one."""
         file = self.files.get((kind, name))
@@ -114,13 +125,19 @@ def task_groups(registry: Registry) -> dict[str, list[Task]]:
     }
 
 
+def task_suites(registry: Registry) -> dict[str, list[Task]]:
+    """All tasks by suite."""
+    return {
+        suite: [task for task in registry.tasks.values() if task.suite == suite] for suite in SUITES
+    }
+
+
 def resolve_tasks(text: str, registry: Registry) -> list[Task]:
-    """The tasks of a comma list of task names, `vtab1k` and its groups; each once, in order.
+    """The tasks of a comma list of tasks, suites and VTAB-1K's groups; each once, in order.
 
     Raises: UnknownNameError; RecipeError for an empty name.
     """
-    groups = task_groups(registry)
-    members = groups | {SUITE: [task for group in groups.values() for task in group]}
+    members = task_groups(registry) | task_suites(registry)
     names = [name.strip() for name in text.split(",")]
     if not all(names):
         raise RecipeError([f"task '{text}': expected names with commas between, e.g. dtd,svhn"])
@@ -143,6 +160,7 @@ def load_registry(shelf: Path | None = None) -> Registry:
         name: _read_tables([file for root in shelves for file in root.glob(name)], faults, broken)
         for name in SHELF_FILES
     }
+    raw["tasks.toml"] = _expand_shots(raw["tasks.toml"])
     raw["adapters.toml"] = _read_tables([BUILTIN / "adapters.toml"], faults, broken)
 
     backbones = _check_all(Backbone, raw["backbones.toml"], faults)
@@ -245,6 +263,20 @@ def _read_tables(files: Iterable[Path], faults: list[str], broken: set[str]) -> 
     return tables
 
 
+def _expand_shots(tables: Mapping[str, _Raw]) -> dict[str, _Raw]:
+    """A task NAME with `shots = [1, 2]` stands for the tasks NAME_1 and NAME_2."""
+    expanded: dict[str, _Raw] = {}
+    for name, raw in tables.items():
+        shots = raw.table.get("shots")
+        if not isinstance(shots, list):
+            expanded[name] = raw
+            continue
+        for count in shots:
+            own = f"{name}_{count}"
+            expanded[own] = _Raw(raw.file, own, {**raw.table, "shots": count})
+    return expanded
+
+
 def _check_all(
     model: type[Model], tables: Mapping[str, _Raw], faults: list[str], *, key: str = "name"
 ) -> dict[str, Model]:
@@ -263,16 +295,16 @@ def _dangling_pairs(pairs: Mapping[str, _Raw], known: Known) -> Iterator[str]:
 
 def _dangling_tasks(tasks: Mapping[str, _Raw], known: Known) -> Iterator[str]:
     """Pairs that are not there, and names that two tasks or a group would share."""
-    groups = {*GROUPS, SUITE}
+    groups = {*GROUPS, *SUITES, FOLDER}
     owners = {name: name for name in tasks}
     for name, raw in tasks.items():
         yield from known.dangling("pair", raw.table.get("pair"), where=f"{raw.where}: pair")
         if name in groups:
-            yield f"{raw.where}: '{name}' is the name of a group"
+            yield f"{raw.where}: '{name}' is the name of a group or suite"
         for alias in strings(raw.table.get("aliases")):
             owner = owners.setdefault(alias, name)
             overruled = alias == owner and raw.builtin and not tasks[owner].builtin
             if alias in groups:
-                yield f"{raw.where}: aliases: '{alias}' is the name of a group"
+                yield f"{raw.where}: aliases: '{alias}' is the name of a group or suite"
             elif owner != name and not overruled:
                 yield f"{raw.where}: aliases: '{alias}' is already a name of task '{owner}'"

@@ -4,9 +4,9 @@ import os
 from pathlib import Path
 
 import idat_zoo.recipe
+from idat_zoo.layouts import missing_lists
 from idat_zoo.recipe import Backbone, Task
 
-LISTS = ("train800.txt", "val200.txt", "test.txt")
 SHIPPED = Path(idat_zoo.recipe.__file__).parent / "backbones" / "weights"
 
 
@@ -23,9 +23,7 @@ def weights_here(backbone: Backbone) -> bool:
 
 def images_here(task: Task, data_dir: Path | None) -> bool:
     """Whether the task is built in, or all its lists lie under the data folder."""
-    if task.suite == "builtin":
-        return True
-    return data_dir is not None and all((data_dir / task.folder / name).is_file() for name in LISTS)
+    return not missing_lists(task, data_dir)
 
 
 def hub_cache() -> Path:

@@ -18,9 +18,8 @@ from idat_zoo.registry.shelves import Family, collecting, unknown
 OF_THE_TERM = ("distillation_weight", "temperature", "temperature_squared", "detach")
 """Fields that describe one distillation term, and do not carry over to another."""
 
-CANDIDATE_SETTINGS = [
-    name for name in SETTINGS if name not in {"selection", "candidates", "protocol", "precision"}
-]
+NO_CANDIDATES = {"selection", "candidates", "protocol", "precision", "augmentation"}
+CANDIDATE_SETTINGS = [name for name in SETTINGS if name not in NO_CANDIDATES]
 
 HAS_A_FLAG = ("task", "adapter", "pair", "teacher")
 

@@ -1,6 +1,6 @@
 """Fixtures all rooms share: a toy pair with random weights, recipes for it, a fast CPU."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -9,11 +9,14 @@ import torch
 from idat_zoo.adapters import build_adapter
 from idat_zoo.backbones.frozen import FrozenBackbone, load_backbone
 from idat_zoo.backbones.network import Network, build_network
+from idat_zoo.backbones.pair import Role
+from idat_zoo.data.reading import CACHE_VARIABLE
 from idat_zoo.recipe import AdapterChoice, Backbone, Pair, Recipe, Task, check_recipe
+from idat_zoo.runs import Progress
 
 FAMILIES = ("sequential", "shared_parallel", "idat_adaptformer", "lora", "linear")
 
-DIGITS = Task(id="digits", suite="builtin", group="natural", num_classes=10, num_test=(797,))
+DIGITS = Task(id="digits", suite="mini", group="natural", num_classes=10, num_test=(797,))
 
 
 def toy_backbone(name: str, *, embed_dim: int, num_heads: int) -> Backbone:
@@ -21,6 +24,11 @@ def toy_backbone(name: str, *, embed_dim: int, num_heads: int) -> Backbone:
     return Backbone(
         name=name, timm="vit_tiny_patch16_224", weights="random", img_size=16, args=args
     )
+
+
+def for_both(images: torch.Tensor) -> dict[Role, torch.Tensor]:
+    """The same images for a student and a teacher of one input size."""
+    return {"student": images, "teacher": images}
 
 
 TOY_PAIR = Pair(
@@ -42,10 +50,33 @@ def toy_recipe(adapter: str = "lora", *, teacher: bool = True, **fields: Any) ->
     return check_recipe(parts, where="test")
 
 
+class Notes(Progress):
+    """Keeps what people are told of reading, and the images it was told of, by list."""
+
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+        self.heard: dict[str, list[int]] = {}
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+    def decoding(self, what: str, done: int, total: int) -> None:
+        assert done <= total
+        self.heard.setdefault(what, []).append(done)
+
+
 @pytest.fixture(autouse=True, scope="session")
 def _one_thread() -> None:
     """Toy tensors are slower on two threads, and tests run side by side."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Decoded images go to a folder of the tests' own, also those of child processes."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(CACHE_VARIABLE, str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -1,31 +1,142 @@
 """Tasks as tensors: uint8 images with labels and a fingerprint, from disk or built in."""
 
-from collections.abc import Callable
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from idat_zoo.data.digits import load_digits
+import torch
+
+from idat_zoo.data.builtin import load_builtin
+from idat_zoo.data.decode import Decoded, decode_files
+from idat_zoo.data.fewshot import read_fewshot
+from idat_zoo.data.fgvc import read_fgvc
+from idat_zoo.data.folder import describe_folder, read_folder
+from idat_zoo.data.listing import SHOWN, Listing, check_files, describe_classes, refuse
+from idat_zoo.data.reading import Listener, Reading
 from idat_zoo.data.task_data import Split, TaskData
-from idat_zoo.data.vtab1k import load_vtab1k, missing_images
-from idat_zoo.errors import UsageError
+from idat_zoo.data.vtab1k import read_vtab1k
+from idat_zoo.errors import DataError
+from idat_zoo.layouts import missing_lists
 from idat_zoo.recipe import Task
 
-__all__ = ["BUILTIN", "Split", "TaskData", "load_task", "missing_data"]
-
-BUILTIN: dict[str, Callable[[Task, int], TaskData]] = {"digits": load_digits}
+__all__ = ["Reading", "Split", "TaskData", "describe_folder", "load_task", "read_listing"]
 
 
-def missing_data(task: Task, data_dir: Path | None) -> str:
-    """What of a task's data is not there, in words, or '' when it can be loaded."""
-    return "" if task.suite == "builtin" else missing_images(task, data_dir)
-
-
-def load_task(task: Task, *, img_size: int, data_dir: Path | None = None) -> TaskData:
+def load_task(
+    task: Task,
+    *,
+    img_size: int,
+    data_dir: Path | None = None,
+    seed: int = 0,
+    reading: Reading | None = None,
+    listener: Listener | None = None,
+) -> TaskData:
     """A task's splits as uint8 tensors at a backbone's input size.
 
-    Raises: DataError where the data is missing or not as the task declares it.
+    `seed` chooses the list of a few-shot task; others have one list.
+
+    Raises: DataError where the data is missing or not as the task declares it, with all faults.
     """
-    if task.suite == "builtin":
-        if task.id not in BUILTIN:
-            raise UsageError(f"task '{task.id}' is said to be built in, but is not.")
-        return BUILTIN[task.id](task, img_size)
-    return load_vtab1k(task, img_size, data_dir)
+    reading, listener = reading or Reading(), listener or Listener()
+    if task.suite == "mini":
+        return load_builtin(task, img_size)
+    faults: list[str] = []
+    listing = read_listing(task, data_dir, faults, seed=seed, reading=reading)
+    if faults:
+        raise refuse(task.id, faults)
+    skip = reading.skip_corrupt and task.may_shrink
+    decoded = {
+        split: decode_files(
+            [listing.root / name for name in rows.names],
+            size=img_size,
+            what=f"{task.id} {split}",
+            reading=reading,
+            listener=listener,
+            may_stream=split == "test",
+            skip_unreadable=skip,
+        )
+        for split, rows in listing.splits.items()
+    }
+    unreadable = unreadable_images(listing, decoded)
+    if unreadable and not skip:
+        hint = "--skip-corrupt goes on without them." if task.may_shrink else ""
+        raise refuse(task.id, unreadable, hint=hint)
+    data = _assemble(task, listing, decoded)
+    empty = [split for split in ("train", "test") if not decoded[split].places]
+    if empty:
+        raise refuse(task.id, [f"no images for {split}" for split in empty])
+    for note in (*listing.notes, *_describe(data, listing, unreadable)):
+        listener.note(f"{task.id}: {note}")
+    return data
+
+
+def unreadable_images(listing: Listing, decoded: Mapping[str, Decoded]) -> list[str]:
+    """One line for each image that cannot be decoded."""
+    return [
+        f"{rows.source}: {rows.names[place]} {reason}"
+        for split, rows in listing.splits.items()
+        for place, reason in decoded[split].unreadable.items()
+    ]
+
+
+def _assemble(task: Task, listing: Listing, decoded: Mapping[str, Decoded]) -> TaskData:
+    splits = {
+        split: Split(
+            images=found.images,
+            targets=torch.tensor([rows.targets[i] for i in found.places], dtype=torch.int64),
+            index=torch.tensor(found.places, dtype=torch.int64),
+            pixels_sha256=found.pixels_sha256,
+        )
+        for split, rows in listing.splits.items()
+        for found in [decoded[split]]
+    }
+    learnt = {*decoded["train"].file_hashes, *decoded["val"].file_hashes}
+    return TaskData(
+        task=task,
+        train=splits["train"],
+        val=splits["val"],
+        test=splits["test"],
+        listing=listing,
+        unreadable=sum(len(found.unreadable) for found in decoded.values()),
+        test_in_training=sum(sha256 in learnt for sha256 in decoded["test"].file_hashes),
+    )
+
+
+def _describe(data: TaskData, listing: Listing, unreadable: Sequence[str]) -> Iterator[str]:
+    """What a person should know of the data before believing a number."""
+    if unreadable:
+        yield f"{len(unreadable):,} images cannot be read and are left out: " + "; ".join(
+            unreadable[:SHOWN]
+        )
+    if data.test_in_training:
+        yield (
+            f"{data.test_in_training:,} of {len(data.test):,} test images have the same bytes as "
+            "an image that is learnt from"
+        )
+    yield from describe_classes(listing, data.task.num_classes)
+
+
+def read_listing(
+    task: Task,
+    data_dir: Path | None,
+    faults: list[str],
+    *,
+    seed: int = 0,
+    reading: Reading | None = None,
+) -> Listing:
+    """A task's lists from disk, with every file's place checked; what is wrong goes to `faults`.
+
+    Raises: DataError where the lists are not there, or a folder is not the task's.
+    """
+    absent = missing_lists(task, data_dir, seed=seed)
+    if absent or data_dir is None:
+        raise DataError(absent)
+    if task.suite == "folder":
+        return read_folder(data_dir, task, reading)
+    if task.suite == "fgvc":
+        listing = read_fgvc(task, data_dir, faults)
+    elif task.suite == "fewshot":
+        listing = read_fewshot(task, data_dir, faults, seed=seed)
+    else:
+        listing = read_vtab1k(task, data_dir, faults)
+    check_files(listing, faults)
+    return listing

@@ -1,66 +1,103 @@
 """What a task is once it is decoded.
 
-Shape letters: N images, C channels, H W image.
+Shape letters: N images, C channels, H W image, P pixels.
 """
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float64, Int64, UInt8
+from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 
+from idat_zoo.data.decode import Images
+from idat_zoo.data.image_file import PROCEDURE
+from idat_zoo.data.listing import Listing
 from idat_zoo.recipe import Task
 
 
 @dataclass(frozen=True, kw_only=True)
 class Split:
-    """Images `[N, 3, H, W]`, classes, and each image's number in its source."""
+    """Images `[N, 3, H, W]`, classes, and each image's number in its source.
 
-    images: UInt8[Tensor, "N C H W"]
+    `pixels_sha256` is over each image's SHA-256 in order.
+    """
+
+    images: Images
     targets: Int64[Tensor, "N"]
     index: Int64[Tensor, "N"]
+    pixels_sha256: str
 
     def __len__(self) -> int:
         return len(self.targets)
+
+    @property
+    def held(self) -> UInt8[Tensor, "N C H W"]:
+        """The images as a tensor with colours first in memory, as training needs them."""
+        return self.images[:].contiguous()
 
 
 @dataclass(frozen=True, kw_only=True)
 class RawPixels:
     """Pixels as the source has them, one row an image, for the baselines without any network."""
 
-    trainval: Float64[np.ndarray, "N P"]
-    test: Float64[np.ndarray, "M P"]
+    trainval: Float[np.ndarray, "N P"]
+    test: Float[np.ndarray, "M P"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class TaskData:
-    """A task's three lists. `trainval` is train800 followed by val200."""
+    """A task's three splits. `train` and `val` are VTAB-1K's train800 and val200.
+
+    `unreadable` images were left out; `test_in_training` test images have the bytes of an image
+    that was learnt from. `listing` is there for tasks that lie on disk.
+    """
 
     task: Task
-    train800: Split
-    val200: Split
+    train: Split
+    val: Split
     test: Split
     raw_pixels: RawPixels | None = None
+    listing: Listing | None = None
+    unreadable: int = 0
+    test_in_training: int = 0
 
     @property
     def trainval(self) -> Split:
-        """All 1,000 images that may be learnt from."""
-        first, second = self.train800, self.val200
+        """All images that may be learnt from: `train` followed by `val`."""
+        first, second = self.train, self.val
         return Split(
-            images=torch.cat([first.images, second.images]),
+            images=torch.cat([first.held, second.held]),
             targets=torch.cat([first.targets, second.targets]),
             index=torch.cat([first.index, second.index]),
+            pixels_sha256=fingerprint([first, second]),
         )
 
+    def counts(self) -> dict[str, int]:
+        """How many images there are, named as `results.ImageCounts` names them."""
+        return {
+            "train": len(self.train),
+            "val": len(self.val),
+            "test": len(self.test),
+            "unreadable": self.unreadable,
+            "test_in_training": self.test_in_training,
+        }
+
+    @property
     def fingerprint(self) -> str:
-        """SHA-256 over pixels, labels and order of all lists: two copies of a task that differ in
-        one pixel can never be mistaken for each other.
+        """SHA-256 over pixels, labels and order of all splits, and over how pixels are made.
+
+        Two copies of a task that differ in one pixel can never be mistaken for each other.
         """
-        digest = hashlib.sha256()
-        for split in (self.train800, self.val200, self.test):
-            for tensor in (split.images, split.targets):
-                digest.update(str(tuple(tensor.shape)).encode())
-                digest.update(tensor.contiguous().numpy().tobytes())
-        return digest.hexdigest()
+        return fingerprint([self.train, self.val, self.test])
+
+
+def fingerprint(splits: Sequence[Split]) -> str:
+    """See `TaskData.fingerprint`."""
+    digest = hashlib.sha256(PROCEDURE.encode())
+    for split in splits:
+        digest.update(f"{len(split)} {split.pixels_sha256}".encode())
+        digest.update(split.targets.numpy().tobytes())
+    return digest.hexdigest()

@@ -13,8 +13,9 @@ from jaxtyping import Int64, UInt8
 from torch import Tensor, nn
 
 from idat_zoo.backbones.network import Network
-from idat_zoo.backbones.pair import NetworkPair
+from idat_zoo.backbones.pair import NetworkPair, Role
 from idat_zoo.distillation import distillation_term
+from idat_zoo.engine.augment import augment
 from idat_zoo.engine.precision import autocast, cast_frozen
 from idat_zoo.engine.schedule import learning_rates, total_epochs
 from idat_zoo.errors import DataError, TrainingError
@@ -48,21 +49,21 @@ class Trainer:
     def __init__(
         self,
         pair: NetworkPair,
-        images: UInt8[Tensor, "N C H W"],
+        images: Mapping[Role, UInt8[Tensor, "N C H W"]],
         targets: Int64[Tensor, "N"],
         recipe: Recipe,
         *,
         seed: int,
         device: torch.device,
     ) -> None:
-        if len(images) < recipe.batch_size:
-            raise DataError(
-                f"{len(images)} training images are less than one batch of {recipe.batch_size}.",
-                hint=f"Give a smaller one: batch_size={len(images)}",
-            )
+        if not len(targets):
+            raise DataError("there are no images to train on.")
         self.pair, self.recipe, self.seed, self.device = pair, recipe, seed, device
-        self.images, self.targets = images.to(device), targets.to(device)
-        self.steps_per_epoch = len(images) // recipe.batch_size  # drop_last
+        on_device = {id(part): part.to(device) for part in images.values()}  # one copy if shared
+        self.images = {role: on_device[id(part)] for role, part in images.items()}
+        self.targets = targets.to(device)
+        self.batch_size = min(recipe.batch_size, len(targets))
+        self.steps_per_epoch = len(targets) // self.batch_size  # drop_last
         self.epochs = total_epochs(recipe)
         self.rates = learning_rates(recipe, self.steps_per_epoch)
         self.optimisers = {role: build_optimiser(net, recipe) for role, net in pair.roles()}
@@ -83,13 +84,13 @@ class Trainer:
         for _, network in self.pair.roles():
             network.train()
         order = torch.randperm(
-            len(self.images), generator=generator(self.seed, "pair", "order", epoch)
+            len(self.targets), generator=generator(self.seed, "pair", "order", epoch)
         ).to(self.device)
         sums: dict[str, Tensor] = {}
         first = epoch * self.steps_per_epoch
         for i in range(self.steps_per_epoch):
-            batch = order[i * self.recipe.batch_size : (i + 1) * self.recipe.batch_size]
-            parts = self._step(first + i, self.images[batch], self.targets[batch])
+            batch = order[i * self.batch_size : (i + 1) * self.batch_size]
+            parts = self._step(first + i, batch)
             for name, value in parts.items():
                 sums[name] = sums.get(name, torch.zeros_like(value)) + value.detach()
             on_step()
@@ -102,14 +103,14 @@ class Trainer:
             )
         return EpochLog(epoch=epoch + 1, lr=self.rates[first + self.steps_per_epoch - 1], **means)
 
-    def _step(self, step: int, images: Tensor, targets: Tensor) -> dict[str, Tensor]:
-        """One optimisation step; returns the loss and its parts."""
+    def _step(self, step: int, batch: Int64[Tensor, "B"]) -> dict[str, Tensor]:
+        """One optimisation step on the images of these places; returns the loss and its parts."""
         with autocast(self.device, self._precision):
             logits: dict[str, Tensor] = {
-                role: network(images, self._masks(role, network, step, len(images)))
+                role: network(self._images(role, step, batch), self._masks(role, network, step))
                 for role, network in self.pair.roles()
             }
-        parts = self.losses(logits, targets)
+        parts = self.losses(logits, self.targets[batch])
         loss = parts["loss"]
         self.scaler.scale(loss).backward()
         if self.recipe.protocol == "paper" and self.pair.teacher is not None:
@@ -134,9 +135,16 @@ class Trainer:
             loss = loss + self.recipe.distillation_weight * term
         return {"loss": loss} | parts
 
-    def _masks(self, role: str, network: Network, step: int, batch: int) -> dict[str, Tensor]:
+    def _images(self, role: Role, step: int, batch: Int64[Tensor, "B"]) -> UInt8[Tensor, "B C H W"]:
+        """A batch at the network's size; teacher and student see the same augmentation."""
+        images = self.images[role][batch]
+        if not self.recipe.augmentation:
+            return images
+        return augment(images, self.recipe.augmentation, seed=self.seed, step=step)
+
+    def _masks(self, role: Role, network: Network, step: int) -> dict[str, Tensor]:
         draws = Draws(self.seed, role, step)
-        return network.draw_masks(batch, drop_path=self.recipe.drop_path, draws=draws)
+        return network.draw_masks(self.batch_size, drop_path=self.recipe.drop_path, draws=draws)
 
     def _check_alive(self, step: int) -> None:
         """A tensor without any gradient in the first two steps is a dead adapter: say so."""

@@ -7,7 +7,7 @@
 
     fields.py   a result's recipe as flat fields, and which of them tell recipes apart
     rows.py     results of one recipe with several seeds -> one row
-    means.py    rows of one series over the tasks of VTAB-1K -> group means, mean19, mean3
+    means.py    rows of one series over the tasks of a suite -> group means, mean19, mean3
     gain.py     a row with its teacher against the row without, image by image
     notes.py    what makes a comparison uneven
     build.py    all of these -> Report

@@ -6,10 +6,12 @@ from pathlib import Path
 from idat_zoo.recipe import Frozen, Scalar
 from idat_zoo.report.fields import PLAIN, Fields, as_text, flatten
 from idat_zoo.report.gain import Gain, build_gains
-from idat_zoo.report.means import TASKS, SeriesMeans, build_means
+from idat_zoo.report.means import BENCHMARKS, SeriesMeans, build_means
 from idat_zoo.report.notes import build_notes
 from idat_zoo.report.rows import Group, Row, build_rows, group_results
 from idat_zoo.results import Result
+
+ORDER = [(suite, task) for suite, known in BENCHMARKS.items() for task in known.tasks]
 
 
 class Report(Frozen):
@@ -48,10 +50,11 @@ def build_report(found: Sequence[tuple[Path, Result]]) -> Report:
 
 
 def _place(group: Group) -> tuple[int, str, tuple[str, ...]]:
-    """Other tasks first, then VTAB-1K in its own order; then by fields, so paths do not matter."""
-    task = group.task
-    number = TASKS.index(task) + 1 if task in TASKS else 0
-    return number, task, tuple(f"{name}={as_text(v)}" for name, v in group.fields.items())
+    """Other tasks first, then suites in their own order; then by fields, so paths do not matter."""
+    place = (group.fields["task.suite"], group.task)
+    number = ORDER.index(place) + 1 if place in ORDER else 0
+    texts = tuple(f"{name}={as_text(value)}" for name, value in group.fields.items())
+    return number, group.task, texts
 
 
 def _shared(recipes: Sequence[Fields]) -> dict[str, Scalar]:

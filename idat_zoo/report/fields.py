@@ -40,7 +40,7 @@ def flatten(result: Result) -> Fields:
         "network": "student" if result.kind == "run" else next(iter(result.backbone_sha256)),
         "pair": recipe.pair.name,
     }
-    task = recipe.task.model_dump(exclude={"id", *DESCRIPTIVE["task"]})
+    task = recipe.task.model_dump(exclude={"id", *DESCRIPTIVE["task"]}, exclude_none=True)
     fields |= {f"task.{name}": _scalar(value) for name, value in task.items()}
     fields |= _adapter("adapter", recipe.adapter)
     fields |= _backbone("student", recipe.pair.student)

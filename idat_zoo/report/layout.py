@@ -6,7 +6,7 @@ from idat_zoo.recipe import Frozen, Scalar
 from idat_zoo.report.build import Report
 from idat_zoo.report.fields import as_text
 from idat_zoo.report.gain import Gain
-from idat_zoo.report.means import VTAB_1K, Mean, SeriesMeans
+from idat_zoo.report.means import BENCHMARKS, Benchmark, Mean, SeriesMeans
 from idat_zoo.report.rows import Baseline, Chosen, Estimate, Interval, Row
 
 INTRODUCED = (
@@ -51,8 +51,10 @@ def lay_out(report: Report, *, label_width: int | None = None) -> list[Section]:
     """
     names = _name_recipes(report, label_width)
     sections = [_introduction(report, names), _scores(report.rows, names)]
-    if report.means:
-        sections.append(_means(report.means, names))
+    for benchmark in BENCHMARKS.values():
+        means = [series for series in report.means if series.suite == benchmark.suite]
+        if means:
+            sections.append(_means(benchmark, means, names))
     if report.gains:
         sections.append(_gains(report.gains, names))
     if report.notes:
@@ -152,10 +154,10 @@ def _legend(rows: Sequence[Row]) -> list[str]:
     return [line for line, applies in legend.items() if applies]
 
 
-def _means(means: Sequence[SeriesMeans], names: Names) -> Section:
+def _means(benchmark: Benchmark, means: Sequence[SeriesMeans], names: Names) -> Section:
     columns = {
         "recipe": [names[as_words(series.label)] for series in means],
-        **{name: [_group_mean(series, name) for series in means] for name in VTAB_1K},
+        **{name: [_group_mean(series, name) for series in means] for name in benchmark.groups},
         "overall": [_overall(series.overall) for series in means],
         "top1_best_on_test %": [_best_overall(series.overall) for series in means],
     }
@@ -165,7 +167,8 @@ def _means(means: Sequence[SeriesMeans], names: Names) -> Section:
             who = names[as_words(series.label)] or "the recipes"
             by_task.setdefault(_by_task(name, tasks), []).append(who)
     varied = [f"{'; '.join(who)}: {text}" for text, who in by_task.items()]
-    return _section("Means of top-1 % over VTAB-1K", columns, [*varied, *_means_legend(means)])
+    title = f"Means of top-1 % over {benchmark.title}"
+    return _section(title, columns, [*varied, *_means_legend(benchmark, means)])
 
 
 def _group_mean(series: SeriesMeans, name: str) -> str:
@@ -195,10 +198,11 @@ def _by_task(name: str, tasks: Mapping[str, Sequence[str]]) -> str:
     return f"{name} {'; '.join(rare)}; {usual} on the others"
 
 
-def _means_legend(means: Sequence[SeriesMeans]) -> list[str]:
-    if not any(mean.name == "mean19" for series in means for mean in series.overall):
+def _means_legend(benchmark: Benchmark, means: Sequence[SeriesMeans]) -> list[str]:
+    every = len(benchmark.tasks)
+    if not any(mean.name == f"mean{every}" for series in means for mean in series.overall):
         return []
-    return ["mean19 is over the 19 tasks, mean3 over the three group means."]
+    return [f"mean{every} is over the {every} tasks, mean3 over the three group means."]
 
 
 def _gains(gains: Sequence[Gain], names: Names) -> Section:

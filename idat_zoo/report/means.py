@@ -1,28 +1,65 @@
-"""Means over the tasks of VTAB-1K: by group, `mean19` over tasks, `mean3` over groups."""
+"""Means over the tasks of a suite: by group, over all tasks, over the group means.
+
+Over VTAB-1K they are called `mean19` and `mean3`, over the mini suite `mean6` and `mean3`.
+"""
 
 import statistics
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 from idat_zoo.recipe import Frozen, Scalar
 from idat_zoo.report.fields import as_text, differing_within_tasks, is_of_the_task, label, telling
 from idat_zoo.report.rows import Group, Row
 
-VTAB_1K = {
-    "natural": ("cifar100", "caltech101", "dtd", "flowers102", "pets", "svhn", "sun397"),
-    "specialized": ("patch_camelyon", "eurosat", "resisc45", "diabetic_retinopathy"),
-    "structured": (
-        "clevr_count",
-        "clevr_dist",
-        "dmlab",
-        "kitti",
-        "dsprites_loc",
-        "dsprites_ori",
-        "smallnorb_azi",
-        "smallnorb_ele",
-    ),
-}
-TASKS = tuple(task for tasks in VTAB_1K.values() for task in tasks)
+
+@dataclass(frozen=True, kw_only=True)
+class Benchmark:
+    """A suite whose means have names: its tasks by group, in the order in which they are shown."""
+
+    suite: str
+    title: str
+    groups: Mapping[str, tuple[str, ...]]
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """All its tasks."""
+        return tuple(task for tasks in self.groups.values() for task in tasks)
+
+    def has(self, group: Group) -> bool:
+        """Whether a group's task is one of these; a user's task of the same suite is not."""
+        return group.fields["task.suite"] == self.suite and group.task in self.tasks
+
+
+MINI = Benchmark(
+    suite="mini",
+    title="the mini suite (built in, not VTAB-1K)",
+    groups={
+        "natural": ("digits", "textures"),
+        "specialized": ("lesions",),
+        "structured": ("sprites_loc", "sprites_ori", "count"),
+    },
+)
+VTAB_1K = Benchmark(
+    suite="vtab1k",
+    title="VTAB-1K",
+    groups={
+        "natural": ("cifar100", "caltech101", "dtd", "flowers102", "pets", "svhn", "sun397"),
+        "specialized": ("patch_camelyon", "eurosat", "resisc45", "diabetic_retinopathy"),
+        "structured": (
+            "clevr_count",
+            "clevr_dist",
+            "dmlab",
+            "kitti",
+            "dsprites_loc",
+            "dsprites_ori",
+            "smallnorb_azi",
+            "smallnorb_ele",
+        ),
+    },
+)
+BENCHMARKS = {benchmark.suite: benchmark for benchmark in (MINI, VTAB_1K)}
+"""In the order in which they are shown. No mean is over tasks of two of them."""
 
 
 class Mean(Frozen):
@@ -36,12 +73,13 @@ class Mean(Frozen):
 
 
 class SeriesMeans(Frozen):
-    """One series over its tasks of VTAB-1K: a mean for each group it has, then the overall ones.
+    """One series over its tasks of a suite: a mean for each group it has, then the overall ones.
 
     A series is one method: recipes alike in all but what is set task by task. `by_task` tells how
     they differ: field -> value as text -> tasks.
     """
 
+    suite: str
     label: dict[str, Scalar]
     tasks: tuple[str, ...]
     groups: tuple[Mean, ...]
@@ -53,15 +91,15 @@ Series = list[tuple[Group, Row]]
 
 
 def build_means(groups: Sequence[Group], rows: Sequence[Row]) -> list[SeriesMeans]:
-    """The means of every series that has two tasks of VTAB-1K or more."""
+    """The means of every series that has two tasks of a suite or more."""
     told = telling([group.fields for group in groups])
-    benchmark = [pair for pair in zip(groups, rows, strict=True) if is_vtab1k(pair[0])]
-    return [_means(series, told) for series in find_series(benchmark) if len(series) > 1]
-
-
-def is_vtab1k(group: Group) -> bool:
-    """Whether it is one of the 19; a user's task of the same suite is not."""
-    return group.fields["task.suite"] == "vtab1k" and group.task in TASKS
+    pairs = list(zip(groups, rows, strict=True))
+    return [
+        _means(benchmark, series, told)
+        for benchmark in BENCHMARKS.values()
+        for series in find_series([pair for pair in pairs if benchmark.has(pair[0])])
+        if len(series) > 1
+    ]
 
 
 def find_series(pairs: Sequence[tuple[Group, Row]]) -> list[Series]:
@@ -87,29 +125,32 @@ def _split(pairs: Sequence[tuple[Group, Row]], counts: Callable[[str], bool]) ->
     return list(series.values())
 
 
-def _means(series: Series, told: set[str]) -> SeriesMeans:
+def _means(benchmark: Benchmark, series: Series, told: set[str]) -> SeriesMeans:
     by_task = _by_task([group for group, _ in series])
     rows = {group.task: row for group, row in series}
-    tasks = tuple(task for task in TASKS if task in rows)
+    tasks = tuple(task for task in benchmark.tasks if task in rows)
     groups = tuple(
         _mean(name, [rows[task] for task in members if task in rows], of=len(members))
-        for name, members in VTAB_1K.items()
+        for name, members in benchmark.groups.items()
         if any(task in rows for task in members)
     )
     return SeriesMeans(
+        suite=benchmark.suite,
         label=label(series[0][0].fields, told - by_task.keys()),
         tasks=tasks,
         groups=groups,
-        overall=_overall([rows[task] for task in tasks], groups),
+        overall=_overall(benchmark, [rows[task] for task in tasks], groups),
         by_task=by_task,
     )
 
 
-def _overall(rows: Sequence[Row], groups: Sequence[Mean]) -> tuple[Mean, ...]:
+def _overall(benchmark: Benchmark, rows: Sequence[Row], groups: Sequence[Mean]) -> tuple[Mean, ...]:
     """`mean19` and `mean3` where every task is there, else the mean of as many as there are."""
-    if len(rows) < len(TASKS):
-        return (_mean(f"mean of {len(rows)} tasks", rows, of=len(TASKS)),)
-    return _mean("mean19", rows, of=len(TASKS)), _mean("mean3", groups, of=len(VTAB_1K))
+    every = len(benchmark.tasks)
+    if len(rows) < every:
+        return (_mean(f"mean of {len(rows)} tasks", rows, of=every),)
+    names = (f"mean{every}", f"mean{len(benchmark.groups)}")
+    return _mean(names[0], rows, of=every), _mean(names[1], groups, of=len(benchmark.groups))
 
 
 def _mean(name: str, parts: Sequence[Row] | Sequence[Mean], *, of: int) -> Mean:

@@ -1,30 +1,57 @@
-"""What makes a comparison uneven: other devices, versions, weights, data or baselines."""
+"""What to mind: images left out or seen in training, and what makes a comparison uneven."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 
-from idat_zoo.report.means import SeriesMeans
+from idat_zoo.report.means import BENCHMARKS, SeriesMeans
 from idat_zoo.report.rows import Group
 from idat_zoo.results import Result
 
 
 def build_notes(groups: Sequence[Group], means: Sequence[SeriesMeans]) -> list[str]:
-    """One sentence for each thing in which compared results differ, naming the comparisons.
+    """One sentence for each doubt about images and each thing in which compared results differ.
 
-    Compared are the results of one task, and those that enter the means.
+    Compared are the results of one task, and those that enter a suite's means.
     """
     compared: dict[str, list[Result]] = defaultdict(list)
     for group in groups:
         compared[group.task] += [result for _, result in group.results]
-    averaged = {task for series in means for task in series.tasks}
-    if averaged:
-        compared["the means"] = [r for task in sorted(averaged) for r in compared[task]]
+    doubts = {task: list(_doubts(results)) for task, results in compared.items()}
+    uneven = {task: list(_unevenness(r, one_task=True)) for task, r in compared.items()}
+    for suite, own in _by_suite(means).items():
+        averaged = sorted({task for series in own for task in series.tasks})
+        results = [result for task in averaged for result in compared[task]]
+        uneven[suite] = list(_unevenness(results, one_task=False))
+        if len({series.tasks for series in own}) > 1:
+            uneven[suite].append("they are over different tasks, so they do not compare")
+    return [*_by_place(doubts), *_by_place(uneven)]
+
+
+def _by_suite(means: Iterable[SeriesMeans]) -> dict[str, list[SeriesMeans]]:
+    by_suite: dict[str, list[SeriesMeans]] = defaultdict(list)
+    for series in means:
+        by_suite[f"the means over {BENCHMARKS[series.suite].title}"].append(series)
+    return by_suite
+
+
+def _by_place(told: Mapping[str, Iterable[str]]) -> list[str]:
+    """Each sentence once, with the places that it is about."""
     where: dict[str, list[str]] = defaultdict(list)
-    for place, results in compared.items():
-        for fault in _unevenness(results, one_task=place != "the means"):
-            where[fault].append(place)
-    notes = [f"{', '.join(places)}: {fault}" for fault, places in where.items()]
-    return notes + _uneven_means(means)
+    for place, sentences in told.items():
+        for sentence in sentences:
+            where[sentence].append(place)
+    return [f"{', '.join(places)}: {sentence}" for sentence, places in where.items()]
+
+
+def _doubts(results: Iterable[Result]) -> Iterable[str]:
+    """What is known against the images that numbers rest on."""
+    counts = [result.images for result in results if result.images is not None]
+    for unreadable in sorted({count.unreadable for count in counts} - {0}):
+        yield f"{unreadable:,} of its images cannot be read and were left out"
+    for seen, test in sorted({(c.test_in_training, c.test) for c in counts if c.test_in_training}):
+        yield (
+            f"{seen:,} of {test:,} test images have the same bytes as an image that was learnt from"
+        )
 
 
 def _unevenness(results: Sequence[Result], *, one_task: bool) -> Iterable[str]:
@@ -62,9 +89,3 @@ def _backbone_digests(results: Iterable[Result]) -> Mapping[str, list[str]]:
                 name = f"{backbone.name} {backbone.weights}"
                 digests[name].append(result.backbone_sha256[role][:8])
     return digests
-
-
-def _uneven_means(means: Sequence[SeriesMeans]) -> list[str]:
-    if len({series.tasks for series in means}) < 2:
-        return []
-    return ["the means are over different tasks, so they do not compare"]

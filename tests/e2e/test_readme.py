@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import fakes
 import pytest
 
 from idat_zoo.evaluation import evaluate
@@ -40,17 +41,19 @@ def commands() -> list[str]:
 @pytest.mark.parametrize("command", [c for c in commands() if " train " in c])
 def test_every_train_command_is_understood(command: str, tmp_path: Path) -> None:
     """`--dry-run` resolves the recipe and says what is missing; nothing is downloaded."""
+    fakes.write_class_folders(tmp_path / "photos", {"cat": 9, "dog": 9})
     words = [str(IDAT), *command.split()[1:], "--dry-run"]
     offline = os.environ | {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)}
     done = subprocess.run(
         words, cwd=tmp_path, capture_output=True, text=True, check=False, env=offline
     )
     assert done.returncode == 0, done.stderr
-    assert "missing: images of task" in done.stdout
+    own = "--task folder" in command
+    assert f"missing: {'weights of' if own else 'images of task'}" in done.stdout
 
 
 def test_the_commands_were_found() -> None:
-    assert len(commands()) == 6
+    assert len(commands()) == 8
 
 
 @pytest.mark.parametrize("link", sorted(set(re.findall(r"\]\(([^)#]+)\)", README))))

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from safetensors import safe_open
 from torch import Tensor
 
-from conftest import DIGITS, toy_recipe
+from conftest import DIGITS, for_both, toy_recipe
 from idat_zoo.adapters import build_adapter
 from idat_zoo.adapters.idat import IdatBottleneck
 from idat_zoo.backbones.frozen import FrozenBackbone, load_backbone
@@ -124,7 +124,7 @@ def released_trainer(pair: NetworkPair, golden: Golden, **fields: Any) -> Traine
     images = golden.tensors["input"]
     blank = torch.zeros(images.shape, dtype=torch.uint8)
     return Trainer(
-        pair, blank, golden.tensors["target"], recipe, seed=0, device=torch.device("cpu")
+        pair, for_both(blank), golden.tensors["target"], recipe, seed=0, device=torch.device("cpu")
     )
 
 

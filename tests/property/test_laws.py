@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from conftest import DIGITS, FAMILIES, toy_recipe
+from conftest import DIGITS, FAMILIES, for_both, toy_recipe
 from idat_zoo.backbones.pair import build_pair
 from idat_zoo.data import TaskData, load_task
 from idat_zoo.engine.train import Trainer
@@ -100,8 +100,8 @@ def digits() -> TaskData:
 def trained(recipe: Recipe, seed: int) -> dict[str, torch.Tensor]:
     """The student's trained tensors and moments after one epoch."""
     device = torch.device("cpu")
-    pair, split = build_pair(recipe, seed=seed, device=device), digits().val200
-    trainer = Trainer(pair, split.images, split.targets, recipe, seed=seed, device=device)
+    pair, split = build_pair(recipe, seed=seed, device=device), digits().val
+    trainer = Trainer(pair, for_both(split.held), split.targets, recipe, seed=seed, device=device)
     trainer.train_epoch(0)
     return {name: v for name, v in trainer.state().items() if name.startswith("student/")}
 

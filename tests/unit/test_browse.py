@@ -12,9 +12,9 @@ from typer.testing import CliRunner, Result
 
 from idat_zoo.cli import app
 from idat_zoo.cli.browse import TRY
+from idat_zoo.layouts import VTAB1K_LISTS
 from idat_zoo.recipe_toml import parse_recipe
 from idat_zoo.registry import get_recipe, load_registry
-from idat_zoo.registry.presence import LISTS
 
 HEAVY = ("torch", "timm", "sklearn", "huggingface_hub")
 
@@ -51,7 +51,15 @@ def run_outside(code: str, **variables: str) -> subprocess.CompletedProcess[str]
 
 @pytest.mark.parametrize(
     "words",
-    [["--help"], ["list"], ["list", "recipes"], ["show", "micro/lora/digits"], ["validate"]],
+    [
+        ["--help"],
+        ["list"],
+        ["list", "recipes"],
+        ["show", "micro/lora/digits"],
+        ["validate"],
+        ["data", "info"],
+        ["data", "info", "mini,dtd,fewshot"],
+    ],
 )
 def test_browsing_never_loads_torch(words: list[str]) -> None:
     code = (
@@ -76,14 +84,37 @@ def test_bare_list_says_what_runs_here_now(tmp_path: Path) -> None:
         weights = tmp_path / f"hub/models--timm--{name}.augreg_in21k" / snapshot
         weights.parent.mkdir(parents=True)
         weights.touch()
-    for name in LISTS:
+    for name in VTAB1K_LISTS.values():
         (tmp_path / "data/cifar").mkdir(parents=True, exist_ok=True)
         (tmp_path / "data/cifar" / name).touch()
     here = document("list", "--data-dir", str(tmp_path / "data"))["runs_here"]
-    assert here["tasks"] == ["digits", "cifar100"]
+    mini = ["digits", "textures", "lesions", "sprites_loc", "sprites_ori", "count"]
+    assert here["tasks"] == [*mini, "cifar100"]
     assert "vit_s_to_vit_b" in here["pairs"]
     assert "vit_ti_to_vit_b" not in here["pairs"]
     assert "vit_s_to_vit_b_random" in here["pairs"]
+
+
+def test_bare_list_names_every_task_once_and_condenses_the_few_shot_ones() -> None:
+    lines = idat("list").stdout.splitlines()
+    start = next(i for i, line in enumerate(lines) if line.startswith("Tasks"))
+    end = next(i for i, line in enumerate(lines) if line.startswith("Runs here"))
+    words = " ".join(lines[start + 1 : end]).split()
+    tasks = load_registry().tasks.values()
+    assert [word for word in words if word in load_registry().tasks] == [
+        task.id for task in tasks if not task.shots
+    ]
+    assert "fewshot_pets_{1,2,4,8,16}" in words
+    assert sum("{" in word for word in words) == 5
+    whole = document("list")["tasks"]
+    assert [name for members in whole.values() for name in members] == [task.id for task in tasks]
+    assert lines[start + 2].split()[:2] == ["natural", "cifar100"]
+
+
+def test_the_list_of_tasks_tells_the_suite() -> None:
+    lines = idat("list", "tasks", "*100*").stdout.splitlines()
+    assert lines[0].split()[:3] == ["name", "suite", "group"]
+    assert lines[1].split()[:3] == ["cifar100", "vtab1k", "natural"]
 
 
 @pytest.mark.parametrize("kind", ["recipes", "adapters", "pairs", "backbones", "tasks"])
@@ -134,6 +165,8 @@ def test_the_shelf_may_come_from_the_environment(
         ("lora", "adapter", "year", 2021),
         ("vit_s_to_vit_b", "pair", "name", "vit_s_to_vit_b"),
         ("cifar", "task", "aliases", ["cifar", "cifar_100"]),
+        ("fewshot_pets_4", "task", "shots", 4),
+        ("cub", "task", "images", "images"),
         ("vit_b_orig", "backbone", "weights", "orig_in21k"),
         ("vit_s_to_vit_b/sequential/cifar", "recipe", "lr", 5e-3),
     ],

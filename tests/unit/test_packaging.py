@@ -31,15 +31,22 @@ HELP = {"--help", "-h"}
 FLAGS = {
     "train": {
         "--task", "--adapter", "--pair", "--teacher", "--recipe", "--seed", "--device",
-        "--data-dir", "--out", "--shelf", "--resume", "--dry-run", "--yes", "-y", "--json",
+        "--data-dir", "--out", "--shelf", "--resume", "--dry-run", "--skip-corrupt",
+        "--stream-test", "--max-megapixels", "--yes", "-y", "--json",
     },
-    "eval": {"--checkpoint", "--task", "--fail-under", "--device", "--data-dir", "--out", "--json"},
+    "eval": {
+        "--checkpoint", "--task", "--fail-under", "--device", "--data-dir", "--skip-corrupt",
+        "--stream-test", "--max-megapixels", "--out", "--json",
+    },
     "report": {"--format", "--out", "--json"},
     "list": {"--task", "--adapter", "--pair", "--shelf", "--data-dir", "--json"},
     "show": {"--shelf", "--json"},
     "cp": {"--shelf", "--force"},
     "validate": {"--shelf", "--json"},
     "env": {"--json"},
+    "data verify": {"--data-dir", "--shelf", "--max-megapixels", "--json"},
+    "data info": {"--data-dir", "--shelf", "--json"},
+    "data cache": {"--clean", "--shelf", "--json"},
 }  # fmt: skip
 
 
@@ -113,13 +120,18 @@ def test_the_version_is_the_same_everywhere() -> None:
     assert f"\nversion: {PROJECT['project']['version']}\n" in citation
 
 
+def flags_below(group: Any, before: str = "") -> Iterator[tuple[str, set[str]]]:
+    """Every command with its flags, those of groups by both names."""
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from flags_below(command, f"{before}{name} ")
+        else:
+            options = (p for p in command.params if p.param_type_name == "option")
+            yield before + name, {flag for p in options for flag in p.opts}
+
+
 def test_the_flags_of_the_command_line_are_these() -> None:
-    group: Any = typer.main.get_command(app)
-    found = {
-        name: {flag for p in command.params if p.param_type_name == "option" for flag in p.opts}
-        for name, command in group.commands.items()
-    }
-    assert {name: flags - HELP for name, flags in found.items()} == FLAGS
+    assert {name: flags - HELP for name, flags in flags_below(typer.main.get_command(app))} == FLAGS
 
 
 MACHINE = re.compile(

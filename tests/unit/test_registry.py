@@ -93,6 +93,61 @@ def test_vtab1k_has_19_tasks_in_three_groups_with_940_classes(registry: Registry
     assert registry.tasks["caltech101"].num_test == (6084, 6085)
 
 
+@pytest.mark.parametrize(
+    ("suite", "first", "count"),
+    [("mini", "digits", 6), ("fgvc", "fgvc_cub", 5), ("fewshot", "fewshot_food101_1", 25)],
+)
+def test_each_suite_stands_for_its_tasks(
+    registry: Registry, suite: str, first: str, count: int
+) -> None:
+    tasks = resolve_tasks(suite, registry)
+    assert {task.suite for task in tasks} == {suite}
+    assert (tasks[0].id, len(tasks)) == (first, count)
+    assert resolve_tasks(f"{first},{suite}", registry) == tasks
+
+
+def test_groups_are_those_of_vtab1k_though_mini_has_the_same(registry: Registry) -> None:
+    assert {task.suite for task in resolve_tasks("natural,structured", registry)} == {"vtab1k"}
+
+
+def test_a_table_with_several_shots_is_as_many_tasks(registry: Registry) -> None:
+    one, four = (registry.find_task(f"fewshot-pets-{shots}") for shots in (1, 4))
+    assert (one.shots, four.shots) == (1, 4)
+    assert four == one.model_copy(update={"id": "fewshot_pets_4", "shots": 4})
+    with pytest.raises(UnknownNameError, match="'fewshot_pets'\\. Did you mean 'fewshot_pets_"):
+        registry.find_task("fewshot_pets")
+
+
+def test_a_users_table_may_have_several_shots_too(tmp_path: Path) -> None:
+    table = '[own]\nsuite = "fewshot"\nnum_classes = 3\nnum_test = []\npair = "micro"\n'
+    registry = load_registry(write_shelf(tmp_path, {"tasks.toml": f"{table}shots = [1, 3]\n"}))
+    assert [registry.tasks[name].shots for name in ("own_1", "own_3")] == [1, 3]
+    assert registry.is_own("task", "own_3")
+    (fault,) = faults_of(tmp_path, {"tasks.toml": f"{table}shots = [1, -3]\n"})
+    assert "[own_-3]: shots: Input should be greater than or equal to 0" in fault
+
+
+def test_a_task_may_be_added_to_the_shelves_at_hand(registry: Registry) -> None:
+    own = Task(id="folder-0123abcd", suite="folder", num_classes=3, num_test=())
+    more = registry.with_task(own, pair="tiny_random")
+    recipe = compose_recipe(more, own.id, "lora")
+    assert (recipe.task, recipe.pair.name) == (own, "tiny_random")
+    assert not registry.has_task(own.id)
+    other = own.model_copy(update={"num_classes": 4})
+    assert more.with_task(other, pair="micro").find_task(own.id).num_classes == 4
+
+
+@pytest.mark.parametrize("name", ["natural", "mini", "vtab1k", "fewshot", "folder"])
+def test_a_task_cannot_have_the_name_of_a_group_or_suite(tmp_path: Path, name: str) -> None:
+    table = 'suite = "vtab1k"\nnum_classes = 3\nnum_test = [9]\npair = "micro"\n'
+    said = f"'{name}' is the name of a group or suite"
+    (fault,) = faults_of(tmp_path / "a", {"tasks.toml": f"[{name}]\n{table}"})
+    assert fault.endswith(f"[{name}]: {said}")
+    text = f'[own]\n{table}aliases = ["{name}"]\n'
+    (fault,) = faults_of(tmp_path / "b", {"tasks.toml": text})
+    assert fault.endswith(f"[own]: aliases: {said}")
+
+
 def test_every_recipe_of_the_shelf_is_valid(registry: Registry) -> None:
     ids = recipe_ids(registry)
     assert len(ids) == len(registry.pairs) * len(registry.adapters) * len(registry.tasks)
@@ -108,7 +163,7 @@ def test_default_pairs_are_micro_for_built_in_tasks_and_the_papers_for_vtab(
     registry: Registry,
 ) -> None:
     for task in registry.tasks.values():
-        expected = "micro" if task.suite == "builtin" else "vit_s_to_vit_b"
+        expected = "micro" if task.suite == "mini" else "vit_s_to_vit_b"
         assert registry.default_pairs[task.id] == expected
 
 

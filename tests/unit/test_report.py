@@ -22,8 +22,8 @@ from idat_zoo.report.build import Report, build_report
 from idat_zoo.report.fields import flatten
 from idat_zoo.report.layout import as_count, lay_out
 from idat_zoo.report.markdown import as_markdown, markdown_table
-from idat_zoo.report.means import TASKS, VTAB_1K
-from idat_zoo.results import Candidate, Parameters, Result, Selection, find_results
+from idat_zoo.report.means import BENCHMARKS, MINI, VTAB_1K, Benchmark
+from idat_zoo.results import Candidate, ImageCounts, Parameters, Result, Selection, find_results
 from idat_zoo.run_folder import recipe_hash
 from idat_zoo.runs import run
 
@@ -72,9 +72,14 @@ def made(correct: int = 90, recipe: Recipe | None = None, **fields: Any) -> Foun
 
 
 def on_task(task: str, **fields: Any) -> Recipe:
-    """The toy recipe on a task of VTAB-1K."""
-    group = next(group for group, tasks in VTAB_1K.items() if task in tasks)
-    spec: dict[str, Any] = {"id": task, "suite": "vtab1k", "group": group}
+    """The toy recipe on a task of VTAB-1K or of the mini suite."""
+    suite, group = next(
+        (known.suite, group)
+        for known in BENCHMARKS.values()
+        for group, tasks in known.groups.items()
+        if task in tasks
+    )
+    spec: dict[str, Any] = {"id": task, "suite": suite, "group": group}
     changed = Task(**spec, num_classes=10, num_test=(COUNT,))
     return toy_recipe(**fields).model_copy(update={"task": changed})
 
@@ -299,18 +304,19 @@ def test_baselines_that_differ_are_noted_and_the_higher_one_counts() -> None:
 # Means
 
 
-def test_the_nineteen_tasks_are_the_registrys() -> None:
-    tasks = load_registry().tasks.values()
-    for group, members in VTAB_1K.items():
-        assert {t.id for t in tasks if (t.suite, t.group) == ("vtab1k", group)} == set(members)
-    assert len(TASKS) == 19
+@pytest.mark.parametrize(("known", "count"), [(VTAB_1K, 19), (MINI, 6)])
+def test_the_tasks_of_a_suite_are_the_registrys(known: Benchmark, count: int) -> None:
+    tasks = [task for task in load_registry().tasks.values() if task.suite == known.suite]
+    for group, members in known.groups.items():
+        assert tuple(task.id for task in tasks if task.group == group) == members
+    assert len(known.tasks) == len(tasks) == count
 
 
 def test_all_nineteen_tasks_have_mean19_and_mean3() -> None:
-    tops = dict(zip(TASKS, range(50, 69), strict=True))
-    report = build_report([made(tops[task], on_task(task)) for task in TASKS])
+    tops = dict(zip(VTAB_1K.tasks, range(50, 69), strict=True))
+    report = build_report([made(tops[task], on_task(task)) for task in VTAB_1K.tasks])
     (series,) = report.means
-    groups = [statistics.fmean(tops[task] / 100 for task in g) for g in VTAB_1K.values()]
+    groups = [statistics.fmean(tops[task] / 100 for task in g) for g in VTAB_1K.groups.values()]
     assert [mean.name for mean in series.overall] == ["mean19", "mean3"]
     assert [mean.top1 for mean in series.groups] == pytest.approx(groups, abs=1e-12)
     assert series.overall[0].top1 == pytest.approx(0.59, abs=1e-12)
@@ -320,7 +326,7 @@ def test_all_nineteen_tasks_have_mean19_and_mean3() -> None:
 
 @pytest.mark.parametrize("missing", ["cifar100", "eurosat", "smallnorb_ele"])
 def test_fewer_tasks_have_a_mean_that_says_so(missing: str) -> None:
-    report = build_report([made(50, on_task(task)) for task in TASKS if task != missing])
+    report = build_report([made(50, on_task(task)) for task in VTAB_1K.tasks if task != missing])
     shown = text(report)
     assert [mean.name for mean in report.means[0].overall] == ["mean of 18 tasks"]
     assert "mean of 18 tasks 50.00" in shown
@@ -328,11 +334,47 @@ def test_fewer_tasks_have_a_mean_that_says_so(missing: str) -> None:
     assert not any(name in shown for name in ("mean19", "mean3", "avg", "average"))
 
 
-def test_digits_never_enters_a_mean() -> None:
-    report = build_report([made(10), made(50, on_task("dtd")), made(70, on_task("svhn"))])
+def test_the_mini_suite_has_mean6_and_mean3_in_a_table_that_names_it() -> None:
+    tops = dict(zip(MINI.tasks, (90, 50, 40, 30, 20, 10), strict=True))
+    report = build_report([made(top1, on_task(task)) for task, top1 in tops.items()])
     (series,) = report.means
-    assert series.tasks == ("dtd", "svhn")
-    assert series.overall[0].top1 == pytest.approx(0.6, abs=1e-12)
+    assert series.suite == "mini"
+    assert [(mean.name, mean.count) for mean in series.groups] == [
+        ("natural", 2),
+        ("specialized", 1),
+        ("structured", 3),
+    ]
+    assert {mean.name: mean.top1 for mean in series.overall} == pytest.approx(
+        {"mean6": 0.4, "mean3": statistics.fmean([0.7, 0.4, 0.2])}, abs=1e-12
+    )
+    shown = text(report)
+    assert "**Means of top-1 % over the mini suite (built in, not VTAB-1K)**" in shown
+    assert "| 70.00 | 40.00 | 20.00 | mean6 40.00, mean3 43.33 |" in shown
+    assert "mean6 is over the 6 tasks, mean3 over the three group means." in shown
+    assert "over VTAB-1K" not in shown
+
+
+def test_two_suites_have_two_tables_and_never_one_mean() -> None:
+    found = [made(10, on_task(t)) for t in ("digits", "textures", "lesions")]
+    found += [made(50, on_task("dtd")), made(70, on_task("svhn"))]
+    report = build_report(found)
+    assert {s.suite: (s.tasks, s.overall[0].top1) for s in report.means} == {
+        "mini": (("digits", "textures", "lesions"), pytest.approx(0.1, abs=1e-12)),
+        "vtab1k": (("dtd", "svhn"), pytest.approx(0.6, abs=1e-12)),
+    }
+    titles = [section.title for section in lay_out(report) if "Means" in section.title]
+    assert titles == [
+        "Means of top-1 % over the mini suite (built in, not VTAB-1K)",
+        "Means of top-1 % over VTAB-1K",
+    ]
+
+
+def test_a_task_that_only_takes_a_suites_name_enters_no_mean() -> None:
+    own = on_task("dtd").task.model_copy(update={"id": "own"})
+    folder = own.model_copy(update={"suite": "folder", "group": None, "id": "svhn"})
+    found = [made(50, on_task("dtd"))]
+    found += [made(60, toy_recipe().model_copy(update={"task": task})) for task in (own, folder)]
+    assert build_report(found).means == ()
 
 
 def test_one_task_has_no_mean() -> None:
@@ -357,7 +399,8 @@ def test_two_recipes_of_one_task_never_enter_one_mean() -> None:
         ("dtd", "pets", "svhn"): {"lr": 0.001},
         ("dtd", "svhn"): {"lr": 0.01},
     }
-    assert any("means are over different tasks" in note for note in report.notes)
+    said = "the means over VTAB-1K: they are over different tasks, so they do not compare"
+    assert said in report.notes
 
 
 def test_a_series_is_not_labelled_with_what_it_sets_task_by_task() -> None:
@@ -550,7 +593,20 @@ def test_uneven_comparisons_are_pointed_out(other: dict[str, Any], said: str) ->
 
 def test_uneven_means_are_pointed_out() -> None:
     found = [made(90, on_task("dtd")), made(80, on_task("svhn"), device="NVIDIA H100")]
-    assert build_report(found).notes == ("the means: devices differ (NVIDIA H100; cpu, 1 thread)",)
+    said = "the means over VTAB-1K: devices differ (NVIDIA H100; cpu, 1 thread)"
+    assert build_report(found).notes == (said,)
+
+
+def test_images_that_a_number_does_not_rest_on_as_it_should_are_noted() -> None:
+    counts = ImageCounts(train=800, val=200, test=1880)
+    odd = counts.model_copy(update={"unreadable": 3, "test_in_training": 12})
+    report = build_report([made(seed=s, images=odd) for s in (0, 1)])
+    assert report.notes == (
+        "digits: 3 of its images cannot be read and were left out",
+        "digits: 12 of 1,880 test images have the same bytes as an image that was learnt from",
+    )
+    assert all(note in text(report) for note in report.notes)
+    assert build_report([made(images=counts)]).notes == ()
 
 
 def test_even_comparisons_have_no_notes() -> None:

@@ -16,7 +16,6 @@ from idat_zoo.backbones.network import Network
 from idat_zoo.data import load_task
 from idat_zoo.engine import train as train_module
 from idat_zoo.errors import (
-    DataError,
     DeviceError,
     RecipeError,
     RunFolderError,
@@ -27,7 +26,7 @@ from idat_zoo.recipe import Recipe
 from idat_zoo.recipe_toml import parse_recipe
 from idat_zoo.results import load_result
 from idat_zoo.run_folder import recipe_hash, run_folder
-from idat_zoo.runs import run
+from idat_zoo.runs import Progress, load_views, run
 
 WRITTEN = {
     "recipe.toml",
@@ -208,7 +207,7 @@ def test_an_unfinished_run_needs_resume_and_goes_on_to_the_same_bits(
 
 def test_resuming_on_other_data_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stopped_after(1, toy_recipe(), tmp_path, monkeypatch)
-    monkeypatch.setattr("idat_zoo.data.task_data.TaskData.fingerprint", lambda self: "0" * 64)
+    monkeypatch.setattr("idat_zoo.data.task_data.TaskData.fingerprint", "0" * 64)
     with pytest.raises(RunFolderError, match="begun on other data or other backbone weights"):
         run(toy_recipe(), device="cpu", out=tmp_path, resume=True)
 
@@ -319,9 +318,21 @@ def test_an_adapter_that_gets_no_gradient_stops_the_run(
         run(toy_recipe(teacher=False), device="cpu", out=tmp_path)
 
 
-def test_fewer_images_than_a_batch_are_named(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"1000 training images[\s\S]*batch_size=1000"):
-        run(toy_recipe(batch_size=2000), device="cpu", out=tmp_path)
+class Notes(Progress):
+    """Keeps what a run has to say."""
+
+    def __init__(self) -> None:
+        self.told: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.told.append(text)
+
+
+def test_fewer_images_than_a_batch_are_named_and_trained_on(tmp_path: Path) -> None:
+    heard = Notes()
+    result = run(toy_recipe(batch_size=2000), device="cpu", out=tmp_path, progress=heard)
+    assert heard.told == ["batches hold 1000 images instead of 2000: there are no more to train on"]
+    assert result.recipe.batch_size == 2000
 
 
 @pytest.mark.parametrize(
@@ -386,13 +397,17 @@ def test_a_device_that_is_not_there_is_named(
     assert not list(tmp_path.iterdir())
 
 
-def test_unlike_input_sizes_are_refused(tmp_path: Path) -> None:
+def test_a_teacher_of_another_input_size_sees_the_task_at_its_own(tmp_path: Path) -> None:
     assert TOY_PAIR.teacher is not None
     larger = TOY_PAIR.teacher.model_copy(update={"img_size": 32})
-    recipe = toy_recipe()
     pair = TOY_PAIR.model_copy(update={"teacher": larger})
-    with pytest.raises(UsageError, match="mixes input sizes: teacher 32, student 16"):
-        run(recipe.model_copy(update={"pair": pair}), device="cpu", out=tmp_path)
+    recipe = toy_recipe().model_copy(update={"pair": pair})
+    views = load_views(recipe, data_dir=None, seed=0)
+    shapes = {role: data.train.images[:1].shape for role, data in views.items()}
+    assert shapes == {"student": (1, 3, 16, 16), "teacher": (1, 3, 32, 32)}
+    result = run(recipe, device="cpu", out=tmp_path)
+    assert result.teacher is not None
+    assert result.data_fingerprint == views["student"].fingerprint
 
 
 def test_an_unknown_candidate_is_named(tmp_path: Path) -> None:

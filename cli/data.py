@@ -1,0 +1,388 @@
+"""`idat data`: what a task's images must look like, whether they do, and what is kept decoded."""
+
+import shutil
+import textwrap
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from idat_zoo.cli.options import (
+    DataDirOption,
+    JsonOption,
+    MegapixelsOption,
+    ShelfOption,
+    TasksArgument,
+)
+from idat_zoo.cli.screen import note, plain, print_json, print_table
+from idat_zoo.errors import DataError, UsageError
+
+if TYPE_CHECKING:
+    from idat_zoo.data.cache import Entry
+    from idat_zoo.data.verify import Finding
+    from idat_zoo.recipe import Task
+    from idat_zoo.registry import Registry
+
+Facts = dict[str, Any]  # what JSON can hold
+
+SOME_FAILED = 3
+NAMED = 3  # images that a remark names
+LAYOUTS = {
+    "mini": "built in",
+    "vtab1k": 'DIR/{folder}/<list>, lines "images/train800/000000.jpg 7"',
+    "fgvc": 'DIR/{folder}/<list>, JSON {{"<image>": <class>, …}}, images below {images}/',
+    "fewshot": 'DIR/{folder}/<list>, lines "<image> <class>", images below {images}/',
+    "folder": "DIR/<class>/<image>; or DIR/train/<class>/<image>, val/…, test/…; or FILE.csv with "
+    "path,label or path,label,split",
+}
+
+app = typer.Typer(no_args_is_help=True)
+
+
+@app.callback()
+def data() -> None:
+    """Tasks on disk: what is expected, whether it is right, what is kept decoded."""
+
+
+@app.command()
+def verify(
+    tasks: TasksArgument = None,
+    data_dir: DataDirOption = None,
+    shelf: ShelfOption = None,
+    max_megapixels: MegapixelsOption = 64,
+    json: JsonOption = False,
+) -> None:
+    """Check lists, open every image, check decoded copies; every fault is listed.
+
+    Without TASK: all tasks of which a list lies below --data-dir.
+    """
+    from idat_zoo.cli.progress import LiveProgress
+    from idat_zoo.data import Reading
+    from idat_zoo.data.verify import verify_folder, verify_task
+    from idat_zoo.registry import load_registry
+
+    registry = load_registry(shelf)
+    own, chosen = _chosen(tasks, registry)
+    reading = Reading(max_megapixels=max_megapixels)
+    places: list[Path | Task] = [_own_place(data_dir)] if own else []
+    places += chosen if tasks else _lying_below(data_dir, registry)
+    findings: list[Finding] = []
+    for asked in places:
+        with LiveProgress() as progress:
+            if isinstance(asked, Path):
+                found = verify_folder(asked, reading=reading, listener=progress)
+            else:
+                found = verify_task(asked, data_dir, reading=reading, listener=progress)
+        findings.append(found)
+        if not json:
+            _print_finding(found)
+    if json:
+        print_json({"tasks": [found.model_dump(mode="json") for found in findings]})
+    failed = sum(bool(found.faults) for found in findings)
+    if failed:
+        note(f"{failed} of {len(findings)} tasks have faults")
+        raise typer.Exit(SOME_FAILED if failed < len(findings) else DataError.exit_code)
+
+
+@app.command()
+def info(
+    tasks: TasksArgument = None,
+    data_dir: DataDirOption = None,
+    shelf: ShelfOption = None,
+    json: JsonOption = False,
+) -> None:
+    """What is expected of a task's data, where it is looked for, what is there."""
+    from idat_zoo.registry import load_registry
+
+    registry = load_registry(shelf)
+    own, chosen = _chosen(tasks, registry)
+    facts = [_own_facts(data_dir)] if own else []
+    facts += [_facts(task, data_dir) for task in (chosen if tasks else registry.tasks.values())]
+    if json:
+        print_json({"tasks": facts})
+    elif tasks:
+        for number, known in enumerate(facts):
+            _print_facts(known, blank_before=number > 0)
+    else:
+        columns = ["task", "suite", "classes", "train", "val", "test", "here"]
+        print_table(columns, [_row(known) for known in facts])
+        note("idat data info TASK says more")
+
+
+@app.command()
+def cache(
+    tasks: TasksArgument = None,
+    clean: Annotated[
+        bool, typer.Option("--clean", help="Remove them, and what killed processes left.")
+    ] = False,
+    shelf: ShelfOption = None,
+    json: JsonOption = False,
+) -> None:
+    """The images that are kept decoded, below IDAT_CACHE_DIR or the user's cache folder.
+
+    Nothing is lost with them: the next training decodes anew.
+    """
+    from idat_zoo.data.cache import Cache, free_bytes
+    from idat_zoo.data.reading import default_cache
+
+    kept = Cache(default_cache())
+    entries = kept.entries()
+    if tasks:
+        asked = _asked_for(tasks, {entry.task for entry in entries.values()}, shelf)
+        entries = {key: entry for key, entry in entries.items() if entry.task in asked}
+    if not json:
+        _print_entries(list(entries.values()))
+    removed = {key: kept.remove(key) for key in entries} if clean else {}
+    freed = sum(removed.values()) + (kept.sweep() if clean else 0)
+    total, free = sum(entry.num_bytes for entry in entries.values()), free_bytes(kept.folder)
+    if json:
+        print_json(
+            {
+                "folder": str(kept.folder),
+                "entries": [_entry_facts(key, entry) for key, entry in entries.items()],
+                "bytes": total,
+                "freed_bytes": freed,
+                "free_bytes": free,
+            }
+        )
+    else:
+        done = f"{_size(freed)} freed" if clean else f"{len(entries)} lists, {_size(total)}"
+        typer.echo(plain(f"{done} in {kept.folder}; {_size(free)} are free there"))
+    for key in (key for key, bytes_freed in removed.items() if not bytes_freed):
+        note(f"left, as another process is at it: {entries[key].what}")
+
+
+def _words(tasks: Sequence[str]) -> list[str]:
+    return [name.strip() for name in ",".join(tasks).split(",")]
+
+
+def _chosen(tasks: Sequence[str] | None, registry: "Registry") -> tuple[bool, list["Task"]]:
+    """Whether one's own images are among what is asked for, and the tasks of the shelves."""
+    from idat_zoo.registry import FOLDER, resolve_tasks
+
+    names = _words(tasks) if tasks else []
+    others = [name for name in names if name != FOLDER]
+    return FOLDER in names, resolve_tasks(",".join(others), registry) if others else []
+
+
+def _own_place(data_dir: Path | None) -> Path:
+    if data_dir is None:
+        raise UsageError("folder is the images of --data-dir, which is not given.")
+    return data_dir
+
+
+def _lying_below(data_dir: Path | None, registry: "Registry") -> list["Task"]:
+    """The tasks with a list below the data folder.
+
+    Raises: UsageError without a data folder; DataError where there is none.
+    """
+    if data_dir is None:
+        raise UsageError(
+            "TASK or --data-dir says what to check.", hint="idat data info says what is expected."
+        )
+    found = [task for task in registry.tasks.values() if any(_lists(task, data_dir).values())]
+    if not found:
+        raise DataError(
+            f"no list of a task lies below '{data_dir}'.",
+            hint="`idat data info` says what is expected; `idat data verify folder` checks images "
+            "of your own.",
+        )
+    return found
+
+
+def _lists(task: "Task", data_dir: Path | None) -> dict[str, bool]:
+    """The lists of a task, and whether each is there. Few-shot tasks: those of the seeds there.
+
+    A list that few-shot tasks share says nothing of any one of them, so none of it alone is there.
+    """
+    from idat_zoo.layouts import drawn_seeds, needed_lists, task_folder
+
+    if data_dir is None:
+        return dict.fromkeys(needed_lists(task), False)
+    seeds = drawn_seeds(task, data_dir)
+    names = [name for seed in seeds or [0] for name in needed_lists(task, seed=seed)]
+    folder = task_folder(task, data_dir)
+    return {name: bool(seeds) and (folder / name).is_file() for name in names}
+
+
+def _print_finding(found: "Finding") -> None:
+    count = len(found.faults)
+    verdict = "ok" if not count else "1 fault" if count == 1 else f"{count:,} faults"
+    told = [f"{found.images:,} images in {len(found.lists)} lists"] if found.lists else []
+    told += [f"{found.cached} of them cached"] if found.cached else []
+    about = ", ".join(told) or found.place
+    _print_line(f"{verdict:<8}  {found.task}" + (f": {about}" if about else ""))
+    for fault in found.faults:
+        _print_line(f"  {fault}")
+    notes = list(found.notes)
+    if found.test_in_training:
+        twins = found.test_in_training
+        more = "; --json names all" if len(twins) > NAMED else ""
+        subject = "1 test image has" if len(twins) == 1 else f"{len(twins):,} test images have"
+        notes.append(
+            f"{subject} the same bytes as an image that is learnt from: "
+            f"{', '.join(twins[:NAMED])}{more}"
+        )
+    for remark in notes:
+        _print_line(f"  note: {remark}")
+
+
+def _print_line(text: str) -> None:
+    """One line, whatever the names in it hold."""
+    typer.echo(plain(text.replace("\n", "\\n")))
+
+
+def _facts(task: "Task", data_dir: Path | None) -> Facts:
+    from idat_zoo.layouts import task_folder
+
+    on_disk = task.suite != "mini" and data_dir is not None
+    fields = ("title", "suite", "group", "num_classes", "num_train", "num_val", "num_test", "shots")
+    written = task.model_dump(mode="json", include={*fields, "source", "licence"})
+    return {
+        "task": task.id,
+        **{field: written[field] for field in fields},
+        "layout": LAYOUTS[task.suite].format(
+            folder=task.folder, images=task.images or f"DIR/{task.folder}"
+        ),
+        "place": str(task_folder(task, data_dir)) if on_disk and data_dir is not None else None,
+        "lists": _lists(task, data_dir),
+        "source": written["source"],
+        "licence": written["licence"],
+    }
+
+
+def _own_facts(data_dir: Path | None) -> Facts:
+    """As `_facts`, of one's own images: what a folder holds is all that is known of them."""
+    facts: Facts = {"task": "folder", "title": "your own images", "layout": LAYOUTS["folder"]}
+    if data_dir is None:
+        return facts | {"place": None}
+    from idat_zoo.data.folder import list_folder
+
+    faults: list[str] = []
+    listing = list_folder(data_dir, faults)
+    return facts | {
+        "place": str(data_dir),
+        "num_classes": len(listing.class_names),
+        **{f"num_{split}": [len(rows)] for split, rows in listing.splits.items()},
+        "notes": listing.notes,
+        "faults": faults,
+    }
+
+
+def _row(facts: Mapping[str, Any]) -> list[str]:
+    counts = _counts(facts).values()
+    return [facts["task"], facts["suite"], str(facts["num_classes"]), *counts, _presence(facts)]
+
+
+def _counts(facts: Mapping[str, Any]) -> dict[str, str]:
+    """Split -> how many images it must have, as far as that is known."""
+    known = {split: facts.get(f"num_{split}") for split in ("train", "val", "test")}
+    counts = {split: _sizes(sizes) for split, sizes in known.items() if sizes is not None}
+    if facts.get("shots"):
+        counts |= {"train": f"{facts['shots']}/class", "val": "0"}
+    return counts
+
+
+def _sizes(known: Sequence[int]) -> str:
+    """The sizes of a split that are known to be right."""
+    return " or ".join(f"{size:,}" for size in known) or "any"
+
+
+def _presence(facts: Mapping[str, Any]) -> str:
+    there = list(facts["lists"].values())
+    if not there:
+        return "built in"
+    return "yes" if all(there) else "some" if any(there) else "no"
+
+
+def _print_facts(facts: Mapping[str, Any], *, blank_before: bool) -> None:
+    if blank_before:
+        typer.echo()
+    typer.echo(plain(f"{facts['task']}  {facts['title']}"))
+    group = f", {facts['group']}" if facts.get("group") else ""
+    lists = facts.get("lists", {})
+    told = {
+        "suite": f"{facts['suite']}{group}" if "suite" in facts else "",
+        "classes": str(facts.get("num_classes", "")),
+        "images": ", ".join(f"{split} {count}" for split, count in _counts(facts).items()),
+        "layout": facts["layout"],
+        "place": facts["place"] or ("--data-dir is not given" if lists else ""),
+        "there": ", ".join(name for name, there in lists.items() if there),
+        "missing": ", ".join(name for name, there in lists.items() if not there),
+        "source": facts.get("source", ""),
+        "licence": facts.get("licence", ""),
+    }
+    for name, value in told.items():
+        if value:
+            _print_wrapped(name, value)
+    for fault in facts.get("faults", []):
+        _print_wrapped("fault", fault)
+    for remark in facts.get("notes", []):
+        _print_wrapped("note", remark)
+
+
+def _print_wrapped(name: str, value: str) -> None:
+    first = f"  {name:<8}  "
+    typer.echo(
+        textwrap.fill(
+            plain(value.replace("\n", "\\n")),
+            shutil.get_terminal_size().columns,
+            initial_indent=first,
+            subsequent_indent=" " * len(first),
+            break_on_hyphens=False,
+            break_long_words=False,
+        )
+    )
+
+
+def _asked_for(tasks: Sequence[str], held: Iterable[str], shelf: Path | None) -> set[str]:
+    """Ids of tasks by their names; those that are held need not be on a shelf any more."""
+    from idat_zoo.registry import FOLDER, load_registry, resolve_tasks
+
+    held = set(held)
+    asked: set[str] = set()
+    for name in _words(tasks):
+        if name in held:
+            asked.add(name)
+        elif name == FOLDER:
+            asked |= {task for task in held if task.startswith(f"{FOLDER}-")}
+        else:
+            asked |= {task.id for task in resolve_tasks(name, load_registry(shelf))}
+    return asked
+
+
+def _print_entries(entries: Sequence["Entry"]) -> None:
+    rows = [
+        [
+            entry.what,
+            f"{entry.count:,}",
+            f"{entry.size} x {entry.size}",
+            _kept(entry),
+            time.strftime("%Y-%m-%d %H:%M", time.localtime(entry.made)),
+        ]
+        for entry in entries
+    ]
+    if rows:
+        print_table(["images of", "count", "pixels", "on disk", "made"], rows)
+
+
+def _kept(entry: "Entry") -> str:
+    if entry.unreadable:
+        return f"{len(entry.unreadable):,} unreadable"
+    return _size(entry.num_bytes) if entry.kept else "streamed"
+
+
+def _entry_facts(key: str, entry: "Entry") -> Facts:
+    return {"key": key, "task": entry.task, **entry.model_dump(mode="json")} | {
+        "bytes": entry.num_bytes
+    }
+
+
+def _size(count: int) -> str:
+    """120.4 MB."""
+    for unit, name in ((1e9, "GB"), (1e6, "MB")):
+        if count >= unit:
+            return f"{count / unit:.1f} {name}"
+    return f"{count / 1e3:.1f} kB"

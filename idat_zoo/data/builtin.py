@@ -1,0 +1,101 @@
+"""The mini suite: six small tasks that need no download. What they are is in docs/mini.md.
+
+`digits` is real: 1,797 images of 8 x 8 pixels in 17 grey levels (UCI "Optical Recognition of
+Handwritten Digits", its test part), as `sklearn.datasets.load_digits` ships them, split 800 / 200 /
+797, stratified by class with seed 0. The others are drawn by `idat_zoo.data.mini`, in the order 800
+/ 200 / 1,000. None of them is a VTAB task.
+
+Shape letters: N images, H W image, S input size, P pixels.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int64, UInt8
+from PIL import Image
+
+from idat_zoo.data.decode import digest_pixels
+from idat_zoo.data.mini import DRAWERS
+from idat_zoo.data.task_data import RawPixels, Split, TaskData
+from idat_zoo.errors import UsageError
+from idat_zoo.recipe import Task
+
+DIGITS = "digits"
+SIZES = (800, 200)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Source:
+    """Images as they are before they are resized; `splits` are the places of train, val, test."""
+
+    images: UInt8[np.ndarray, "N H W 3"]
+    targets: Int64[np.ndarray, "N"]
+    raw: Float[np.ndarray, "N P"]
+    splits: Sequence[Int64[np.ndarray, "_"]]
+
+
+def load_builtin(task: Task, img_size: int) -> TaskData:
+    """The task's three splits, resized bicubically. Raises: UsageError for a task that is none."""
+    if task.id != DIGITS and task.id not in DRAWERS:
+        raise UsageError(f"task '{task.id}' is said to be in the mini suite, but is not.")
+    source = _read_digits() if task.id == DIGITS else _draw(task.id)
+
+    def split(index: Int64[np.ndarray, "_"]) -> Split:
+        images = torch.from_numpy(_resize(source.images[index], img_size))
+        return Split(
+            images=images,
+            targets=torch.from_numpy(source.targets[index]),
+            index=torch.from_numpy(index),
+            pixels_sha256=digest_pixels(images),
+        )
+
+    train, val, test = source.splits
+    return TaskData(
+        task=task,
+        train=split(train),
+        val=split(val),
+        test=split(test),
+        raw_pixels=RawPixels(
+            trainval=source.raw[np.concatenate([train, val])], test=source.raw[test]
+        ),
+    )
+
+
+def _read_digits() -> _Source:
+    from sklearn.datasets import load_digits
+    from sklearn.model_selection import train_test_split
+
+    found = load_digits()
+    targets = found.target.astype(np.int64)
+    trainval, test = train_test_split(
+        np.arange(len(targets)), train_size=sum(SIZES), stratify=targets, random_state=0
+    )
+    train, val = train_test_split(
+        trainval, train_size=SIZES[0], stratify=targets[trainval], random_state=0
+    )
+    grey = np.rint(found.images * (255 / 16)).astype(np.uint8)
+    return _Source(
+        images=np.repeat(grey[..., None], 3, axis=3),
+        targets=targets,
+        raw=found.data,
+        splits=[train, val, test],
+    )
+
+
+def _draw(name: str) -> _Source:
+    drawing = DRAWERS[name]()
+    return _Source(
+        images=drawing.images,
+        targets=drawing.targets,
+        raw=drawing.images.reshape(len(drawing.images), -1).astype(np.float32),
+        splits=np.split(np.arange(len(drawing.targets)), np.cumsum(SIZES)),
+    )
+
+
+def _resize(images: UInt8[np.ndarray, "N H W 3"], img_size: int) -> UInt8[np.ndarray, "N 3 S S"]:
+    """By Pillow's bicubic filter, which reckons with whole numbers: the same on every platform."""
+    size = (img_size, img_size)
+    resized = [Image.fromarray(i).resize(size, Image.Resampling.BICUBIC) for i in images]
+    return np.stack([np.asarray(image).transpose(2, 0, 1) for image in resized])

@@ -1,0 +1,371 @@
+"""Image files -> uint8 pixels at an input size: in parallel, and once.
+
+The key of the cache is a hash over every file's bytes in order, the size, and the decoder with its
+libraries' versions. So the same images are found again wherever they lie, and a file that changed
+in one byte is decoded anew. Files are read, not decoded, at every run to know their bytes.
+
+Threads suffice: Pillow decodes and resizes without holding Python's lock.
+
+Shape letters: N images, C channels, H W image, S input size.
+"""
+
+import errno
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import torch
+from jaxtyping import UInt8
+from torch import Tensor
+
+from idat_zoo.data.cache import PIXELS_FILE, Cache, Entry, free_bytes, map_pixels, now
+from idat_zoo.data.image_file import (
+    UnreadableImageError,
+    decode_image,
+    decoder,
+    without_pillow_warnings,
+)
+from idat_zoo.data.reading import Listener, Reading
+from idat_zoo.errors import DataError, RunFolderError
+
+HANDED = 16
+
+Item = TypeVar("Item")
+Made = TypeVar("Made")
+Sink = Callable[[int, UInt8[np.ndarray, "S S 3"]], None]
+
+
+class StreamedImages:
+    """Images `[N, 3, S, S]` that are decoded whenever a slice of them is asked for."""
+
+    def __init__(
+        self, paths: Sequence[Path], hashes: Sequence[str], size: int, reading: Reading
+    ) -> None:
+        self._paths, self._hashes, self._size, self._reading = paths, hashes, size, reading
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+    def __getitem__(self, part: slice) -> UInt8[Tensor, "N 3 S S"]:
+        """Decode a part. Raises: DataError where a file is no longer what it was."""
+        paths, hashes = self._paths[part], self._hashes[part]
+        images = np.zeros((len(paths), self._size, self._size, 3), dtype=np.uint8)
+        _decode_all(paths, hashes, self._size, self._reading, images.__setitem__)
+        return torch.from_numpy(images).permute(0, 3, 1, 2)
+
+
+Images = UInt8[Tensor, "N C H W"] | StreamedImages
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decoded:
+    """The readable images of a list: their places in it, their pixels, a hash over those.
+
+    `unreadable` says why the others (place -> reason) are left out; `file_hashes` are of the
+    readable files' bytes.
+    """
+
+    images: Images
+    pixels_sha256: str
+    places: list[int]
+    unreadable: dict[int, str]
+    file_hashes: list[str]
+
+
+def decode_files(
+    paths: Sequence[Path],
+    *,
+    size: int,
+    what: str,
+    reading: Reading,
+    listener: Listener,
+    may_stream: bool = False,
+    skip_unreadable: bool = False,
+) -> Decoded:
+    """The images of a list at a size, from the cache where they are there.
+
+    With an unreadable image there are none, only the reasons; `skip_unreadable` gives the others.
+    `what` names the list for people. A list with `may_stream` (test) is not kept on disk where
+    `reading` or the free space says so. Where the cache cannot be written, the pixels lie in a
+    nameless temporary file for as long as this process lives.
+
+    Raises: DataError where there is no space for them at all, or a file changes meanwhile.
+    """
+    hashes, unreadable = hash_files(paths, reading)
+    places = [place for place in range(len(paths)) if place not in unreadable]
+
+    def decode_readable() -> tuple[Entry, Images]:
+        source = _Source(
+            paths=[paths[i] for i in places],
+            hashes=[hashes[i] for i in places],
+            size=size,
+            what=what,
+            reading=reading,
+        )
+        return source.decode(listener, may_stream=may_stream)
+
+    entry, images = decode_readable()
+    if entry.unreadable:
+        unreadable |= {places[i]: reason for i, reason in entry.unreadable.items()}
+        places = [place for place in places if place not in unreadable]
+        if skip_unreadable:
+            entry, images = decode_readable()
+    return Decoded(
+        images=images,
+        pixels_sha256=entry.pixels_sha256,
+        places=places,
+        unreadable=dict(sorted(unreadable.items())),
+        file_hashes=[hashes[i] for i in places],
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Source:
+    """Files that could be read, and what they are to become."""
+
+    paths: list[Path]
+    hashes: list[str]
+    size: int
+    what: str
+    reading: Reading
+
+    @property
+    def key(self) -> str:
+        settings = [decoder(), self.size, self.reading.max_megapixels, self.hashes]
+        return hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:32]
+
+    def decode(self, listener: Listener, *, may_stream: bool) -> tuple[Entry, Images]:
+        """What the cache has, or else decoded now and kept."""
+        cache = Cache(self.reading.cache)
+        stream = may_stream and self._must_stream(cache, listener)
+        found = self._find(cache, stream=stream)
+        if found is not None:
+            return found
+        try:
+            with cache.making(self.key, listener) as part:
+                found = self._find(cache, stream=stream)  # another process may have been faster
+                if found is not None:
+                    return found
+                entry = self._fill(None if stream else part / PIXELS_FILE, listener)
+                cache.finish(part, entry)
+                return self._open(cache, entry)  # under the lock, as others may clean the cache
+        except (OSError, RunFolderError) as error:
+            reason = error.strerror if isinstance(error, OSError) else error.message
+            listener.note(
+                f"{self.what}: cannot keep decoded images in '{self.reading.cache}' ({reason}); "
+                "they are decoded for this run alone (IDAT_CACHE_DIR names another folder)"
+            )
+            return self._decode_for_now(listener, stream=stream)
+
+    def _must_stream(self, cache: Cache, listener: Listener) -> bool:
+        if self.reading.stream_test:
+            return True
+        entry = cache.find(self.key)
+        if entry is not None and entry.kept:
+            return False
+        needed = len(self.paths) * 3 * self.size**2
+        left = free_bytes(cache.folder) - needed
+        if left >= self.reading.spare_bytes:
+            return False
+        listener.note(
+            f"{self.what}: {needed / 1e9:.1f} GB of decoded images would leave {left / 1e9:.1f} GB "
+            "free on the cache's disk; they are decoded whenever they are needed"
+        )
+        return True
+
+    def _find(self, cache: Cache, *, stream: bool) -> tuple[Entry, Images] | None:
+        entry = cache.find(self.key)
+        if entry is None or not (entry.kept or stream or entry.unreadable):
+            return None
+        try:
+            return self._open(cache, entry)
+        except FileNotFoundError:  # another process has cleaned the cache
+            return None
+
+    def _open(self, cache: Cache, entry: Entry) -> tuple[Entry, Images]:
+        if entry.kept:
+            return entry, cache.open(self.key, entry)
+        return entry, StreamedImages(self.paths, self.hashes, self.size, self.reading)
+
+    def _fill(self, target: Path | None, listener: Listener) -> Entry:
+        """Decode all into a file, or, with none, only to see that all can be decoded.
+
+        Raises: OSError where they cannot be written.
+        """
+        if target is None:
+            return self._write(None, listener)
+        with target.open("wb") as file:
+            entry = self._write(file.fileno(), listener)
+            os.fsync(file.fileno())
+        if not entry.kept:
+            target.unlink()
+        return entry
+
+    def _decode_for_now(self, listener: Listener, *, stream: bool) -> tuple[Entry, Images]:
+        if stream:
+            entry = self._fill(None, listener)
+            return entry, StreamedImages(self.paths, self.hashes, self.size, self.reading)
+        try:
+            with tempfile.NamedTemporaryFile() as file:
+                entry = self._write(file.fileno(), listener)
+                shape = entry.shape if entry.kept else (0, 3, self.size, self.size)
+                return entry, map_pixels(Path(file.name), shape)
+        except OSError as error:
+            raise DataError(
+                f"{self.what}: no space for the decoded images: {error.strerror}",
+                hint="Free some, or name another folder by IDAT_CACHE_DIR or TMPDIR.",
+            ) from error
+
+    def _write(self, target: int | None, listener: Listener) -> Entry:
+        """Decode all, and write them to an open file if there is one."""
+        image_bytes = 3 * self.size**2
+
+        def keep(place: int, pixels: UInt8[np.ndarray, "S S 3"]) -> None:
+            if target is not None:
+                _write_at(target, pixels.data, place * image_bytes)
+
+        def heard(done: int) -> None:
+            listener.decoding(self.what, done, len(self.paths))
+
+        digest, unreadable = _decode_all(
+            self.paths, self.hashes, self.size, self.reading, keep, heard
+        )
+        return Entry(
+            what=self.what,
+            count=len(self.paths),
+            size=self.size,
+            decoder=decoder(),
+            pixels_sha256=digest,
+            unreadable=unreadable,
+            kept=target is not None and not unreadable,
+            made=now(),
+        )
+
+
+def _write_at(target: int, content: memoryview, offset: int) -> None:
+    """All of the content; a disk that takes only a part of it is full."""
+    if os.pwrite(target, content, offset) < content.nbytes:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def hash_files(paths: Sequence[Path], reading: Reading) -> tuple[list[str], dict[int, str]]:
+    """SHA-256 of every file's bytes, '' for those that cannot be read, and why not."""
+    unreadable: dict[int, str] = {}
+    hashes: list[str] = []
+
+    def hash_file(path: Path) -> str | OSError:
+        try:
+            return hashlib.sha256(path.read_bytes()).hexdigest()
+        except OSError as error:
+            return error
+
+    for place, found in enumerate(_in_parallel(hash_file, paths, reading.workers)):
+        hashes.append(found if isinstance(found, str) else "")
+        if isinstance(found, OSError):
+            unreadable[place] = f"cannot be read: {found.strerror}"
+    return hashes, unreadable
+
+
+def examine_files(
+    paths: Sequence[Path], reading: Reading, heard: Callable[[int], None]
+) -> tuple[list[str], dict[int, str]]:
+    """As `hash_files`, but each file is decoded too; the pixels are let go."""
+    unreadable: dict[int, str] = {}
+    hashes: list[str] = []
+
+    def examine(path: Path) -> tuple[str, str]:
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            return "", f"cannot be read: {error.strerror}"
+        sha256, reason = hashlib.sha256(content).hexdigest(), ""
+        try:
+            decode_image(content, 1, max_megapixels=reading.max_megapixels)
+        except UnreadableImageError as error:
+            reason = str(error)
+        return sha256, reason
+
+    with without_pillow_warnings():
+        for place, (sha256, reason) in enumerate(_in_parallel(examine, paths, reading.workers)):
+            hashes.append(sha256)
+            if reason:
+                unreadable[place] = reason
+            heard(place + 1)
+    return hashes, unreadable
+
+
+def _decode_all(
+    paths: Sequence[Path],
+    hashes: Sequence[str],
+    size: int,
+    reading: Reading,
+    keep: Sink,
+    heard: Callable[[int], None] = lambda done: None,
+) -> tuple[str, dict[int, str]]:
+    """Decode each, hand it with its place to `keep`; a hash over all pixels, and what is no image.
+
+    `keep` is called from several threads at once.
+
+    Raises: DataError where a file's bytes are no longer those of its hash.
+    """
+    digest = hashlib.sha256()
+    unreadable: dict[int, str] = {}
+
+    def decode(place: int) -> bytes | str:
+        content = _read_again(paths[place], hashes[place])
+        try:
+            pixels = decode_image(content, size, max_megapixels=reading.max_megapixels)
+        except UnreadableImageError as error:
+            return str(error)
+        keep(place, pixels)
+        return hashlib.sha256(pixels.data).digest()
+
+    with without_pillow_warnings():
+        for place, made in enumerate(_in_parallel(decode, range(len(paths)), reading.workers)):
+            if isinstance(made, str):
+                unreadable[place] = made
+            else:
+                digest.update(made)
+            heard(place + 1)
+    return digest.hexdigest(), unreadable
+
+
+def _read_again(path: Path, sha256: str) -> bytes:
+    """The bytes that a file was known by: others would be kept, or reported, under a wrong name."""
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"'{path}' changed while it was in use: {error.strerror}") from None
+    if hashlib.sha256(content).hexdigest() != sha256:
+        raise DataError(f"'{path}' changed while it was in use.")
+    return content
+
+
+def digest_pixels(images: UInt8[Tensor, "N C H W"]) -> str:
+    """What `Decoded.pixels_sha256` is, of images that come from no files."""
+    digest = hashlib.sha256()
+    for image in images:
+        pixels = image.permute(1, 2, 0).contiguous().numpy()
+        digest.update(hashlib.sha256(pixels.data).digest())
+    return digest.hexdigest()
+
+
+def _in_parallel(
+    make: Callable[[Item], Made], items: Sequence[Item], workers: int
+) -> Iterator[Made]:
+    """Each made from its item, in order; leaving early abandons those not yet begun.
+
+    A thread is handed several items at once: for small images the handing over costs as much as
+    a fifth of the decoding.
+    """
+    parts = [items[start : start + HANDED] for start in range(0, len(items), HANDED)]
+    with ThreadPoolExecutor(workers) as pool:
+        for made in pool.map(lambda part: [make(item) for item in part], parts):
+            yield from made

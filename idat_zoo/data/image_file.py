@@ -1,0 +1,116 @@
+"""One image file's bytes -> uint8 RGB at a network's input size, or a word of what is wrong.
+
+How each kind of image is handled (docs/data.md says the same to users):
+
+- direct resize to S x S, bicubic, no crop; colours by Pillow's plain conversion to RGB: palettes
+  are looked up, CMYK is not colour-managed, transparency is dropped, as VTAB-1K's readers do;
+- 16-bit grey keeps its upper 8 bits (Pillow alone would clip at 255);
+- an EXIF orientation is applied; the usual VTAB-1K copies have none;
+- of an animation the first frame is taken.
+
+Only the formats below are tried: Pillow knows others that start programs (EPS) or read more files.
+"""
+
+import io
+import struct
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import PIL
+from jaxtyping import UInt8
+from PIL import ExifTags, Image, TiffImagePlugin, WebPImagePlugin, features
+
+_LATE = (TiffImagePlugin, WebPImagePlugin)  # Pillow knows these formats once they are imported
+FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP")
+SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp")
+PROCEDURE = "RGB, upright, first frame, direct bicubic resize, uint8; 1"
+"""What turns a file into pixels, apart from the versions of the libraries. Counted up when it
+changes."""
+
+UPRIGHT = {  # EXIF's orientations but the first, and what undoes them
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+MOST_MEGAPIXELS = 178
+"""Pillow itself refuses images that are larger."""
+
+_DAMAGED = (  # all that Pillow is known to raise over damaged bytes
+    OSError,
+    SyntaxError,
+    ValueError,
+    TypeError,
+    LookupError,
+    ArithmeticError,
+    AttributeError,
+    EOFError,
+    struct.error,
+    Image.DecompressionBombError,
+)
+
+
+class UnreadableImageError(Exception):
+    """Why a file is no image that can be used."""
+
+
+def decoder() -> str:
+    """The procedure with the libraries that carry it out: other versions may give other pixels."""
+    jpeg = features.version("libjpeg_turbo") or features.version("jpg")
+    return f"{PROCEDURE}; Pillow {PIL.__version__}, libjpeg {jpeg}"
+
+
+def decode_image(content: bytes, size: int, *, max_megapixels: float) -> UInt8[np.ndarray, "S S 3"]:
+    """The image in a file's bytes as `[size, size, 3]`.
+
+    Raises: UnreadableImageError for what is no image, damaged, cut off, or larger than allowed.
+    """
+    if not content:
+        raise UnreadableImageError("is empty (0 bytes)")
+    try:
+        with Image.open(io.BytesIO(content), formats=FORMATS) as image:
+            width, height = image.size
+            if width * height > max_megapixels * 1e6:
+                raise UnreadableImageError(
+                    f"{width} x {height} pixels are more than {max_megapixels:g} megapixels"
+                )
+            return prepare(image, size)
+    except PIL.UnidentifiedImageError:
+        raise UnreadableImageError("is not an image of a known format") from None
+    except _DAMAGED as error:
+        raise UnreadableImageError(f"is damaged: {error}") from None
+
+
+def prepare(image: Image.Image, size: int) -> UInt8[np.ndarray, "S S 3"]:
+    """An opened image as `[size, size, 3]`, as the head of this file says."""
+    image.load()  # turns a TIFF upright by itself, and finds what a PNG tells behind its pixels
+    turn = UPRIGHT.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+    if image.mode.startswith("I"):
+        image = _upper_bits(image)
+    elif image.mode == "F":
+        raise UnreadableImageError("has floating-point pixels, whose range is not known")
+    if image.mode != "RGB":
+        image = image.convert("RGB")
+    if turn is not None:
+        image = image.transpose(turn)
+    return np.asarray(image.resize((size, size), Image.Resampling.BICUBIC))
+
+
+def _upper_bits(image: Image.Image) -> Image.Image:
+    """Grey of 16 bits as 8. Pillow's 32-bit mode holds 16-bit files too, as older versions read."""
+    return Image.fromarray((np.asarray(image).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8))
+
+
+@contextmanager
+def without_pillow_warnings() -> Iterator[None]:
+    """Pillow warns of large images and odd metadata; what matters of it is a fault here."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module=r"PIL\..*")
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        yield

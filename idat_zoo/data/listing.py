@@ -1,0 +1,193 @@
+"""A task's lists of images: names below one folder, each with its class, all checked.
+
+Every fault is one line, and all are collected: no image is opened before its list is right.
+"""
+
+import os
+import stat
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from idat_zoo.errors import DataError
+from idat_zoo.recipe import Task
+
+SPLITS = ("train", "val", "test")
+SHOWN = 10
+MOST_SHOWN = 100  # characters of a line
+IMBALANCED = 10  # times
+TINY = 5  # images
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rows:
+    """One list: where it is written, the images' names below the folder, their classes."""
+
+    source: str
+    names: Sequence[str]
+    targets: Sequence[int]
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Listing:
+    """The lists of a task's three splits over one folder of images.
+
+    `notes` are remarks for people; `class_names` are empty where the source has none.
+    """
+
+    root: Path
+    splits: dict[str, Rows]
+    class_names: tuple[str, ...] = ()
+    notes: list[str] = field(default_factory=list)
+
+
+def refuse(task_id: str, faults: Sequence[str], *, hint: str = "") -> DataError:
+    """The error that tells of all faults; it shows the first ten."""
+    rest = ""
+    if len(faults) > SHOWN:
+        rest = f"\n  … and {len(faults) - SHOWN} more"
+        hint = f"{hint} `idat data verify` lists them all.".strip()
+    count = "1 fault" if len(faults) == 1 else f"{len(faults)} faults"
+    return DataError(
+        f"task '{task_id}': {count} in its data:\n  " + "\n  ".join(faults[:SHOWN]) + rest,
+        hint=hint,
+        faults=faults,
+    )
+
+
+def read_lines(path: Path, faults: list[str]) -> list[str] | None:
+    """A text file's lines, whatever their ends; None, and a fault, where it cannot be read."""
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        faults.append(f"{path.name}: cannot be read: {error}")
+        return None
+    lines = [line.removesuffix("\r") for line in text.split("\n")]
+    return lines[:-1] if lines[-1] == "" else lines
+
+
+def read_pairs(
+    path: Path,
+    task: Task,
+    faults: list[str],
+    *,
+    expected: Sequence[int] = (),
+    below: str = "",
+) -> Rows:
+    """A list with `path class` in each line, and as many lines as are `expected`.
+
+    Names may hold spaces: the class is the last word. `below` is the folder that holds the images.
+    """
+    names: list[str] = []
+    targets: list[int] = []
+    lines = read_lines(path, faults)
+    if lines is None:
+        return Rows(source=path.name, names=names, targets=targets)
+    check_count(path.name, len(lines), expected, faults)
+    for number, line in enumerate(lines, start=1):
+        name, _, label = line.rstrip().rpartition(" ")
+        if not name or not (label.isascii() and label.isdecimal() and len(label) < 10):
+            faults.append(f"{path.name} line {number}: expected 'path class', got {shown(line)}")
+        elif int(label) >= task.num_classes:
+            faults.append(
+                f"{path.name} line {number}: expected a class below {task.num_classes}, "
+                f"got {shown(line)}"
+            )
+        else:
+            names.append(f"{below}/{name}" if below else name)
+            targets.append(int(label))
+    return Rows(source=path.name, names=names, targets=targets)
+
+
+def shown(line: str) -> str:
+    """A line as it stands in a message; of a very long one its beginning."""
+    return repr(line if len(line) <= MOST_SHOWN else line[:MOST_SHOWN] + "…")
+
+
+def check_count(source: str, count: int, expected: Sequence[int], faults: list[str]) -> None:
+    """A list's length against every length known to be right; none known, none checked."""
+    if expected and count not in expected:
+        sizes = " or ".join(f"{size:,}" for size in expected)
+        faults.append(f"{source}: {count:,} images, expected {sizes}")
+
+
+def check_files(listing: Listing, faults: list[str]) -> None:
+    """Every image is a file inside the folder, and is listed once."""
+    root = os.path.realpath(listing.root)
+    folders: dict[str, str] = {}
+    owners: dict[str, str] = {}
+    for rows in listing.splits.values():
+        for name in rows.names:
+            path, fault = locate(root, name, folders)
+            if not fault and path in owners:
+                fault = f"is listed twice, there and in {owners[path]}"
+            if fault:
+                faults.append(f"{rows.source}: {name}: {fault}")
+            else:
+                owners[path] = rows.source
+
+
+def locate(root: str, name: str, folders: dict[str, str]) -> tuple[str, str]:
+    """An image's real path, or '' and why it may not be read.
+
+    `root` is a real path; `folders` remembers the real paths of the folders below it.
+    """
+    folder, _, file = name.rpartition("/")
+    if not is_unicode(name):
+        return "", "has a name that is no Unicode text"
+    if "\0" in name or not file or name.startswith("/") or ".." in name.split("/"):
+        return "", "is not a path inside the task's folder"
+    if folder not in folders:
+        folders[folder] = os.path.realpath(f"{root}/{folder}")
+    path = f"{folders[folder]}/{file}"
+    try:
+        found = Path(path).lstat()
+        if stat.S_ISLNK(found.st_mode):
+            path = os.path.realpath(path)
+            found = Path(path).stat()
+    except OSError as error:
+        return "", f"cannot be read: {error.strerror}"
+    if not path.startswith(root + os.sep):
+        return "", "leaves the task's folder by a link"
+    if not stat.S_ISREG(found.st_mode):
+        return "", "is not a file"
+    return path, ""
+
+
+def is_unicode(name: str) -> bool:
+    """Whether a name can be written: files' names may hold any bytes, JSON's half pairs."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def describe_classes(listing: Listing, num_classes: int) -> Iterator[str]:
+    """What a person should know of how the images are spread over the classes."""
+    counts = Counter(listing.splits["train"].targets)
+    counts.update(listing.splits["val"].targets)
+    if not counts:
+        return
+    absent = num_classes - len(counts)
+    if absent:
+        yield f"{absent} of {num_classes} classes have no training image"
+    largest, smallest = counts.most_common(1)[0], min(counts.items(), key=lambda item: item[1])
+    if largest[1] >= IMBALANCED * smallest[1]:
+        yield (
+            f"classes are unlike in size: {_class_name(listing, largest[0])} has {largest[1]:,} "
+            f"training images, {_class_name(listing, smallest[0])} has {smallest[1]:,}"
+        )
+    tiny = [number for number, count in counts.items() if count < TINY]
+    if tiny and listing.class_names:
+        named = ", ".join(_class_name(listing, number) for number in sorted(tiny)[:SHOWN])
+        more = ", …" if len(tiny) > SHOWN else ""
+        yield f"{len(tiny)} classes have fewer than {TINY} training images: {named}{more}"
+
+
+def _class_name(listing: Listing, number: int) -> str:
+    return repr(listing.class_names[number]) if listing.class_names else f"class {number}"

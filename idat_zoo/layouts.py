@@ -1,0 +1,54 @@
+"""Where each suite's lists of images lie below the data folder. Torch-free, for `idat list`."""
+
+from pathlib import Path
+
+from idat_zoo.recipe import Task
+
+VTAB1K_LISTS = {"train": "train800.txt", "val": "val200.txt", "test": "test.txt"}
+VTAB1K_BOTH = "train800val200.txt"
+FGVC_LISTS = {"train": "train.json", "val": "val.json", "test": "test.json"}
+FEWSHOT_TEST = "annotations/test_meta.list"
+
+
+def fewshot_train(shots: int, seed: int | str) -> str:
+    """The list of k images per class drawn with a seed, or a pattern of several."""
+    return f"annotations/train_meta.list.num_shot_{shots}.seed_{seed}"
+
+
+def drawn_seeds(task: Task, data_dir: Path) -> list[int]:
+    """The seeds that a few-shot task has lists of; [0] for tasks whose lists know no seed."""
+    if task.suite != "fewshot":
+        return [0]
+    found = task_folder(task, data_dir).glob(fewshot_train(task.shots, "*"))
+    seeds = (path.name.rpartition("_")[2] for path in found)
+    return sorted(int(seed) for seed in seeds if seed.isascii() and seed.isdecimal())
+
+
+def needed_lists(task: Task, *, seed: int = 0) -> list[str]:
+    """The files without which a task cannot be read, below its folder."""
+    if task.suite == "vtab1k":
+        return list(VTAB1K_LISTS.values())
+    if task.suite == "fgvc":
+        return list(FGVC_LISTS.values())
+    if task.suite == "fewshot":
+        return [fewshot_train(task.shots, seed), FEWSHOT_TEST]
+    return []
+
+
+def task_folder(task: Task, data_dir: Path) -> Path:
+    """Where a task's lists and images lie."""
+    return data_dir / task.folder
+
+
+def missing_lists(task: Task, data_dir: Path | None, *, seed: int = 0) -> str:
+    """What is not there of a task's lists, in words, or ''."""
+    if task.suite == "mini":
+        return ""
+    if data_dir is None:
+        return f"images of task '{task.id}' (no --data-dir was given and IDAT_DATA_DIR is not set)"
+    if task.suite == "folder":
+        return "" if data_dir.exists() else f"images of task '{task.id}': no '{data_dir}'"
+    folder = task_folder(task, data_dir)
+    absent = [str(folder / name) for name in needed_lists(task, seed=seed)]
+    absent = [path for path in absent if not Path(path).is_file()]
+    return f"images of task '{task.id}': no {', '.join(absent)}" if absent else ""
