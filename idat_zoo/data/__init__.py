@@ -104,9 +104,8 @@ def _assemble(task: Task, listing: Listing, decoded: Mapping[str, Decoded]) -> T
 def _describe(data: TaskData, listing: Listing, unreadable: Sequence[str]) -> Iterator[str]:
     """What a person should know of the data before believing a number."""
     if unreadable:
-        yield f"{len(unreadable):,} images cannot be read and are left out: " + "; ".join(
-            unreadable[:SHOWN]
-        )
+        count = "1 image" if len(unreadable) == 1 else f"{len(unreadable):,} images"
+        yield f"left out, as unreadable: {count}: " + "; ".join(unreadable[:SHOWN])
     if data.test_in_training:
         yield (
             f"{data.test_in_training:,} of {len(data.test):,} test images have the same bytes as "

@@ -94,6 +94,7 @@ def test_a_streamed_run_predicts_the_same_and_keeps_no_test_images(vtab: Path) -
     assert streamed["data_fingerprint"] == kept["data_fingerprint"]
 
 
+@pytest.mark.slow
 def test_images_can_be_learnt_from(vtab: Path) -> None:
     place = ("--data-dir", vtab / "data", "--shelf", vtab / "shelf")
     more = ("epochs=12", "batch_size=8", "lr=1e-2")
@@ -130,6 +131,7 @@ def test_a_fine_grained_task_trains_on_its_json_splits(tmp_path: Path) -> None:
     assert (result["images"]["train"], result["images"]["test"]) == (24, 16)
 
 
+@pytest.mark.slow
 def test_the_seed_chooses_the_list_of_a_few_shot_task(tmp_path: Path) -> None:
     task = load_registry().tasks["fewshot_pets_1"]
     fakes.write_fewshot(tmp_path / "data", task, seeds=[0, 1, 2], pool=4)
@@ -181,7 +183,7 @@ def test_skip_corrupt_goes_on_and_counts_what_it_left_out(tmp_path: Path) -> Non
     (result,) = json.loads(done.stdout)["results"]
     assert result["images"]["unreadable"] == 2
     assert sum(result["images"][split] for split in ("train", "val", "test")) == 33
-    assert "2 images cannot be read and are left out: " in done.stderr
+    assert "left out, as unreadable: 2 images: " in done.stderr
     assert "cat/000.jpg is empty (0 bytes)" in done.stderr
 
 

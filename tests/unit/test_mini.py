@@ -16,6 +16,8 @@ from idat_zoo.data.mini.counter import Draws
 from idat_zoo.data.mini.drawing import CHUNK, NUM_IMAGES
 from idat_zoo.data.mini.raster import ONE, PIXEL, TURN, place, root, shrink, sine
 
+pytestmark = pytest.mark.slow  # thousands of images are drawn
+
 CLASSES = {"textures": 8, "lesions": 4, "sprites_loc": 16, "sprites_ori": 16, "count": 8}
 
 # Made with NumPy 2.4.6 on x86-64; NumPy 1.26.4 gave the same.
