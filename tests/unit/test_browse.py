@@ -205,6 +205,7 @@ def test_cp_into_a_folder_that_is_not_there_is_one_line(tmp_path: Path) -> None:
     assert result.stderr.startswith(f"error: cannot write '{tmp_path}/no/mine.toml': No such file")
 
 
+@pytest.mark.slow
 def test_validate_lists_the_faults_of_all_that_it_is_given(tmp_path: Path) -> None:
     shelf = tmp_path / "shelf"
     (shelf / "recipes").mkdir(parents=True)

@@ -148,6 +148,7 @@ def test_a_task_cannot_have_the_name_of_a_group_or_suite(tmp_path: Path, name: s
     assert fault.endswith(f"[own]: aliases: {said}")
 
 
+@pytest.mark.slow
 def test_every_recipe_of_the_shelf_is_valid(registry: Registry) -> None:
     ids = recipe_ids(registry)
     assert len(ids) == len(registry.pairs) * len(registry.adapters) * len(registry.tasks)

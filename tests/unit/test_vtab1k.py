@@ -89,6 +89,7 @@ def test_a_folder_is_read_in_the_order_of_its_lists(own: Path) -> None:
     assert data.counts() == fakes.COUNTS | {"unreadable": 0, "test_in_training": 0}
 
 
+@pytest.mark.slow
 def test_all_19_fakes_are_read_by_the_shelf_that_comes_with_them(tmp_path: Path) -> None:
     fakes.write_vtab1k(tmp_path / "data", tmp_path / "shelf")
     builtin, registry = load_registry(), load_registry(tmp_path / "shelf")
