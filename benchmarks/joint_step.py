@@ -1,20 +1,24 @@
-"""Time one joint optimisation step of a pair: forward of both, one backward, both optimisers.
+"""Time one joint optimisation step of a pair against the released step, written plainly.
 
-    python benchmarks/joint_step.py [--pair NAME …] [--batch N] [--device D] [--repeats N]
+    python benchmarks/joint_step.py [--pair NAME …] [--batch N …] [--device D] [--repeats N]
 
-Prints a table, and writes it to benchmarks/results/joint_step.<device>.json with the machine, the
-versions and the command. Medians over repeats, the spread is (max - min) / median.
+Ours is the engine's, with what it does around the step; theirs is reference.py's. Prints a table,
+and writes it to benchmarks/results/joint_step.<device>.json with the machine, the versions and the
+command.
 """
 
 import argparse
+import itertools
 import json
 import shlex
 import statistics
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from reference import ReferenceLoop
 
 from idat_zoo.backbones.pair import build_pair
 from idat_zoo.engine.precision import describe_device, find_device, resolve_precision
@@ -24,42 +28,59 @@ from idat_zoo.registry import get_recipe
 from idat_zoo.results import versions
 
 RESULTS = Path(__file__).parent / "results"
-STEPS = 5  # per repeat
 
 
-def time_pair(pair: str, adapter: str, batch: int, device: torch.device, repeats: int) -> list[str]:
-    """One row: pair, adapter, precision, ms per step, spread, images/s."""
+def time_pair(
+    pair: str, adapter: str, batch: int, device: torch.device, *, repeats: int, steps: int
+) -> list[str]:
+    """One row: the reference's and our time for a step, their ratio and its range, our speed.
+
+    Each repeat times the reference and then ours on the same images, so that both feel the same
+    load; the ratio is the median over the repeats.
+    """
     words = [f"batch_size={batch}", "epochs=1000"]
     recipe = get_recipe("digits", adapter, pair=pair, overrides=words)
     recipe = resolve_precision(recipe, device)
     size = recipe.pair.student.img_size
     source = generator(0, "benchmark", "images")
-    images = torch.randint(256, (batch * STEPS, 3, size, size), generator=source, dtype=torch.uint8)
+    images = torch.randint(256, (batch * steps, 3, size, size), generator=source, dtype=torch.uint8)
     targets = torch.randint(10, (len(images),), generator=source)
+    reference = ReferenceLoop(build_pair(recipe, seed=0, device=device), recipe, device=device)
     networks = build_pair(recipe, seed=0, device=device)
-    trainer = Trainer(
-        networks, {"student": images, "teacher": images}, targets, recipe, seed=0, device=device
-    )
-    trainer.train_epoch(0)  # warm up
-    seconds = []
+    both = {"student": images, "teacher": images}
+    trainer = Trainer(networks, both, targets, recipe, seed=0, device=device)
+
+    def train_reference() -> None:
+        for part, labels in zip(images.split(batch), targets.split(batch), strict=True):
+            reference.step(part, labels)
+
+    train_reference()  # warm up
+    trainer.train_epoch(0)
+    theirs, ours = [], []
     for repeat in range(repeats):
-        _wait(device)
-        started = time.perf_counter()
-        trainer.train_epoch(repeat + 1)
-        _wait(device)
-        seconds.append((time.perf_counter() - started) / STEPS)
-    median = statistics.median(seconds)
-    spread = (max(seconds) - min(seconds)) / median
-    precision = recipe.precision
+        theirs.append(_seconds(train_reference, device) / steps)
+        ours.append(_seconds(lambda epoch=repeat + 1: trainer.train_epoch(epoch), device) / steps)
+    ratios = [their / our for their, our in zip(theirs, ours, strict=True)]
+    median = statistics.median(ours)
     return [
         pair,
         adapter,
         str(batch),
-        precision,
-        f"{1000 * median:.1f}",
-        f"{100 * spread:.0f} %",
+        recipe.precision,
+        f"{1000 * statistics.median(theirs):.0f}",
+        f"{1000 * median:.0f}",
+        f"{statistics.median(ratios):.2f}",
+        f"{min(ratios):.2f}–{max(ratios):.2f}",
         f"{batch / median:.0f}",
     ]
+
+
+def _seconds(work: Callable[[], object], device: torch.device) -> float:
+    _wait(device)
+    started = time.perf_counter()
+    work()
+    _wait(device)
+    return time.perf_counter() - started
 
 
 def _wait(device: torch.device) -> None:
@@ -70,22 +91,34 @@ def _wait(device: torch.device) -> None:
 def main() -> None:
     """Time every pair asked for."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--pair", nargs="+", default=["micro"])
+    parser.add_argument("--pair", nargs="+", default=["micro", "vit_ti_to_vit_s_random"])
     parser.add_argument("--adapter", default="sequential")
-    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--batch", type=int, nargs="+", default=[64, 16], help="one for each pair")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--steps", type=int, default=3, help="in each repeat")
     asked = parser.parse_args()
     device = find_device(asked.device)
     rows = [
-        time_pair(pair, asked.adapter, asked.batch, device, asked.repeats) for pair in asked.pair
+        time_pair(pair, asked.adapter, batch, device, repeats=asked.repeats, steps=asked.steps)
+        for pair, batch in zip(asked.pair, itertools.cycle(asked.batch), strict=False)
     ]
     document = {
-        "columns": ["pair", "adapter", "batch", "precision", "ms per step", "spread", "images/s"],
+        "columns": [
+            "pair",
+            "adapter",
+            "batch",
+            "precision",
+            "reference, ms",
+            "ours, ms",
+            "times faster",
+            "range",
+            "images/s",
+        ],
         "rows": rows,
         "note": f"{describe_device(device)}; "
         + ", ".join(f"{name} {version}" for name, version in versions().items())
-        + f"; median of {asked.repeats} times {STEPS} steps; "
+        + f"; medians of {asked.repeats} interleaved pairs of {asked.steps} steps; "
         + f"`python {shlex.join(['benchmarks/joint_step.py', *sys.argv[1:]])}`",
     }
     RESULTS.mkdir(exist_ok=True)
