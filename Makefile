@@ -51,6 +51,8 @@ test-system: .venv/installed-dev
 
 bench: .venv/installed-dev
 	$(BIN)/python benchmarks/joint_step.py
+	$(BIN)/python benchmarks/mixed.py
+	$(BIN)/python benchmarks/decode.py
 
 micro: .venv/installed-dev
 	$(BIN)/python -m idat_zoo.backbones.weights.pretrain --images 614400

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from idat_zoo import files
 from idat_zoo.adapters import build_adapter
-from idat_zoo.backbones.frozen import load_backbone
+from idat_zoo.backbones.frozen import FrozenBackbone, load_backbone
 from idat_zoo.backbones.network import Network, build_network, input_range
 from idat_zoo.backbones.pair import Role
 from idat_zoo.data.image_file import prepare
@@ -122,10 +122,11 @@ def write_checkpoint(
     )
 
 
-def load_checkpoint(reference: str | Path) -> Checkpoint:
+def load_checkpoint(reference: str | Path, *, backbone: FrozenBackbone | None = None) -> Checkpoint:
     """Load an adapter onto its backbone, on CPU in float32.
 
     `reference` is a folder that holds both files, or `builtin:NAME`. Only safetensors are read.
+    With a `backbone` that is loaded already, the adapter stands on that one.
 
     Raises: CheckpointError where a file is missing, damaged, of a newer schema, or does not fit
     its config; UnknownNameError for a built-in that does not exist; and what loading the backbone
@@ -134,7 +135,7 @@ def load_checkpoint(reference: str | Path) -> Checkpoint:
     folder = find_folder(reference)
     config = read_config(folder)
     tensors = _read_tensors(folder / TENSORS_FILE, config)
-    backbone = load_backbone(config.backbone)
+    backbone = backbone or load_backbone(config.backbone)
     if backbone.sha256 != config.backbone_sha256:
         raise CheckpointError(
             f"'{folder}' was trained on other weights of backbone '{config.backbone.name}': "

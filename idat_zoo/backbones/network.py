@@ -1,4 +1,4 @@
-"""A frozen backbone with an adapter and a new head: alone, or with a stack of tasks.
+"""A frozen backbone with an adapter and a new head: alone, in a stack of tasks, or among others.
 
 Shape letters: B batch, C channels, H W image, N tokens, D width, K classes, T tasks, L blocks.
 """
@@ -129,6 +129,12 @@ class Network(nn.Module):
                     if mask.rate > 0:
                         yield f"{_at(site, block)}{name}", mask
 
+    def move_own(self, device: torch.device) -> None:
+        """Move everything but the backbone, which others may share."""
+        for part in (self.adapter_tensors, self.constants, self.head):
+            part.to(device)
+        self.mean, self.std = self.mean.to(device), self.std.to(device)
+
     def normalise(self, images: Images) -> Float[Tensor, "B C H W"]:
         """uint8 pixels to the range the backbone was trained on."""
         if images.dtype == torch.uint8:
@@ -240,6 +246,45 @@ class StackedNetwork:
         if model is None:
             return None
         return torch.cat([torch.ones_like(model) if m is None else m for m in drawn], dim=-1)
+
+
+class MixedNetwork:
+    """Adapters of any families over one frozen backbone, each on its own images, in one pass.
+
+    The frozen layers see all images at once; at each site every network's adapter is handed its
+    own rows. For evaluation: there are no masks.
+    """
+
+    def __init__(self, networks: Sequence[Network]) -> None:
+        assert all(n.vit is networks[0].vit for n in networks), "they share one backbone"
+        self.networks = list(networks)
+
+    def __call__(self, images: Sequence[UInt8[Tensor, "_ C H W"]]) -> list[Float[Tensor, "_ _"]]:
+        """One batch for each network, of any size; one `[B, K]` of logits each."""
+        sizes = [len(own) for own in images]
+        carries: list[Carry] = [{} for _ in self.networks]
+
+        def at(site: Site, block: int, x: Tensor, y: Tensor, module: nn.Module | None) -> Tensor:
+            if not any(site in n.adapter.sites for n in self.networks):
+                return y
+            parts = list(y.split(sizes))
+            for i, (network, own) in enumerate(zip(self.networks, x.split(sizes), strict=True)):
+                if site in network.adapter.sites:
+                    parts[i], carries[i] = network.adapter.apply_carrying(
+                        site,
+                        network.local(block),
+                        own,
+                        parts[i],
+                        carries[i],
+                        frozen=_tensors_of(module),
+                        masks={},
+                    )
+            return torch.cat(parts)
+
+        pairs = zip(self.networks, images, strict=True)
+        joined = torch.cat([network.normalise(own) for network, own in pairs])
+        features = walk(self.networks[0].vit, joined, at, None)
+        return [n.head(own) for n, own in zip(self.networks, features.split(sizes), strict=True)]
 
 
 def pad_and_stack(dicts: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:

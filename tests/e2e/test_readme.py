@@ -16,15 +16,31 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 IDAT = Path(sys.executable).with_name("idat")
 
 
-@pytest.mark.slow
-def test_the_python_example_runs(tmp_path: Path) -> None:
-    (code,) = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+def run_python_example(text: str, folder: Path, *, last: str = "") -> str:
+    """What the one Python example of a text prints, with a line added at its end."""
+    (code,) = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
     done = subprocess.run(
-        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False
+        [sys.executable, "-c", code + last],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert len(done.stdout.splitlines()) == 2
+    return done.stdout
+
+
+@pytest.mark.slow
+def test_the_python_example_runs(tmp_path: Path) -> None:
+    assert len(run_python_example(README, tmp_path).splitlines()) == 2
     assert list(tmp_path.rglob("result.json"))
+
+
+@pytest.mark.slow
+def test_the_example_of_an_adapter_pool_runs(tmp_path: Path) -> None:
+    text = (ROOT / "docs" / "checkpoints.md").read_text(encoding="utf-8")
+    shown = run_python_example(text, tmp_path, last="print(first.shape, pool.names())\n")
+    assert shown == "torch.Size([10]) []\n"
 
 
 def commands() -> list[str]:

@@ -29,6 +29,7 @@ MAY_KNOW = {
     "engine": FLOOR | {"backbones", "distillation", "randomness"},
     "run_folder": FLOOR | {"adapters", "files", "recipe_toml", "results"},
     "checkpoint": FLOOR | {"adapters", "backbones", "data", "files", "randomness", "results"},
+    "pool": {"backbones", "checkpoint", "engine", "errors"},
     "evaluation": FLOOR
     | {"backbones", "checkpoint", "data", "engine", "files", "metrics", "results"},
     "report": FLOOR | {"adapters", "checkpoint", "files", "metrics", "results"},

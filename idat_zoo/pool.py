@@ -1,0 +1,116 @@
+"""Many adapters over one frozen backbone: a mixed batch of (image, adapter) goes through it once.
+
+After Symbiosis' idea (arXiv:2507.03220), for vision and in one process: the backbone stays on the
+device, adapters are small, come and go. How ours differs: no executor processes, inference alone,
+and any families side by side.
+
+Shape letters: B batch, C channels, H W image, K classes.
+"""
+
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from jaxtyping import Float32, UInt8
+from torch import Tensor
+
+from idat_zoo.backbones.frozen import FrozenBackbone
+from idat_zoo.backbones.network import MixedNetwork, Network
+from idat_zoo.checkpoint import load_checkpoint
+from idat_zoo.engine.precision import find_device
+from idat_zoo.errors import UnknownNameError, UsageError
+
+
+class AdapterPool:
+    """Trained adapters by name, of which the `capacity` used last lie on the device.
+
+    The first that is added brings the backbone; all others must have been trained on the same
+    weights. `transfers` counts how often an adapter was moved to the device. Any thread may add,
+    remove and predict: one at a time.
+
+    Raises: UsageError for a capacity below 1; what `find_device` raises.
+    """
+
+    def __init__(self, *, device: str = "auto", capacity: int = 32) -> None:
+        if capacity < 1:
+            raise UsageError(f"an adapter pool's capacity is at least 1 (got {capacity}).")
+        self.device, self.capacity, self.transfers = find_device(device), capacity, 0
+        self._backbone: FrozenBackbone | None = None
+        self._networks: dict[str, Network] = {}
+        self._on_device: OrderedDict[str, Network] = OrderedDict()  # the one used last at the end
+        self._lock = threading.RLock()
+
+    def add(self, name: str, reference: str | Path) -> None:
+        """Load a checkpoint under a name; one that has the name already is replaced.
+
+        Raises: CheckpointError where it stands on other weights than the pool's backbone, and what
+        `load_checkpoint` raises. The pool then is as it was.
+        """
+        with self._lock:
+            network = load_checkpoint(reference, backbone=self._backbone).network
+            if self._backbone is None:
+                self._backbone = network.backbone
+                self._backbone.vit.to(self.device)
+            self._on_device.pop(name, None)
+            self._networks[name] = network
+
+    def remove(self, name: str) -> None:
+        """Forget an adapter. Raises: UnknownNameError."""
+        with self._lock:
+            self._find(name)
+            self._on_device.pop(name, None)
+            del self._networks[name]
+
+    def names(self) -> list[str]:
+        """The adapters, in the order in which they were added."""
+        return list(self._networks)
+
+    @torch.inference_mode()
+    def predict(
+        self, images: UInt8[Tensor, "B C H W"], names: Sequence[str]
+    ) -> list[Float32[Tensor, "_"]]:
+        """Each image's float32 logits `[K]`, on CPU, by the adapter named for it.
+
+        More adapters than fit on the device take several passes; those that lie there go first.
+
+        Raises: UnknownNameError; UsageError where there is not one name for each image.
+        """
+        if len(images) != len(names):
+            raise UsageError(f"{len(images)} images need as many names (got {len(names)}).")
+        with self._lock:
+            rows: dict[str, list[int]] = {}
+            for row, name in enumerate(names):
+                self._find(name)
+                rows.setdefault(name, []).append(row)
+            asked = sorted(rows, key=lambda name: name not in self._on_device)
+            logits: dict[int, Tensor] = {}
+            for start in range(0, len(asked), self.capacity):
+                part = asked[start : start + self.capacity]
+                mixed = MixedNetwork(self._bring(part))
+                outputs = mixed([images[rows[name]].to(self.device) for name in part])
+                for name, output in zip(part, outputs, strict=True):
+                    logits |= dict(zip(rows[name], output.float().cpu(), strict=True))
+        return [logits[row] for row in range(len(names))]
+
+    def _find(self, name: str) -> Network:
+        if name not in self._networks:
+            raise UnknownNameError("adapter of this pool", name, self._networks)
+        return self._networks[name]
+
+    def _bring(self, names: Sequence[str]) -> list[Network]:
+        """These adapters, on the device; those that were not used for longest make room."""
+        for name in names:
+            if name in self._on_device:
+                self._on_device.move_to_end(name)
+        for name in names:
+            if name in self._on_device:
+                continue
+            if len(self._on_device) >= self.capacity:
+                _, oldest = self._on_device.popitem(last=False)
+                oldest.move_own(torch.device("cpu"))
+            self._networks[name].move_own(self.device)
+            self._on_device[name] = self._networks[name]
+            self.transfers += 1
+        return [self._networks[name] for name in names]

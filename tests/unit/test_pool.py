@@ -1,0 +1,187 @@
+"""The adapter pool: a mixed batch gives what each adapter gives alone, and few adapters move."""
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from conftest import FAMILIES, toy_recipe
+from idat_zoo.adapters import build_adapter
+from idat_zoo.backbones.frozen import FrozenBackbone
+from idat_zoo.backbones.network import MixedNetwork, Network, build_network
+from idat_zoo.checkpoint import load_checkpoint, write_checkpoint
+from idat_zoo.errors import CheckpointError, UnknownNameError, UsageError
+from idat_zoo.pool import AdapterPool
+from idat_zoo.recipe import AdapterChoice
+
+CLASSES = {"sequential": 10, "shared_parallel": 3, "idat_adaptformer": 5, "lora": 7, "linear": 2}
+
+
+def pixels(count: int, *, seed: int = 0) -> Tensor:
+    source = torch.Generator().manual_seed(seed)
+    return torch.randint(256, (count, 3, 16, 16), generator=source, dtype=torch.uint8)
+
+
+def shaken(network: Network, seed: int) -> Network:
+    """With every trained tensor away from its start, where many adapters do nothing."""
+    source = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for tensor in network.trainable().values():
+            tensor += 0.1 * torch.randn(tensor.shape, generator=source, dtype=tensor.dtype)
+    return network.eval()
+
+
+@pytest.fixture
+def checkpoints(toy_student: FrozenBackbone, tmp_path: Path) -> dict[str, Path]:
+    """One of each family, with unlike numbers of classes."""
+    for seed, (family, num_classes) in enumerate(CLASSES.items()):
+        recipe = toy_recipe(family)
+        task = recipe.task.model_copy(update={"num_classes": num_classes})
+        recipe = recipe.model_copy(update={"task": task})
+        network = build_network(
+            toy_student,
+            build_adapter(AdapterChoice(name=family)),
+            num_classes=num_classes,
+            normalisation="model",
+            seed=seed,
+            role="student",
+        )
+        write_checkpoint(
+            tmp_path / family,
+            shaken(network, seed),
+            recipe,
+            role="student",
+            recipe_hash="0" * 64,
+            seed=seed,
+        )
+    return {family: tmp_path / family for family in CLASSES}
+
+
+def filled(checkpoints: dict[str, Path], **options: int) -> AdapterPool:
+    pool = AdapterPool(device="cpu", **options)
+    for name, folder in checkpoints.items():
+        pool.add(name, folder)
+    return pool
+
+
+def test_all_families_are_tried() -> None:
+    assert set(CLASSES) == set(FAMILIES)
+
+
+def test_a_mixed_pass_equals_single_passes_in_float64(
+    toy_network: Callable[..., Network],
+) -> None:
+    networks = [shaken(toy_network(f, num_classes=k), 1) for f, k in CLASSES.items()]
+    networks += [shaken(toy_network("lora", rank=3, num_classes=4), 2)]
+    batches = [pixels(count, seed=count) for count in (3, 1, 4, 2, 5, 1)]
+    mixed = MixedNetwork(networks)(batches)
+    for network, images, logits in zip(networks, batches, mixed, strict=True):
+        assert (network(images) - logits).abs().max() < 1e-9
+    swapped = MixedNetwork(networks[:2])([batches[1], batches[0]])
+    assert (swapped[0] - networks[0](batches[1])).abs().max() < 1e-9
+
+
+def test_a_mixed_batch_in_any_order_gives_what_each_checkpoint_gives_alone(
+    checkpoints: dict[str, Path],
+) -> None:
+    pool = filled(checkpoints)
+    images = pixels(12)
+    names = [list(CLASSES)[(5 * row) % 7 % 5] for row in range(12)]
+    assert len(set(names)) == 5
+    for image, name, logits in zip(images, names, pool.predict(images, names), strict=True):
+        alone = load_checkpoint(checkpoints[name]).network(image[None])[0]
+        assert logits.shape == (CLASSES[name],)
+        assert (logits - alone).abs().max() < 1e-5  # float32, in a batch of another size
+    assert pool.predict(images[:0], []) == []
+
+
+def test_all_adapters_stand_on_one_backbone(checkpoints: dict[str, Path]) -> None:
+    pool = filled(checkpoints)
+    assert len({id(network.vit) for network in pool._networks.values()}) == 1
+
+
+def test_the_adapter_that_was_not_used_for_longest_makes_room(
+    checkpoints: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a, b, c, d, e = CLASSES
+    pool = filled(checkpoints, capacity=2)
+    moved: list[str] = []
+    plain = Network.move_own
+
+    def watched(network: Network, device: torch.device) -> None:
+        moved.append(network.adapter.name)
+        plain(network, device)
+
+    monkeypatch.setattr(Network, "move_own", watched)
+
+    def ask(*names: str) -> int:
+        """How many adapters are moved to the device."""
+        before = pool.transfers
+        pool.predict(pixels(len(names)), names)
+        return pool.transfers - before
+
+    assert ask(a, b) == 2
+    assert ask(b, a, a) == 0
+    assert ask(b) == 0
+    moved.clear()
+    assert ask(c) == 1
+    assert moved == [a, c]  # b was used after a
+    assert ask(b, c) == 0
+    assert ask(a, b, c, d, e) == 3  # two lie there and go first; of the others two, then one
+    assert len(pool._on_device) == 2
+    assert ask(e) == 0
+
+
+def test_adapters_come_and_go(checkpoints: dict[str, Path]) -> None:
+    pool = filled(checkpoints)
+    images = pixels(2)
+    before = pool.predict(images, ["lora", "lora"])
+    pool.remove("linear")
+    with pytest.raises(UnknownNameError, match="unknown adapter of this pool 'linear'"):
+        pool.predict(images, ["lora", "linear"])
+    with pytest.raises(UnknownNameError):
+        pool.remove("linear")
+    pool.add("linear", checkpoints["lora"])
+    after = pool.predict(images, ["linear", "lora"])
+    assert (after[0] - before[0]).abs().max() < 1e-5
+    assert pool.names() == ["sequential", "shared_parallel", "idat_adaptformer", "lora", "linear"]
+
+
+def test_adding_and_removing_while_it_runs_disturbs_no_one(checkpoints: dict[str, Path]) -> None:
+    pool = filled(checkpoints, capacity=2)
+    images, names = pixels(4), ["lora", "linear", "lora", "sequential"]
+    expected = pool.predict(images, names)
+    faults: list[BaseException] = []
+
+    def come_and_go() -> None:
+        try:
+            for _ in range(5):
+                pool.add("guest", checkpoints["shared_parallel"])
+                pool.predict(images[:1], ["guest"])
+                pool.remove("guest")
+        except BaseException as error:
+            faults.append(error)
+
+    guest = threading.Thread(target=come_and_go)
+    guest.start()
+    while guest.is_alive():
+        got = pool.predict(images, names)
+        assert all(one.equal(other) for one, other in zip(got, expected, strict=True))
+    guest.join()
+    assert faults == []
+
+
+def test_what_cannot_be_is_refused(checkpoints: dict[str, Path], tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="capacity is at least 1"):
+        AdapterPool(capacity=0)
+    pool = filled(checkpoints)
+    with pytest.raises(UsageError, match="3 images need as many names"):
+        pool.predict(pixels(3), ["lora"])
+    with pytest.raises(CheckpointError, match="trained on other weights"):
+        pool.add("digits", "builtin:digits-lora")
+    with pytest.raises(CheckpointError, match="no checkpoint folder"):
+        pool.add("lora", tmp_path / "none")
+    assert len(pool.predict(pixels(1), ["lora"])) == 1
