@@ -1,5 +1,6 @@
 """`idat eval`: a checkpoint, or a folder of them, on the test images of their tasks."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -26,7 +27,10 @@ SOME_FAILED, BELOW_THRESHOLD = 3, 4
 
 def evaluate_command(
     checkpoint: Annotated[
-        str, typer.Option("--checkpoint", metavar="REF", help="A folder, or builtin:NAME.")
+        list[str],
+        typer.Option(
+            "--checkpoint", metavar="REF", help="A folder, or builtin:NAME; may be repeated."
+        ),
     ],
     task: TaskOption = None,
     fail_under: Annotated[
@@ -86,15 +90,22 @@ def evaluate_command(
         raise typer.Exit(BELOW_THRESHOLD)
 
 
-def _asked_for(reference: str, task: str | None) -> dict[str, Path]:
-    """The checkpoint folders under a reference, those of the asked tasks if any are asked for.
+def _asked_for(references: Sequence[str], task: str | None) -> dict[str, Path]:
+    """The checkpoint folders under the references, those of the asked tasks if any are asked for.
+
+    Each by its path from its reference; below the reference's number where there are several.
 
     Raises: UsageError for a task that no checkpoint there is of.
     """
     from idat_zoo.checkpoint import find_checkpoints, read_config
     from idat_zoo.registry import load_registry, resolve_tasks
 
-    folders = find_checkpoints(reference)
+    several = len(references) > 1
+    folders = {
+        f"{number}/{name}" if several else name: folder
+        for number, reference in enumerate(references, start=1)
+        for name, folder in find_checkpoints(reference).items()
+    }
     if task is None:
         return folders
     held = {name: read_config(folder).recipe.task.id for name, folder in folders.items()}
@@ -102,7 +113,7 @@ def _asked_for(reference: str, task: str | None) -> dict[str, Path]:
     lacking = [one for one in asked if one not in held.values()]
     if lacking:
         raise UsageError(
-            f"checkpoint '{reference}' has no task {', '.join(lacking)}.",
+            f"checkpoint '{', '.join(references)}' has no task {', '.join(lacking)}.",
             hint=f"It has: {', '.join(sorted(set(held.values())))}",
         )
     return {name: folders[name] for name, one in held.items() if one in asked}

@@ -316,6 +316,17 @@ def test_eval_without_the_data_of_some_tasks_exits_3_and_of_all_1(
     assert len(document(some)["results"]) == 1
 
 
+def test_eval_takes_several_checkpoints_in_their_order(runs: Path) -> None:
+    words = ("--checkpoint", lora_of(runs), "--checkpoint", "builtin:digits-lora")
+    result = idat("eval", *words, "--device", "cpu", "--json", "--out", "evaluated")
+    assert result.exit_code == 0
+    found = json.loads(result.stdout)["results"]
+    assert [one["recipe"]["pair"]["name"] for one in found] == ["tiny_random", "micro"]
+    for number, one in enumerate(found, start=1):
+        kept = json.loads(Path("evaluated", str(number), "result.json").read_text())
+        assert kept["top1"] == one["top1"]
+
+
 def test_eval_of_a_task_that_the_checkpoint_lacks_exits_2(runs: Path) -> None:
     result = idat("eval", "--checkpoint", runs, "--task", "digits,dtd")
     assert (result.exit_code, result.stdout) == (2, "")
