@@ -124,6 +124,8 @@ def _recipes(
             "--task and --adapter say what to train (or --recipe FILE).",
             hint="Needs no download: idat train --task digits --adapter lora",
         )
+    if FOLDER in task.split(",") and task != FOLDER:
+        raise UsageError("--task folder stands alone: --data-dir names one folder of images.")
     if task == FOLDER:
         own = _folder_task(data_dir, reading)
         registry, task = registry.with_task(own, pair=DEFAULT_PAIR), own.id

@@ -200,3 +200,17 @@ def test_the_mini_suite_is_planned_without_any_data() -> None:
     assert tasks == ["digits", "textures", "lesions", "sprites_loc", "sprites_ori", "count"]
     assert [plan["missing"] for plan in plans] == [[]] * 6
     assert not list(Path().iterdir())
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--task", "folder"], "--data-dir, which is not given"),
+        (["--task", "folder,digits", "--data-dir", "."], "--task folder stands alone"),
+        (["--task", "folder", "--data-dir", "nowhere"], "'nowhere' is not a folder"),
+    ],
+)
+def test_a_folder_task_needs_its_one_folder(words: list[str], told: str) -> None:
+    done = CliRunner().invoke(app, ["train", *words, "--adapter", "lora"], env={"COLUMNS": "200"})
+    assert done.exit_code in (1, 2)
+    assert told in done.stderr
