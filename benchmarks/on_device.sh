@@ -34,7 +34,8 @@ run() {
   python3 -m pytest -q -m cuda tests 2>&1 | tee "$out/cuda_tests.txt"
   python3 benchmarks/joint_step.py --device cuda --batch 64 --repeats 7 \
     --pair micro vit_ti_to_vit_s_random vit_s_to_vit_b_random
-  cp benchmarks/results/joint_step.cuda.json "$out/" 2>/dev/null || true
+  python3 benchmarks/mixed.py --device cuda --student vit_b_random
+  cp benchmarks/results/*.cuda.json "$out/" 2>/dev/null || true
 }
 
 case "${1:-}" in
