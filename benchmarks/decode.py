@@ -8,11 +8,8 @@ them there. Prints a table and writes it to benchmarks/results/decode.json.
 """
 
 import argparse
-import json
-import shlex
 import shutil
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -20,14 +17,13 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
+from tables import keep_table
 
 from idat_zoo.data.decode import decode_files
 from idat_zoo.data.reading import Listener, Reading
-from idat_zoo.engine.precision import describe_device, find_device
+from idat_zoo.engine.precision import find_device
 from idat_zoo.randomness import generator
-from idat_zoo.results import versions
 
-RESULTS = Path(__file__).parent / "results"
 KINDS = {  # native size and format, as VTAB-1K's tasks have them
     "500 x 375 JPEG": ((500, 375), "jpg"),
     "256 x 256 JPEG": ((256, 256), "jpg"),
@@ -52,7 +48,7 @@ def write_files(folder: Path, size: tuple[int, int], suffix: str, count: int) ->
     return paths
 
 
-def seconds(work: Callable[[], object]) -> float:
+def cpu_seconds(work: Callable[[], object]) -> float:
     """CPU time of all threads: what a core is busy with, whatever else the machine does."""
     started = time.process_time()
     work()
@@ -80,9 +76,9 @@ def time_kind(name: str, folder: Path, *, count: int, img_size: int, repeats: in
                 paths, size=img_size, what=name, reading=reading, listener=Listener()
             )
 
-        plain.append(seconds(lambda: with_pillow(paths, img_size)))
-        ours.append(seconds(load))
-        again.append(seconds(load))
+        plain.append(cpu_seconds(lambda: with_pillow(paths, img_size)))
+        ours.append(cpu_seconds(load))
+        again.append(cpu_seconds(load))
         shutil.rmtree(reading.cache)  # or the disk's write-back would be timed later
     ratios = [mine / theirs for mine, theirs in zip(ours, plain, strict=True)]
     return [
@@ -113,8 +109,9 @@ def main() -> None:
             )
             for i, name in enumerate(KINDS)
         ]
-    document = {
-        "columns": [
+    keep_table(
+        "decode",
+        [
             "files",
             "Pillow alone, images per CPU second",
             "decoded and kept",
@@ -122,15 +119,11 @@ def main() -> None:
             "range",
             "second load",
         ],
-        "rows": rows,
-        "note": f"{describe_device(find_device('cpu'))}, of which one decodes; "
-        + ", ".join(f"{name} {version}" for name, version in versions().items())
-        + f"; to {asked.img_size} pixels; medians of {asked.repeats} pairs of {asked.files} files; "
-        + f"`python {shlex.join(['benchmarks/decode.py', *sys.argv[1:]])}`",
-    }
-    (RESULTS / "decode.json").write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
-    for row in [document["columns"], *rows]:
-        print("  ".join(str(cell).ljust(26) for cell in row))
+        rows,
+        device=find_device("cpu"),
+        how=f"one worker decodes to {asked.img_size} pixels; medians of {asked.repeats} pairs of "
+        f"{asked.files} files",
+    )
 
 
 if __name__ == "__main__":

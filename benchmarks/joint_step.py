@@ -9,25 +9,17 @@ command.
 
 import argparse
 import itertools
-import json
-import shlex
 import statistics
-import sys
-import time
-from collections.abc import Callable
-from pathlib import Path
 
 import torch
 from reference import ReferenceLoop
+from tables import keep_table, seconds
 
 from idat_zoo.backbones.pair import build_pair
-from idat_zoo.engine.precision import describe_device, find_device, resolve_precision
+from idat_zoo.engine.precision import find_device, resolve_precision
 from idat_zoo.engine.train import Trainer
 from idat_zoo.randomness import generator
 from idat_zoo.registry import get_recipe
-from idat_zoo.results import versions
-
-RESULTS = Path(__file__).parent / "results"
 
 
 def time_pair(
@@ -58,8 +50,8 @@ def time_pair(
     trainer.train_epoch(0)
     theirs, ours = [], []
     for repeat in range(repeats):
-        theirs.append(_seconds(train_reference, device) / steps)
-        ours.append(_seconds(lambda epoch=repeat + 1: trainer.train_epoch(epoch), device) / steps)
+        theirs.append(seconds(train_reference, device) / steps)
+        ours.append(seconds(lambda epoch=repeat + 1: trainer.train_epoch(epoch), device) / steps)
     ratios = [their / our for their, our in zip(theirs, ours, strict=True)]
     median = statistics.median(ours)
     return [
@@ -73,19 +65,6 @@ def time_pair(
         f"{min(ratios):.2f}–{max(ratios):.2f}",
         f"{batch / median:.0f}",
     ]
-
-
-def _seconds(work: Callable[[], object], device: torch.device) -> float:
-    _wait(device)
-    started = time.perf_counter()
-    work()
-    _wait(device)
-    return time.perf_counter() - started
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
 
 
 def main() -> None:
@@ -103,8 +82,9 @@ def main() -> None:
         time_pair(pair, asked.adapter, batch, device, repeats=asked.repeats, steps=asked.steps)
         for pair, batch in zip(asked.pair, itertools.cycle(asked.batch), strict=False)
     ]
-    document = {
-        "columns": [
+    keep_table(
+        f"joint_step.{device.type}",
+        [
             "pair",
             "adapter",
             "batch",
@@ -115,18 +95,10 @@ def main() -> None:
             "range",
             "images/s",
         ],
-        "rows": rows,
-        "note": f"{describe_device(device)}; "
-        + ", ".join(f"{name} {version}" for name, version in versions().items())
-        + f"; medians of {asked.repeats} interleaved pairs of {asked.steps} steps; "
-        + f"`python {shlex.join(['benchmarks/joint_step.py', *sys.argv[1:]])}`",
-    }
-    RESULTS.mkdir(exist_ok=True)
-    target = RESULTS / f"joint_step.{device.type}.json"
-    target.write_text(json.dumps(document, indent=2) + "\n")
-    for row in [document["columns"], *rows]:
-        print("  ".join(str(cell).ljust(22 if i == 0 else 11) for i, cell in enumerate(row)))
-    print(target)
+        rows,
+        device=device,
+        how=f"medians of {asked.repeats} interleaved pairs of {asked.steps} steps",
+    )
 
 
 if __name__ == "__main__":

@@ -18,14 +18,14 @@ from pathlib import Path
 import torch
 
 from idat_zoo.checkpoint import CONFIG_FILE, TENSORS_FILE
-from idat_zoo.data import load_task
+from idat_zoo.engine.precision import describe_device
 from idat_zoo.metrics import wilson_interval
 from idat_zoo.recipe import Recipe, Task
 from idat_zoo.registry import get_recipe, load_registry, task_suites
 from idat_zoo.report.rows import spread
-from idat_zoo.results import PREDICTIONS_FILE, RESULT_FILE, Result
+from idat_zoo.results import PREDICTIONS_FILE, RESULT_FILE, Result, versions
 from idat_zoo.run_folder import run_folder
-from idat_zoo.runs import Job, run, select
+from idat_zoo.runs import Job, begun_on, load_views, run, select
 
 ROOT = Path(__file__).parent.parent
 RUNS = ROOT / "build" / "micro-runs"
@@ -76,7 +76,9 @@ def choose() -> None:
             for i, (mean, cells) in enumerate(rows)
         ],
         "note": f"LoRA on digits, pair micro, {EPOCHS} epochs on train800, no drop path, seed 0: "
-        "top-1 in per cent on val200 after the last epoch. `python benchmarks/micro.py choose`",
+        "top-1 in per cent on val200 after the last epoch. "
+        f"{describe_device(torch.device('cpu'))}; {told_versions(versions())}; "
+        "`python benchmarks/micro.py choose`",
     }
     write(RESULTS / "micro_choice.json", document)
 
@@ -87,9 +89,9 @@ def val_top1(rate: float, teacher: str | None) -> float:
     words += [f"epochs={EPOCHS}", f"warmup_epochs={WARMUP}", "precision=float32"]
     recipe = get_recipe("digits", "lora", teacher=teacher, overrides=words)
     folder = run_folder(RUNS / "choice", recipe, 0)
-    data = load_task(recipe.task, img_size=recipe.pair.student.img_size)
-    job = Job(folder=folder, seed=0, device=torch.device("cpu"), fingerprint=data.fingerprint)
-    selection = select(recipe, data, job)
+    views = load_views(recipe, data_dir=None, seed=0)
+    job = Job(folder=folder, seed=0, device=torch.device("cpu"), fingerprint=begun_on(views))
+    selection = select(recipe, views, job)
     print(f"{folder.relative_to(RUNS)}: {selection.tried[0]}", flush=True)
     return selection.tried[0].val_top1
 
@@ -106,7 +108,7 @@ def measure() -> None:
         for result in (result for results in found.values() for result in results):
             record(result, "mini", (RESULT_FILE,))
         rows.append(mini_row(task, found))
-        write_mini(rows)
+        write_mini(rows, made_by=next(iter(found.values()))[0])
 
 
 def run_seeds(task: str, setting: Setting) -> list[Result]:
@@ -137,13 +139,19 @@ def interval(top1: float, low: float, high: float) -> str:
     return f"{100 * top1:.1f} ({100 * low:.1f}–{100 * min(high, 1):.1f})"
 
 
-def write_mini(rows: Sequence[Sequence[str]]) -> None:
-    """The table `mini_baselines`, as far as it is known."""
+def told_versions(found: Mapping[str, str]) -> str:
+    """Versions as notes tell them."""
+    return ", ".join(f"{name} {version}" for name, version in found.items())
+
+
+def write_mini(rows: Sequence[Sequence[str]], *, made_by: Result) -> None:
+    """The table `mini_baselines`, as far as it is known, and where a run of it was made."""
     note = (
         "Top-1 in per cent on test with its 95 % interval: over the test images (Wilson's) where "
         "one seed was run, as for raw pixels and random backbones, over 3 seeds (Student's, of the "
         "mean) elsewhere. Pair micro, the recipe that was chosen on val200 of digits; raw pixels: "
-        "logistic regression on all of an image's own pixels. `python benchmarks/micro.py measure`"
+        f"logistic regression on all of an image's own pixels. {made_by.device}; "
+        f"{told_versions(made_by.versions)}; `python benchmarks/micro.py measure`"
     )
     columns = ["task", "group", "chance", "raw pixels", *MINI]
     write(RESULTS / "mini_baselines.json", {"columns": columns, "rows": rows, "note": note})

@@ -8,26 +8,18 @@ it to benchmarks/results/mixed.<device>.json.
 """
 
 import argparse
-import json
-import shlex
 import statistics
-import sys
-import time
-from collections.abc import Callable
-from pathlib import Path
 
 import torch
+from tables import keep_table, seconds
 
 from idat_zoo.adapters import build_adapter
 from idat_zoo.backbones.frozen import load_backbone
 from idat_zoo.backbones.network import MixedNetwork, build_network
-from idat_zoo.engine.precision import describe_device, find_device
+from idat_zoo.engine.precision import find_device
 from idat_zoo.randomness import generator
 from idat_zoo.recipe import AdapterChoice
 from idat_zoo.registry import load_registry
-from idat_zoo.results import versions
-
-RESULTS = Path(__file__).parent / "results"
 
 
 def time_mixed(
@@ -65,8 +57,8 @@ def time_mixed(
         one_pass()
         single_passes()
         for _ in range(repeats):
-            single.append(_seconds(single_passes, device))
-            joint.append(_seconds(one_pass, device))
+            single.append(seconds(single_passes, device))
+            joint.append(seconds(one_pass, device))
     ratios = [a / b for a, b in zip(single, joint, strict=True)]
     return [
         student,
@@ -77,16 +69,6 @@ def time_mixed(
         f"{statistics.median(ratios):.2f}",
         f"{min(ratios):.2f}–{max(ratios):.2f}",
     ]
-
-
-def _seconds(work: Callable[[], object], device: torch.device) -> float:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    started = time.perf_counter()
-    work()
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter() - started
 
 
 def main() -> None:
@@ -104,8 +86,9 @@ def main() -> None:
         for adapters in asked.adapters
         for count in asked.images
     ]
-    document = {
-        "columns": [
+    keep_table(
+        f"mixed.{device.type}",
+        [
             "backbone",
             "adapters",
             "images",
@@ -114,16 +97,10 @@ def main() -> None:
             "times faster",
             "range",
         ],
-        "rows": rows,
-        "note": f"{describe_device(device)}; "
-        + ", ".join(f"{name} {version}" for name, version in versions().items())
-        + f"; LoRA of rank 8, float32, medians of {asked.repeats} interleaved pairs; "
-        + f"`python {shlex.join(['benchmarks/mixed.py', *sys.argv[1:]])}`",
-    }
-    target = RESULTS / f"mixed.{device.type}.json"
-    target.write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
-    for row in [document["columns"], *rows]:
-        print("  ".join(str(cell).ljust(18) for cell in row))
+        rows,
+        device=device,
+        how=f"LoRA of rank 8, float32, medians of {asked.repeats} interleaved pairs",
+    )
 
 
 if __name__ == "__main__":

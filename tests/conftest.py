@@ -1,8 +1,11 @@
 """Fixtures all rooms share: a toy pair with random weights, recipes for it, a fast CPU."""
 
+import tempfile
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
+import fakes
 import pytest
 import torch
 
@@ -101,6 +104,24 @@ def toy_network(toy_student: FrozenBackbone) -> Callable[..., Network]:
         return network.double()
 
     return build
+
+
+@pytest.fixture
+def public() -> Iterator[Path]:
+    """A folder that others may enter; pytest's own are for their owner alone."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        yield folder
+        folder.chmod(0o755)  # a test may have closed it
+
+
+@pytest.fixture(scope="module")
+def vtab(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """All 19 fakes in `data` and their shelf in `shelf`."""
+    root = tmp_path_factory.mktemp("vtab")
+    fakes.write_vtab1k(root / "data", root / "shelf")
+    return root
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -27,14 +27,6 @@ def plain_surroundings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         monkeypatch.delenv(variable, raising=False)
 
 
-@pytest.fixture(scope="module")
-def vtab(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """All 19 fakes in `data` and their shelf in `shelf`."""
-    root = tmp_path_factory.mktemp("vtab")
-    fakes.write_vtab1k(root / "data", root / "shelf")
-    return root
-
-
 def idat(*words: str | Path) -> Result:
     result = CliRunner().invoke(app, [str(word) for word in words], env={"COLUMNS": "200"})
     assert result.exit_code == 0, result.stderr

@@ -5,8 +5,6 @@ import os
 import shutil
 import subprocess
 import sys
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import fakes
@@ -28,13 +26,6 @@ def plain_surroundings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("IDAT_CACHE_DIR", str(tmp_path / "cache"))
     for variable in ("IDAT_SHELF", "IDAT_DATA_DIR", "IDAT_DEBUG", "IDAT_MAX_MEGAPIXELS"):
         monkeypatch.delenv(variable, raising=False)
-
-
-@pytest.fixture(scope="module")
-def vtab(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("vtab")
-    fakes.write_vtab1k(root / "data", root / "shelf")
-    return root
 
 
 @pytest.fixture
@@ -184,15 +175,6 @@ if os.geteuid() == 0:
     os.setgroups([]); os.setgid(65534); os.setuid(65534)
 print(json.dumps(said + [idat(*step) for step in steps[1:]]))
 """
-
-
-@pytest.fixture
-def public() -> Iterator[Path]:
-    """A folder that others may enter; pytest's own are for their owner alone."""
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        folder.chmod(0o755)
-        yield folder
 
 
 @pytest.mark.slow

@@ -1,0 +1,55 @@
+"""What the timings share: seconds on a device, and a table kept with its machine and command."""
+
+import json
+import shlex
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+
+from idat_zoo.engine.precision import describe_device
+from idat_zoo.results import versions
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def seconds(work: Callable[[], object], device: torch.device) -> float:
+    """How long it takes, until the device has done all of it."""
+    _wait(device)
+    started = time.perf_counter()
+    work()
+    _wait(device)
+    return time.perf_counter() - started
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def keep_table(
+    name: str,
+    columns: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    *,
+    device: torch.device,
+    how: str,
+) -> None:
+    """Print a table and write it to results/NAME.json, as docs/write_tables.py reads it."""
+    script = Path(sys.argv[0])
+    command = shlex.join([f"{script.parent.name}/{script.name}", *sys.argv[1:]])
+    told = ", ".join(f"{package} {version}" for package, version in versions().items())
+    document = {
+        "columns": columns,
+        "rows": rows,
+        "note": f"{describe_device(device)}; {told}; {how}; `python {command}`",
+    }
+    RESULTS.mkdir(exist_ok=True)
+    target = RESULTS / f"{name}.json"
+    target.write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
+    widths = [max(map(len, column)) for column in zip(columns, *rows, strict=True)]
+    for row in (columns, *rows):
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)))
+    print(target)
