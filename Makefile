@@ -45,6 +45,7 @@ check: .venv/installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy -p idat_zoo
+	MYPYPATH=benchmarks $(BIN)/mypy benchmarks/*.py
 
 test-system: .venv/installed-dev
 	$(TEST) -m system

@@ -14,10 +14,11 @@ import statistics
 import torch
 from reference import ReferenceLoop
 from tables import keep_table, seconds
+from torch import Tensor
 
-from idat_zoo.backbones.pair import build_pair
+from idat_zoo.backbones.pair import Backbones, Role, build_pair
 from idat_zoo.engine.precision import find_device, resolve_precision
-from idat_zoo.engine.train import Trainer
+from idat_zoo.engine.train import Learner, Trainer
 from idat_zoo.randomness import generator
 from idat_zoo.registry import get_recipe
 
@@ -37,10 +38,14 @@ def time_pair(
     source = generator(0, "benchmark", "images")
     images = torch.randint(256, (batch * steps, 3, size, size), generator=source, dtype=torch.uint8)
     targets = torch.randint(10, (len(images),), generator=source)
-    reference = ReferenceLoop(build_pair(recipe, seed=0, device=device), recipe, device=device)
-    networks = build_pair(recipe, seed=0, device=device)
-    both = {"student": images, "teacher": images}
-    trainer = Trainer(networks, both, targets, recipe, seed=0, device=device)
+    theirs_pair, ours_pair = (
+        build_pair(recipe, seed=0, backbones=Backbones(device)) for _ in range(2)
+    )
+    reference = ReferenceLoop(theirs_pair, recipe, device=device)
+    both: dict[Role, Tensor] = {"student": images, "teacher": images}
+    learner = Learner(ours_pair, both, targets, recipe, seed=0)
+    learner.cache_prefixes()
+    trainer = Trainer([learner])
 
     def train_reference() -> None:
         for part, labels in zip(images.split(batch), targets.split(batch), strict=True):

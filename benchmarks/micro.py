@@ -19,13 +19,16 @@ import torch
 
 from idat_zoo.checkpoint import CONFIG_FILE, TENSORS_FILE
 from idat_zoo.engine.precision import describe_device
+from idat_zoo.errors import ZooError
+from idat_zoo.fit import Progress, machine_for
 from idat_zoo.metrics import wilson_interval
 from idat_zoo.recipe import Recipe, Task
 from idat_zoo.registry import get_recipe, load_registry, task_suites
 from idat_zoo.report.rows import spread
 from idat_zoo.results import PREDICTIONS_FILE, RESULT_FILE, Result, versions
 from idat_zoo.run_folder import run_folder
-from idat_zoo.runs import Job, begun_on, load_views, run, select
+from idat_zoo.runs import Inputs, Run, begin, run
+from idat_zoo.runs import choose as choose_candidate
 
 ROOT = Path(__file__).parent.parent
 RUNS = ROOT / "build" / "micro-runs"
@@ -89,9 +92,11 @@ def val_top1(rate: float, teacher: str | None) -> float:
     words += [f"epochs={EPOCHS}", f"warmup_epochs={WARMUP}", "precision=float32"]
     recipe = get_recipe("digits", "lora", teacher=teacher, overrides=words)
     folder = run_folder(RUNS / "choice", recipe, 0)
-    views = load_views(recipe, data_dir=None, seed=0)
-    job = Job(folder=folder, seed=0, device=torch.device("cpu"), fingerprint=begun_on(views))
-    selection = select(recipe, views, job)
+    progress = Progress()
+    begun = begin(Run(recipe=recipe, seed=0, folder=folder), Inputs(listener=progress))
+    selection = choose_candidate([begun], machine_for(torch.device("cpu")), progress)[folder]
+    if isinstance(selection, ZooError):
+        raise selection
     print(f"{folder.relative_to(RUNS)}: {selection.tried[0]}", flush=True)
     return selection.tried[0].val_top1
 

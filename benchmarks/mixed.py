@@ -15,7 +15,8 @@ from tables import keep_table, seconds
 
 from idat_zoo.adapters import build_adapter
 from idat_zoo.backbones.frozen import load_backbone
-from idat_zoo.backbones.network import MixedNetwork, build_network
+from idat_zoo.backbones.network import build_network
+from idat_zoo.backbones.stack import MixedNetwork
 from idat_zoo.engine.precision import find_device
 from idat_zoo.randomness import generator
 from idat_zoo.recipe import AdapterChoice

@@ -17,7 +17,7 @@ from torch import Tensor
 from idat_zoo.backbones.pair import NetworkPair
 from idat_zoo.distillation import distillation_term
 from idat_zoo.engine.precision import autocast
-from idat_zoo.engine.train import build_optimiser
+from idat_zoo.engine.train import parameter_groups
 from idat_zoo.randomness import Draws
 from idat_zoo.recipe import Recipe
 
@@ -27,7 +27,10 @@ class ReferenceLoop:
 
     def __init__(self, pair: NetworkPair, recipe: Recipe, *, device: torch.device) -> None:
         self.pair, self.recipe, self.device = pair, recipe, device
-        self.optimisers = {role: build_optimiser(net, recipe) for role, net in pair.roles()}
+        self.optimisers = {
+            role: torch.optim.AdamW(parameter_groups(network, recipe), lr=recipe.lr)
+            for role, network in pair.roles()
+        }
         self.steps = 0
 
     def step(self, images: UInt8[Tensor, "B C H W"], targets: Int64[Tensor, "B"]) -> None:
@@ -42,7 +45,8 @@ class ReferenceLoop:
                 drop_path = self.recipe.drop_path
                 masks = network.draw_masks(len(images), drop_path=drop_path, draws=draws)
                 logits[role] = network(images, masks).float()
-        loss = sum(F.cross_entropy(z, targets) for z in logits.values())
+        losses = [F.cross_entropy(z, targets) for z in logits.values()]
+        loss = torch.stack(losses).sum()
         if self.pair.teacher is not None:
             loss = loss + distillation_term(logits["student"], logits["teacher"], self.recipe)
         for _ in self.optimisers:

@@ -17,7 +17,7 @@ def _completer(kind: str) -> Callable[[typer.Context, str], list[str]]:
     """Completes names of a kind, each part of a comma list for itself; a broken shelf has none."""
 
     def complete(context: typer.Context, incomplete: str) -> list[str]:
-        from idat_zoo.registry import FOLDER, GROUPS, SUITES, load_registry
+        from idat_zoo.registry import ALL, FOLDER, GROUPS, SUITES, load_registry
 
         shelf = context.params.get("shelf") or os.environ.get(SHELF_VARIABLE)
         try:
@@ -25,7 +25,7 @@ def _completer(kind: str) -> Callable[[typer.Context, str], list[str]]:
         except ZooError:
             return []
         names = {
-            "task": [*registry.tasks, *GROUPS, *SUITES, FOLDER, *registry.aliases],
+            "task": [*registry.tasks, ALL, *GROUPS, *SUITES, FOLDER, *registry.aliases],
             "adapter": list(registry.adapters),
             "pair": list(registry.pairs),
             "teacher": ["none", *registry.backbones],
@@ -41,7 +41,7 @@ TaskOption = Annotated[
     typer.Option(
         "--task",
         metavar="TASK,…",
-        help="Tasks, suites (mini, vtab1k, fgvc, fewshot) and VTAB-1K's groups (natural, "
+        help="Tasks, suites (mini, vtab1k or all, fgvc, fewshot) and VTAB-1K's groups (natural, "
         "specialized, structured), with commas between; or folder: the images of --data-dir.",
         autocompletion=_completer("task"),
     ),
@@ -129,7 +129,67 @@ DeviceOption = Annotated[
     str, typer.Option("--device", metavar="DEVICE", help="auto, cpu, cuda, cuda:N or mps.")
 ]
 SeedOption = Annotated[
-    int, typer.Option("--seed", metavar="N", min=0, help="The seed of every random draw.")
+    int | None,
+    typer.Option(
+        "--seed", metavar="N", min=0, help="The seed of every random draw; 0 unless given."
+    ),
+]
+SeedsOption = Annotated[
+    str | None,
+    typer.Option("--seeds", metavar="N,…", help="Several seeds instead, each a run of its own."),
+]
+SPEED = "How it is computed"
+StackOption = Annotated[
+    int | None,
+    typer.Option(
+        "--stack",
+        metavar="N",
+        min=1,
+        help="At most N runs in one pass over the backbones they share. Unless given: on CUDA as "
+        "many as fit into memory, elsewhere 1.",
+        rich_help_panel=SPEED,
+    ),
+]
+PrefixCacheOption = Annotated[
+    bool,
+    typer.Option(
+        "--prefix-cache/--no-prefix-cache",
+        help="Compute what comes before the first adapter once for each image.",
+        rich_help_panel=SPEED,
+    ),
+]
+CompileOption = Annotated[
+    bool,
+    typer.Option(
+        "--compile/--no-compile",
+        help="torch.compile, with CUDA graphs on CUDA: slow to begin, then faster.",
+        rich_help_panel=SPEED,
+    ),
+]
+FusedOption = Annotated[
+    bool | None,
+    typer.Option(
+        "--fused/--no-fused",
+        help="AdamW in one kernel. Unless given: on CUDA.",
+        show_default=False,
+        rich_help_panel=SPEED,
+    ),
+]
+KeepMemoryOption = Annotated[
+    bool,
+    typer.Option(
+        "--keep-memory/--no-keep-memory",
+        help="On CPU, keep freed memory for the next step (glibc).",
+        rich_help_panel=SPEED,
+    ),
+]
+DeterministicOption = Annotated[
+    bool,
+    typer.Option(
+        "--deterministic",
+        help="On CUDA, kernels that give the same bits every time.",
+        rich_help_panel=SPEED,
+    ),
 ]
 ResumeOption = Annotated[
     bool, typer.Option("--resume", help="Go on with an unfinished run, to the same bits.")

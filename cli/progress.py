@@ -2,6 +2,8 @@
 
 import sys
 import time
+from collections.abc import Sequence
+from statistics import fmean
 from types import TracebackType
 
 from rich.console import Console
@@ -10,7 +12,8 @@ from rich.table import Column
 
 from idat_zoo.cli import screen
 from idat_zoo.engine.train import EpochLog
-from idat_zoo.runs import Progress as Listener
+from idat_zoo.errors import ZooError
+from idat_zoo.fit import Progress as Listener
 
 SECONDS_BETWEEN_LINES = 10
 SECONDS_BETWEEN_MOVES = 0.1
@@ -71,12 +74,19 @@ class LiveProgress(Listener):
         self._steps += 1
         self._bar.update(self._task, advance=1, detail=self._detail())
 
-    def epoch(self, log: EpochLog) -> None:
-        """Show the epoch's losses; without a terminal, a line every ten seconds."""
-        parts = log.as_json()
-        told = [f"{label} {parts[name]:.2f}" for name, label in PARTS.items() if name in parts]
-        self._loss = f"loss {log.loss:.2f} ({', '.join(told)})"
-        self._epochs = (log.epoch, self._epochs[1])
+    def epoch(self, logs: Sequence[EpochLog]) -> None:
+        """Show the losses, means over the runs; without a terminal, a line every ten seconds."""
+        if not logs:
+            return
+        parts = [log.as_json() for log in logs]
+        told = [
+            f"{label} {fmean(own[name] for own in parts):.2f}"
+            for name, label in PARTS.items()
+            if name in parts[0]
+        ]
+        runs = f"{len(logs)} runs, mean " if len(logs) > 1 else ""
+        self._loss = f"{runs}loss {fmean(log.loss for log in logs):.2f} ({', '.join(told)})"
+        self._epochs = (logs[0].epoch, self._epochs[1])
         if not sys.stderr.isatty() and time.monotonic() - self._said > SECONDS_BETWEEN_LINES:
             self._said = time.monotonic()
             screen.note(f"{self._name}: {self._detail()}")
@@ -98,6 +108,11 @@ class LiveProgress(Listener):
             if not sys.stderr.isatty() and now - self._said > SECONDS_BETWEEN_LINES:
                 self._said = now
                 screen.note(f"decoding {what}: {detail}")
+
+    def failed(self, label: str, error: ZooError) -> None:
+        """Which run, and its error as any other is shown."""
+        screen.note(f"{label} failed:")
+        screen.print_error(error)
 
     def note(self, text: str) -> None:
         """A line above the bar."""

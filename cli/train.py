@@ -1,4 +1,4 @@
-"""`idat train`: recipes to run folders, one task after the other."""
+"""`idat train`: recipes and seeds to run folders, one after the other or in one pass."""
 
 import sys
 from collections.abc import Sequence
@@ -10,19 +10,26 @@ import typer
 from idat_zoo.cli import screen
 from idat_zoo.cli.options import (
     AdapterOption,
+    CompileOption,
     DataDirOption,
+    DeterministicOption,
     DeviceOption,
     DryRunOption,
+    FusedOption,
     JsonOption,
+    KeepMemoryOption,
     MegapixelsOption,
     OutOption,
     Overrides,
     PairOption,
+    PrefixCacheOption,
     RecipeOption,
     ResumeOption,
     SeedOption,
+    SeedsOption,
     ShelfOption,
     SkipCorruptOption,
+    StackOption,
     StreamTestOption,
     TaskOption,
     TeacherOption,
@@ -34,6 +41,8 @@ if TYPE_CHECKING:
     from idat_zoo.data.reading import Reading
     from idat_zoo.recipe import Recipe, Task
     from idat_zoo.results import Result
+
+    Asked = Sequence[tuple[Recipe, int]]
 
 RUNS = Path("runs")
 DEFAULT_PAIR = "vit_s_to_vit_b"
@@ -48,7 +57,8 @@ def train(
     pair: PairOption = None,
     teacher: TeacherOption = None,
     recipe: RecipeOption = None,
-    seed: SeedOption = 0,
+    seed: SeedOption = None,
+    seeds: SeedsOption = None,
     device: DeviceOption = "auto",
     data_dir: DataDirOption = None,
     out: OutOption = None,
@@ -60,12 +70,21 @@ def train(
     max_megapixels: MegapixelsOption = 64,
     yes: YesOption = False,
     json: JsonOption = False,
+    stack: StackOption = None,
+    prefix_cache: PrefixCacheOption = True,
+    compile: CompileOption = False,
+    fused: FusedOption = None,
+    keep_memory: KeepMemoryOption = True,
+    deterministic: DeterministicOption = False,
 ) -> None:
     """Train an adapter with its teacher, evaluate it once on test, keep everything in a folder.
 
-    For example: idat train --task digits --adapter lora --seed 1 epochs=20 adapter.rank=4
+    For example: idat train --task digits --adapter lora --seeds 0,1 epochs=20 lr=1e-3,1e-2
     """
+    from idat_zoo.cli.progress import LiveProgress
     from idat_zoo.data.reading import Reading
+    from idat_zoo.runs import run_many
+    from idat_zoo.switches import Switches
 
     reading = Reading(
         skip_corrupt=skip_corrupt, stream_test=stream_test, max_megapixels=max_megapixels
@@ -73,23 +92,48 @@ def train(
     recipes = _recipes(
         task, adapter, pair, teacher, recipe, overrides or [], shelf, data_dir, reading
     )
+    asked = [(one, number) for one in recipes for number in _seeds(seed, seeds)]
     place = out or RUNS
     if dry_run:
-        _print_plans(recipes, seed=seed, device=device, data_dir=data_dir, out=place, json=json)
+        _print_plans(asked, device=device, data_dir=data_dir, out=place, json=json)
         return
-    results, failures = _train_all(
-        recipes,
-        seed=seed,
-        device=device,
-        data_dir=data_dir,
-        reading=reading,
-        out=place,
-        resume=resume,
-        yes=yes,
-    )
-    _print_results(results, seed=seed, out=place, json=json)
+    with LiveProgress() as progress:
+        outcomes = run_many(
+            asked,
+            device=device,
+            data_dir=data_dir,
+            reading=reading,
+            out=place,
+            resume=resume,
+            download=yes or _agrees_to_download(recipes),
+            switches=Switches(
+                prefix_cache=prefix_cache,
+                compile=compile,
+                fused=fused,
+                keep_memory=keep_memory,
+                deterministic=deterministic,
+            ),
+            stack=stack,
+            progress=progress,
+        )
+    failures = [outcome for outcome in outcomes if isinstance(outcome, ZooError)]
+    if len(asked) == 1 and failures:
+        raise failures[0]
+    results = [outcome for outcome in outcomes if not isinstance(outcome, ZooError)]
+    _print_results(results, out=place, json=json)
     if failures:
         raise typer.Exit(SOME_FAILED if results else failures[-1].exit_code)
+
+
+def _seeds(seed: int | None, several: str | None) -> list[int]:
+    if several is None:
+        return [seed or 0]
+    if seed is not None:
+        raise UsageError("--seed and --seeds say the same; give one of them.")
+    words = [word.strip() for word in several.split(",")]
+    if not all(word.isascii() and word.isdecimal() for word in words):
+        raise UsageError(f"--seeds {several}: expected whole numbers with commas, e.g. 0,1,2")
+    return [int(word) for word in words]
 
 
 def _recipes(
@@ -103,22 +147,27 @@ def _recipes(
     data_dir: Path | None,
     reading: "Reading",
 ) -> list["Recipe"]:
-    """The recipes that the options ask for, one a task."""
+    """The recipes that the options ask for: for each task one, or one for each of the values."""
     from idat_zoo.registry import (
         FOLDER,
         compose_recipe,
         load_registry,
         recipe_from_file,
         resolve_tasks,
+        spread_words,
     )
 
+    settings = spread_words(words)
     registry = load_registry(shelf)
     if file is not None:
         given = {"--task": task, "--adapter": adapter, "--pair": pair}
         twice = [name for name, value in given.items() if value is not None]
         if twice:
             raise UsageError(f"--recipe FILE already says what {' and '.join(twice)} would say.")
-        return [recipe_from_file(file, registry=registry, teacher=teacher, overrides=words)]
+        return [
+            recipe_from_file(file, registry=registry, teacher=teacher, overrides=own)
+            for own in settings
+        ]
     if task is None or adapter is None:
         raise UsageError(
             "--task and --adapter say what to train (or --recipe FILE).",
@@ -130,8 +179,9 @@ def _recipes(
         own = _folder_task(data_dir, reading)
         registry, task = registry.with_task(own, pair=DEFAULT_PAIR), own.id
     return [
-        compose_recipe(registry, one.id, adapter, pair=pair, teacher=teacher, overrides=words)
+        compose_recipe(registry, one.id, adapter, pair=pair, teacher=teacher, overrides=own)
         for one in resolve_tasks(task, registry)
+        for own in settings
     ]
 
 
@@ -143,65 +193,26 @@ def _folder_task(data_dir: Path | None, reading: "Reading") -> "Task":
     return describe_folder(data_dir, reading)
 
 
-def _train_all(
-    recipes: Sequence["Recipe"],
-    *,
-    seed: int,
-    device: str,
-    data_dir: Path | None,
-    reading: "Reading",
-    out: Path,
-    resume: bool,
-    yes: bool,
-) -> tuple[list["Result"], list[ZooError]]:
-    """Run each; the fault of one of several is told, and the others go on."""
-    from idat_zoo.cli.progress import LiveProgress
-    from idat_zoo.runs import run
-
-    results: list[Result] = []
-    failures: list[ZooError] = []
-    for recipe in recipes:
-        try:
-            with LiveProgress() as progress:
-                results.append(
-                    run(
-                        recipe,
-                        seed=seed,
-                        device=device,
-                        data_dir=data_dir,
-                        reading=reading,
-                        out=out,
-                        resume=resume,
-                        download=yes or _agrees_to_download(recipe),
-                        progress=progress,
-                    )
-                )
-        except ZooError as error:
-            if len(recipes) == 1 or isinstance(error, UsageError):
-                raise
-            screen.print_error(error)
-            failures.append(error)
-    return results, failures
-
-
-def _agrees_to_download(recipe: "Recipe") -> bool:
+def _agrees_to_download(recipes: Sequence["Recipe"]) -> bool:
     """Ask on a terminal; elsewhere nothing is downloaded without --yes."""
     from idat_zoo.backbones.frozen import missing_weights
 
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
         return False
-    specs = (recipe.pair.teacher, recipe.pair.student)
-    missing = [repo for spec in specs if spec is not None and (repo := missing_weights(spec))]
+    specs = [spec for one in recipes for spec in (one.pair.teacher, one.pair.student)]
+    missing = dict.fromkeys(
+        repo for one in specs if one is not None and (repo := missing_weights(one))
+    )
     if not missing:
         return False
     return typer.confirm(f"Download weights from the Hub: {', '.join(missing)}?", err=True)
 
 
-def _print_results(results: Sequence["Result"], *, seed: int, out: Path, json: bool) -> None:
+def _print_results(results: Sequence["Result"], *, out: Path, json: bool) -> None:
     from idat_zoo.cli import present
     from idat_zoo.run_folder import run_folder
 
-    folders = [run_folder(out, result.recipe, seed) for result in results]
+    folders = [run_folder(out, result.recipe, result.seed) for result in results]
     if json:
         documents = [
             {"folder": str(folder), **result.as_json()}
@@ -216,23 +227,22 @@ def _print_results(results: Sequence["Result"], *, seed: int, out: Path, json: b
 
 
 def _print_plans(
-    recipes: Sequence["Recipe"],
+    asked: "Asked",
     *,
-    seed: int,
     device: str,
     data_dir: Path | None,
     out: Path,
     json: bool,
 ) -> None:
-    """What each recipe is, where it would lie, and what is missing for it."""
+    """What each run is, where it would lie, and what is missing for it."""
     from idat_zoo.engine.precision import find_device, resolve_precision
     from idat_zoo.recipe_toml import dump_recipe
     from idat_zoo.run_folder import run_folder
     from idat_zoo.runs import missing_inputs
 
     plans = []
-    for asked in recipes:
-        recipe = resolve_precision(asked, find_device(device))
+    for one, seed in asked:
+        recipe = resolve_precision(one, find_device(device))
         plans.append(
             {
                 "folder": str(run_folder(out, recipe, seed)),

@@ -14,7 +14,7 @@ from idat_zoo import files
 from idat_zoo.backbones.network import Network
 from idat_zoo.backbones.pair import count_parameters
 from idat_zoo.checkpoint import load_checkpoint
-from idat_zoo.data import Reading, load_task
+from idat_zoo.data import Reading, Split, load_task
 from idat_zoo.data.baselines import raw_pixel_baselines
 from idat_zoo.data.decode import Images
 from idat_zoo.data.reading import Listener
@@ -25,7 +25,8 @@ from idat_zoo.engine.precision import (
     find_device,
     resolve_precision,
 )
-from idat_zoo.metrics import score
+from idat_zoo.metrics import Metrics, score
+from idat_zoo.recipe import Recipe
 from idat_zoo.results import (
     PREDICTIONS_FILE,
     RESULT_FILE,
@@ -62,6 +63,18 @@ def predict_logits(
     return torch.cat(logits)
 
 
+def score_network(network: Network, split: Split, recipe: Recipe) -> Metrics:
+    """A network's metrics on a split, on the device where it is, in its recipe's precision."""
+    return score(predict_split(network, split, recipe), split.targets)
+
+
+def predict_split(network: Network, split: Split, recipe: Recipe) -> Float32[Tensor, "N K"]:
+    """`predict_logits` on the device where the network is, in its recipe's precision."""
+    assert recipe.precision != "auto", "precision is resolved before"
+    device = network.mean.device
+    return predict_logits(network, split.images, device=device, precision=recipe.precision)
+
+
 def evaluate(
     reference: str | Path,
     *,
@@ -83,7 +96,6 @@ def evaluate(
     checkpoint = load_checkpoint(reference)
     network, config = checkpoint.network.to(where), checkpoint.config
     recipe = resolve_precision(config.recipe, where)
-    assert recipe.precision != "auto"
     spec = network.backbone.spec
     data = load_task(
         recipe.task,
@@ -93,7 +105,7 @@ def evaluate(
         reading=reading,
         listener=listener,
     )
-    logits = predict_logits(network, data.test.images, device=where, precision=recipe.precision)
+    logits = predict_split(network, data.test, recipe)
     metrics = score(logits, data.test.targets)
     predictions = {"index": data.test.index, "target": data.test.targets, "student": logits}
     digests = {}

@@ -17,7 +17,8 @@ from jaxtyping import Float32, UInt8
 from torch import Tensor
 
 from idat_zoo.backbones.frozen import FrozenBackbone
-from idat_zoo.backbones.network import MixedNetwork, Network
+from idat_zoo.backbones.network import Network
+from idat_zoo.backbones.stack import MixedNetwork
 from idat_zoo.checkpoint import load_checkpoint
 from idat_zoo.engine.precision import find_device
 from idat_zoo.errors import UnknownNameError, UsageError

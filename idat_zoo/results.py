@@ -12,6 +12,7 @@ from pydantic import Field, Strict, ValidationError
 from idat_zoo.errors import ZooError
 from idat_zoo.metrics import Metrics
 from idat_zoo.recipe import Frozen, Recipe, Scalar, describe_faults
+from idat_zoo.switches import Switches
 
 SCHEMA_VERSION = 1
 RESULT_FILE = "result.json"
@@ -62,7 +63,9 @@ class Result(Frozen):
 
     `top1` is the student's on test after the last epoch, a fraction; `student` and `teacher` hold
     all metrics. `top1_best_on_test` exists under `protocol = "paper"` alone and is optimistic.
-    `kind` is `run` for training, `eval` for a checkpoint evaluated later.
+    `kind` is `run` for training, `eval` for a checkpoint evaluated later. `switches` and `stack`
+    (the runs that went through one pass with it, and it among them) can change the last bits;
+    `seconds` is then its share of the pass.
     """
 
     schema_version: int = SCHEMA_VERSION
@@ -83,6 +86,8 @@ class Result(Frozen):
     backbone_sha256: dict[str, str]
     device: str
     versions: dict[str, str]
+    switches: Switches | None = None
+    stack: Annotated[tuple[str, ...], Strict(False)] = ()
     seconds: float
     images_per_second: float | None = None
     finished: str

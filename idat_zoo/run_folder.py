@@ -56,6 +56,11 @@ def run_folder(out: Path, recipe: Recipe, seed: int) -> Path:
     return out.joinpath(*names, f"seed{seed}")
 
 
+def run_label(recipe: Recipe, seed: int) -> str:
+    """What tells a run from others, for people: its folder below --out."""
+    return run_folder(Path(), recipe, seed).as_posix()
+
+
 def claim(folder: Path, recipe: Recipe, *, out: Path, resume: bool) -> Result | None:
     """The result of a finished run; None for a folder that may be trained in.
 

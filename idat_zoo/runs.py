@@ -1,37 +1,28 @@
 """The table of contents of the project: recipe -> models -> loop -> checkpoint -> result."""
 
-import itertools
-import json
-import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-
-import torch
-from torch import Tensor
 
 from idat_zoo import files
 from idat_zoo.backbones.frozen import missing_weights, weights_path
-from idat_zoo.backbones.network import Network
-from idat_zoo.backbones.pair import NetworkPair, Role, build_pair, count_parameters
+from idat_zoo.backbones.pair import Role, count_parameters
 from idat_zoo.checkpoint import load_checkpoint, probe_logits, write_checkpoint
-from idat_zoo.data import Reading, Split, TaskData, load_task
+from idat_zoo.data import Reading, TaskData, load_task
 from idat_zoo.data.baselines import raw_pixel_baselines
 from idat_zoo.data.folder import split_csv
 from idat_zoo.data.reading import Listener
-from idat_zoo.engine.precision import describe_device, find_device, resolve_precision
-from idat_zoo.engine.train import EpochLog, Trainer
-from idat_zoo.errors import DataError, DeviceError, RunFolderError
-from idat_zoo.evaluation import predict_logits
+from idat_zoo.engine.precision import computing, describe_device, find_device, resolve_precision
+from idat_zoo.errors import DataError, UsageError, ZooError
+from idat_zoo.evaluation import predict_split
+from idat_zoo.fit import Fitted, Job, Machine, Progress, fit, machine_for, plain_memory_errors
 from idat_zoo.layouts import missing_lists
-from idat_zoo.metrics import Metrics, score
-from idat_zoo.recipe import Backbone, Recipe, Scalar, check_recipe
+from idat_zoo.metrics import score
+from idat_zoo.recipe import Backbone, Recipe
 from idat_zoo.recipe_toml import dump_recipe
 from idat_zoo.results import (
     PREDICTIONS_FILE,
     RESULT_FILE,
-    Candidate,
     ImageCounts,
     Parameters,
     Result,
@@ -40,43 +31,19 @@ from idat_zoo.results import (
     versions,
 )
 from idat_zoo.run_folder import (
-    LOG_FILE,
     PROBE_FILE,
     RECIPE_FILE,
-    SELECTION_FOLDER,
     SPLIT_FILE,
-    STATE_FILE,
     TEACHER_FOLDER,
     claim,
     digests,
     recipe_hash,
     run_folder,
+    run_label,
     tidy,
 )
-
-
-class Progress(Listener):
-    """Hears how a run goes; this one says nothing. The command line draws a bar."""
-
-    def stage(self, name: str, *, done: int, epochs: int, steps: int, images: int) -> None:
-        """A training begins, `done` of its epochs done before; steps per epoch, images per step."""
-
-    def step(self) -> None:
-        """One optimisation step is done."""
-
-    def epoch(self, log: EpochLog) -> None:
-        """One epoch is done."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Job:
-    """Where a training computes and keeps what it needs to go on; the data it was begun with."""
-
-    folder: Path
-    seed: int
-    device: torch.device
-    fingerprint: str
-    progress: Progress = field(default_factory=Progress)
+from idat_zoo.selection import Choice, select, with_values
+from idat_zoo.switches import Switches
 
 
 def run(
@@ -89,37 +56,99 @@ def run(
     out: Path | str = "runs",
     resume: bool = False,
     download: bool = False,
+    switches: Switches | None = None,
     progress: Progress | None = None,
 ) -> Result:
     """Train a recipe, write its run folder, and return its result.
 
     A finished run is not repeated: its result is returned. An unfinished one needs `resume`.
-    `download` allows fetching missing backbone weights; `reading` says how images are read.
+    `download` allows fetching missing backbone weights; `reading` says how images are read,
+    `switches` how it is computed.
 
     Raises: ZooError and its kinds, each saying what to do; what was saved before stays.
     """
-    progress = progress or Progress()
-    where = find_device(device)
-    recipe = resolve_precision(recipe, where)
-    folder = run_folder(Path(out), recipe, seed)
-    finished = claim(folder, recipe, out=Path(out), resume=resume)
-    if finished is not None:
-        progress.note(f"finished before: {folder}")
-        return finished
-    require_inputs(recipe, data_dir, seed=seed, download=download)
-    with plain_memory_errors(recipe):
-        views = load_views(recipe, data_dir=data_dir, seed=seed, reading=reading, listener=progress)
-        job = Job(
-            folder=folder, seed=seed, device=where, fingerprint=begun_on(views), progress=progress
-        )
-        files.write_whole(folder / RECIPE_FILE, dump_recipe(recipe).encode())
-        _keep_split(recipe, views["student"], folder)
-        selection = select(recipe, views, job) if recipe.selection == "val" else None
-        final = recipe if selection is None else _with_values(recipe, _chosen(selection))
-        watched = views["student"].test if recipe.protocol == "paper" else None
-        trainval = {role: data.trainval for role, data in views.items()}
-        fitted = fit(final, trainval, job, test=watched)
-        return _finish(fitted, views, job, asked=recipe, final=final, selection=selection)
+    (outcome,) = run_many(
+        [(recipe, seed)],
+        device=device,
+        data_dir=data_dir,
+        reading=reading,
+        out=out,
+        resume=resume,
+        download=download,
+        switches=switches,
+        progress=progress,
+    )
+    if isinstance(outcome, ZooError):
+        raise outcome
+    return outcome
+
+
+def run_many(
+    asked: Sequence[tuple[Recipe, int]],
+    *,
+    device: str = "auto",
+    data_dir: Path | None = None,
+    reading: Reading | None = None,
+    out: Path | str = "runs",
+    resume: bool = False,
+    download: bool = False,
+    switches: Switches | None = None,
+    stack: int | None = None,
+    progress: Progress | None = None,
+) -> list[Result | ZooError]:
+    """Train recipes, each with its seed, over one copy of each backbone: `run` for many.
+
+    Up to `stack` of them go through one pass together. None: on CUDA as many as fit into memory,
+    elsewhere one. Each has its own run folder; the fault of one is returned in its place, and ends
+    that one alone.
+
+    Raises: UsageError for what is wrong with all of them, or asked for twice.
+    """
+    where, out, progress = find_device(device), Path(out), progress or Progress()
+    machine = machine_for(where, switches, stack=stack)
+    inputs = Inputs(data_dir=data_dir, reading=reading, download=download, listener=progress)
+    runs = [
+        Run(recipe=recipe, seed=seed, folder=run_folder(out, recipe, seed))
+        for recipe, seed in ((resolve_precision(recipe, where), seed) for recipe, seed in asked)
+    ]
+    twice = {str(run.folder) for run in runs if [one.folder for one in runs].count(run.folder) > 1}
+    if twice:
+        raise UsageError(f"asked for twice: {', '.join(sorted(twice))}")
+    outcomes: dict[Path, Result | ZooError] = {}
+
+    def settle(run: Run, outcome: Result | ZooError) -> None:
+        outcomes[run.folder] = outcome
+        if isinstance(outcome, ZooError) and len(runs) > 1:
+            progress.failed(run_label(run.recipe, run.seed), outcome)
+
+    with computing(machine.switches, where):
+        for together in [[run] for run in runs] if machine.one_by_one else [runs]:
+            begun: list[Begun] = []
+            for run in together:
+                try:
+                    finished = claim(run.folder, run.recipe, out=out, resume=resume)
+                    if finished is None:
+                        begun.append(begin(run, inputs))
+                    else:
+                        progress.note(f"finished before: {run.folder}")
+                        settle(run, finished)
+                except UsageError:
+                    raise
+                except ZooError as error:
+                    settle(run, error)
+            for one, outcome in complete(begun, machine, progress):
+                settle(one, outcome)
+    return [outcomes[run.folder] for run in runs]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inputs:
+    """Where images and weights come from."""
+
+    data_dir: Path | None = None
+    reading: Reading | None = None
+    download: bool = False
+    listener: Listener
 
 
 Views = Mapping[Role, TaskData]
@@ -155,6 +184,89 @@ def load_views(
 def begun_on(views: Views) -> str:
     """The fingerprints of all sizes: what may not change between a training's begin and end."""
     return "".join(dict.fromkeys(data.fingerprint for data in views.values()))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """One recipe with one seed, and its folder."""
+
+    recipe: Recipe
+    seed: int
+    folder: Path
+
+
+@dataclass(frozen=True, kw_only=True)
+class Begun(Run):
+    """A run whose images are here."""
+
+    views: Views
+
+    def job(self, recipe: Recipe, split: str) -> Job:
+        """The training of a recipe on one of the splits."""
+        splits = {id(data): getattr(data, split) for data in self.views.values()}
+        held = {key: part.held for key, part in splits.items()}  # once where sizes are equal
+        student = self.views["student"]
+        return Job(
+            recipe=recipe,
+            seed=self.seed,
+            folder=self.folder,
+            images={role: held[id(data)] for role, data in self.views.items()},
+            targets=splits[id(student)].targets,
+            data=begun_on(self.views),
+            test=student.test if recipe.protocol == "paper" else None,
+        )
+
+
+def begin(run: Run, inputs: Inputs) -> Begun:
+    """Read a run's images and write down its recipe, which claims its folder.
+
+    Raises: DataError and WeightsError where something it needs is missing.
+    """
+    recipe = run.recipe
+    require_inputs(recipe, inputs.data_dir, seed=run.seed, download=inputs.download)
+    with plain_memory_errors(recipe):
+        views = load_views(
+            recipe,
+            data_dir=inputs.data_dir,
+            seed=run.seed,
+            reading=inputs.reading,
+            listener=inputs.listener,
+        )
+    files.write_whole(run.folder / RECIPE_FILE, dump_recipe(recipe).encode())
+    _keep_split(recipe, views["student"], run.folder)
+    return Begun(recipe=recipe, seed=run.seed, folder=run.folder, views=views)
+
+
+def complete(
+    begun: Sequence[Begun], machine: Machine, progress: Progress
+) -> Iterator[tuple[Begun, Result | ZooError]]:
+    """Select, train, write: each run with its result, or what went wrong with it."""
+    selected = choose(begun, machine, progress)
+    jobs = []
+    for run in begun:
+        chosen = selected.get(run.folder)
+        if isinstance(chosen, ZooError):
+            yield run, chosen
+            continue
+        recipe = run.recipe
+        if chosen is not None:
+            recipe = with_values(recipe, chosen.tried[chosen.chosen].values)
+        jobs.append(run.job(recipe, "trainval"))
+    by_folder = {run.folder: run for run in begun}
+    for job, outcome in fit(jobs, machine, progress):
+        run = by_folder[job.folder]
+        if isinstance(outcome, ZooError):
+            yield run, outcome
+            continue
+        chosen = selected.get(run.folder)
+        assert not isinstance(chosen, ZooError)
+        try:
+            with plain_memory_errors(job.recipe):
+                result = _finish(run, outcome, final=job.recipe, selection=chosen)
+        except ZooError as error:
+            yield run, error
+        else:
+            yield run, result
 
 
 def _keep_split(recipe: Recipe, data: TaskData, folder: Path) -> None:
@@ -200,178 +312,31 @@ def require_inputs(recipe: Recipe, data_dir: Path | None, *, seed: int, download
             weights_path(spec)
 
 
-@contextmanager
-def plain_memory_errors(recipe: Recipe) -> Iterator[None]:
-    """Memory that runs out becomes one sentence; whatever was saved stays. Raises: DeviceError."""
-    try:
-        yield
-    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-        own = isinstance(error, torch.OutOfMemoryError | MemoryError)
-        if not own and "can't allocate memory" not in str(error):
-            raise
-        raise DeviceError(
-            f"out of memory with batch_size = {recipe.batch_size}.",
-            hint=f"Try batch_size={max(1, recipe.batch_size // 2)}. What was saved is kept.",
-        ) from error
+def choose(
+    begun: Sequence[Begun], machine: Machine, progress: Progress
+) -> dict[Path, Selection | ZooError]:
+    """By their folders, what was chosen for the runs that have candidates."""
+    choosing = [run for run in begun if run.recipe.selection == "val"]
+    choices = [
+        Choice(job=run.job(run.recipe, "train"), val=run.views["student"].val) for run in choosing
+    ]
+    chosen = select(choices, machine, progress)
+    return {run.folder: one for run, one in zip(choosing, chosen, strict=True)}
 
 
-@dataclass(frozen=True)
-class Fitted:
-    """A trained pair, its log, and what this process spent on it."""
-
-    pair: NetworkPair
-    logs: list[EpochLog]
-    seconds: float
-    images: int
-
-    @property
-    def images_per_second(self) -> float | None:
-        """None where a resumed training had nothing left to do."""
-        return self.images / self.seconds if self.images else None
-
-
-def fit(
-    recipe: Recipe,
-    splits: Mapping[Role, Split],
-    job: Job,
-    *,
-    name: str = "train",
-    test: Split | None = None,
-) -> Fitted:
-    """Train on a split, saving after every epoch; goes on from what a stopped process left.
-
-    `splits` are the same images at each network's size. `test` is read after every epoch, for
-    `protocol = "paper"` alone.
-    """
-    pair = build_pair(recipe, seed=job.seed, device=job.device)
-    images = {role: splits[role].held for role, _ in pair.roles()}
-    targets = splits["student"].targets
-    trainer = Trainer(pair, images, targets, recipe, seed=job.seed, device=job.device)
-    if trainer.batch_size < recipe.batch_size:
-        job.progress.note(
-            f"batches hold {trainer.batch_size} images instead of {recipe.batch_size}: there are "
-            "no more to train on"
-        )
-    logs = _restore(trainer, job)
-    done, steps, batch = len(logs), trainer.steps_per_epoch, trainer.batch_size
-    job.progress.stage(name, done=done, epochs=trainer.epochs, steps=steps, images=batch)
-    started = time.perf_counter()
-    for epoch in range(done, trainer.epochs):
-        log = trainer.train_epoch(epoch, job.progress.step)
-        if test is not None:
-            log = replace(log, test_top1=_score(pair.student, test, recipe, job).top1)
-        logs.append(log)
-        _save(trainer, logs, job)
-        job.progress.epoch(log)
-    seconds = time.perf_counter() - started
-    return Fitted(pair, logs, seconds, images=(trainer.epochs - done) * steps * batch)
-
-
-def _save(trainer: Trainer, logs: list[EpochLog], job: Job) -> None:
-    lines = "".join(json.dumps(log.as_json()) + "\n" for log in logs)
-    files.write_whole(job.folder / LOG_FILE, lines.encode())
-    reached = {"epochs": torch.tensor(len(logs)), "begun_with": _begun_with(trainer, job)}
-    files.write_whole(job.folder / STATE_FILE, files.dump_tensors(trainer.state() | reached))
-
-
-def _restore(trainer: Trainer, job: Job) -> list[EpochLog]:
-    """The log up to the last saved epoch, with the trainer set to go on behind it."""
-    path = job.folder / STATE_FILE
-    if not path.exists():
-        return []
-    try:
-        state = files.parse_tensors(path.read_bytes())
-    except ValueError as error:
-        raise RunFolderError(f"'{path}' is damaged: {error}", hint="Remove the folder.") from None
-    if not state["begun_with"].equal(_begun_with(trainer, job)):
-        raise RunFolderError(
-            f"'{job.folder}' was begun on other data or other backbone weights than these.",
-            hint="They changed since. Restore them, or choose another --out.",
-        )
-    trainer.load_state(state)
-    lines = (job.folder / LOG_FILE).read_text().splitlines()[: int(state["epochs"])]
-    return [EpochLog(**json.loads(line)) for line in lines]
-
-
-def _begun_with(trainer: Trainer, job: Job) -> Tensor:
-    """What may not change between a training's begin and its end, as bytes."""
-    weights = [network.backbone.sha256 for _, network in trainer.pair.roles()]
-    return torch.tensor(list("".join([job.fingerprint, *weights]).encode()), dtype=torch.uint8)
-
-
-def select(recipe: Recipe, views: Views, job: Job) -> Selection:
-    """Try each candidate on train, score its last epoch on val, choose the best.
-
-    Of equals the first. Test is not read. Every candidate has a folder below the job's, where it
-    is resumed or reused.
-
-    Raises: DataError where the task has nothing to choose on.
-    """
-    if not len(views["student"].val):
-        raise DataError(f"task '{recipe.task.id}' has no images to choose on: selection=none")
-    tried = []
-    settings = list(_settings(recipe))
-    train = {role: data.train for role, data in views.items()}
-    for number, values in enumerate(settings):
-        place = job.folder / SELECTION_FOLDER / f"{number}"
-        candidate = _with_values(recipe, values)
-        score_file = place / "val.json"
-        if score_file.exists():
-            tried.append(Candidate.model_validate_json(score_file.read_bytes()))
-            continue
-        name = f"candidate {number + 1} of {len(settings)}"
-        fitted = fit(candidate, train, replace(job, folder=place), name=name)
-        metrics = _score(fitted.pair.student, views["student"].val, candidate, job)
-        tried.append(Candidate(values=values, val_top1=metrics.top1))
-        files.write_whole(score_file, files.dump_json(tried[-1].model_dump(mode="json")))
-    best = max(range(len(tried)), key=lambda i: tried[i].val_top1)
-    return Selection(tried=tuple(tried), chosen=best)
-
-
-def _settings(recipe: Recipe) -> Iterator[dict[str, Scalar]]:
-    """Every combination of the candidates' values, in the order they are written."""
-    names = list(recipe.candidates)
-    for values in itertools.product(*recipe.candidates.values()):
-        yield dict(zip(names, values, strict=True))
-
-
-def _chosen(selection: Selection) -> dict[str, Scalar]:
-    return selection.tried[selection.chosen].values
-
-
-def _with_values(recipe: Recipe, values: dict[str, Scalar]) -> Recipe:
-    """The recipe with one setting in place of its candidates. `adapter.X` is an option of both."""
-    fields = recipe.model_dump() | {"selection": "none", "candidates": {}}
-    for name, value in values.items():
-        role, _, option = name.rpartition(".")
-        if role:
-            fields[role]["options"][option] = value
-        else:
-            fields[name] = value
-    return check_recipe(fields, where="candidates")
-
-
-def _finish(
-    fitted: Fitted,
-    views: Views,
-    job: Job,
-    *,
-    asked: Recipe,
-    final: Recipe,
-    selection: Selection | None,
-) -> Result:
+def _finish(run: Begun, fitted: Fitted, *, final: Recipe, selection: Selection | None) -> Result:
     """Checkpoints, predictions, probe, and last of all the result.
 
-    `asked` is the run's recipe, `final` the one with the selected values in it.
+    `final` is the run's recipe with the selected values in it.
     """
-    pair, folder, digest = fitted.pair, job.folder, recipe_hash(asked)
-    data = views["student"]
+    pair, folder, digest = fitted.pair, run.folder, recipe_hash(run.recipe)
+    data = run.views["student"]
     logits = {
-        role: _predict(network, views[role].test, final, job) for role, network in pair.roles()
+        role: predict_split(network, run.views[role].test, final) for role, network in pair.roles()
     }
     for role, network in pair.roles():
         place = folder if role == "student" else folder / TEACHER_FOLDER
-        write_checkpoint(place, network, final, role=role, recipe_hash=digest, seed=job.seed)
+        write_checkpoint(place, network, final, role=role, recipe_hash=digest, seed=run.seed)
     predictions = {"index": data.test.index, "target": data.test.targets} | logits
     files.write_whole(folder / PREDICTIONS_FILE, files.dump_tensors(predictions))
     probe = probe_logits(load_checkpoint(folder).network)
@@ -389,13 +354,15 @@ def _finish(
         images=ImageCounts(**data.counts()),
         baselines=raw_pixel_baselines(data),
         parameters=Parameters(**count_parameters(pair.roles())),
-        recipe=asked,
+        recipe=run.recipe,
         recipe_hash=digest,
-        seed=job.seed,
+        seed=run.seed,
         data_fingerprint=data.fingerprint,
         backbone_sha256={role: network.backbone.sha256 for role, network in pair.roles()},
-        device=describe_device(job.device),
+        device=describe_device(pair.student.mean.device),
         versions=versions(),
+        switches=fitted.switches,
+        stack=fitted.stack,
         seconds=fitted.seconds,
         images_per_second=fitted.images_per_second,
         finished=now(),
@@ -404,12 +371,3 @@ def _finish(
     files.write_whole(folder / RESULT_FILE, files.dump_json(result.as_json()))
     tidy(folder)
     return result
-
-
-def _predict(network: Network, split: Split, recipe: Recipe, job: Job) -> Tensor:
-    assert recipe.precision != "auto"
-    return predict_logits(network, split.images, device=job.device, precision=recipe.precision)
-
-
-def _score(network: Network, split: Split, recipe: Recipe, job: Job) -> Metrics:
-    return score(_predict(network, split, recipe, job), split.targets)

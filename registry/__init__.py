@@ -4,6 +4,7 @@ Torch is never loaded here.
 """
 
 from idat_zoo.registry.load import (
+    ALL,
     FOLDER,
     GROUPS,
     SUITE,
@@ -23,10 +24,12 @@ from idat_zoo.registry.resolve import (
     recipe_from_file,
     recipe_id,
     recipe_ids,
+    spread_words,
 )
 from idat_zoo.registry.shelves import Family
 
 __all__ = [
+    "ALL",
     "FOLDER",
     "GROUPS",
     "SUITE",
@@ -43,6 +46,7 @@ __all__ = [
     "recipe_id",
     "recipe_ids",
     "resolve_tasks",
+    "spread_words",
     "task_groups",
     "task_suites",
 ]

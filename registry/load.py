@@ -39,6 +39,8 @@ KINDS = {
 GROUPS = ("natural", "specialized", "structured")
 SUITE = "vtab1k"
 SUITES = ("mini", SUITE, "fgvc", "fewshot")
+ALL = "all"
+"""All of VTAB-1K, in one word."""
 FOLDER = "folder"
 """The name under which one's own folder of images is asked for; no shelf has it."""
 NAME = r"[A-Za-z0-9_][A-Za-z0-9_.-]*"  # names become parts of ids and folders
@@ -135,9 +137,10 @@ def task_suites(registry: Registry) -> dict[str, list[Task]]:
 def resolve_tasks(text: str, registry: Registry) -> list[Task]:
     """The tasks of a comma list of tasks, suites and VTAB-1K's groups; each once, in order.
 
-    Raises: UnknownNameError; RecipeError for an empty name.
+    `all` is VTAB-1K. Raises: UnknownNameError; RecipeError for an empty name.
     """
     members = task_groups(registry) | task_suites(registry)
+    members[ALL] = members[SUITE]
     names = [name.strip() for name in text.split(",")]
     if not all(names):
         raise RecipeError([f"task '{text}': expected names with commas between, e.g. dtd,svhn"])
@@ -295,7 +298,7 @@ def _dangling_pairs(pairs: Mapping[str, _Raw], known: Known) -> Iterator[str]:
 
 def _dangling_tasks(tasks: Mapping[str, _Raw], known: Known) -> Iterator[str]:
     """Pairs that are not there, and names that two tasks or a group would share."""
-    groups = {*GROUPS, *SUITES, FOLDER}
+    groups = {*GROUPS, *SUITES, ALL, FOLDER}
     owners = {name: name for name in tasks}
     for name, raw in tasks.items():
         yield from known.dangling("pair", raw.table.get("pair"), where=f"{raw.where}: pair")

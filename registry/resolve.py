@@ -4,6 +4,7 @@ Laid over each other: Recipe's own defaults < [defaults] < [adapter] < [task] < 
 pair's recipe file < the teacher asked for < words. An adapter's options are always written out.
 """
 
+import itertools
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -188,6 +189,34 @@ def parse_words(words: Iterable[str]) -> dict[str, Any]:
     if faults:
         raise RecipeError(faults)
     return {key: _parse_value(text) for key, text in given.items()}
+
+
+def spread_words(words: Iterable[str]) -> list[list[str]]:
+    """KEY=A,B words as every combination of single values, in the order they are written.
+
+    Commas in brackets, braces or quotes do not part values: KEY=["a","b"] is one.
+    """
+    choices = []
+    for word in words:
+        key, equals, text = word.partition("=")
+        choices.append([f"{key}{equals}{value}" for value in _split_values(text)])
+    return [list(combination) for combination in itertools.product(*choices)]
+
+
+def _split_values(text: str) -> list[str]:
+    values, depth, quote = [""], 0, ""
+    for character in text:
+        if quote:
+            quote = "" if character == quote else quote
+        elif character in "\"'":
+            quote = character
+        elif character in "[]{}":
+            depth += 1 if character in "[{" else -1
+        elif character == "," and depth == 0:
+            values.append("")
+            continue
+        values[-1] += character
+    return values
 
 
 def _parse_value(text: str) -> object:

@@ -12,10 +12,13 @@ import torch
 from idat_zoo.adapters import build_adapter
 from idat_zoo.backbones.frozen import FrozenBackbone, load_backbone
 from idat_zoo.backbones.network import Network, build_network
-from idat_zoo.backbones.pair import Role
+from idat_zoo.backbones.pair import Backbones, NetworkPair, Role, build_pair
+from idat_zoo.data import Split
 from idat_zoo.data.reading import CACHE_VARIABLE
+from idat_zoo.engine.precision import resolve_precision
+from idat_zoo.engine.train import Learner
+from idat_zoo.fit import Progress
 from idat_zoo.recipe import AdapterChoice, Backbone, Pair, Recipe, Task, check_recipe
-from idat_zoo.runs import Progress
 
 FAMILIES = ("sequential", "shared_parallel", "idat_adaptformer", "lora", "linear")
 
@@ -51,6 +54,18 @@ def toy_recipe(adapter: str = "lora", *, teacher: bool = True, **fields: Any) ->
     if teacher:
         parts["teacher_adapter"] = choice
     return check_recipe(parts, where="test")
+
+
+def toy_pair(recipe: Recipe, *, seed: int = 0) -> NetworkPair:
+    """The recipe's networks on CPU, on backbones of their own."""
+    return build_pair(recipe, seed=seed, backbones=Backbones(torch.device("cpu")))
+
+
+def learner_of(recipe: Recipe, split: Split, *, seed: int = 0) -> Learner:
+    """A run on the images of a split, on CPU in float32 unless the recipe says otherwise."""
+    recipe = resolve_precision(recipe, torch.device("cpu"))
+    pair = toy_pair(recipe, seed=seed)
+    return Learner(pair, for_both(split.held), split.targets, recipe, seed=seed)
 
 
 class Notes(Progress):

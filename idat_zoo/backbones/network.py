@@ -1,24 +1,23 @@
-"""A frozen backbone with an adapter and a new head: alone, in a stack of tasks, or among others.
+"""A frozen backbone with an adapter and a new head.
 
-Shape letters: B batch, C channels, H W image, N tokens, D width, K classes, T tasks, L blocks.
+Shape letters: B batch, C channels, H W image, D width, K classes.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import replace
-from functools import partial
 
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from idat_zoo.adapters.base import Adapter, Carry, Created, Mask, Site, Tensors, trunc_normal
 from idat_zoo.backbones.frozen import FrozenBackbone
-from idat_zoo.backbones.walk import walk
+from idat_zoo.backbones.walk import Partway, embed, features
 from idat_zoo.randomness import Draws, generator
 from idat_zoo.recipe import Rgb
 
 Logits = Float[Tensor, "B K"]
+Features = Float[Tensor, "B D"]
 Images = UInt8[Tensor, "B C H W"] | Float[Tensor, "B C H W"]
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
@@ -141,8 +140,8 @@ class Network(nn.Module):
             return (images.to(self.mean.dtype) / 255 - self.mean) / self.std
         return images
 
-    def features(self, images: Images, masks: Tensors | None = None) -> Float[Tensor, "B D"]:
-        """Pooled features, adapted."""
+    def features(self, start: Images | Partway, masks: Tensors | None = None) -> Features:
+        """Pooled features, adapted, of images or of what their walk had come to."""
         masks = masks or {}
         carry: Carry = {}
 
@@ -156,16 +155,21 @@ class Network(nn.Module):
                 x,
                 y,
                 carry,
-                frozen=_tensors_of(module),
-                masks=_masks_at(masks, site, block),
+                frozen=tensors_of(module),
+                masks=masks_at(masks, site, block),
             )
             return y
 
-        return walk(self.vit, self.normalise(images), at, masks.get(DROP_PATH))
+        if not isinstance(start, Partway):
+            start = embed(self.vit, self.normalise(start))
+        return features(self.vit, start, at, masks.get(DROP_PATH))
 
-    def forward(self, images: Images, masks: Tensors | None = None) -> Logits:
-        """Images `[B, 3, H, W]` to logits; `masks` as `draw_masks` gives them, in training."""
-        logits: Tensor = self.head(self.features(images, masks))
+    def forward(self, start: Images | Partway, masks: Tensors | None = None) -> Logits:
+        """Images `[B, 3, H, W]`, or their walk partway, to logits.
+
+        `masks` are as `draw_masks` gives them, in training.
+        """
+        logits: Tensor = self.head(self.features(start, masks))
         return logits
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Network":
@@ -182,136 +186,18 @@ class Network(nn.Module):
         return self
 
 
-class StackedNetwork:
-    """T adapters of one family over one frozen backbone, in one pass.
-
-    Adapter tensors, constants and masks are stacked along a leading task axis, padded with zeros to
-    the largest rank, and the family's own `apply` runs under `torch.vmap`. The networks' parameters
-    stay their own leaves: gradients reach each of them as in a solo pass.
-    """
-
-    def __init__(self, networks: Sequence[Network]) -> None:
-        first = networks[0]
-        assert all(n.vit is first.vit for n in networks), "a stack shares one backbone"
-        assert all(type(n.adapter) is type(first.adapter) for n in networks)
-        assert first.adapter.stackable, f"'{first.adapter.name}' cannot be stacked"
-        self.networks = list(networks)
-
-    def __call__(
-        self, images: Sequence[Images], masks: Sequence[Tensors] | None = None
-    ) -> list[Logits]:
-        """One batch per task, all of one size `[B, 3, H, W]`; one `[B, K]` of logits per task."""
-        first, T = self.networks[0], len(self.networks)
-        masks = masks or [{}] * T
-        joined = torch.cat([n.normalise(x) for n, x in zip(self.networks, images, strict=True)])
-        carry: Carry = {}
-
-        def at(site: Site, block: int, x: Tensor, y: Tensor, module: nn.Module | None) -> Tensor:
-            nonlocal carry
-            if site not in first.adapter.sites:
-                return y
-            apply = partial(first.adapter.apply_carrying, site, frozen=_tensors_of(module))
-            y, carry = torch.vmap(
-                lambda tensors, x, y, carry, masks: apply(tensors, x, y, carry, masks=masks)
-            )(
-                pad_and_stack([n.local(block) for n in self.networks]),
-                x.unflatten(0, (T, -1)),
-                y.unflatten(0, (T, -1)),
-                carry,
-                pad_and_stack(self._masks_at(masks, site, block)),
-            )
-            return y.flatten(0, 1)
-
-        features = walk(first.vit, joined, at, self._drop_path(masks))
-        return [n.head(f) for n, f in zip(self.networks, features.chunk(T), strict=True)]
-
-    def _masks_at(
-        self, masks: Sequence[Tensors], site: Site, block: int
-    ) -> list[dict[str, Tensor]]:
-        """Each task's masks at a site; a task without one that others have keeps everything."""
-        at_site = [_masks_at(m, site, block) for m in masks]
-        models = {name: mask for own in at_site for name, mask in own.items()}
-        filled = []
-        for network, own in zip(self.networks, at_site, strict=True):
-            declared = network.adapter.masks(site, network.anatomy)
-            ones = {n: m.new_ones(m.shape[0], *declared[n].shape) for n, m in models.items()}
-            filled.append(ones | own)
-        return filled
-
-    @staticmethod
-    def _drop_path(masks: Sequence[Tensors]) -> Tensor | None:
-        """All tasks' drop path side by side; tasks without it keep every branch."""
-        drawn = [m.get(DROP_PATH) for m in masks]
-        model = next((mask for mask in drawn if mask is not None), None)
-        if model is None:
-            return None
-        return torch.cat([torch.ones_like(model) if m is None else m for m in drawn], dim=-1)
-
-
-class MixedNetwork:
-    """Adapters of any families over one frozen backbone, each on its own images, in one pass.
-
-    The frozen layers see all images at once; at each site every network's adapter is handed its
-    own rows. For evaluation: there are no masks.
-    """
-
-    def __init__(self, networks: Sequence[Network]) -> None:
-        assert all(n.vit is networks[0].vit for n in networks), "they share one backbone"
-        self.networks = list(networks)
-
-    def __call__(self, images: Sequence[UInt8[Tensor, "_ C H W"]]) -> list[Float[Tensor, "_ _"]]:
-        """One batch for each network, of any size; one `[B, K]` of logits each."""
-        sizes = [len(own) for own in images]
-        carries: list[Carry] = [{} for _ in self.networks]
-
-        def at(site: Site, block: int, x: Tensor, y: Tensor, module: nn.Module | None) -> Tensor:
-            if not any(site in n.adapter.sites for n in self.networks):
-                return y
-            parts = list(y.split(sizes))
-            for i, (network, own) in enumerate(zip(self.networks, x.split(sizes), strict=True)):
-                if site in network.adapter.sites:
-                    parts[i], carries[i] = network.adapter.apply_carrying(
-                        site,
-                        network.local(block),
-                        own,
-                        parts[i],
-                        carries[i],
-                        frozen=_tensors_of(module),
-                        masks={},
-                    )
-            return torch.cat(parts)
-
-        pairs = zip(self.networks, images, strict=True)
-        joined = torch.cat([network.normalise(own) for network, own in pairs])
-        features = walk(self.networks[0].vit, joined, at, None)
-        return [n.head(own) for n, own in zip(self.networks, features.split(sizes), strict=True)]
-
-
-def pad_and_stack(dicts: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
-    """Tensors of one name along a new leading axis, zero-padded at the end to the largest shape."""
-    return {name: torch.stack(_padded([tensors[name] for tensors in dicts])) for name in dicts[0]}
-
-
-def _padded(tensors: Sequence[Tensor]) -> list[Tensor]:
-    largest = [max(sizes) for sizes in zip(*(t.shape for t in tensors), strict=True)]
-    padded = []
-    for tensor in tensors:
-        missing = [big - size for big, size in zip(largest, tensor.shape, strict=True)]
-        pairs = [side for size in reversed(missing) for side in (0, size)]
-        padded.append(F.pad(tensor, pairs) if any(missing) else tensor)
-    return padded
-
-
 def _at(site: Site, block: int) -> str:
     return f"blocks.{block}.{site}."
 
 
-def _masks_at(masks: Tensors, site: Site, block: int) -> dict[str, Tensor]:
+def masks_at(masks: Tensors, site: Site, block: int) -> dict[str, Tensor]:
+    """The masks that an adapter is handed at a site, by their own names."""
     prefix = _at(site, block)
     return {n.removeprefix(prefix): m for n, m in masks.items() if n.startswith(prefix)}
 
 
-def _tensors_of(module: nn.Module | None) -> dict[str, Tensor]:
+def tensors_of(module: nn.Module | None) -> dict[str, Tensor]:
+    """The frozen tensors that an adapter is handed at a site."""
     return {} if module is None else dict(module.named_parameters())
 
 

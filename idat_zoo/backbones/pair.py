@@ -1,4 +1,4 @@
-"""The teacher-student pair as networks: frozen backbones, adapters, new heads."""
+"""The teacher-student pair as networks: frozen backbones they may share, adapters, new heads."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 
 from idat_zoo.adapters import build_adapter
-from idat_zoo.backbones.frozen import load_backbone
+from idat_zoo.backbones.frozen import FrozenBackbone, load_backbone
 from idat_zoo.backbones.network import Network, build_network
 from idat_zoo.recipe import AdapterChoice, Backbone, Recipe
 
@@ -21,6 +21,12 @@ class NetworkPair:
     student: Network
     teacher: Network | None
 
+    def network(self, role: Role) -> Network:
+        """The network in a role that the pair has."""
+        network = self.student if role == "student" else self.teacher
+        assert network is not None, "there is no teacher"
+        return network
+
     def roles(self) -> Iterator[tuple[Role, Network]]:
         """("student", network), then ("teacher", network) if there is one."""
         yield "student", self.student
@@ -28,18 +34,40 @@ class NetworkPair:
             yield "teacher", self.teacher
 
 
-def build_pair(recipe: Recipe, *, seed: int, device: torch.device) -> NetworkPair:
-    """Fresh networks on the device. Raises what loading backbones and building adapters raise."""
+class Backbones:
+    """Frozen backbones on a device, each loaded once for all networks that stand on it.
+
+    One for each number format, since frozen weights are cast in place.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self._loaded: dict[tuple[str, str], FrozenBackbone] = {}
+
+    def load(self, spec: Backbone, precision: str) -> FrozenBackbone:
+        """Raises what `load_backbone` raises."""
+        key = (spec.model_dump_json(), precision)
+        if key not in self._loaded:
+            self._loaded[key] = load_backbone(spec)
+            self._loaded[key].vit.to(self.device)
+        return self._loaded[key]
+
+
+def build_pair(recipe: Recipe, *, seed: int, backbones: Backbones) -> NetworkPair:
+    """Fresh networks on the device of the backbones they share with others.
+
+    Raises what loading backbones and building adapters raise.
+    """
 
     def network(role: str, spec: Backbone, choice: AdapterChoice) -> Network:
         return build_network(
-            load_backbone(spec),
+            backbones.load(spec, recipe.precision),
             build_adapter(choice),
             num_classes=recipe.task.num_classes,
             normalisation=recipe.normalisation,
             seed=seed,
             role=role,
-        ).to(device)
+        ).to(backbones.device)
 
     teacher = None
     if recipe.pair.teacher is not None and recipe.teacher_adapter is not None:

@@ -1,7 +1,10 @@
 """Devices and number formats: what `auto` means, and how frozen weights are cast."""
 
 import contextlib
+import ctypes
+import os
 import platform
+from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Literal
@@ -12,8 +15,10 @@ from torch import nn
 from idat_zoo.backbones.network import Network
 from idat_zoo.errors import DeviceError, UsageError
 from idat_zoo.recipe import Recipe
+from idat_zoo.switches import Switches
 
 Precision = Literal["float32", "bf16", "fp16"]
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of glibc's malloc.h
 DTYPES = {"float32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -67,6 +72,34 @@ def autocast(device: torch.device, precision: Precision) -> AbstractContextManag
     if precision == "float32":
         return contextlib.nullcontext()
     return torch.autocast(device.type, DTYPES[precision])
+
+
+@contextlib.contextmanager
+def computing(switches: Switches, device: torch.device) -> Iterator[None]:
+    """What switches set for a whole process, until the block ends.
+
+    `keep_memory` stays on: glibc then takes large tensors from memory that was freed before, not
+    from pages that the system must clear first.
+    """
+    if switches.keep_memory and device.type == "cpu":
+        _keep_freed_memory()
+    before = torch.are_deterministic_algorithms_enabled()
+    if switches.deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS demands it
+        torch.use_deterministic_algorithms(True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before)
+
+
+def _keep_freed_memory() -> None:
+    """Tell glibc; other C libraries are left as they are."""
+    if platform.libc_ver()[0] != "glibc":
+        return
+    libc = ctypes.CDLL(None)
+    for parameter, value in ((M_MMAP_MAX, 0), (M_TRIM_THRESHOLD, 2**31 - 1)):
+        libc.mallopt(parameter, value)
 
 
 def describe_device(device: torch.device) -> str:

@@ -1,9 +1,13 @@
-"""The training loop: one forward each, one backward of CE_s + CE_t + w D, both optimisers step.
+"""The training loop: one forward each, one backward of CE_s + CE_t + w D, one step of AdamW.
 
-Shape letters: B batch, C channels, H W image.
+A trainer trains one run, or several in one pass over the frozen backbones they share: Symbiosis'
+idea (arXiv:2507.03220) for vision and in one process. Tasks are independent, so the gradient of the
+sum of their losses is each one's own.
+
+Shape letters: B batch, N images, C channels, H W image, K classes.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -14,16 +18,20 @@ from torch import Tensor, nn
 
 from idat_zoo.backbones.network import Network
 from idat_zoo.backbones.pair import NetworkPair, Role
+from idat_zoo.backbones.prefix import constant_until, walk_prefix
+from idat_zoo.backbones.stack import Forward, forward_of
+from idat_zoo.backbones.walk import Partway, Place
 from idat_zoo.distillation import distillation_term
 from idat_zoo.engine.augment import augment
+from idat_zoo.engine.compiled import compile_or_not
 from idat_zoo.engine.precision import autocast, cast_frozen
 from idat_zoo.engine.schedule import learning_rates, total_epochs
-from idat_zoo.errors import DataError, TrainingError
+from idat_zoo.errors import DataError, TrainingError, ZooError
 from idat_zoo.randomness import Draws, generator
 from idat_zoo.recipe import Recipe
+from idat_zoo.switches import Switches
 
 PARTS = ("loss", "student_task_loss", "teacher_task_loss", "distillation_loss")
-MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,8 +51,14 @@ class EpochLog:
         return {name: value for name, value in asdict(self).items() if value is not None}
 
 
-class Trainer:
-    """A pair in training: networks, optimisers, schedule, and the state to go on from."""
+class Learner:
+    """A run in training: a pair on its device, the images it learns from, its recipe and seed.
+
+    `done` epochs are behind it. A `fault` ends it. `starts` are what its networks begin a step
+    with: images, or the walks that `cache_prefixes` put in their place.
+
+    Raises: DataError where there are no images.
+    """
 
     def __init__(
         self,
@@ -54,77 +68,68 @@ class Trainer:
         recipe: Recipe,
         *,
         seed: int,
-        device: torch.device,
     ) -> None:
         if not len(targets):
             raise DataError("there are no images to train on.")
-        self.pair, self.recipe, self.seed, self.device = pair, recipe, seed, device
-        on_device = {id(part): part.to(device) for part in images.values()}  # one copy if shared
-        self.images = {role: on_device[id(part)] for role, part in images.items()}
-        self.targets = targets.to(device)
+        assert recipe.precision != "auto", "precision is resolved before training"
+        self.pair, self.recipe, self.seed, self.precision = pair, recipe, seed, recipe.precision
+        self.device = pair.student.mean.device
+        copies = {id(part): part.to(self.device) for part in images.values()}  # one if shared
+        self.starts: dict[Role, Tensor | Partway] = {
+            role: copies[id(part)] for role, part in images.items()
+        }
+        self.targets = targets.to(self.device)
         self.batch_size = min(recipe.batch_size, len(targets))
         self.steps_per_epoch = len(targets) // self.batch_size  # drop_last
         self.epochs = total_epochs(recipe)
         self.rates = learning_rates(recipe, self.steps_per_epoch)
-        self.optimisers = {role: build_optimiser(net, recipe) for role, net in pair.roles()}
-        self.scaler = torch.amp.GradScaler(device.type, enabled=recipe.precision == "fp16")
+        self.done = 0
+        self.fault: ZooError | None = None
         self._alive: set[str] = set()
-        assert recipe.precision != "auto", "precision is resolved before training"
-        self._precision = recipe.precision
-        if self._precision != "float32":
+        if self.precision != "float32":
             for _, network in pair.roles():
-                cast_frozen(network, self._precision)
+                cast_frozen(network, self.precision)
 
-    def train_epoch(self, epoch: int, on_step: Callable[[], None] = lambda: None) -> EpochLog:
-        """Train one epoch (counted from 0) and return its means; `on_step` hears of each step.
+    @property
+    def has_prefix(self) -> bool:
+        """Whether some of an image's walk is the same at every step."""
+        return not self.recipe.augmentation
 
-        Raises: TrainingError where the loss is not finite or a trainable tensor stays without
-        gradient.
-        """
-        for _, network in self.pair.roles():
-            network.train()
-        order = torch.randperm(
-            len(self.targets), generator=generator(self.seed, "pair", "order", epoch)
-        ).to(self.device)
-        sums: dict[str, Tensor] = {}
-        first = epoch * self.steps_per_epoch
-        for i in range(self.steps_per_epoch):
-            batch = order[i * self.batch_size : (i + 1) * self.batch_size]
-            parts = self._step(first + i, batch)
-            for name, value in parts.items():
-                sums[name] = sums.get(name, torch.zeros_like(value)) + value.detach()
-            on_step()
-        means = {name: (total / self.steps_per_epoch).item() for name, total in sums.items()}
-        if not all(map(_is_finite, means.values())):
-            shown = ", ".join(f"{name} = {value}" for name, value in means.items())
-            raise TrainingError(
-                f"the loss is not finite in epoch {epoch + 1}: {shown}.",
-                hint=f"A lower learning rate often helps: lr={self.recipe.lr / 10:g}",
-            )
-        return EpochLog(epoch=epoch + 1, lr=self.rates[first + self.steps_per_epoch - 1], **means)
+    def prefix(self, role: Role) -> Place:
+        """How far an image's walk is the same at every step, if its pixels are."""
+        return constant_until(self.pair.network(role), self.recipe.drop_path)
 
-    def _step(self, step: int, batch: Int64[Tensor, "B"]) -> dict[str, Tensor]:
-        """One optimisation step on the images of these places; returns the loss and its parts."""
-        with autocast(self.device, self._precision):
-            logits: dict[str, Tensor] = {
-                role: network(self._images(role, step, batch), self._masks(role, network, step))
-                for role, network in self.pair.roles()
-            }
-        parts = self.losses(logits, self.targets[batch])
-        loss = parts["loss"]
-        self.scaler.scale(loss).backward()
-        if self.recipe.protocol == "paper" and self.pair.teacher is not None:
-            double_gradients(self.pair.teacher)
-        self._check_alive(step)
-        for optimiser in self.optimisers.values():
-            for group in optimiser.param_groups:
-                group["lr"] = self.rates[step]
-            self.scaler.step(optimiser)
-            optimiser.zero_grad(set_to_none=True)
-        self.scaler.update()
-        return parts
+    def cache_prefixes(self) -> None:
+        """Walk every image to the end of its prefix, once, and begin each step there."""
+        assert self.has_prefix
+        with autocast(self.device, self.precision):
+            for role, network in self.pair.roles():
+                images = self.starts[role]
+                assert isinstance(images, Tensor), "prefixes are cached once"
+                self.starts[role] = walk_prefix(
+                    network, images, until=self.prefix(role), batch_size=self.batch_size
+                )
 
-    def losses(self, logits: Mapping[str, Tensor], targets: Tensor) -> dict[str, Tensor]:
+    def order(self, epoch: int) -> Int64[Tensor, "N"]:
+        """The places of its images, as an epoch goes through them."""
+        source = generator(self.seed, "pair", "order", epoch)
+        return torch.randperm(len(self.targets), generator=source).to(self.device)
+
+    def start(self, role: Role, step: int, batch: Int64[Tensor, "B"]) -> Tensor | Partway:
+        """A batch at the network's size; teacher and student see the same augmentation."""
+        begun = self.starts[role][batch]
+        if not self.recipe.augmentation:
+            return begun
+        assert isinstance(begun, Tensor)
+        return augment(begun, self.recipe.augmentation, seed=self.seed, step=step)
+
+    def masks(self, role: Role, step: int) -> dict[str, Tensor]:
+        """What drop path and dropout drop in a step."""
+        draws = Draws(self.seed, role, step)
+        network = self.pair.network(role)
+        return network.draw_masks(self.batch_size, drop_path=self.recipe.drop_path, draws=draws)
+
+    def losses(self, logits: Mapping[Role, Tensor], targets: Tensor) -> dict[str, Tensor]:
         """CE_s, CE_t, D and their sum, in float32 or wider."""
         wide = {role: z.float() if z.dtype.itemsize < 4 else z for role, z in logits.items()}
         parts = {f"{role}_task_loss": F.cross_entropy(z, targets) for role, z in wide.items()}
@@ -135,69 +140,201 @@ class Trainer:
             loss = loss + self.recipe.distillation_weight * term
         return {"loss": loss} | parts
 
-    def _images(self, role: Role, step: int, batch: Int64[Tensor, "B"]) -> UInt8[Tensor, "B C H W"]:
-        """A batch at the network's size; teacher and student see the same augmentation."""
-        images = self.images[role][batch]
-        if not self.recipe.augmentation:
-            return images
-        return augment(images, self.recipe.augmentation, seed=self.seed, step=step)
+    def trainable(self) -> dict[str, nn.Parameter]:
+        """Both networks' parameters that learn, as `student/NAME` and `teacher/NAME`."""
+        return {
+            f"{role}/{name}": parameter
+            for role, network in self.pair.roles()
+            for name, parameter in network.trainable().items()
+        }
 
-    def _masks(self, role: Role, network: Network, step: int) -> dict[str, Tensor]:
-        draws = Draws(self.seed, role, step)
-        return network.draw_masks(self.batch_size, drop_path=self.recipe.drop_path, draws=draws)
+    def learn_or_rest(self, learns: bool) -> None:
+        """Whether gradients reach it; without any, AdamW leaves its tensors alone."""
+        for parameter in self.trainable().values():
+            parameter.requires_grad_(learns)
 
-    def _check_alive(self, step: int) -> None:
-        """A tensor without any gradient in the first two steps is a dead adapter: say so."""
+    def check_alive(self, step: int) -> None:
+        """A tensor without any gradient in the first two steps is a dead adapter: a fault."""
         if step > 1:
             return
-        named = {
-            f"{role}'s {n}": p
-            for role, net in self.pair.roles()
-            for n, p in net.trainable().items()
-        }
+        named = self.trainable()
         self._alive |= {n for n, p in named.items() if p.grad is not None and p.grad.any()}
         dead = sorted(named.keys() - self._alive)
         if step == 1 and dead:
-            raise TrainingError(
+            self.fault = TrainingError(
                 f"{len(dead)} of {len(named)} trainable tensors got no gradient in two steps: "
                 + ", ".join(dead[:4])
                 + ("." if len(dead) <= 4 else ", …")
             )
 
-    def state(self) -> dict[str, Tensor]:
-        """Everything a later process needs to go on to the same bits, except the epoch."""
-        state: dict[str, Tensor] = {}
-        for role, network in self.pair.roles():
-            for name, parameter in network.trainable().items():
-                state[f"{role}/value/{name}"] = parameter.detach()
-                moments = self.optimisers[role].state[parameter]
-                state |= {f"{role}/{moment}/{name}": moments[moment] for moment in MOMENTS}
-        if self.scaler.is_enabled():
-            scaler = self.scaler.state_dict()
-            state["scaler/scale"] = torch.tensor(scaler["scale"], dtype=torch.float64)
-            state["scaler/growth"] = torch.tensor(scaler["_growth_tracker"])
-        return state
+    def end_epoch(self, sums: Mapping[str, Tensor]) -> EpochLog | None:
+        """The epoch's means; None, and a fault, where they are not finite.
 
-    def load_state(self, state: Mapping[str, Tensor]) -> None:
-        """Go on from a `state` of the same recipe and seed."""
+        The one place where the host waits for the device.
+        """
+        totals = torch.stack(list(sums.values())) / self.steps_per_epoch
+        means = dict(zip(sums, totals.tolist(), strict=True))
+        self.done += 1
+        if not all(map(_is_finite, means.values())):
+            shown = ", ".join(f"{name} = {value}" for name, value in means.items())
+            self.fault = self.fault or TrainingError(
+                f"the loss is not finite in epoch {self.done}: {shown}.",
+                hint=f"A lower learning rate often helps: lr={self.recipe.lr / 10:g}",
+            )
+        if self.fault is not None:
+            self._clear()
+            return None
+        return EpochLog(
+            epoch=self.done, lr=self.rates[self.done * self.steps_per_epoch - 1], **means
+        )
+
+    def _clear(self) -> None:
+        """Take away values that are not finite, which would make others' passes slower."""
         with torch.no_grad():
-            for role, network in self.pair.roles():
-                for name, parameter in network.trainable().items():
-                    parameter.copy_(state[f"{role}/value/{name}"])
-                    self.optimisers[role].state[parameter] = {
-                        moment: _like_moment(state[f"{role}/{moment}/{name}"], moment, self.device)
-                        for moment in MOMENTS
-                    }
-        if self.scaler.is_enabled():
-            fresh = self.scaler.state_dict()
-            fresh["scale"] = state["scaler/scale"].item()
-            fresh["_growth_tracker"] = int(state["scaler/growth"].item())
-            self.scaler.load_state_dict(fresh)
+            for parameter in self.trainable().values():
+                parameter.zero_()
 
 
-def _like_moment(value: Tensor, moment: str, device: torch.device) -> Tensor:
-    """AdamW keeps its step counter on the CPU and its moments with the parameter."""
-    return value.clone() if moment == "step" else value.to(device, copy=True)
+class Trainer:
+    """Learners in training, all in one pass: they share backbones, steps and number format.
+
+    In epoch e those take part whose recipe has more than e epochs; of these, one with a fault, or
+    one that was saved further on, keeps its rows in the pass but does not learn. So the shapes of
+    an epoch are always the same, and with them every bit.
+    """
+
+    def __init__(
+        self,
+        learners: Sequence[Learner],
+        *,
+        switches: Switches | None = None,
+        note: Callable[[str], None] = lambda text: None,
+    ) -> None:
+        self.learners, self.switches, self._note = list(learners), switches or Switches(), note
+        first = learners[0]
+        self.device, self.precision = first.device, first.precision
+        self.steps_per_epoch = first.steps_per_epoch
+        assert all(one.steps_per_epoch == self.steps_per_epoch for one in learners)
+        assert len(learners) == 1 or self.precision != "fp16", "an fp16 scaler serves one run"
+        fused = self.switches.fused
+        self.fused = self.device.type == "cuda" if fused is None else fused
+        self.optimiser = torch.optim.AdamW(
+            [
+                group | {"learner": place, "lr": self._as_rates(learner)[0]}
+                for place, learner in enumerate(learners)
+                for _, network in learner.pair.roles()
+                for group in parameter_groups(network, learner.recipe)
+            ],
+            fused=self.fused or None,
+        )
+        self._rates = [self._as_rates(learner) for learner in learners]
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision == "fp16")
+        self._forwards: dict[tuple[int, ...], dict[Role, Forward]] = {}
+
+    @property
+    def epochs(self) -> int:
+        """Until the last learner has done all of its own."""
+        return max(learner.epochs for learner in self.learners)
+
+    def train_epoch(
+        self, epoch: int, on_step: Callable[[], None] = lambda: None
+    ) -> list[EpochLog | None]:
+        """Train one epoch (counted from 0); `on_step` hears of each step.
+
+        Each learner's means; None for one that took no part, or has a fault now.
+        """
+        present = [learner for learner in self.learners if epoch < learner.epochs]
+        learning = [one for one in present if one.done == epoch and one.fault is None]
+        for learner in present:
+            learner.learn_or_rest(learner in learning)
+        orders = [one.order(epoch) for one in present]
+        forwards = self._forwards_of(present)
+        sums: list[dict[str, Tensor]] = [{} for _ in learning]
+        for i in range(self.steps_per_epoch):
+            rows = slice(i * present[0].batch_size, (i + 1) * present[0].batch_size)
+            batches = [order[rows] for order in orders]
+            step = epoch * self.steps_per_epoch + i
+            for own, parts in zip(
+                sums, self._step(step, present, learning, batches, forwards), strict=True
+            ):
+                for name, value in parts.items():
+                    own[name] = own.get(name, torch.zeros_like(value)) + value.detach()
+            on_step()
+        ended = dict(zip(map(id, learning), sums, strict=True))
+        return [
+            learner.end_epoch(ended[id(learner)]) if id(learner) in ended else None
+            for learner in self.learners
+        ]
+
+    def _step(
+        self,
+        step: int,
+        present: Sequence[Learner],
+        learning: Sequence[Learner],
+        batches: Sequence[Int64[Tensor, "B"]],
+        forwards: Mapping[Role, Forward],
+    ) -> list[dict[str, Tensor]]:
+        """One optimisation step on the images of these places; the loss and its parts of each."""
+        with autocast(self.device, self.precision):
+            logits = {
+                role: forward(
+                    [one.start(role, step, own) for one, own in zip(present, batches, strict=True)],
+                    [one.masks(role, step) if one in learning else {} for one in present],
+                )
+                for role, forward in forwards.items()
+            }
+        parts = [
+            one.losses({role: z[k] for role, z in logits.items()}, one.targets[batches[k]])
+            for k, one in enumerate(present)
+            if one in learning
+        ]
+        self.scaler.scale(torch.stack([own["loss"] for own in parts]).sum()).backward()
+        for learner in learning:
+            if learner.recipe.protocol == "paper" and learner.pair.teacher is not None:
+                double_gradients(learner.pair.teacher)
+            learner.check_alive(step)
+        for group in self.optimiser.param_groups:
+            rates = self._rates[group["learner"]]
+            group["lr"] = rates[min(step, len(rates) - 1)]  # one that is through rests
+        self.scaler.step(self.optimiser)
+        self.scaler.update()
+        self.optimiser.zero_grad(set_to_none=True)
+        return parts
+
+    def _forwards_of(self, present: Sequence[Learner]) -> dict[Role, Forward]:
+        """The pass of all teachers and of all students, compiled if asked for."""
+        key = tuple(map(id, present))
+        if key not in self._forwards:
+            roles = [role for role, _ in present[0].pair.roles()]
+            forwards = {
+                role: forward_of([one.pair.network(role) for one in present]) for role in roles
+            }
+            if self.switches.compile:
+                forwards = {
+                    role: compile_or_not(
+                        forward, self._trial(role, present), device=self.device, note=self._note
+                    )
+                    for role, forward in forwards.items()
+                }
+            self._forwards[key] = forwards
+        return self._forwards[key]
+
+    def _trial(self, role: Role, present: Sequence[Learner]) -> Callable[[Forward], None]:
+        """What compiling is tried on: a forward and a backward pass that change nothing."""
+
+        def trial(forward: Forward) -> None:
+            rows = torch.arange(present[0].batch_size, device=self.device)
+            with autocast(self.device, self.precision):
+                starts = [one.start(role, 0, rows) for one in present]
+                logits = forward(starts, [one.masks(role, 0) for one in present])
+            torch.stack([z.float().sum() for z in logits]).sum().backward()
+            self.optimiser.zero_grad(set_to_none=True)
+
+        return trial
+
+    def _as_rates(self, learner: Learner) -> Sequence[float] | Tensor:
+        """A run's learning rates; fused kernels read them on the device."""
+        return torch.tensor(learner.rates, device=self.device) if self.fused else learner.rates
 
 
 def double_gradients(teacher: Network) -> None:
@@ -207,8 +344,8 @@ def double_gradients(teacher: Network) -> None:
             parameter.grad.mul_(2)
 
 
-def build_optimiser(network: Network, recipe: Recipe) -> torch.optim.AdamW:
-    """AdamW, without weight decay on 1-D tensors and biases."""
+def parameter_groups(network: Network, recipe: Recipe) -> list[dict[str, Any]]:
+    """AdamW's groups: 1-D tensors and biases do not decay."""
     decayed: list[nn.Parameter] = []
     plain: list[nn.Parameter] = []
     for name, parameter in network.trainable().items():
@@ -217,7 +354,7 @@ def build_optimiser(network: Network, recipe: Recipe) -> torch.optim.AdamW:
         {"params": decayed, "weight_decay": recipe.weight_decay},
         {"params": plain, "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW([g for g in groups if g["params"]], lr=recipe.lr)
+    return [group for group in groups if group["params"]]
 
 
 def _is_finite(value: float) -> bool:

@@ -24,7 +24,7 @@ from idat_zoo.backbones.network import Network, build_network
 from idat_zoo.backbones.pair import NetworkPair
 from idat_zoo.engine import train as train_module
 from idat_zoo.engine.schedule import paper_epoch_rates
-from idat_zoo.engine.train import Trainer
+from idat_zoo.engine.train import Learner, Trainer
 from idat_zoo.recipe import AdapterChoice, Backbone, Recipe
 
 DATA = Path(__file__).parent / "data"
@@ -84,21 +84,21 @@ class Golden:
 
     def mismatches(self, pair: NetworkPair, distillation: str, **recipe: Any) -> Iterator[str]:
         """What differs from the released code after one training step's forward and backward."""
-        trainer = released_trainer(pair, self, distillation=distillation, **recipe)
+        learner = released_learner(pair, self, distillation=distillation, **recipe)
         logits = {role: net(self.tensors["input"]) for role, net in pair.roles()}
         for role, z in logits.items():
             if not close(z, self.tensors[f"logits.{role}"]):
                 yield f"logits.{role}"
-        parts = trainer.losses(logits, self.tensors["target"])
+        parts = learner.losses(logits, self.tensors["target"])
         for ours, theirs in (("loss", "loss"), ("distillation_loss", "distillation")):
             if not close(parts[ours], self.tensors[f"{theirs}.{distillation}"].squeeze()):
                 yield f"{theirs}.{distillation}"
         parts["loss"].backward()
-        if trainer.recipe.protocol == "paper":
+        if learner.recipe.protocol == "paper":
             train_module.double_gradients(pair.teacher)
         for role, network in pair.roles():
             # The golden file holds one backward pass; the released loop doubles the teacher's.
-            factor = 2 if role == "teacher" and trainer.recipe.protocol == "paper" else 1
+            factor = 2 if role == "teacher" and learner.recipe.protocol == "paper" else 1
             for name, parameter in network.trainable().items():
                 expected = self.tensors[f"grad.{distillation}.{role}.{released_name(name)}"]
                 if parameter.grad is None or not close(parameter.grad, factor * expected):
@@ -117,15 +117,13 @@ def close(ours: Tensor, theirs: Tensor) -> bool:
     return ours.shape == theirs.shape and bool((ours - theirs).abs().max() <= TOLERANCE)
 
 
-def released_trainer(pair: NetworkPair, golden: Golden, **fields: Any) -> Trainer:
+def released_learner(pair: NetworkPair, golden: Golden, **fields: Any) -> Learner:
     task = DIGITS.model_copy(update={"num_classes": golden.info["num_classes"]})
     recipe = toy_recipe(golden.family, batch_size=golden.info["batch"], **fields)
     recipe = recipe.model_copy(update={"task": task, "precision": "float32"})
     images = golden.tensors["input"]
     blank = torch.zeros(images.shape, dtype=torch.uint8)
-    return Trainer(
-        pair, for_both(blank), golden.tensors["target"], recipe, seed=0, device=torch.device("cpu")
-    )
+    return Learner(pair, for_both(blank), golden.tensors["target"], recipe, seed=0)
 
 
 @pytest.fixture(params=MODES)
@@ -202,7 +200,7 @@ def test_the_paper_protocol_steps_with_the_doubled_gradient(
 
     def gradients(protocol: str) -> dict[str, Tensor]:
         pair = golden.pair()
-        trainer = released_trainer(pair, golden, protocol=protocol, drop_path=0.0)
+        trainer = Trainer([released_learner(pair, golden, protocol=protocol, drop_path=0.0)])
         seen: dict[str, Tensor] = {}
 
         def note(role: str, network: Network) -> Callable[..., None]:
@@ -213,7 +211,7 @@ def test_the_paper_protocol_steps_with_the_doubled_gradient(
             return hook
 
         for role, network in pair.roles():
-            trainer.optimisers[role].register_step_pre_hook(note(role, network))
+            trainer.optimiser.register_step_pre_hook(note(role, network))
         trainer.train_epoch(0)
         return seen
 

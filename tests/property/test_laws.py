@@ -9,9 +9,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from conftest import DIGITS, FAMILIES, for_both, toy_recipe
-from idat_zoo.backbones.pair import build_pair
+from conftest import DIGITS, FAMILIES, learner_of, toy_recipe
 from idat_zoo.data import TaskData, load_task
+from idat_zoo.engine.state import state_of
 from idat_zoo.engine.train import Trainer
 from idat_zoo.randomness import Draws, generator
 from idat_zoo.recipe import Recipe
@@ -99,11 +99,11 @@ def digits() -> TaskData:
 
 def trained(recipe: Recipe, seed: int) -> dict[str, torch.Tensor]:
     """The student's trained tensors and moments after one epoch."""
-    device = torch.device("cpu")
-    pair, split = build_pair(recipe, seed=seed, device=device), digits().val
-    trainer = Trainer(pair, for_both(split.held), split.targets, recipe, seed=seed, device=device)
+    learner = learner_of(recipe, digits().val, seed=seed)
+    trainer = Trainer([learner])
     trainer.train_epoch(0)
-    return {name: v for name, v in trainer.state().items() if name.startswith("student/")}
+    state = state_of(trainer, learner)
+    return {name: value for name, value in state.items() if name.startswith("student/")}
 
 
 settings_of_a_run = st.fixed_dictionaries(

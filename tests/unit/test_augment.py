@@ -4,16 +4,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from conftest import DIGITS, TOY_PAIR, for_both, toy_recipe
-from idat_zoo.backbones.pair import build_pair
+from conftest import DIGITS, TOY_PAIR, learner_of, toy_recipe
 from idat_zoo.data import load_task
 from idat_zoo.engine.augment import augment
-from idat_zoo.engine.precision import resolve_precision
 from idat_zoo.engine.train import Trainer
 from idat_zoo.errors import RecipeError
 
 KINDS = ("crop", "flip", "randaugment")
-CPU = torch.device("cpu")
 
 
 @pytest.fixture(scope="module")
@@ -68,16 +65,14 @@ def test_the_global_generator_is_neither_read_nor_moved(images: Tensor) -> None:
 
 
 def test_teacher_and_student_see_the_same_changed_images(monkeypatch: pytest.MonkeyPatch) -> None:
-    recipe = resolve_precision(toy_recipe(augmentation=("crop", "flip")), CPU)
     data = load_task(DIGITS, img_size=16).val
-    pair = build_pair(recipe, seed=0, device=CPU)
     seen: dict[str, list[Tensor]] = {"student": [], "teacher": []}
-    for role, network in pair.roles():
+    learner = learner_of(toy_recipe(augmentation=("crop", "flip")), data)
+    for role, network in learner.pair.roles():
         network.register_forward_pre_hook(
             lambda module, inputs, role=role: seen[role].append(inputs[0].clone())
         )
-    trainer = Trainer(pair, for_both(data.held), data.targets, recipe, seed=0, device=CPU)
-    trainer.train_epoch(0)
+    Trainer([learner]).train_epoch(0)
     assert len(seen["student"]) == 3
     for student, teacher in zip(seen["student"], seen["teacher"], strict=True):
         assert student.equal(teacher)

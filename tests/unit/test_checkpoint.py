@@ -13,10 +13,10 @@ import pytest
 import torch
 from PIL import Image
 
-from conftest import toy_recipe
+from conftest import toy_pair, toy_recipe
 from idat_zoo import files, load
 from idat_zoo.backbones.network import Network
-from idat_zoo.backbones.pair import Role, build_pair
+from idat_zoo.backbones.pair import Role
 from idat_zoo.checkpoint import (
     CONFIG_FILE,
     TENSORS_FILE,
@@ -33,7 +33,7 @@ IMAGES = torch.randint(256, (5, 3, 16, 16), generator=torch.Generator().manual_s
 def toy_checkpoint(folder: Path, *, role: Role = "student", **fields: Any) -> Network:
     """Write a checkpoint whose every number is random, and return its network."""
     recipe = toy_recipe(**fields)
-    pair = build_pair(recipe, seed=3, device=torch.device("cpu"))
+    pair = toy_pair(recipe, seed=3)
     network = pair.student if role == "student" else pair.teacher
     assert network is not None
     source = torch.Generator().manual_seed(5)

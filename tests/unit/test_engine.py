@@ -10,12 +10,13 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from conftest import DIGITS, FAMILIES, for_both, toy_recipe
-from idat_zoo.backbones.pair import build_pair
+from conftest import DIGITS, FAMILIES, learner_of, toy_pair, toy_recipe
+from idat_zoo.backbones.pair import NetworkPair
 from idat_zoo.data import TaskData, load_task
 from idat_zoo.engine.precision import find_device, resolve_precision
 from idat_zoo.engine.schedule import learning_rates, standard_rates
-from idat_zoo.engine.train import Trainer, build_optimiser
+from idat_zoo.engine.state import load_state, state_of
+from idat_zoo.engine.train import EpochLog, Trainer, parameter_groups
 from idat_zoo.errors import DeviceError, UsageError
 from idat_zoo.randomness import Draws
 from idat_zoo.recipe import Recipe
@@ -30,9 +31,41 @@ def digits() -> TaskData:
 
 
 def trainer_for(recipe: Recipe, *, seed: int = 0) -> Trainer:
-    split, recipe = digits().val, resolve_precision(recipe, CPU)
-    pair = build_pair(recipe, seed=seed, device=CPU)
-    return Trainer(pair, for_both(split.held), split.targets, recipe, seed=seed, device=CPU)
+    """A trainer of one run, in float32 on the 200 images of digits' val."""
+    return Trainer([learner_of(recipe, digits().val, seed=seed)])
+
+
+def pair_of(trainer: Trainer) -> NetworkPair:
+    (learner,) = trainer.learners
+    return learner.pair
+
+
+def epoch_of(trainer: Trainer, epoch: int) -> EpochLog:
+    (log,) = trainer.train_epoch(epoch)
+    assert log is not None
+    return log
+
+
+def step_of(trainer: Trainer, step: int, batch: torch.Tensor) -> dict[str, torch.Tensor]:
+    """One step of a trainer's only run on these images."""
+    forwards = trainer._forwards_of(trainer.learners)
+    (parts,) = trainer._step(step, trainer.learners, trainer.learners, [batch], forwards)
+    return parts
+
+
+def saved_of(trainer: Trainer) -> dict[str, torch.Tensor]:
+    """A copy of the state."""
+    (learner,) = trainer.learners
+    return {name: value.clone() for name, value in state_of(trainer, learner).items()}
+
+
+def restored(recipe: Recipe, saved: dict[str, torch.Tensor]) -> Trainer:
+    """A trainer that goes on from a state after one epoch."""
+    trainer = trainer_for(recipe)
+    (learner,) = trainer.learners
+    load_state(trainer, learner, saved)
+    learner.done = 1
+    return trainer
 
 
 def same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:
@@ -72,13 +105,13 @@ def test_rates_without_warm_up_or_without_a_fall_are_whole(warmup: int, total: i
 def test_the_recipe_has_one_rate_per_step_and_each_step_takes_its_own() -> None:
     recipe = toy_recipe(epochs=3, warmup_epochs=1)
     trainer = trainer_for(recipe)
+    rates = trainer.learners[0].rates
     assert trainer.steps_per_epoch == 200 // 64
-    assert trainer.rates == learning_rates(recipe, 3)
-    assert len(trainer.rates) == 9
-    logs = [trainer.train_epoch(epoch) for epoch in range(3)]
-    assert [log.lr for log in logs] == [trainer.rates[2], trainer.rates[5], trainer.rates[8]]
-    for optimiser in trainer.optimisers.values():
-        assert {group["lr"] for group in optimiser.param_groups} == {trainer.rates[8]}
+    assert rates == learning_rates(recipe, 3)
+    assert len(rates) == 9
+    logs = [epoch_of(trainer, epoch) for epoch in range(3)]
+    assert [log.lr for log in logs] == [rates[2], rates[5], rates[8]]
+    assert {group["lr"] for group in trainer.optimiser.param_groups} == {rates[8]}
 
 
 # Optimisers
@@ -87,9 +120,9 @@ def test_the_recipe_has_one_rate_per_step_and_each_step_takes_its_own() -> None:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_only_matrices_decay(family: str) -> None:
     recipe = toy_recipe(family, weight_decay=0.03)
-    network = build_pair(recipe, seed=0, device=CPU).student
+    network = toy_pair(recipe).student
     names = {id(parameter): name for name, parameter in network.trainable().items()}
-    groups = build_optimiser(network, recipe).param_groups
+    groups = parameter_groups(network, recipe)
     decays = {names[id(p)]: group["weight_decay"] for group in groups for p in group["params"]}
     assert decays.keys() == network.trainable().keys()
     for name, parameter in network.trainable().items():
@@ -103,18 +136,18 @@ def test_only_matrices_decay(family: str) -> None:
 def test_the_first_step_is_adamws_by_its_formula(distillation: str) -> None:
     recipe = toy_recipe("sequential", distillation=distillation, weight_decay=0.1, drop_path=0.0)
     trainer = trainer_for(recipe)
-    images, targets = trainer.images["student"][:64], trainer.targets[:64]
-    reference = copy.deepcopy(trainer.pair)
+    images, targets = digits().val.held[:64], digits().val.targets[:64]
+    reference = copy.deepcopy(pair_of(trainer))
     assert reference.teacher is not None
     student, teacher = reference.student(images), reference.teacher(images)
     loss = F.cross_entropy(student, targets) + F.cross_entropy(teacher, targets)
     if distillation == "mse":
         loss = loss + F.mse_loss(student, teacher)
     loss.backward()
-    parts = trainer._step(0, torch.arange(64))
+    parts = step_of(trainer, 0, torch.arange(64))
     assert parts["loss"].item() == pytest.approx(loss.item(), rel=1e-6)
-    lr = trainer.rates[0]
-    for (_, before), (_, after) in zip(reference.roles(), trainer.pair.roles(), strict=True):
+    lr = trainer.learners[0].rates[0]
+    for (_, before), (_, after) in zip(reference.roles(), pair_of(trainer).roles(), strict=True):
         for name, old in before.trainable().items():
             grad, plain = old.grad, old.ndim == 1
             assert grad is not None
@@ -126,7 +159,7 @@ def test_the_first_step_is_adamws_by_its_formula(distillation: str) -> None:
 
 @pytest.mark.parametrize("teacher", [True, False])
 @pytest.mark.parametrize("protocol", ["standard", "paper"])
-def test_a_step_is_one_backward_and_one_step_of_each_optimiser(
+def test_a_step_is_one_backward_and_one_step_of_all_tensors(
     teacher: bool, protocol: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trainer = trainer_for(toy_recipe(teacher=teacher, protocol=protocol))
@@ -138,25 +171,27 @@ def test_a_step_is_one_backward_and_one_step_of_each_optimiser(
         backward(self, *args, **options)
 
     monkeypatch.setattr(torch.Tensor, "backward", counting)
-    for role, optimiser in trainer.optimisers.items():
-        optimiser.register_step_pre_hook(lambda *_, role=role: calls.append(role))
+    trainer.optimiser.register_step_pre_hook(lambda *_: calls.append("step"))
+    learnt = {id(p) for group in trainer.optimiser.param_groups for p in group["params"]}
+    named = trainer.learners[0].trainable()
+    assert {id(parameter) for parameter in named.values()} == learnt
     values = {
         f"{role} {name}": parameter.detach().clone()
-        for role, network in trainer.pair.roles()
+        for role, network in pair_of(trainer).roles()
         for name, parameter in network.trainable().items()
     }
-    trainer._step(0, torch.arange(64))
-    assert calls == (["backward", "student", "teacher"] if teacher else ["backward", "student"])
-    for role, network in trainer.pair.roles():
+    step_of(trainer, 0, torch.arange(64))
+    assert calls == ["backward", "step"]
+    for role, network in pair_of(trainer).roles():
         assert not values[f"{role} head.weight"].equal(network.trainable()["head.weight"])
         assert all(p.grad is None for p in network.parameters())
 
 
 def test_without_a_teacher_there_is_one_network_and_one_loss() -> None:
     trainer = trainer_for(toy_recipe(teacher=False))
-    assert trainer.pair.teacher is None
-    assert list(trainer.optimisers) == ["student"]
-    log = trainer.train_epoch(0)
+    assert pair_of(trainer).teacher is None
+    assert all(name.startswith("student/") for name in trainer.learners[0].trainable())
+    log = epoch_of(trainer, 0)
     assert log.as_json().keys() == {"epoch", "lr", "loss", "student_task_loss"}
     assert log.loss == log.student_task_loss
 
@@ -165,7 +200,8 @@ def test_the_weight_of_distillation_scales_its_part_alone() -> None:
     logits = {role: torch.randn(8, 10) for role in ("student", "teacher")}
     targets = torch.arange(8)
     light, heavy = (
-        trainer_for(toy_recipe(distillation_weight=w)).losses(logits, targets) for w in (1.0, 3.0)
+        trainer_for(toy_recipe(distillation_weight=w)).learners[0].losses(logits, targets)
+        for w in (1.0, 3.0)
     )
     assert light["distillation_loss"] == heavy["distillation_loss"]
     gained = heavy["loss"] - light["loss"]
@@ -174,9 +210,10 @@ def test_the_weight_of_distillation_scales_its_part_alone() -> None:
 
 def test_frozen_tensors_do_not_move() -> None:
     trainer = trainer_for(toy_recipe("shared_parallel", lr=0.1))
-    before = {role: copy.deepcopy(net.vit.state_dict()) for role, net in trainer.pair.roles()}
+    roles = list(pair_of(trainer).roles())
+    before = {role: copy.deepcopy(net.vit.state_dict()) for role, net in roles}
     trainer.train_epoch(0)
-    for role, network in trainer.pair.roles():
+    for role, network in roles:
         assert same(before[role], network.vit.state_dict())
 
 
@@ -187,9 +224,9 @@ def test_each_epoch_sees_other_images_in_an_order_of_its_own(
     seen: list[int] = []
     step = trainer._step
 
-    def watching(number: int, batch: torch.Tensor) -> Any:
-        seen.extend(batch.tolist())
-        return step(number, batch)
+    def watching(number: int, present: Any, learning: Any, batches: Any, forwards: Any) -> Any:
+        seen.extend(batches[0].tolist())
+        return step(number, present, learning, batches, forwards)
 
     monkeypatch.setattr(trainer, "_step", watching)
     trainer.train_epoch(0)
@@ -201,7 +238,7 @@ def test_each_epoch_sees_other_images_in_an_order_of_its_own(
 
 def test_fewer_images_than_a_batch_are_a_smaller_batch() -> None:
     trainer = trainer_for(toy_recipe(batch_size=201))
-    assert (trainer.batch_size, trainer.steps_per_epoch) == (200, 1)
+    assert (trainer.learners[0].batch_size, trainer.steps_per_epoch) == (200, 1)
 
 
 # State
@@ -212,24 +249,21 @@ def test_a_restored_trainer_goes_on_to_the_same_bits(family: str) -> None:
     recipe = toy_recipe(family, options={"dropout": 0.1}, drop_path=0.2)
     whole = trainer_for(recipe)
     whole.train_epoch(0)
-    saved = {name: value.clone() for name, value in whole.state().items()}
-    again = trainer_for(recipe)
-    again.load_state(saved)
-    assert same(again.state(), saved)
-    logs = [trainer.train_epoch(1) for trainer in (whole, again)]
+    saved = saved_of(whole)
+    again = restored(recipe, saved)
+    assert same(saved_of(again), saved)
+    logs = [epoch_of(trainer, 1) for trainer in (whole, again)]
     assert logs[0] == logs[1]
-    assert same(whole.state(), again.state())
-    assert not same(whole.state(), saved)
+    assert same(saved_of(whole), saved_of(again))
+    assert not same(saved_of(whole), saved)
 
 
 def test_a_restored_trainer_keeps_no_part_of_the_saved_state() -> None:
     trainer = trainer_for(toy_recipe())
     trainer.train_epoch(0)
-    saved = {name: value.clone() for name, value in trainer.state().items()}
+    saved = saved_of(trainer)
     kept = {name: value.clone() for name, value in saved.items()}
-    again = trainer_for(toy_recipe())
-    again.load_state(saved)
-    again.train_epoch(1)
+    restored(toy_recipe(), saved).train_epoch(1)
     assert same(saved, kept)
 
 
@@ -239,7 +273,7 @@ def test_a_restored_trainer_keeps_no_part_of_the_saved_state() -> None:
 @pytest.mark.parametrize(("precision", "dtype"), [("bf16", torch.bfloat16), ("fp16", torch.half)])
 def test_only_frozen_linear_weights_are_cast(precision: str, dtype: torch.dtype) -> None:
     trainer = trainer_for(toy_recipe("sequential", precision=precision))
-    for _, network in trainer.pair.roles():
+    for _, network in pair_of(trainer).roles():
         linear = {
             id(p) for m in network.vit.modules() if isinstance(m, nn.Linear) for p in m.parameters()
         }
@@ -274,14 +308,13 @@ def test_the_scalers_state_goes_along() -> None:
     recipe = toy_recipe(precision="fp16")
     whole = trainer_for(recipe)
     whole.train_epoch(0)
-    saved = {name: value.clone() for name, value in whole.state().items()}
+    saved = saved_of(whole)
     assert saved["scaler/growth"] > 0
-    again = trainer_for(recipe)
-    again.load_state(saved)
+    again = restored(recipe, saved)
     assert again.scaler.get_scale() == whole.scaler.get_scale()
-    assert same(again.state(), saved)
-    assert whole.train_epoch(1) == again.train_epoch(1)
-    assert same(whole.state(), again.state())
+    assert same(saved_of(again), saved)
+    assert epoch_of(whole, 1) == epoch_of(again, 1)
+    assert same(saved_of(whole), saved_of(again))
 
 
 def test_precision_is_float32_on_a_cpu_unless_another_is_asked_for() -> None:
@@ -312,7 +345,7 @@ def test_devices_are_found_or_named() -> None:
 
 
 def test_drop_path_rises_from_nothing_at_the_first_block() -> None:
-    pair = build_pair(toy_recipe(), seed=0, device=CPU)
+    pair = toy_pair(toy_recipe())
     masks = pair.student.draw_masks(4000, drop_path=0.4, draws=Draws(0, "student", 0))["drop_path"]
     assert masks.shape == (2, 2, 4000)
     assert masks[0].eq(1).all()
@@ -324,5 +357,5 @@ def test_drop_path_rises_from_nothing_at_the_first_block() -> None:
 
 
 def test_without_drop_path_there_is_no_mask() -> None:
-    pair = build_pair(toy_recipe(), seed=0, device=CPU)
+    pair = toy_pair(toy_recipe())
     assert pair.student.draw_masks(8, drop_path=0.0, draws=Draws(0, "student", 0)) == {}

@@ -11,7 +11,8 @@ from torch import Tensor
 from conftest import FAMILIES, toy_recipe
 from idat_zoo.adapters import build_adapter
 from idat_zoo.backbones.frozen import FrozenBackbone
-from idat_zoo.backbones.network import MixedNetwork, Network, build_network
+from idat_zoo.backbones.network import Network, build_network
+from idat_zoo.backbones.stack import MixedNetwork
 from idat_zoo.checkpoint import load_checkpoint, write_checkpoint
 from idat_zoo.errors import CheckpointError, UnknownNameError, UsageError
 from idat_zoo.pool import AdapterPool

@@ -22,11 +22,12 @@ from idat_zoo.errors import (
     TrainingError,
     UsageError,
 )
+from idat_zoo.fit import Progress
 from idat_zoo.recipe import Recipe
 from idat_zoo.recipe_toml import parse_recipe
 from idat_zoo.results import load_result
 from idat_zoo.run_folder import recipe_hash, run_folder
-from idat_zoo.runs import Progress, load_views, run
+from idat_zoo.runs import load_views, run
 
 WRITTEN = {
     "recipe.toml",
@@ -167,7 +168,7 @@ def test_defaults_written_out_and_descriptions_do_not_move_the_hash() -> None:
 
 def test_a_finished_run_is_not_repeated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = run(toy_recipe(), device="cpu", out=tmp_path)
-    monkeypatch.setattr("idat_zoo.runs.fit", None)
+    monkeypatch.setattr("idat_zoo.runs.begin", None)
     assert run(toy_recipe(), device="cpu", out=tmp_path) == first
 
 
@@ -208,7 +209,7 @@ def test_an_unfinished_run_needs_resume_and_goes_on_to_the_same_bits(
 def test_resuming_on_other_data_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stopped_after(1, toy_recipe(), tmp_path, monkeypatch)
     monkeypatch.setattr("idat_zoo.data.task_data.TaskData.fingerprint", "0" * 64)
-    with pytest.raises(RunFolderError, match="begun on other data or other backbone weights"):
+    with pytest.raises(RunFolderError, match="was begun with other data"):
         run(toy_recipe(), device="cpu", out=tmp_path, resume=True)
 
 
@@ -217,7 +218,7 @@ def test_resuming_on_other_weights_is_refused(
 ) -> None:
     stopped_after(1, toy_recipe(), tmp_path, monkeypatch)
     monkeypatch.setattr("idat_zoo.backbones.frozen.hash_tensors", lambda tensors: "0" * 64)
-    with pytest.raises(RunFolderError, match="begun on other data or other backbone weights"):
+    with pytest.raises(RunFolderError, match="was begun with other backbone weights"):
         run(toy_recipe(), device="cpu", out=tmp_path, resume=True)
 
 

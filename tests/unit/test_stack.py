@@ -22,7 +22,8 @@ from idat_zoo.adapters.base import (
     trunc_normal,
 )
 from idat_zoo.backbones.frozen import FrozenBackbone
-from idat_zoo.backbones.network import Network, StackedNetwork, new_head
+from idat_zoo.backbones.network import Network, new_head
+from idat_zoo.backbones.stack import StackedNetwork
 from idat_zoo.randomness import Draws, generator
 from idat_zoo.recipe import Frozen
 

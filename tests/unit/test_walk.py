@@ -8,7 +8,7 @@ from torch import nn
 from conftest import TOY_PAIR, toy_backbone
 from idat_zoo.adapters.base import Site
 from idat_zoo.backbones.frozen import load_backbone
-from idat_zoo.backbones.walk import walk
+from idat_zoo.backbones.walk import embed, features
 from idat_zoo.errors import UsageError
 from idat_zoo.randomness import generator
 from idat_zoo.recipe import Backbone
@@ -38,7 +38,7 @@ def test_the_walk_equals_timms_forward(form: str) -> None:
         with torch.no_grad():
             parameter.normal_(std=0.3, generator=generator(0, "test", name))
     x = torch.rand(3, 3, 16, 16, dtype=torch.float64, generator=generator(0, "test", "x"))
-    assert walk(vit, x, passing, None).equal(vit(x))
+    assert features(vit, embed(vit, x), passing, None).equal(vit(x))
 
 
 def test_drop_path_scales_each_images_branches() -> None:
@@ -47,10 +47,10 @@ def test_drop_path_scales_each_images_branches() -> None:
     kept = torch.ones(2, 2, 2)
     dropped = kept.clone()
     dropped[:, :, 1] = 0
-    features = walk(vit, x, passing, dropped)
-    assert features[0].equal(walk(vit, x, passing, kept)[0])
+    pooled = features(vit, embed(vit, x), passing, dropped)
+    assert pooled[0].equal(features(vit, embed(vit, x), passing, kept)[0])
     embedded = vit.forward_head(vit.norm(vit._pos_embed(vit.patch_embed(x))), pre_logits=True)
-    assert features[1].equal(embedded[1])
+    assert pooled[1].equal(embedded[1])
 
 
 @pytest.mark.parametrize("name", ["swin_tiny_patch4_window7_224", "resnet18"])

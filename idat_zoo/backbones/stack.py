@@ -1,0 +1,166 @@
+"""Several networks over one frozen backbone in one pass: a stack of tasks, or a mixed batch.
+
+Shape letters: B batch, C channels, H W image, K classes, T tasks.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from idat_zoo.adapters.base import Carry, Site, Tensors
+from idat_zoo.backbones.network import (
+    DROP_PATH,
+    Images,
+    Logits,
+    Network,
+    masks_at,
+    tensors_of,
+)
+from idat_zoo.backbones.walk import Partway, embed, features
+
+Forward = Callable[[Sequence[Images | Partway], Sequence[Tensors]], list[Logits]]
+"""One batch and its masks for each network, to each network's logits."""
+
+
+def forward_of(networks: Sequence[Network]) -> Forward:
+    """The pass of one network, or of a stack of them."""
+    if len(networks) > 1:
+        return StackedNetwork(networks)
+    (network,) = networks
+    return lambda starts, masks: [network(starts[0], masks[0])]
+
+
+class StackedNetwork:
+    """T adapters of one family over one frozen backbone, in one pass.
+
+    Adapter tensors, constants and masks are stacked along a leading task axis, padded with zeros to
+    the largest rank, and the family's own `apply` runs under `torch.vmap`. The networks' parameters
+    stay their own leaves: gradients reach each of them as in a solo pass.
+    """
+
+    def __init__(self, networks: Sequence[Network]) -> None:
+        first = networks[0]
+        assert all(n.vit is first.vit for n in networks), "a stack shares one backbone"
+        assert all(type(n.adapter) is type(first.adapter) for n in networks)
+        assert first.adapter.stackable, f"'{first.adapter.name}' cannot be stacked"
+        self.networks = list(networks)
+
+    def __call__(
+        self, starts: Sequence[Images | Partway], masks: Sequence[Tensors] | None = None
+    ) -> list[Logits]:
+        """One batch per task to one `[B, K]` of logits per task.
+
+        The batches are all of one size `[B, 3, H, W]`, or all of them walks left at one place.
+        """
+        first, T = self.networks[0], len(self.networks)
+        masks = masks or [{}] * T
+        carry: Carry = {}
+
+        def at(site: Site, block: int, x: Tensor, y: Tensor, module: nn.Module | None) -> Tensor:
+            nonlocal carry
+            if site not in first.adapter.sites:
+                return y
+            apply = partial(first.adapter.apply_carrying, site, frozen=tensors_of(module))
+            y, carry = torch.vmap(
+                lambda tensors, x, y, carry, masks: apply(tensors, x, y, carry, masks=masks)
+            )(
+                pad_and_stack([n.local(block) for n in self.networks]),
+                x.unflatten(0, (T, -1)),
+                y.unflatten(0, (T, -1)),
+                carry,
+                pad_and_stack(self._masks_at(masks, site, block)),
+            )
+            return y.flatten(0, 1)
+
+        pooled = features(first.vit, join(self.networks, starts), at, self._drop_path(masks))
+        return [n.head(f) for n, f in zip(self.networks, pooled.chunk(T), strict=True)]
+
+    def _masks_at(
+        self, masks: Sequence[Tensors], site: Site, block: int
+    ) -> list[dict[str, Tensor]]:
+        """Each task's masks at a site; a task without one that others have keeps everything."""
+        at_site = [masks_at(m, site, block) for m in masks]
+        models = {name: mask for own in at_site for name, mask in own.items()}
+        filled = []
+        for network, own in zip(self.networks, at_site, strict=True):
+            declared = network.adapter.masks(site, network.anatomy)
+            ones = {n: m.new_ones(m.shape[0], *declared[n].shape) for n, m in models.items()}
+            filled.append(ones | own)
+        return filled
+
+    @staticmethod
+    def _drop_path(masks: Sequence[Tensors]) -> Tensor | None:
+        """All tasks' drop path side by side; tasks without it keep every branch."""
+        drawn = [m.get(DROP_PATH) for m in masks]
+        model = next((mask for mask in drawn if mask is not None), None)
+        if model is None:
+            return None
+        return torch.cat([torch.ones_like(model) if m is None else m for m in drawn], dim=-1)
+
+
+class MixedNetwork:
+    """Adapters of any families over one frozen backbone, each on its own images, in one pass.
+
+    The frozen layers see all images at once; at each site every network's adapter is handed its
+    own rows. For evaluation: there are no masks.
+    """
+
+    def __init__(self, networks: Sequence[Network]) -> None:
+        assert all(n.vit is networks[0].vit for n in networks), "they share one backbone"
+        self.networks = list(networks)
+
+    def __call__(self, images: Sequence[UInt8[Tensor, "_ C H W"]]) -> list[Float[Tensor, "_ _"]]:
+        """One batch for each network, of any size; one `[B, K]` of logits each."""
+        sizes = [len(own) for own in images]
+        carries: list[Carry] = [{} for _ in self.networks]
+
+        def at(site: Site, block: int, x: Tensor, y: Tensor, module: nn.Module | None) -> Tensor:
+            if not any(site in n.adapter.sites for n in self.networks):
+                return y
+            parts = list(y.split(sizes))
+            for i, (network, own) in enumerate(zip(self.networks, x.split(sizes), strict=True)):
+                if site in network.adapter.sites:
+                    parts[i], carries[i] = network.adapter.apply_carrying(
+                        site,
+                        network.local(block),
+                        own,
+                        parts[i],
+                        carries[i],
+                        frozen=tensors_of(module),
+                        masks={},
+                    )
+            return torch.cat(parts)
+
+        pooled = features(self.networks[0].vit, join(self.networks, images), at, None)
+        return [n.head(own) for n, own in zip(self.networks, pooled.split(sizes), strict=True)]
+
+
+def join(networks: Sequence[Network], starts: Sequence[Tensor | Partway]) -> Partway:
+    """All networks' batches, one behind the other, at the place where they are."""
+    left = [start for start in starts if isinstance(start, Partway)]
+    images = [start for start in starts if isinstance(start, Tensor)]
+    if images:
+        pairs = zip(networks, images, strict=True)
+        return embed(networks[0].vit, torch.cat([n.normalise(own) for n, own in pairs]))
+    (place,) = {start.place for start in left}
+    tensors = zip(*(start.tensors for start in left), strict=True)
+    return Partway(place, tuple(torch.cat(own) for own in tensors))
+
+
+def pad_and_stack(dicts: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """Tensors of one name along a new leading axis, zero-padded at the end to the largest shape."""
+    return {name: torch.stack(_padded([tensors[name] for tensors in dicts])) for name in dicts[0]}
+
+
+def _padded(tensors: Sequence[Tensor]) -> list[Tensor]:
+    largest = [max(sizes) for sizes in zip(*(t.shape for t in tensors), strict=True)]
+    padded = []
+    for tensor in tensors:
+        missing = [big - size for big, size in zip(largest, tensor.shape, strict=True)]
+        pairs = [side for size in reversed(missing) for side in (0, size)]
+        padded.append(F.pad(tensor, pairs) if any(missing) else tensor)
+    return padded
