@@ -8,19 +8,19 @@ it to benchmarks/results/mixed.<device>.json.
 """
 
 import argparse
-import statistics
 
 import torch
-from tables import keep_table, seconds
+from tables import RATIO, keep_table, time_pairs
 
 from idat_zoo.adapters import build_adapter
 from idat_zoo.backbones.frozen import load_backbone
 from idat_zoo.backbones.network import build_network
 from idat_zoo.backbones.stack import MixedNetwork
-from idat_zoo.engine.precision import find_device
+from idat_zoo.engine.precision import computing, find_device
 from idat_zoo.randomness import generator
 from idat_zoo.recipe import AdapterChoice
 from idat_zoo.registry import load_registry
+from idat_zoo.switches import Switches
 
 
 def time_mixed(
@@ -53,23 +53,10 @@ def time_mixed(
     def single_passes() -> object:
         return [network(own) for network, own in zip(networks, batches, strict=False)]
 
-    single, joint = [], []
     with torch.inference_mode():
-        one_pass()
-        single_passes()
-        for _ in range(repeats):
-            single.append(seconds(single_passes, device))
-            joint.append(seconds(one_pass, device))
-    ratios = [a / b for a, b in zip(single, joint, strict=True)]
-    return [
-        student,
-        str(adapters),
-        str(count),
-        f"{1000 * statistics.median(single):.1f}",
-        f"{1000 * statistics.median(joint):.1f}",
-        f"{statistics.median(ratios):.2f}",
-        f"{min(ratios):.2f}–{max(ratios):.2f}",
-    ]
+        found = time_pairs(single_passes, one_pass, device, repeats=repeats)
+    single, joint = (f"{1000 * one:.1f}" for one in found.medians)
+    return [student, str(adapters), str(count), single, joint, *found.cells()]
 
 
 def main() -> None:
@@ -82,11 +69,12 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=9)
     asked = parser.parse_args()
     device = find_device(asked.device)
-    rows = [
-        time_mixed(asked.student, adapters, count, device, repeats=asked.repeats)
-        for adapters in asked.adapters
-        for count in asked.images
-    ]
+    with computing(Switches(), device):
+        rows = [
+            time_mixed(asked.student, adapters, count, device, repeats=asked.repeats)
+            for adapters in asked.adapters
+            for count in asked.images
+        ]
     keep_table(
         f"mixed.{device.type}",
         [
@@ -95,8 +83,7 @@ def main() -> None:
             "images",
             "one at a time, ms",
             "mixed, ms",
-            "times faster",
-            "range",
+            *RATIO,
         ],
         rows,
         device=device,

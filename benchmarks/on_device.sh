@@ -32,8 +32,14 @@ run() {
   python3 -c "import torch; assert torch.cuda.is_available(), 'no CUDA device'"
   mkdir -p "$out"
   python3 -m pytest -q -m cuda tests 2>&1 | tee "$out/cuda_tests.txt"
+  local paper="--pair vit_s_to_vit_b_random --device cuda"
   python3 benchmarks/joint_step.py --device cuda --batch 64 --repeats 7 \
     --pair micro vit_ti_to_vit_s_random vit_s_to_vit_b_random
+  python3 benchmarks/joint_step.py $paper --batch 64 --repeats 7 --steps 20 --compile
+  python3 benchmarks/cotrain.py $paper --adapter sequential --runs 1 2 4 8 19 --steps 3
+  python3 benchmarks/cotrain.py $paper --adapter sequential --runs 1 8 19 --steps 3 --compile
+  python3 benchmarks/whole_run.py $paper --stack 19
+  python3 benchmarks/toggle.py $paper --adapter sequential --repeats 5
   python3 benchmarks/mixed.py --device cuda --student vit_b_random
   cp benchmarks/results/*.cuda.json "$out/" 2>/dev/null || true
 }

@@ -1,10 +1,12 @@
-"""What the timings share: seconds on a device, and a table kept with its machine and command."""
+"""What the timings share: seconds, ratios, and a table kept with its machine and command."""
 
 import json
 import shlex
+import statistics
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -27,6 +29,50 @@ def seconds(work: Callable[[], object], device: torch.device) -> float:
 def _wait(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Two things timed in turn, so that both feel the same load."""
+
+    theirs: list[float]
+    ours: list[float]
+
+    @property
+    def medians(self) -> tuple[float, float]:
+        """Seconds of each."""
+        return statistics.median(self.theirs), statistics.median(self.ours)
+
+    @property
+    def ratios(self) -> list[float]:
+        """How many times longer theirs took, pair by pair."""
+        return [their / our for their, our in zip(self.theirs, self.ours, strict=True)]
+
+    def cells(self) -> list[str]:
+        """The median ratio and the range of all."""
+        found = self.ratios
+        return [f"{statistics.median(found):.2f}", f"{min(found):.2f}–{max(found):.2f}"]
+
+
+RATIO = ["times faster", "range"]
+"""The columns of `Pairs.cells`."""
+
+
+def time_pairs(
+    theirs: Callable[[], object],
+    ours: Callable[[], object],
+    device: torch.device,
+    *,
+    repeats: int,
+) -> Pairs:
+    """Each once to warm up, then in turn."""
+    theirs()
+    ours()
+    found = Pairs([], [])
+    for _ in range(repeats):
+        found.theirs.append(seconds(theirs, device))
+        found.ours.append(seconds(ours, device))
+    return found
 
 
 def keep_table(

@@ -49,15 +49,18 @@ def evaluate_command(
 
     For example: idat eval --checkpoint builtin:digits-lora
     """
+    from idat_zoo.backbones.pair import Backbones
     from idat_zoo.cli import present
     from idat_zoo.cli.progress import LiveProgress
     from idat_zoo.data import Reading
+    from idat_zoo.engine.precision import find_device
     from idat_zoo.evaluation import evaluate
 
     reading = Reading(
         skip_corrupt=skip_corrupt, stream_test=stream_test, max_megapixels=max_megapixels
     )
     folders = _asked_for(checkpoint, task)
+    backbones = Backbones(find_device(device))
     results: list[Result] = []
     missing: list[DataError] = []
     for name, folder in folders.items():
@@ -71,6 +74,7 @@ def evaluate_command(
                     reading=reading,
                     out=place,
                     listener=progress,
+                    backbones=backbones,
                 )
             results.append(result)
         except DataError as error:

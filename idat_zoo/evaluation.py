@@ -12,8 +12,8 @@ from torch import Tensor
 
 from idat_zoo import files
 from idat_zoo.backbones.network import Network
-from idat_zoo.backbones.pair import count_parameters
-from idat_zoo.checkpoint import load_checkpoint
+from idat_zoo.backbones.pair import Backbones, count_parameters
+from idat_zoo.checkpoint import find_folder, load_checkpoint, read_config
 from idat_zoo.data import Reading, Split, load_task
 from idat_zoo.data.baselines import raw_pixel_baselines
 from idat_zoo.data.decode import Images
@@ -21,6 +21,7 @@ from idat_zoo.data.reading import Listener
 from idat_zoo.engine.precision import (
     Precision,
     autocast,
+    computing,
     describe_device,
     find_device,
     resolve_precision,
@@ -36,6 +37,7 @@ from idat_zoo.results import (
     now,
     versions,
 )
+from idat_zoo.switches import Switches
 
 BATCH = 256
 
@@ -83,20 +85,22 @@ def evaluate(
     reading: Reading | None = None,
     out: Path | None = None,
     listener: Listener | None = None,
+    backbones: Backbones | None = None,
 ) -> Result:
     """Evaluate a checkpoint on the test split of its task.
 
     `reference` is a folder or `builtin:NAME`. With `out`, result.json and the predictions are
-    written there.
+    written there. `backbones` are those that other checkpoints brought to the device before.
 
     Raises: what `load_checkpoint` raises; DataError where the task's images are missing.
     """
     started = time.perf_counter()
     where = find_device(device)
-    checkpoint = load_checkpoint(reference)
+    backbones = backbones or Backbones(where)
+    spec = read_config(find_folder(reference)).backbone
+    checkpoint = load_checkpoint(reference, backbone=backbones.load(spec, "float32"))
     network, config = checkpoint.network.to(where), checkpoint.config
     recipe = resolve_precision(config.recipe, where)
-    spec = network.backbone.spec
     data = load_task(
         recipe.task,
         img_size=spec.img_size,
@@ -105,7 +109,8 @@ def evaluate(
         reading=reading,
         listener=listener,
     )
-    logits = predict_split(network, data.test, recipe)
+    with computing(Switches(), where):
+        logits = predict_split(network, data.test, recipe)
     metrics = score(logits, data.test.targets)
     predictions = {"index": data.test.index, "target": data.test.targets, "student": logits}
     digests = {}

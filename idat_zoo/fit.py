@@ -132,7 +132,11 @@ def fit(
     After every epoch it is saved, and goes on from what a stopped process left. A fault in one ends
     that one alone.
     """
-    passes = list(plan_passes(jobs, machine, progress))
+    try:
+        passes = list(plan_passes(jobs, machine, progress))
+    except ZooError as error:
+        yield from ((job, error) for job in jobs)
+        return
     for number, together in enumerate(passes, start=1):
         counted = f" {number} of {len(passes)}" if len(passes) > 1 else ""
         what = together[0].recipe.task.id if len(together) == 1 else f"{len(together)} runs"
@@ -159,7 +163,8 @@ def plan_passes(jobs: Sequence[Job], machine: Machine, progress: Progress) -> It
     for together in alike.values():
         most = min(machine.stack or len(together), len(together))
         if most > 1:
-            most = min(most, runs_in_one_pass(_learner_of(together[0], machine)))
+            with plain_memory_errors(together[0].recipe):
+                most = min(most, runs_in_one_pass(_learner_of(together[0], machine)))
         count = math.ceil(len(together) / most)
         if count > 1:
             progress.note(f"{len(together)} runs take {count} passes, {most} at most in each")

@@ -20,8 +20,9 @@ from idat_zoo.backbones.frozen import FrozenBackbone
 from idat_zoo.backbones.network import Network
 from idat_zoo.backbones.stack import MixedNetwork
 from idat_zoo.checkpoint import load_checkpoint
-from idat_zoo.engine.precision import find_device
+from idat_zoo.engine.precision import computing, find_device
 from idat_zoo.errors import UnknownNameError, UsageError
+from idat_zoo.switches import Switches
 
 
 class AdapterPool:
@@ -80,7 +81,7 @@ class AdapterPool:
         """
         if len(images) != len(names):
             raise UsageError(f"{len(images)} images need as many names (got {len(names)}).")
-        with self._lock:
+        with self._lock, computing(Switches(), self.device):
             rows: dict[str, list[int]] = {}
             for row, name in enumerate(names):
                 self._find(name)

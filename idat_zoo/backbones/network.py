@@ -116,8 +116,10 @@ class Network(nn.Module):
             masks[DROP_PATH] = draws.keep(DROP_PATH, rates, self.anatomy.depth, 2, batch)
         for key, mask in self._declared_masks():
             masks[key] = draws.keep(key, mask.rate, batch, *mask.shape)
-        dtype = self.mean.dtype
-        return {name: mask.to(device, dtype, non_blocking=True) for name, mask in masks.items()}
+        masks = {name: mask.to(self.mean.dtype) for name, mask in masks.items()}
+        if device.type == "cuda":  # only from pinned memory does a copy not wait for the device
+            masks = {name: mask.pin_memory() for name, mask in masks.items()}
+        return {name: mask.to(device, non_blocking=True) for name, mask in masks.items()}
 
     def _declared_masks(self) -> Iterable[tuple[str, Mask]]:
         for site in sorted(self.adapter.sites):

@@ -77,12 +77,13 @@ def step_bytes(learner: Learner) -> int:
     return sum(kept.values())
 
 
-def runs_in_one_pass(learner: Learner, *, share: float = 0.8, margin: float = 1.5) -> int:
+def runs_in_one_pass(learner: Learner, *, share: float = 0.8, margin: float = 1.2) -> int:
     """How many runs like this one the free memory holds in one pass, at least one.
 
-    What a step keeps is measured; `margin` stands for what passes through on the way.
+    What a step keeps is measured; `margin` stands for what passes through on the way. Prefixes are
+    counted as if they were cached.
     """
-    own = margin * step_bytes(learner)
+    own = margin * step_bytes(learner) + _prefix_bytes(learner)
     return max(1, int(share * free_memory(learner.device) / own))
 
 
@@ -91,9 +92,15 @@ def prefixes_fit(learners: Sequence[Learner], *, share: float = 0.25) -> bool:
 
     Not of the memory that is free, so that the answer is the same when a run is repeated.
     """
-    needed = sum(
+    needed = sum(map(_prefix_bytes, learners))
+    return needed <= share * total_memory(learners[0].device)
+
+
+def _prefix_bytes(learner: Learner) -> int:
+    """What `cache_prefixes` takes; nothing where images change."""
+    if not learner.has_prefix:
+        return 0
+    return sum(
         prefix_bytes(network, len(learner.targets), learner.prefix(role))
-        for learner in learners
         for role, network in learner.pair.roles()
     )
-    return needed <= share * total_memory(learners[0].device)

@@ -148,7 +148,7 @@ class Learner:
             for name, parameter in network.trainable().items()
         }
 
-    def learn_or_rest(self, learns: bool) -> None:
+    def set_learning(self, learns: bool) -> None:
         """Whether gradients reach it; without any, AdamW leaves its tensors alone."""
         for parameter in self.trainable().values():
             parameter.requires_grad_(learns)
@@ -182,17 +182,10 @@ class Learner:
                 hint=f"A lower learning rate often helps: lr={self.recipe.lr / 10:g}",
             )
         if self.fault is not None:
-            self._clear()
             return None
         return EpochLog(
             epoch=self.done, lr=self.rates[self.done * self.steps_per_epoch - 1], **means
         )
-
-    def _clear(self) -> None:
-        """Take away values that are not finite, which would make others' passes slower."""
-        with torch.no_grad():
-            for parameter in self.trainable().values():
-                parameter.zero_()
 
 
 class Trainer:
@@ -245,8 +238,10 @@ class Trainer:
         """
         present = [learner for learner in self.learners if epoch < learner.epochs]
         learning = [one for one in present if one.done == epoch and one.fault is None]
+        if not learning:  # as where one was saved at its end and the others further on
+            return [None] * len(self.learners)
         for learner in present:
-            learner.learn_or_rest(learner in learning)
+            learner.set_learning(learner in learning)
         orders = [one.order(epoch) for one in present]
         forwards = self._forwards_of(present)
         sums: list[dict[str, Tensor]] = [{} for _ in learning]
@@ -254,10 +249,9 @@ class Trainer:
             rows = slice(i * present[0].batch_size, (i + 1) * present[0].batch_size)
             batches = [order[rows] for order in orders]
             step = epoch * self.steps_per_epoch + i
-            for own, parts in zip(
-                sums, self._step(step, present, learning, batches, forwards), strict=True
-            ):
-                for name, value in parts.items():
+            parts = self._step(step, present, learning, batches, forwards)
+            for own, new in zip(sums, parts, strict=True):
+                for name, value in new.items():
                     own[name] = own.get(name, torch.zeros_like(value)) + value.detach()
             on_step()
         ended = dict(zip(map(id, learning), sums, strict=True))

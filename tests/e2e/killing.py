@@ -1,7 +1,9 @@
-"""Run a toy recipe in children that are killed with SIGKILL, resume them, compare every byte.
+"""Run toy recipes in children that are killed with SIGKILL, resume them, compare every byte.
 
-    python killing.py FOLDER timer COUNT SEED        killed after a random time
-    python killing.py FOLDER writes                  killed before, in and after every file write
+    python killing.py FOLDER WHAT timer COUNT SEED    killed after a random time
+    python killing.py FOLDER WHAT writes              killed before, in and after every file write
+
+WHAT is `alone`, one run with two candidates, or `pass`: two such runs, stacked.
 
 Prints one line of JSON: how many children were killed, and what differed. Children are forked from
 a process that has torch loaded, so each costs a second and not ten.
@@ -13,8 +15,9 @@ import random
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -24,18 +27,21 @@ from conftest import toy_recipe
 from idat_zoo import files
 from idat_zoo.data import load_task
 from idat_zoo.data.baselines import raw_pixel_baselines
+from idat_zoo.errors import ZooError
 from idat_zoo.recipe import Recipe
-from idat_zoo.runs import run
+from idat_zoo.runs import run_many
 
 TIMES = ("seconds", "images_per_second", "finished")
 
-RECIPE = toy_recipe(
-    "sequential",
-    options={"dropout": 0.1},
-    epochs=3,
-    selection="val",
-    candidates={"lr": (1e-3, 5e-3)},
-)
+Runs = Sequence[Recipe]
+CANDIDATES: dict[str, Any] = {"selection": "val", "candidates": {"lr": (1e-3, 5e-3)}}
+WHAT: dict[str, Runs] = {
+    "alone": [toy_recipe("sequential", options={"dropout": 0.1}, epochs=3, **CANDIDATES)],
+    "pass": [
+        toy_recipe("sequential", options={"dropout": 0.1}, epochs=3, **CANDIDATES),
+        toy_recipe("sequential", options={"bottleneck": 2}, epochs=2, **CANDIDATES),
+    ],
+}
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -51,13 +57,16 @@ def contents(folder: Path) -> dict[str, bytes]:
     return found
 
 
-def child(out: Path, recipe: Recipe, *, resume: bool, prepare: Callable[[], None]) -> int:
-    """Fork a child that runs the recipe; its process id."""
+def child(out: Path, runs: Runs, *, resume: bool, prepare: Callable[[], None]) -> int:
+    """Fork a child that trains, stacked if there are several runs; its process id."""
     pid = os.fork()
     if pid == 0:
         prepare()
         try:
-            run(recipe, device="cpu", out=out, resume=resume)
+            asked, stack = [(recipe, 0) for recipe in runs], 1 if len(runs) == 1 else 4
+            for outcome in run_many(asked, device="cpu", out=out, resume=resume, stack=stack):
+                if isinstance(outcome, ZooError):
+                    raise outcome
         except BaseException as error:
             print(f"child failed: {error!r}", file=sys.stderr)
             os._exit(1)
@@ -74,9 +83,9 @@ def was_killed(pid: int) -> bool:
     return False
 
 
-def finish(out: Path, recipe: Recipe) -> dict[str, bytes]:
+def finish(out: Path, runs: Runs) -> dict[str, bytes]:
     """Resume undisturbed, and read all files."""
-    assert not was_killed(child(out, recipe, resume=True, prepare=lambda: None))
+    assert not was_killed(child(out, runs, resume=True, prepare=lambda: None))
     return contents(out)
 
 
@@ -112,28 +121,30 @@ def differing(expected: dict[str, bytes], found: dict[str, bytes]) -> list[str]:
     return sorted(n for n in expected.keys() | found.keys() if expected.get(n) != found.get(n))
 
 
-def by_timer(root: Path, expected: dict[str, bytes], seconds: float, count: int, seed: int) -> None:
+def by_timer(
+    root: Path, runs: Runs, expected: dict[str, bytes], seconds: float, count: int, seed: int
+) -> None:
     """Kill `count` children, each at a random moment of an undisturbed run's time."""
     source = random.Random(seed)
     killed, wrong, attempt = 0, [], 0
     while killed < count:
         out, attempt = root / f"timer{attempt}", attempt + 1
-        pid = child(out, RECIPE, resume=False, prepare=lambda: None)
+        pid = child(out, runs, resume=False, prepare=lambda: None)
         time.sleep(source.uniform(0, seconds))
         os.kill(pid, signal.SIGKILL)
         killed += was_killed(pid)
-        wrong += differing(expected, finish(out, RECIPE))
+        wrong += differing(expected, finish(out, runs))
     print(json.dumps({"killed": killed, "differing": wrong}))
 
 
-def at_every_write(root: Path, expected: dict[str, bytes]) -> None:
+def at_every_write(root: Path, runs: Runs, expected: dict[str, bytes]) -> None:
     """Kill a child before, in and after each of its file writes."""
     killed, wrong = 0, []
     while True:
         out = root / f"write{killed}"
-        if not was_killed(child(out, RECIPE, resume=False, prepare=die_at(killed))):
+        if not was_killed(child(out, runs, resume=False, prepare=die_at(killed))):
             break
-        wrong += differing(expected, finish(out, RECIPE))
+        wrong += differing(expected, finish(out, runs))
         killed += 1
     print(json.dumps({"killed": killed, "differing": wrong}))
 
@@ -141,15 +152,15 @@ def at_every_write(root: Path, expected: dict[str, bytes]) -> None:
 def main() -> None:
     """Make the undisturbed run, then kill as the arguments ask."""
     torch.set_num_threads(1)
-    root, how = Path(sys.argv[1]), sys.argv[2]
-    raw_pixel_baselines(load_task(RECIPE.task, img_size=16))  # children find scikit-learn loaded
+    root, runs, how = Path(sys.argv[1]), WHAT[sys.argv[2]], sys.argv[3]
+    raw_pixel_baselines(load_task(runs[0].task, img_size=16))  # children find scikit-learn loaded
     started = time.perf_counter()
-    expected = finish(root / "undisturbed", RECIPE)
+    expected = finish(root / "undisturbed", runs)
     seconds = time.perf_counter() - started
     if how == "timer":
-        by_timer(root, expected, seconds, int(sys.argv[3]), int(sys.argv[4]))
+        by_timer(root, runs, expected, seconds, int(sys.argv[4]), int(sys.argv[5]))
     else:
-        at_every_write(root, expected)
+        at_every_write(root, runs, expected)
 
 
 if __name__ == "__main__":

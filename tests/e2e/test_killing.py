@@ -19,12 +19,12 @@ def killings(folder: Path, *arguments: str) -> dict[str, object]:
 
 @pytest.mark.slow
 def test_twenty_kills_by_timer_change_no_byte(tmp_path: Path) -> None:
-    assert killings(tmp_path, "timer", "20", "0") == {"killed": 20, "differing": []}
+    assert killings(tmp_path, "alone", "timer", "20", "0") == {"killed": 20, "differing": []}
 
 
 @pytest.mark.slow
 def test_a_kill_at_every_file_write_changes_no_byte(tmp_path: Path) -> None:
-    report = killings(tmp_path, "writes")
+    report = killings(tmp_path, "alone", "writes")
     # 1 recipe, 3 trainings of 3 epochs with log and state each, 2 candidates' scores, 4 files of
     # student and teacher, predictions, probe, result: 28 writes, three moments each
     assert report == {"killed": 84, "differing": []}
@@ -32,4 +32,16 @@ def test_a_kill_at_every_file_write_changes_no_byte(tmp_path: Path) -> None:
 
 @pytest.mark.system
 def test_a_hundred_kills_by_timer_change_no_byte(tmp_path: Path) -> None:
-    assert killings(tmp_path, "timer", "100", "1") == {"killed": 100, "differing": []}
+    assert killings(tmp_path, "alone", "timer", "100", "1") == {"killed": 100, "differing": []}
+
+
+@pytest.mark.slow
+def test_twenty_kills_of_a_pass_of_two_runs_change_no_byte(tmp_path: Path) -> None:
+    assert killings(tmp_path, "pass", "timer", "20", "0") == {"killed": 20, "differing": []}
+
+
+@pytest.mark.system
+def test_a_kill_of_a_pass_at_every_file_write_changes_no_byte(tmp_path: Path) -> None:
+    report = killings(tmp_path, "pass", "writes")
+    # as above, of one run with 3 epochs and one with 2: 28 and 22 writes, three moments each
+    assert report == {"killed": 150, "differing": []}

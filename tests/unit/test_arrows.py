@@ -42,9 +42,9 @@ MAY_KNOW = {
     "selection": FLOOR | {"data", "evaluation", "files", "fit", "results", "run_folder"},
     "run_folder": FLOOR | {"adapters", "files", "recipe_toml", "results"},
     "checkpoint": FLOOR | {"adapters", "backbones", "data", "files", "randomness", "results"},
-    "pool": {"backbones", "checkpoint", "engine", "errors"},
+    "pool": {"backbones", "checkpoint", "engine", "errors", "switches"},
     "evaluation": FLOOR
-    | {"backbones", "checkpoint", "data", "engine", "files", "metrics", "results"},
+    | {"backbones", "checkpoint", "data", "engine", "files", "metrics", "results", "switches"},
     "report": FLOOR | {"adapters", "checkpoint", "files", "metrics", "results"},
     "registry": FLOOR | {"layouts", "recipe_toml"},
     "registry.write_adapters": FLOOR | {"adapters", "backbones", "randomness", "registry"},

@@ -198,6 +198,17 @@ def test_a_run_that_is_ahead_rests_and_no_bit_changes() -> None:
     assert [run.done for run in runs] == [3, 3, 3]
 
 
+def test_an_epoch_in_which_no_one_learns_is_passed_over() -> None:
+    """As after a kill where one run had ended and the other was saved further on."""
+    runs = learners_of([recipe_of("lora", 0), recipe_of("lora", 1, epochs=2)], double=False)
+    runs[0].done, runs[1].done = 3, 2
+    trainer = Trainer(runs)
+    assert trainer.train_epoch(2) == [None, None]
+    first, second = trainer.train_epoch(3)
+    assert first is not None
+    assert second is None
+
+
 def test_an_adapter_without_gradient_is_a_fault_of_its_own_run() -> None:
     recipes = [recipe_of("lora", number) for number in range(3)]
     runs = learners_of(recipes)

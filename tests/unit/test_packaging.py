@@ -30,9 +30,10 @@ SETUPTOOLS = PROJECT["tool"]["setuptools"]
 HELP = {"--help", "-h"}
 FLAGS = {
     "train": {
-        "--task", "--adapter", "--pair", "--teacher", "--recipe", "--seed", "--device",
+        "--task", "--adapter", "--pair", "--teacher", "--recipe", "--seed", "--seeds", "--device",
         "--data-dir", "--out", "--shelf", "--resume", "--dry-run", "--skip-corrupt",
-        "--stream-test", "--max-megapixels", "--yes", "-y", "--json",
+        "--stream-test", "--max-megapixels", "--yes", "-y", "--json", "--stack", "--prefix-cache",
+        "--compile", "--fused", "--keep-memory", "--deterministic",
     },
     "eval": {
         "--checkpoint", "--task", "--fail-under", "--device", "--data-dir", "--skip-corrupt",

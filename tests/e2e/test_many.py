@@ -1,0 +1,141 @@
+"""Many runs of one command, as a person gives it."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from idat_zoo.cli import app
+from idat_zoo.registry import load_registry, resolve_tasks, spread_words
+
+TINY = ("--pair", "tiny_random", "--device", "cpu")
+SHORT = ("epochs=1", "--json")
+LORA = ("train", "--adapter", "lora", *TINY)
+
+
+@pytest.fixture(autouse=True)
+def plain_surroundings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """An empty working folder and none of a user's own variables."""
+    monkeypatch.chdir(tmp_path)
+    for variable in ("IDAT_SHELF", "IDAT_DATA_DIR", "IDAT_DEBUG"):
+        monkeypatch.delenv(variable, raising=False)
+
+
+def idat(*words: str) -> Result:
+    return CliRunner().invoke(app, list(words), env={"COLUMNS": "200"})
+
+
+def results_of(result: Result) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = json.loads(result.stdout)["results"]
+    return found
+
+
+@pytest.mark.slow
+def test_tasks_seeds_and_values_make_a_run_of_each_combination() -> None:
+    result = idat(*LORA, "--task", "digits,count", "--seeds", "0,2", "lr=1e-3,2e-3", *SHORT)
+    assert result.exit_code == 0, result.output
+    made = [(r["recipe"]["task"]["id"], r["recipe"]["lr"], r["seed"]) for r in results_of(result)]
+    assert made == [
+        (task, lr, seed) for task in ("digits", "count") for lr in (1e-3, 2e-3) for seed in (0, 2)
+    ]
+    folders = {r["folder"] for r in results_of(result)}
+    assert len(folders) == 8
+    assert all((Path(folder) / "result.json").is_file() for folder in folders)
+
+
+@pytest.mark.slow
+def test_runs_of_one_pass_name_each_other_and_are_not_repeated() -> None:
+    words = (*LORA, "--task", "digits,textures,count", "--stack", "2", "epochs=1")
+    first = idat(*words, "--json")
+    assert first.exit_code == 0, first.output
+    assert "3 runs take 2 passes, 2 at most in each" in first.stderr
+    digits, textures, count = (r["stack"] for r in results_of(first))
+    assert digits == textures
+    assert [label.split("/")[2] for label in digits] == ["digits", "textures"]
+    assert count == []
+    again = idat(*words, "--json")
+    assert again.stderr.count("finished before") == 3
+    assert results_of(again) == results_of(first)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stack", ["1", "2"])
+def test_the_fault_of_one_run_is_told_and_the_exit_code_is_3(stack: str) -> None:
+    result = idat(*LORA, "--task", "digits", "lr=1e-3,1e30", "epochs=3", "--stack", stack)
+    assert result.exit_code == 3, result.output
+    assert result.stdout.count("top-1") == 1
+    failed, error, hint = result.stderr.splitlines()[-3:]
+    assert failed.startswith("tiny_random/lora/digits/")
+    assert failed.endswith("/seed0 failed:")
+    assert error.startswith("error: the loss is not finite in epoch ")
+    assert "lower learning rate" in hint
+
+
+@pytest.mark.slow
+def test_where_all_fail_the_exit_code_is_that_of_the_fault() -> None:
+    result = idat(*LORA, "--task", "digits", "lr=1e29,1e30", "epochs=3", "--stack", "2")
+    assert result.exit_code == 1, result.output
+    assert result.stdout == ""
+
+
+@pytest.mark.slow
+def test_a_dry_run_plans_every_run() -> None:
+    result = idat(*LORA, "--task", "mini", "--seeds", "0,1", "--dry-run", "--json")
+    assert result.exit_code == 0, result.output
+    plans = json.loads(result.stdout)["plans"]
+    assert len(plans) == 12
+    assert len({plan["folder"] for plan in plans}) == 12
+    assert not Path("runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("--seed", "1", "--seeds", "0,1"), "--seed and --seeds say the same"),
+        (("--seeds", "0,,1"), "expected whole numbers with commas"),
+        (("--seeds", "-1"), "expected whole numbers with commas"),
+        (("--seeds", "0,0"), "asked for twice"),
+        (("lr=1e-3,0.001",), "asked for twice"),
+        (("lr=1e-3,",), "lr"),
+        (("lr=1e-3,fast",), "lr"),
+        (("--stack", "0"), "--stack"),
+    ],
+)
+def test_what_cannot_be_is_refused_before_anything_is_trained(
+    words: tuple[str, ...], told: str
+) -> None:
+    result = idat(*LORA, "--task", "digits", *words)
+    assert result.exit_code == 2, result.output
+    assert told in result.stderr
+    assert not list(Path().rglob("*.safetensors"))
+
+
+def test_all_is_vtab_1k() -> None:
+    registry = load_registry()
+    assert resolve_tasks("all", registry) == resolve_tasks("vtab1k", registry)
+    assert len(resolve_tasks("all", registry)) == 19
+
+
+@pytest.mark.parametrize(
+    ("words", "spread"),
+    [
+        ([], [[]]),
+        (["lr=1"], [["lr=1"]]),
+        (["lr=1,2", "b=3"], [["lr=1", "b=3"], ["lr=2", "b=3"]]),
+        (
+            ["lr=1,2", "b=3,4"],
+            [["lr=1", "b=3"], ["lr=1", "b=4"], ["lr=2", "b=3"], ["lr=2", "b=4"]],
+        ),
+        (['augmentation=["crop","flip"]'], [['augmentation=["crop","flip"]']]),
+        (["candidates.lr=[1,2]"], [["candidates.lr=[1,2]"]]),
+        (["a=[1,2],[3]"], [["a=[1,2]"], ["a=[3]"]]),
+        (['a="x,y",z'], [['a="x,y"'], ["a=z"]]),
+        (["flag"], [["flag"]]),
+    ],
+)
+def test_commas_outside_of_brackets_and_quotes_part_values(
+    words: list[str], spread: list[list[str]]
+) -> None:
+    assert spread_words(words) == spread
