@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from idat_zoo.cli import browse, data, evaluate, report, screen, train
+from idat_zoo.cli import browse, data, evaluate, merge, predict, report, screen, train
 from idat_zoo.errors import ZooError
 
 INTERRUPTED = 130
@@ -63,6 +63,8 @@ def idat(
 
 app.command("train")(train.train)
 app.command("eval")(evaluate.evaluate_command)
+app.command("predict")(predict.predict)
+app.command("merge")(merge.merge)
 app.command("list")(browse.list_shelves)
 app.command("show")(browse.show)
 app.command("cp")(browse.copy)

@@ -8,6 +8,7 @@ import typer
 
 from idat_zoo.cli import screen
 from idat_zoo.cli.options import (
+    CheckpointsOption,
     DataDirOption,
     DeviceOption,
     JsonOption,
@@ -26,12 +27,7 @@ SOME_FAILED, BELOW_THRESHOLD = 3, 4
 
 
 def evaluate_command(
-    checkpoint: Annotated[
-        list[str],
-        typer.Option(
-            "--checkpoint", metavar="REF", help="A folder, or builtin:NAME; may be repeated."
-        ),
-    ],
+    checkpoint: CheckpointsOption,
     task: TaskOption = None,
     fail_under: Annotated[
         float | None,

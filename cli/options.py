@@ -125,6 +125,10 @@ MegapixelsOption = Annotated[
 OutOption = Annotated[
     Path | None, typer.Option("--out", metavar="DIR", help="Where results are written.")
 ]
+CheckpointsOption = Annotated[
+    list[str],
+    typer.Option("--checkpoint", metavar="REF", help="A folder, or builtin:NAME; may be repeated."),
+]
 DeviceOption = Annotated[
     str, typer.Option("--device", metavar="DEVICE", help="auto, cpu, cuda, cuda:N or mps.")
 ]

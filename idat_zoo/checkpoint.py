@@ -229,14 +229,18 @@ def read_config(folder: Path) -> Config:
 
 
 def probe_logits(network: Network) -> Float32[Tensor, "8 K"]:
-    """Float32 CPU logits of eight fixed noise images: what every reload must reproduce."""
+    """Float32 CPU logits of the probe images: what every reload must reproduce."""
+    with torch.inference_mode():
+        logits: Tensor = network.eval()(probe_images(network))
+    return logits
+
+
+def probe_images(network: Network) -> UInt8[Tensor, "8 3 S S"]:
+    """Eight fixed images of noise at the network's input size."""
     size = network.backbone.spec.img_size
     source = generator(0, "probe", "images")
     shape = (PROBE_IMAGES, 3, size, size)
-    images = torch.randint(256, shape, generator=source, dtype=torch.uint8)
-    with torch.inference_mode():
-        logits: Tensor = network.eval()(images)
-    return logits
+    return torch.randint(256, shape, generator=source, dtype=torch.uint8)
 
 
 def _read_tensors(path: Path, config: Config) -> dict[str, Tensor]:

@@ -301,6 +301,29 @@ def examine_files(
     return hashes, unreadable
 
 
+def decode_bytes(
+    contents: Sequence[bytes], size: int, reading: Reading
+) -> tuple[UInt8[Tensor, "N 3 S S"], dict[int, str]]:
+    """Image files' bytes as pixels, black where they are no image, and why those are none."""
+    images = np.zeros((len(contents), size, size, 3), dtype=np.uint8)
+    unreadable: dict[int, str] = {}
+
+    def decode(place: int) -> str:
+        try:
+            images[place] = decode_image(
+                contents[place], size, max_megapixels=reading.max_megapixels
+            )
+        except UnreadableImageError as error:
+            return str(error)
+        return ""
+
+    with without_pillow_warnings():
+        for place, reason in enumerate(_in_parallel(decode, range(len(contents)), reading.workers)):
+            if reason:
+                unreadable[place] = reason
+    return torch.from_numpy(images).permute(0, 3, 1, 2), unreadable
+
+
 def _decode_all(
     paths: Sequence[Path],
     hashes: Sequence[str],

@@ -39,6 +39,8 @@ FLAGS = {
         "--checkpoint", "--task", "--fail-under", "--device", "--data-dir", "--skip-corrupt",
         "--stream-test", "--max-megapixels", "--out", "--json",
     },
+    "predict": {"--checkpoint", "--top-k", "--device", "--max-megapixels", "--json"},
+    "merge": {"--out", "-o", "--json"},
     "report": {"--format", "--out", "--json"},
     "list": {"--task", "--adapter", "--pair", "--shelf", "--data-dir", "--json"},
     "show": {"--shelf", "--json"},

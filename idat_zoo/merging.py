@@ -1,0 +1,110 @@
+"""An adapter folded into its backbone: a plain timm ViT that needs nothing of this project.
+
+Only where the adapter's updates are linear in the frozen layer's input, as LoRA's are; the logits
+are compared before anything is written.
+
+Shape letters: B batch, K classes.
+"""
+
+import copy
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from idat_zoo.adapters.base import Site
+from idat_zoo.backbones.network import Network, tensors_of
+from idat_zoo.checkpoint import Checkpoint, probe_images
+from idat_zoo.errors import CheckpointError, RunFolderError, UsageError
+
+LINEAR = {Site.QKV: "attn.qkv", Site.PROJ: "attn.proj", Site.FC1: "mlp.fc1", Site.FC2: "mlp.fc2"}
+"""The frozen linear layer at a site of a block, as timm names it."""
+
+TOLERANCE = 1e-4
+"""How far logits may differ, of their largest: W x + s B A x and (W + s B A) x round unlike."""
+
+
+def merge(network: Network) -> Any:  # a VisionTransformer, whose blocks timm types as modules
+    """A copy of the backbone with the adapter folded in and the head in place.
+
+    It takes normalised images. Raises: UsageError for a family that cannot be merged.
+    """
+    adapter = network.adapter
+    if not adapter.mergeable:
+        raise UsageError(
+            f"adapter '{adapter.name}' cannot be merged: what it adds is not linear in a frozen "
+            "layer's input.",
+            hint="Load it with idat_zoo.load instead.",
+        )
+    vit = copy.deepcopy(network.vit)
+    vit.head = copy.deepcopy(network.head)
+    vit.num_classes = network.head.out_features
+    with torch.no_grad():
+        for site in adapter.sites & LINEAR.keys():
+            for i, block in enumerate(vit.blocks):
+                module = block.get_submodule(LINEAR[site])
+                merged = adapter.merge(site, network.local(i), tensors_of(module))
+                module.load_state_dict(merged)
+    return vit.requires_grad_(False).eval()
+
+
+def largest_difference(network: Network, vit: nn.Module) -> float:
+    """Between the logits of both on the probe images, of the largest logit."""
+    images = network.normalise(probe_images(network))
+    with torch.inference_mode():
+        expected: Float[Tensor, "B K"] = network.eval()(images)
+        found: Float[Tensor, "B K"] = vit(images)
+    return ((found - expected).abs().max() / expected.abs().max()).item()
+
+
+def write_merged(checkpoint: Checkpoint, folder: Path) -> float:
+    """Write a merged student as timm writes models for the Hub; returns the largest difference.
+
+    `timm.create_model("local-dir:FOLDER", pretrained=True)` loads it, and so does `hf-hub:` once it
+    is uploaded.
+
+    Raises: UsageError for a family that cannot be merged; RunFolderError where the folder is not
+    empty; CheckpointError where the logits are not the same.
+    """
+    import timm
+
+    if folder.exists() and any(folder.iterdir()):
+        raise RunFolderError(f"'{folder}' is not empty.", hint="Choose another folder.")
+    network, config = checkpoint.network, checkpoint.config
+    vit = merge(network)
+    difference = largest_difference(network, vit)
+    if not difference <= TOLERANCE:
+        raise CheckpointError(
+            f"the merged network's logits differ by {difference:.1e} of their largest; up to "
+            f"{TOLERANCE:.0e} is expected. Nothing was written."
+        )
+    spec, task = config.backbone, config.recipe.task
+    preprocessing = {
+        "input_size": (3, spec.img_size, spec.img_size),
+        "mean": config.mean,
+        "std": config.std,
+        "interpolation": "bicubic",
+        "crop_pct": 1.0,
+        "crop_mode": "squash",  # timm's name for a resize that ignores the aspect ratio
+        "num_classes": task.num_classes,
+    }
+    vit.pretrained_cfg = vit.pretrained_cfg | preprocessing
+    beside = folder.with_name(f".{folder.name}.part")
+    shutil.rmtree(beside, ignore_errors=True)
+    timm.models.save_for_hf(
+        vit,
+        str(beside),
+        model_config={
+            "num_classes": task.num_classes,
+            **({"label_names": list(task.class_names)} if task.class_names else {}),
+        },
+        model_args={**spec.args, "img_size": spec.img_size},
+        safe_serialization=True,
+    )
+    if folder.exists():
+        folder.rmdir()
+    beside.rename(folder)
+    return difference
