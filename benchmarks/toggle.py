@@ -10,9 +10,11 @@ Writes benchmarks/results/toggle.<device>.json.
 
 import argparse
 import json
+import os
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 
 from setting import Epochs, learner_for, noise, recipe_for
@@ -77,7 +79,7 @@ def be_child(asked: argparse.Namespace) -> None:
     with computing(switches, device):
         epoch = epochs_with(asked, adapter, switches, runs=runs)
         epoch()
-        print(statistics.median(seconds(epoch, device) for _ in range(7)))
+        print(statistics.median(seconds(epoch, device) for _ in range(3)))
 
 
 def row(name: str, adapter: str, found: Pairs, steps: int, begun: str) -> list[str]:
@@ -97,6 +99,8 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=5, help="in each repeat")
     parser.add_argument("--child", default="", help=argparse.SUPPRESS)
     asked = parser.parse_args()
+    # compiled anew, as at a person's first run
+    os.environ["TORCHINDUCTOR_CACHE_DIR"] = tempfile.mkdtemp()
     if asked.child:
         be_child(asked)
         return
