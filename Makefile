@@ -50,11 +50,7 @@ check: .venv/installed-dev
 test-system: .venv/installed-dev
 	$(TEST) -m system
 
-.venv/installed-bench: pyproject.toml | .venv/installed
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[bench]'
-	@touch $@
-
-bench: .venv/installed-bench
+bench: .venv/installed-dev
 	$(BIN)/python benchmarks/joint_step.py
 	$(BIN)/python benchmarks/peft_step.py
 	$(BIN)/python benchmarks/toggle.py

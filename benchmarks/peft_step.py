@@ -5,7 +5,7 @@
 The pair's student alone. PEFT adapts the fused qkv with one A and one B of rank 2R, ours q and v
 with one of rank R each: the same 2R columns on the way down. Both train the head too, with AdamW,
 on the same uint8 images in the device's memory, without drop path. Ours without the prefix cache,
-which PEFT has not. Needs the extra `bench`. Writes benchmarks/results/peft_step.<device>.json.
+which PEFT has not. Needs the extra `test`. Writes benchmarks/results/peft_step.<device>.json.
 """
 
 import argparse

@@ -4,7 +4,8 @@ import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+import shutil
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,29 @@ def write_whole(path: Path, content: bytes) -> None:
             hint="What was saved before is untouched. Free space or choose another --out, then "
             "repeat the command with --resume.",
         ) from error
+
+
+@contextlib.contextmanager
+def whole_folder(folder: Path) -> Iterator[Path]:
+    """A folder to be filled, which takes its name when all is in it, and goes when anything fails.
+
+    Raises: RunFolderError where the name is taken by more than an empty folder, or the disk is
+    full.
+    """
+    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+        raise RunFolderError(f"'{folder}' is there already.", hint="Choose another folder.")
+    beside = folder.with_name(f".{folder.name}.part")
+    shutil.rmtree(beside, ignore_errors=True)
+    try:
+        beside.mkdir(parents=True)
+        yield beside
+        if folder.exists():
+            folder.rmdir()
+        beside.rename(folder)
+    except OSError as error:
+        raise RunFolderError(f"cannot write '{folder}': {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
 
 
 def dump_json(document: Mapping[str, Any]) -> bytes:

@@ -42,7 +42,7 @@ MAY_KNOW = {
     "selection": FLOOR | {"data", "evaluation", "files", "fit", "results", "run_folder"},
     "run_folder": FLOOR | {"adapters", "files", "recipe_toml", "results"},
     "checkpoint": FLOOR | {"adapters", "backbones", "data", "files", "randomness", "results"},
-    "merging": {"adapters", "backbones", "checkpoint", "errors"},
+    "formats": {"adapters", "backbones", "checkpoint", "errors", "files"},
     "prediction": {"checkpoint", "data", "errors", "pool"},
     "pool": {"backbones", "checkpoint", "engine", "errors", "switches"},
     "evaluation": FLOOR

@@ -41,6 +41,7 @@ FLAGS = {
     },
     "predict": {"--checkpoint", "--top-k", "--device", "--max-megapixels", "--json"},
     "merge": {"--out", "-o", "--json"},
+    "export": {"--to", "--out", "-o", "--json"},
     "report": {"--format", "--out", "--json"},
     "list": {"--task", "--adapter", "--pair", "--shelf", "--data-dir", "--json"},
     "show": {"--shelf", "--json"},

@@ -7,18 +7,19 @@ Shape letters: B batch, K classes.
 """
 
 import copy
-import shutil
 from pathlib import Path
 from typing import Any
 
+import timm
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from idat_zoo import files
 from idat_zoo.adapters.base import Site
 from idat_zoo.backbones.network import Network, tensors_of
 from idat_zoo.checkpoint import Checkpoint, probe_images
-from idat_zoo.errors import CheckpointError, RunFolderError, UsageError
+from idat_zoo.errors import CheckpointError, UsageError
 
 LINEAR = {Site.QKV: "attn.qkv", Site.PROJ: "attn.proj", Site.FC1: "mlp.fc1", Site.FC2: "mlp.fc2"}
 """The frozen linear layer at a site of a block, as timm names it."""
@@ -66,13 +67,9 @@ def write_merged(checkpoint: Checkpoint, folder: Path) -> float:
     `timm.create_model("local-dir:FOLDER", pretrained=True)` loads it, and so does `hf-hub:` once it
     is uploaded.
 
-    Raises: UsageError for a family that cannot be merged; RunFolderError where the folder is not
-    empty; CheckpointError where the logits are not the same.
+    Raises: UsageError for a family that cannot be merged; CheckpointError where the logits are not
+    the same; what `whole_folder` raises.
     """
-    import timm
-
-    if folder.exists() and any(folder.iterdir()):
-        raise RunFolderError(f"'{folder}' is not empty.", hint="Choose another folder.")
     network, config = checkpoint.network, checkpoint.config
     vit = merge(network)
     difference = largest_difference(network, vit)
@@ -92,19 +89,15 @@ def write_merged(checkpoint: Checkpoint, folder: Path) -> float:
         "num_classes": task.num_classes,
     }
     vit.pretrained_cfg = vit.pretrained_cfg | preprocessing
-    beside = folder.with_name(f".{folder.name}.part")
-    shutil.rmtree(beside, ignore_errors=True)
-    timm.models.save_for_hf(
-        vit,
-        str(beside),
-        model_config={
-            "num_classes": task.num_classes,
-            **({"label_names": list(task.class_names)} if task.class_names else {}),
-        },
-        model_args={**spec.args, "img_size": spec.img_size},
-        safe_serialization=True,
-    )
-    if folder.exists():
-        folder.rmdir()
-    beside.rename(folder)
+    with files.whole_folder(folder) as place:
+        timm.models.save_for_hf(
+            vit,
+            str(place),
+            model_config={
+                "num_classes": task.num_classes,
+                **({"label_names": list(task.class_names)} if task.class_names else {}),
+            },
+            model_args={**spec.args, "img_size": spec.img_size},
+            safe_serialization=True,
+        )
     return difference

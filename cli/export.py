@@ -1,0 +1,77 @@
+"""`idat merge` and `idat export`: adapters for those who do without idat-zoo."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from idat_zoo.cli import screen
+from idat_zoo.cli.options import JsonOption
+
+
+class Format(StrEnum):
+    """What `idat export` writes."""
+
+    PEFT = "peft"
+    ONNX = "onnx"
+
+
+CheckpointArgument = Annotated[
+    str, typer.Argument(metavar="CHECKPOINT", help="A run's folder, or builtin:NAME.")
+]
+NewFolderOption = Annotated[
+    Path, typer.Option("--out", "-o", metavar="DIR", help="A new folder for what is written.")
+]
+
+
+def merge(checkpoint: CheckpointArgument, out: NewFolderOption, json: JsonOption = False) -> None:
+    """Fold an adapter into its backbone: a timm model that needs nothing of idat-zoo.
+
+    For example: idat merge builtin:digits-lora -o digits-vit
+    """
+    from idat_zoo.checkpoint import load_checkpoint
+    from idat_zoo.formats.timm_model import write_merged
+
+    difference = write_merged(load_checkpoint(checkpoint), out)
+    _tell(out, difference, f'timm.create_model("local-dir:{out}", pretrained=True)', json=json)
+
+
+def export(
+    checkpoint: CheckpointArgument,
+    out: NewFolderOption,
+    to: Annotated[Format, typer.Option("--to", help="PEFT's LoRA, or an ONNX graph.")],
+    json: JsonOption = False,
+) -> None:
+    """Write an adapter in another format: LoRA as PEFT has it, or any adapter as an ONNX graph.
+
+    For example: idat export builtin:digits-lora --to onnx -o digits-onnx
+    """
+    from idat_zoo.checkpoint import load_checkpoint
+
+    loaded = load_checkpoint(checkpoint)
+    if to is Format.ONNX:
+        from idat_zoo.formats.onnx_graph import MODEL_FILE, write_onnx
+
+        difference = write_onnx(loaded, out)
+        how = f'onnxruntime.InferenceSession("{out / MODEL_FILE}")  # uint8 images in, logits out'
+        _tell(out, difference, how, json=json)
+        return
+    from idat_zoo.formats.peft_lora import write_peft
+
+    write_peft(loaded, out)
+    how = f'PeftModel.from_pretrained(vit, "{out}")  # on timm\'s {loaded.config.backbone.timm}'
+    _tell(out, None, how, json=json)
+
+
+def _tell(out: Path, difference: float | None, how: str, *, json: bool) -> None:
+    """The folder, what was compared, and how to load it."""
+    if json:
+        document = {"folder": str(out), "largest_difference": difference}
+        screen.print_json({key: value for key, value in document.items() if value is not None})
+        return
+    compared = (
+        "" if difference is None else f": probe logits within {difference:.1e} of the largest"
+    )
+    typer.echo(f"{out}{compared}")
+    typer.echo(f"  {how}")

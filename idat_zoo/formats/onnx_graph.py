@@ -1,0 +1,66 @@
+"""An adapted network as an ONNX graph, for runtimes without torch.
+
+Any family, nothing merged: uint8 images `[B, 3, S, S]` in, logits `[B, K]` out, normalised inside.
+torch's own exporter makes it; onnxruntime must give the same logits before it is written.
+
+Shape letters: B batch, S input size, K classes.
+"""
+
+from importlib.util import find_spec
+from pathlib import Path
+
+import torch
+
+from idat_zoo import files
+from idat_zoo.checkpoint import Checkpoint, probe_images, probe_logits
+from idat_zoo.errors import CheckpointError, UsageError
+
+MODEL_FILE = "model.onnx"
+LABELS_FILE = "labels.txt"
+NEEDED = ("onnx", "onnxscript", "onnxruntime")
+TOLERANCE = 1e-4
+"""How far logits may differ, of their largest: onnxruntime fuses and sums in its own order."""
+
+
+def write_onnx(checkpoint: Checkpoint, folder: Path) -> float:
+    """Write the graph, and its class names one a line if there are any; the largest difference.
+
+    Raises: UsageError where one of onnx, onnxscript and onnxruntime is not installed;
+    CheckpointError where the logits are not the same; what `whole_folder` raises.
+    """
+    missing = [name for name in NEEDED if find_spec(name) is None]
+    if missing:
+        raise UsageError(
+            f"an ONNX export needs {', '.join(missing)}.", hint=f"pip install {' '.join(missing)}"
+        )
+    import onnxruntime
+
+    network, config = checkpoint.network.eval(), checkpoint.config
+    images, expected = probe_images(network), probe_logits(network)
+    program = torch.onnx.export(
+        network,
+        (images,),
+        input_names=["images"],
+        output_names=["logits"],
+        dynamo=True,
+        dynamic_shapes=({0: torch.export.Dim("batch", min=1)},),
+        verbose=False,
+    )
+    assert program is not None, "dynamo=True returns a program"
+    with files.whole_folder(folder) as place:
+        program.save(place / MODEL_FILE)
+        session = onnxruntime.InferenceSession(
+            place / MODEL_FILE, providers=["CPUExecutionProvider"]
+        )
+        (found,) = session.run(None, {"images": images.numpy()})
+        off = (torch.from_numpy(found) - expected).abs().max() / expected.abs().max()
+        difference: float = off.item()
+        if not difference <= TOLERANCE:
+            raise CheckpointError(
+                f"the ONNX graph's logits differ by {difference:.1e} of their largest; up to "
+                f"{TOLERANCE:.0e} is expected. Nothing was written."
+            )
+        names = config.recipe.task.class_names
+        if names:
+            (place / LABELS_FILE).write_text("".join(f"{name}\n" for name in names))
+    return difference

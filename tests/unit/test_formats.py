@@ -1,0 +1,257 @@
+"""`idat merge` and `idat export`: other libraries give the adapter's logits."""
+
+import json
+import warnings
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+from PIL import Image
+from timm.data import create_transform, resolve_model_data_config
+from typer.testing import CliRunner, Result
+
+from conftest import FAMILIES, toy_pair, toy_recipe
+from idat_zoo.adapters import find_adapter
+from idat_zoo.backbones.network import Network
+from idat_zoo.checkpoint import load, load_checkpoint, probe_images, write_checkpoint
+from idat_zoo.cli import app
+from idat_zoo.errors import CheckpointError, RunFolderError, UsageError
+from idat_zoo.files import whole_folder
+from idat_zoo.formats import onnx_graph, timm_model
+from idat_zoo.formats.timm_model import largest_difference, merge, write_merged
+from idat_zoo.randomness import generator
+
+MERGEABLE = [family for family in FAMILIES if find_adapter(family).mergeable]
+
+
+def idat(*words: str) -> Result:
+    return CliRunner().invoke(app, list(words), env={"COLUMNS": "200"})
+
+
+def shaken(family: str, **options: object) -> Network:
+    """A student with every trained tensor away from its start."""
+    network = toy_pair(toy_recipe(family, options=options)).student
+    with torch.no_grad():
+        for name, parameter in network.trainable().items():
+            parameter.normal_(std=0.3, generator=generator(2, "test", name))
+    return network
+
+
+@pytest.mark.parametrize("family", MERGEABLE)
+def test_a_merged_network_equals_the_adapted_one_in_float64(family: str) -> None:
+    network = shaken(family).double()
+    vit = merge(network)
+    assert largest_difference(network, vit) < 1e-12
+    assert not any(parameter.requires_grad for parameter in vit.parameters())
+
+
+def test_the_network_itself_is_left_as_it_was() -> None:
+    network = shaken("lora", rank=3, scale=0.7)
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    merge(network)
+    after = network.state_dict()
+    assert all(after[name].equal(tensor) for name, tensor in before.items())
+
+
+@pytest.mark.parametrize("family", [f for f in FAMILIES if f not in MERGEABLE])
+def test_a_bottleneck_cannot_be_merged(family: str) -> None:
+    with pytest.raises(UsageError, match=f"adapter '{family}' cannot be merged"):
+        merge(shaken(family))
+
+
+def test_timm_loads_it_and_prepares_images_just_so(tmp_path: Path) -> None:
+    network, transform = load("builtin:digits-lora")
+    write_merged(load_checkpoint("builtin:digits-lora"), tmp_path / "vit")
+    vit = timm.create_model(f"local-dir:{tmp_path / 'vit'}", pretrained=True).eval()
+    assert type(vit).__module__.startswith("timm.")
+    noise = torch.randint(256, (40, 60, 3), dtype=torch.uint8, generator=generator(0, "test", "p"))
+    picture = Image.fromarray(noise.numpy())
+    theirs = create_transform(**resolve_model_data_config(vit))(picture)
+    ours = network.normalise(transform(picture)[None])[0]
+    torch.testing.assert_close(theirs, ours)
+    with torch.inference_mode():
+        torch.testing.assert_close(vit(theirs[None]), network(ours[None]), rtol=1e-4, atol=1e-4)
+
+
+def test_the_command_tells_how_to_load_it(tmp_path: Path) -> None:
+    result = idat("merge", "builtin:digits-lora", "-o", str(tmp_path / "vit"))
+    assert result.exit_code == 0, result.output
+    assert f'timm.create_model("local-dir:{tmp_path / "vit"}", pretrained=True)' in result.stdout
+    names = {path.name for path in (tmp_path / "vit").iterdir()}
+    assert names == {"model.safetensors", "config.json"}
+    again = idat("merge", "builtin:digits-lora", "-o", str(tmp_path / "json"), "--json")
+    assert json.loads(again.stdout)["largest_difference"] < 1e-4
+
+
+def test_names_of_classes_go_along(tmp_path: Path) -> None:
+    recipe = toy_recipe("lora")
+    names = tuple(f"kind {k}" for k in range(10))
+    recipe = recipe.model_copy(
+        update={"task": recipe.task.model_copy(update={"class_names": names})}
+    )
+    student = toy_pair(recipe).student
+    write_checkpoint(tmp_path / "a", student, recipe, role="student", recipe_hash="0" * 64, seed=0)
+    write_merged(load_checkpoint(tmp_path / "a"), tmp_path / "vit")
+    assert json.loads((tmp_path / "vit" / "config.json").read_text())["label_names"] == list(names)
+
+
+def test_a_merge_that_changes_the_logits_writes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(timm_model, "LINEAR", {})  # a merge that forgets the update
+    with pytest.raises(CheckpointError, match="logits differ by"):
+        write_merged(load_checkpoint("builtin:digits-lora"), tmp_path / "vit")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_with_something_in_it_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "mine.txt").write_text("mine")
+    with pytest.raises(RunFolderError, match="is there already"):
+        write_merged(load_checkpoint("builtin:digits-lora"), tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+
+
+def test_a_family_that_cannot_be_merged_is_told_in_one_sentence(tmp_path: Path) -> None:
+    recipe = toy_recipe("sequential")
+    student = toy_pair(recipe).student
+    write_checkpoint(tmp_path / "a", student, recipe, role="student", recipe_hash="0" * 64, seed=0)
+    result = idat("merge", str(tmp_path / "a"), "-o", str(tmp_path / "vit"))
+    assert result.exit_code == 2
+    assert result.stderr.startswith("error: adapter 'sequential' cannot be merged")
+    assert not (tmp_path / "vit").exists()
+
+
+def test_probe_images_are_those_a_checkpoint_is_known_by() -> None:
+    network, _ = load("builtin:digits-lora")
+    assert probe_images(network).shape == (8, 3, 48, 48)
+
+
+# PEFT
+
+
+def peft_logits(folder: Path, network: Network, images: torch.Tensor) -> torch.Tensor:
+    """What the real PEFT makes of a folder, on a fresh timm ViT with the frozen weights."""
+    spec = network.backbone.spec
+    vit = timm.create_model(
+        spec.timm, num_classes=network.head.out_features, img_size=spec.img_size, **spec.args
+    )
+    body = {n: t for n, t in network.vit.state_dict().items() if not n.startswith("head")}
+    missing, unexpected = vit.load_state_dict(body, strict=False)
+    assert set(missing) == {"head.weight", "head.bias"}
+    assert not unexpected
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the libraries that PEFT imports
+        from peft import PeftModel
+
+        model = PeftModel.from_pretrained(vit, str(folder)).eval()
+    with torch.inference_mode():
+        logits: torch.Tensor = model(network.normalise(images))
+    return logits
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("rank", "scale"), [(3, 0.7), (8, 1.0)])
+def test_peft_gives_the_same_logits(rank: int, scale: float, tmp_path: Path) -> None:
+    network = shaken("lora", rank=rank, scale=scale)
+    recipe = toy_recipe("lora", options={"rank": rank, "scale": scale})
+    write_checkpoint(tmp_path / "a", network, recipe, role="student", recipe_hash="0" * 64, seed=0)
+    result = idat("export", str(tmp_path / "a"), "--to", "peft", "-o", str(tmp_path / "peft"))
+    assert result.exit_code == 0, result.output
+    images = probe_images(network)
+    with torch.inference_mode():
+        expected = network(images)
+    found = peft_logits(tmp_path / "peft", network, images)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+    frozen_alone = merge(shaken("linear"))(network.normalise(images))
+    assert not torch.allclose(found, frozen_alone, atol=0.01)
+
+
+@pytest.mark.parametrize("family", [f for f in FAMILIES if f != "lora"])
+def test_peft_has_no_form_of_other_families(family: str, tmp_path: Path) -> None:
+    recipe = toy_recipe(family)
+    student = toy_pair(recipe).student
+    write_checkpoint(tmp_path / "a", student, recipe, role="student", recipe_hash="0" * 64, seed=0)
+    result = idat("export", str(tmp_path / "a"), "--to", "peft", "-o", str(tmp_path / "peft"))
+    assert result.exit_code == 2
+    assert result.stderr.startswith(f"error: adapter '{family}' has no form in PEFT")
+    assert not (tmp_path / "peft").exists()
+
+
+# ONNX
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", FAMILIES)
+def test_onnxruntime_gives_the_same_logits_for_every_family(family: str, tmp_path: Path) -> None:
+    import onnxruntime
+
+    names = tuple(f"kind {k}" for k in range(10))
+    recipe = toy_recipe(family)
+    task = recipe.task.model_copy(update={"class_names": names})
+    recipe = recipe.model_copy(update={"task": task})
+    network = shaken(family)
+    write_checkpoint(tmp_path / "a", network, recipe, role="student", recipe_hash="0" * 64, seed=0)
+    result = idat("export", str(tmp_path / "a"), "--to", "onnx", "-o", str(tmp_path / "onnx"))
+    assert result.exit_code == 0, result.output
+    session = onnxruntime.InferenceSession(
+        tmp_path / "onnx" / "model.onnx", providers=["CPUExecutionProvider"]
+    )
+    for count in (1, 5):
+        shape, source = (count, 3, 16, 16), generator(count, "test", "pixels")
+        images = torch.randint(256, shape, dtype=torch.uint8, generator=source)
+        (found,) = session.run(None, {"images": images.numpy()})
+        with torch.inference_mode():
+            expected = network(images)
+        torch.testing.assert_close(torch.from_numpy(found), expected, rtol=1e-4, atol=1e-4)
+    assert (tmp_path / "onnx" / "labels.txt").read_text().splitlines() == list(names)
+
+
+@pytest.mark.slow
+def test_a_graph_with_other_logits_is_not_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(onnx_graph, "probe_logits", lambda network: torch.ones(8, 10))
+    with pytest.raises(CheckpointError, match="the ONNX graph's logits differ by"):
+        onnx_graph.write_onnx(load_checkpoint("builtin:digits-lora"), tmp_path / "onnx")
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_is_not_installed_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(onnx_graph, "NEEDED", ("onnx_of_tomorrow",))
+    result = idat("export", "builtin:digits-lora", "--to", "onnx", "-o", str(tmp_path / "x"))
+    assert result.exit_code == 2
+    assert "an ONNX export needs onnx_of_tomorrow" in result.stderr
+    assert "pip install onnx_of_tomorrow" in result.stderr
+
+
+def test_an_unknown_format_is_refused(tmp_path: Path) -> None:
+    result = idat("export", "builtin:digits-lora", "--to", "pickle", "-o", str(tmp_path / "x"))
+    assert result.exit_code == 2
+    assert "peft" in result.stderr
+
+
+# A new folder, whole or not at all
+
+
+def test_a_folder_that_is_filled_in_part_leaves_nothing(tmp_path: Path) -> None:
+    def fill() -> None:
+        with whole_folder(tmp_path / "new") as place:
+            (place / "first").write_text("there")
+            raise ValueError("half-way")
+
+    with pytest.raises(ValueError, match="half-way"):
+        fill()
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_empty_folder_is_filled_and_one_with_files_is_left(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    with whole_folder(tmp_path / "empty") as place:
+        (place / "first").write_text("there")
+    assert (tmp_path / "empty" / "first").read_text() == "there"
+    with pytest.raises(RunFolderError, match="is there already"), whole_folder(tmp_path / "empty"):
+        pass
+    (tmp_path / "file").touch()
+    with pytest.raises(RunFolderError, match="is there already"), whole_folder(tmp_path / "file"):
+        pass
