@@ -1,7 +1,6 @@
 """`idat eval`: a checkpoint, or a folder of them, on the test images of their tasks."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -14,13 +13,16 @@ from idat_zoo.cli.options import (
     JsonOption,
     MegapixelsOption,
     OutOption,
+    PinnedOption,
     SkipCorruptOption,
     StreamTestOption,
     TaskOption,
+    check_pinned,
 )
 from idat_zoo.errors import DataError, UsageError
 
 if TYPE_CHECKING:
+    from idat_zoo.checkpoint import Reference
     from idat_zoo.results import Result
 
 SOME_FAILED, BELOW_THRESHOLD = 3, 4
@@ -28,6 +30,7 @@ SOME_FAILED, BELOW_THRESHOLD = 3, 4
 
 def evaluate_command(
     checkpoint: CheckpointsOption,
+    require_pinned: PinnedOption = False,
     task: TaskOption = None,
     fail_under: Annotated[
         float | None,
@@ -55,6 +58,8 @@ def evaluate_command(
     reading = Reading(
         skip_corrupt=skip_corrupt, stream_test=stream_test, max_megapixels=max_megapixels
     )
+    if require_pinned:
+        check_pinned(checkpoint)
     folders = _asked_for(checkpoint, task)
     backbones = Backbones(find_device(device))
     results: list[Result] = []
@@ -90,25 +95,25 @@ def evaluate_command(
         raise typer.Exit(BELOW_THRESHOLD)
 
 
-def _asked_for(references: Sequence[str], task: str | None) -> dict[str, Path]:
-    """The checkpoint folders under the references, those of the asked tasks if any are asked for.
+def _asked_for(references: Sequence[str], task: str | None) -> dict[str, "Reference"]:
+    """The checkpoints under the references, those of the asked tasks if any are asked for.
 
     Each by its path from its reference; below the reference's number where there are several.
 
     Raises: UsageError for a task that no checkpoint there is of.
     """
-    from idat_zoo.checkpoint import find_checkpoints, read_config
+    from idat_zoo.checkpoint import find_checkpoints, find_folder, read_config
     from idat_zoo.registry import load_registry, resolve_tasks
 
     several = len(references) > 1
-    folders = {
+    folders: dict[str, Reference] = {
         f"{number}/{name}" if several else name: folder
         for number, reference in enumerate(references, start=1)
         for name, folder in find_checkpoints(reference).items()
     }
     if task is None:
         return folders
-    held = {name: read_config(folder).recipe.task.id for name, folder in folders.items()}
+    held = {name: read_config(find_folder(place)).recipe.task.id for name, place in folders.items()}
     asked = [one.id for one in resolve_tasks(task, load_registry())]
     lacking = [one for one in asked if one not in held.values()]
     if lacking:

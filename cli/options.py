@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from idat_zoo.errors import ZooError
+from idat_zoo.errors import UsageError, ZooError
 
 SHELF_VARIABLE = "IDAT_SHELF"
 DATA_VARIABLE = "IDAT_DATA_DIR"
@@ -127,8 +127,31 @@ OutOption = Annotated[
 ]
 CheckpointsOption = Annotated[
     list[str],
-    typer.Option("--checkpoint", metavar="REF", help="A folder, or builtin:NAME; may be repeated."),
+    typer.Option(
+        "--checkpoint",
+        metavar="REF",
+        help="A folder, hub:ORG/NAME[@REV][/SUBFOLDER], or builtin:NAME; may be repeated.",
+    ),
 ]
+PinnedOption = Annotated[
+    bool,
+    typer.Option("--require-pinned", help="Refuse places on the Hub that name no commit."),
+]
+
+
+def check_pinned(references: list[str]) -> None:
+    """Raises: UsageError for a place on the Hub whose revision may move."""
+    from idat_zoo.hub import parse_reference
+
+    for text in references:
+        place = parse_reference(text)
+        if place is not None and not place.pinned:
+            raise UsageError(
+                f"'{text}' names no commit, and --require-pinned asks for one.",
+                hint="hub:ORG/NAME@COMMIT, with all 40 digits of its hash",
+            )
+
+
 DeviceOption = Annotated[
     str, typer.Option("--device", metavar="DEVICE", help="auto, cpu, cuda, cuda:N or mps.")
 ]

@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from idat_zoo.cli import screen
-from idat_zoo.cli.options import CheckpointsOption, DeviceOption, JsonOption, MegapixelsOption
+from idat_zoo.cli.options import (
+    CheckpointsOption,
+    DeviceOption,
+    JsonOption,
+    MegapixelsOption,
+    PinnedOption,
+    check_pinned,
+)
 from idat_zoo.errors import DataError
 
 if TYPE_CHECKING:
@@ -29,6 +36,7 @@ def predict(
         ),
     ],
     checkpoint: CheckpointsOption,
+    require_pinned: PinnedOption = False,
     top_k: Annotated[
         int, typer.Option("--top-k", metavar="N", min=1, help="At most N classes of each image.")
     ] = 5,
@@ -43,6 +51,8 @@ def predict(
     from idat_zoo.data.reading import Reading
     from idat_zoo.prediction import Predictor, find_pictures
 
+    if require_pinned:
+        check_pinned(checkpoint)
     found: list[Path | None] = []
     for name in images:
         found += [None] if name == STDIN else find_pictures([Path(name)])

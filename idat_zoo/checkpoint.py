@@ -1,7 +1,7 @@
 """A published adapter: adapter_model.safetensors and config.json, written and read with checks."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Literal
@@ -19,9 +19,12 @@ from idat_zoo.backbones.network import Network, build_network, input_range
 from idat_zoo.backbones.pair import Role
 from idat_zoo.data.image_file import prepare
 from idat_zoo.errors import CheckpointError, UnknownNameError
+from idat_zoo.hub import HubReference, fetch, parse_reference, resolve
 from idat_zoo.randomness import generator
 from idat_zoo.recipe import AdapterChoice, Backbone, Frozen, Recipe, Rgb, describe_faults
 from idat_zoo.results import versions
+
+Reference = str | Path | HubReference
 
 SCHEMA_VERSION = 1
 TENSORS_FILE = "adapter_model.safetensors"
@@ -122,15 +125,16 @@ def write_checkpoint(
     )
 
 
-def load_checkpoint(reference: str | Path, *, backbone: FrozenBackbone | None = None) -> Checkpoint:
+def load_checkpoint(reference: Reference, *, backbone: FrozenBackbone | None = None) -> Checkpoint:
     """Load an adapter onto its backbone, on CPU in float32.
 
-    `reference` is a folder that holds both files, or `builtin:NAME`. Only safetensors are read.
-    With a `backbone` that is loaded already, the adapter stands on that one.
+    `reference` is a folder that holds both files, `builtin:NAME`, or
+    `hub:ORG/NAME[@REVISION][/SUBFOLDER]`. Only safetensors are read. With a `backbone` that is
+    loaded already, the adapter stands on that one.
 
     Raises: CheckpointError where a file is missing, damaged, of a newer schema, or does not fit
-    its config; UnknownNameError for a built-in that does not exist; and what loading the backbone
-    raises.
+    its config; UnknownNameError for a built-in that does not exist; HubError; and what loading the
+    backbone raises.
     """
     folder = find_folder(reference)
     config = read_config(folder)
@@ -154,7 +158,7 @@ def load_checkpoint(reference: str | Path, *, backbone: FrozenBackbone | None = 
     return Checkpoint(network=network.eval(), config=config)
 
 
-def load(reference: str | Path) -> tuple[Network, Transform]:
+def load(reference: Reference) -> tuple[Network, Transform]:
     """A trained network as `nn.Module`, and the transform that prepares a PIL image for it.
 
     Logits `[B, K]` of uint8 images `[B, 3, S, S]`. Raises what `load_checkpoint` raises.
@@ -169,8 +173,24 @@ def builtin_names() -> list[str]:
     return sorted(entry.name for entry in shipped.iterdir() if (entry / CONFIG_FILE).is_file())
 
 
-def find_folder(reference: str | Path) -> Path:
-    """The folder a reference names. Raises: UnknownNameError, CheckpointError."""
+def pin(reference: Reference) -> Reference:
+    """A place on the Hub at the commit that it is now; other references as they are.
+
+    Raises: UsageError for what begins like a place on the Hub and is none; HubError.
+    """
+    if isinstance(reference, str):
+        reference = parse_reference(reference) or reference
+    return resolve(reference) if isinstance(reference, HubReference) else reference
+
+
+def find_folder(reference: Reference) -> Path:
+    """The folder a reference names; of a place on the Hub the files are fetched.
+
+    Raises: UnknownNameError, CheckpointError; what `pin` raises.
+    """
+    reference = pin(reference)
+    if isinstance(reference, HubReference):
+        return fetch(reference, (CONFIG_FILE, TENSORS_FILE))
     text = str(reference)
     if text.startswith(BUILTIN):
         name = text.removeprefix(BUILTIN)
@@ -181,25 +201,33 @@ def find_folder(reference: str | Path) -> Path:
     if not folder.is_dir():
         raise CheckpointError(
             f"there is no checkpoint folder '{folder}'.",
-            hint="Give a run's folder, or one that ships: "
+            hint="Give a run's folder, hub:ORG/NAME, or one that ships: "
             + ", ".join(BUILTIN + name for name in builtin_names()),
         )
     return folder
 
 
-def find_checkpoints(reference: str | Path) -> dict[str, Path]:
+def find_checkpoints(reference: Reference) -> dict[str, Path | HubReference]:
     """Every student's checkpoint at or below a reference, by its path from there ('.': itself).
 
     Raises: what `find_folder` raises; CheckpointError where there is none.
     """
+    reference = pin(reference)
     root = find_folder(reference)
+
+    def place(below: str) -> Path | HubReference:
+        if isinstance(reference, HubReference):
+            return replace(reference, subfolder=f"{reference.subfolder}/{below}".strip("/."))
+        return root / below
+
     if (root / CONFIG_FILE).is_file():
-        return {".": root}
-    found = {
-        str(path.parent.relative_to(root)): path.parent
+        return {".": place("")}
+    students = [
+        path.parent.relative_to(root).as_posix()
         for path in sorted(root.rglob(CONFIG_FILE))
         if read_config(path.parent).role == "student"
-    }
+    ]
+    found = {below: place(below) for below in students}
     if not found:
         raise CheckpointError(f"'{root}' holds no {CONFIG_FILE}: not a checkpoint.")
     return found

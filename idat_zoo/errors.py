@@ -7,6 +7,7 @@ ZooError                exit code 1
 ├── DataError           1  images or lists missing, damaged or not as declared
 ├── WeightsError        1  a backbone's weights are not here or not the expected ones
 ├── CheckpointError     1  a published adapter that cannot be trusted or does not fit
+├── HubError            1  the Hub cannot be reached, or has not what is asked for
 ├── RunFolderError      1  a run folder holds something else, is unfinished or cannot be written
 ├── DeviceError         1  no such device, or its memory is full
 └── TrainingError       1  the loss is not finite, or a tensor that should learn does not
@@ -79,6 +80,10 @@ class WeightsError(ZooError):
 
 class CheckpointError(ZooError):
     """A published adapter that cannot be trusted or does not fit."""
+
+
+class HubError(ZooError):
+    """The Hub cannot be reached, refuses, or has not what is asked for."""
 
 
 class RunFolderError(ZooError):

@@ -13,7 +13,7 @@ from torch import Tensor
 from idat_zoo import files
 from idat_zoo.backbones.network import Network
 from idat_zoo.backbones.pair import Backbones, count_parameters
-from idat_zoo.checkpoint import find_folder, load_checkpoint, read_config
+from idat_zoo.checkpoint import Reference, find_folder, load_checkpoint, pin, read_config
 from idat_zoo.data import Reading, Split, load_task
 from idat_zoo.data.baselines import raw_pixel_baselines
 from idat_zoo.data.decode import Images
@@ -26,6 +26,7 @@ from idat_zoo.engine.precision import (
     find_device,
     resolve_precision,
 )
+from idat_zoo.hub import HubReference
 from idat_zoo.metrics import Metrics, score
 from idat_zoo.recipe import Recipe
 from idat_zoo.results import (
@@ -34,6 +35,7 @@ from idat_zoo.results import (
     ImageCounts,
     Parameters,
     Result,
+    Source,
     now,
     versions,
 )
@@ -78,7 +80,7 @@ def predict_split(network: Network, split: Split, recipe: Recipe) -> Float32[Ten
 
 
 def evaluate(
-    reference: str | Path,
+    reference: Reference,
     *,
     device: str = "auto",
     data_dir: Path | None = None,
@@ -89,14 +91,15 @@ def evaluate(
 ) -> Result:
     """Evaluate a checkpoint on the test split of its task.
 
-    `reference` is a folder or `builtin:NAME`. With `out`, result.json and the predictions are
-    written there. `backbones` are those that other checkpoints brought to the device before.
+    `reference` is one as `load_checkpoint` takes them. With `out`, result.json and the predictions
+    are written there. `backbones` are those that other checkpoints brought to the device before.
 
     Raises: what `load_checkpoint` raises; DataError where the task's images are missing.
     """
     started = time.perf_counter()
     where = find_device(device)
     backbones = backbones or Backbones(where)
+    reference = pin(reference)
     spec = read_config(find_folder(reference)).backbone
     checkpoint = load_checkpoint(reference, backbone=backbones.load(spec, "float32"))
     network, config = checkpoint.network.to(where), checkpoint.config
@@ -128,6 +131,7 @@ def evaluate(
         recipe=config.recipe,
         recipe_hash=config.recipe_hash,
         seed=config.seed,
+        checkpoint=_source_of(reference),
         data_fingerprint=data.fingerprint,
         backbone_sha256={config.role: network.backbone.sha256},
         device=describe_device(where),
@@ -139,3 +143,15 @@ def evaluate(
     if out is not None:
         files.write_whole(out / RESULT_FILE, files.dump_json(result.as_json()))
     return result
+
+
+def _source_of(reference: Reference) -> Source | None:
+    """Where on the Hub a pinned reference is; the paths of this machine are nobody's business."""
+    if not isinstance(reference, HubReference) or reference.revision is None:
+        return None
+    return Source(
+        repo=reference.repo,
+        commit=reference.revision,
+        subfolder=reference.subfolder,
+        asked=reference.asked or reference.revision,
+    )

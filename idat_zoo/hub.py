@@ -1,10 +1,159 @@
 """The Hugging Face Hub: the only file that imports huggingface_hub, and it does so when called."""
 
+import logging
+import re
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from idat_zoo.errors import WeightsError
+from idat_zoo.errors import HubError, UsageError, WeightsError
 
 WEIGHTS_FILE = "model.safetensors"
+PREFIXES = ("hub:", "hf://", "https://huggingface.co/", "https://hf.co/")
+WAITS = (1.0, 2.0, 4.0)
+"""Seconds between the tries of a request that the Hub is too busy for."""
+COMMIT = re.compile(r"[0-9a-f]{40}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class HubReference:
+    """A place in a model repository: `hub:ORG/NAME[@REV][/SUBFOLDER]`.
+
+    `asked` is the revision that a person gave, where another was resolved from it.
+    """
+
+    repo: str
+    revision: str | None = None
+    subfolder: str = ""
+    asked: str = ""
+
+    def __str__(self) -> str:
+        revision = f"@{self.revision}" if self.revision else ""
+        return f"hub:{self.repo}{revision}" + (f"/{self.subfolder}" if self.subfolder else "")
+
+    @property
+    def pinned(self) -> bool:
+        """Whether it names a commit, which cannot become another one."""
+        return self.revision is not None and COMMIT.fullmatch(self.revision) is not None
+
+
+def parse_reference(text: str) -> HubReference | None:
+    """A Hub reference, `hf://` address or web address, by the Hub's own grammar; None for others.
+
+    Raises: UsageError for what begins like one and is none, or names no model.
+    """
+    if not text.startswith(PREFIXES):
+        return None
+    from huggingface_hub import parse_hf_uri
+
+    address = f"hf://{text.removeprefix('hub:')}" if text.startswith("hub:") else text
+    try:
+        found = parse_hf_uri(address)
+    except ValueError as error:
+        raise UsageError(
+            f"'{text}' is no reference to the Hub: {error}",
+            hint="Expected hub:ORG/NAME[@REVISION][/SUBFOLDER]",
+        ) from None
+    if found.type != "model":
+        raise UsageError(f"'{text}' names a {found.type}; adapters are in model repositories.")
+    subfolder = found.path_in_repo.strip("/")
+    return HubReference(repo=found.id, revision=found.revision, subfolder=subfolder)
+
+
+def resolve(reference: HubReference) -> HubReference:
+    """The same place at the commit that its revision names now. A pinned one makes no request.
+
+    Offline, or where the Hub cannot be reached, the commit that was seen last is taken.
+
+    Raises: HubError.
+    """
+    if reference.pinned:
+        return reference
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError, RevisionResolutionError
+
+    api = HfApi(library_name="idat-zoo")
+    with plain_errors(reference):
+        for wait in (*WAITS, None):
+            try:
+                revision = api.resolve_revision(reference.repo, revision=reference.revision)
+                break
+            except RevisionResolutionError as error:  # the Hub's library repeats all else itself
+                if wait is None or not isinstance(error.__cause__, HfHubHTTPError):
+                    raise
+                time.sleep(wait)
+    asked = reference.revision or "main"
+    return replace(reference, revision=revision.resolved, asked=asked)
+
+
+def fetch(reference: HubReference, names: tuple[str, ...]) -> Path:
+    """The folder of a pinned reference, with the files of these names in it and below it.
+
+    What is in the Hub's local cache is not asked for again. Raises: HubError.
+    """
+    from huggingface_hub import snapshot_download
+
+    assert reference.pinned, "resolved first, so that all files are of one commit"
+    places = (f"{reference.subfolder}/",) if reference.subfolder else ("", "*/")
+    patterns = [f"{place}{name}" for place in places for name in names]
+    if reference.subfolder:
+        patterns += [f"{reference.subfolder}/*/{name}" for name in names]
+    with plain_errors(reference):
+        root = snapshot_download(
+            reference.repo,
+            revision=reference.revision,
+            allow_patterns=patterns,
+            library_name="idat-zoo",
+        )
+    folder = Path(root) / reference.subfolder
+    if not folder.is_dir():
+        raise HubError(f"'{reference}' holds no {' or '.join(names)}.")
+    return folder
+
+
+def is_offline() -> bool:
+    """Whether requests are forbidden (HF_HUB_OFFLINE)."""
+    from huggingface_hub import constants
+
+    return bool(constants.HF_HUB_OFFLINE)
+
+
+@contextmanager
+def plain_errors(reference: HubReference) -> Iterator[None]:
+    """What the Hub's library raises becomes one sentence, and it logs nothing beside it.
+
+    Raises: HubError.
+    """
+    from huggingface_hub import errors
+
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
+    try:
+        yield
+    except errors.GatedRepoError:
+        raise HubError(
+            f"'{reference.repo}' is gated, and access was not granted.",
+            hint="Ask for access on its web page, then `hf auth login`.",
+        ) from None
+    except errors.RepositoryNotFoundError:
+        raise HubError(
+            f"the Hub has no repository '{reference.repo}', or it is private.",
+            hint="For a private one: `hf auth login`, or HF_TOKEN.",
+        ) from None
+    except errors.RevisionNotFoundError:
+        raise HubError(f"'{reference.repo}' has no revision '{reference.revision}'.") from None
+    except errors.HfHubHTTPError as error:
+        raise HubError(f"the Hub refused '{reference}': {_first_line(error)}") from None
+    except (OSError, ValueError, errors.RevisionResolutionError) as error:
+        raise HubError(
+            f"cannot get '{reference}': {_first_line(error)}",
+            hint="Offline, only what was downloaded before can be used.",
+        ) from None
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def weights_repo(timm_name: str, tag: str) -> str:
@@ -32,9 +181,8 @@ def fetch_weights(timm_name: str, tag: str) -> Path:
     try:
         return Path(hf_hub_download(repo, WEIGHTS_FILE))
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        reason = str(error).strip().splitlines()[0]
         raise WeightsError(
-            f"cannot download '{WEIGHTS_FILE}' of '{repo}' from the Hub: {reason}",
+            f"cannot download '{WEIGHTS_FILE}' of '{repo}' from the Hub: {_first_line(error)}",
             hint=f"On a connected machine: hf download {repo} {WEIGHTS_FILE}, then bring the Hub's "
             "cache folder here (HF_HOME).",
         ) from error

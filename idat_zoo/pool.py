@@ -10,7 +10,6 @@ Shape letters: B batch, C channels, H W image, K classes.
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
-from pathlib import Path
 
 import torch
 from jaxtyping import Float32, UInt8
@@ -19,7 +18,7 @@ from torch import Tensor
 from idat_zoo.backbones.frozen import FrozenBackbone
 from idat_zoo.backbones.network import Network
 from idat_zoo.backbones.stack import MixedNetwork
-from idat_zoo.checkpoint import load_checkpoint
+from idat_zoo.checkpoint import Reference, load_checkpoint
 from idat_zoo.engine.precision import computing, find_device
 from idat_zoo.errors import UnknownNameError, UsageError
 from idat_zoo.switches import Switches
@@ -44,7 +43,7 @@ class AdapterPool:
         self._on_device: OrderedDict[str, Network] = OrderedDict()  # the one used last at the end
         self._lock = threading.RLock()
 
-    def add(self, name: str, reference: str | Path) -> None:
+    def add(self, name: str, reference: Reference) -> None:
         """Load a checkpoint under a name; one that has the name already is replaced.
 
         Raises: CheckpointError where it stands on other weights than the pool's backbone, and what

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from idat_zoo.checkpoint import Config, find_checkpoints, read_config
+from idat_zoo.checkpoint import Config, find_checkpoints, find_folder, read_config
 from idat_zoo.data.decode import decode_bytes
 from idat_zoo.data.image_file import SUFFIXES
 from idat_zoo.data.reading import Reading
@@ -53,7 +53,7 @@ class Prediction:
 class Predictor:
     """Checkpoints that stand ready; those of one backbone see an image in one pass.
 
-    A reference is a folder, one with checkpoints below it, or `builtin:NAME`.
+    A reference is one as `load_checkpoint` takes them, or a folder with checkpoints below it.
 
     Raises: what `find_checkpoints` and `load_checkpoint` raise; UsageError for no such device.
     """
@@ -62,13 +62,13 @@ class Predictor:
         self.configs: dict[str, Config] = {}
         self._pools: dict[str, AdapterPool] = {}
         for reference in dict.fromkeys(references):
-            for below, folder in find_checkpoints(reference).items():
+            for below, place in find_checkpoints(reference).items():
                 name = reference if below == "." else f"{reference.rstrip('/')}/{below}"
-                config = read_config(folder)
+                config = read_config(find_folder(place))
                 self.configs[name] = config
                 if config.backbone_sha256 not in self._pools:
                     self._pools[config.backbone_sha256] = AdapterPool(device=device)
-                self._pools[config.backbone_sha256].add(name, folder)
+                self._pools[config.backbone_sha256].add(name, place)
 
     def predict(
         self, pictures: Iterable[Picture], *, top: int = 5, reading: Reading | None = None

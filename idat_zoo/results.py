@@ -58,6 +58,15 @@ class ImageCounts(Frozen):
     test_in_training: int = 0
 
 
+class Source(Frozen):
+    """Where on the Hub a checkpoint was, at which commit, and which revision was asked for."""
+
+    repo: str
+    commit: str
+    subfolder: str = ""
+    asked: str
+
+
 class Result(Frozen):
     """One recipe with one seed, and what came of it.
 
@@ -82,6 +91,7 @@ class Result(Frozen):
     recipe: Recipe
     recipe_hash: str
     seed: int
+    checkpoint: Source | None = None
     data_fingerprint: str
     backbone_sha256: dict[str, str]
     device: str

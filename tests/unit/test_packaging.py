@@ -36,10 +36,12 @@ FLAGS = {
         "--compile", "--fused", "--keep-memory", "--deterministic",
     },
     "eval": {
-        "--checkpoint", "--task", "--fail-under", "--device", "--data-dir", "--skip-corrupt",
-        "--stream-test", "--max-megapixels", "--out", "--json",
+        "--checkpoint", "--require-pinned", "--task", "--fail-under", "--device", "--data-dir",
+        "--skip-corrupt", "--stream-test", "--max-megapixels", "--out", "--json",
     },
-    "predict": {"--checkpoint", "--top-k", "--device", "--max-megapixels", "--json"},
+    "predict": {
+        "--checkpoint", "--require-pinned", "--top-k", "--device", "--max-megapixels", "--json",
+    },
     "merge": {"--out", "-o", "--json"},
     "export": {"--to", "--out", "-o", "--json"},
     "report": {"--format", "--out", "--json"},
