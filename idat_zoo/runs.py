@@ -104,6 +104,8 @@ def run_many(
 
     Raises: UsageError for what is wrong with all of them, or asked for twice.
     """
+    if stack is not None and stack < 1:
+        raise UsageError(f"a pass holds at least one run (stack = {stack}).")
     where, out, progress = find_device(device), Path(out), progress or Progress()
     machine = machine_for(where, switches, stack=stack)
     inputs = Inputs(data_dir=data_dir, reading=reading, download=download, listener=progress)

@@ -113,6 +113,11 @@ def test_a_run_asked_for_twice_is_named(tmp_path: Path) -> None:
         many(tmp_path, [(recipe, 0), (recipe, 1), (recipe, 0)])
 
 
+def test_a_pass_of_no_runs_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="at least one run"):
+        many(tmp_path, [(recipes()[0], 0)], stack=0)
+
+
 # Faults
 
 
