@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from idat_zoo.cli import browse, data, evaluate, export, predict, report, screen, train
+from idat_zoo.cli import browse, data, evaluate, export, predict, publish, report, screen, train
 from idat_zoo.errors import ZooError
 
 INTERRUPTED = 130
@@ -66,6 +66,7 @@ app.command("eval")(evaluate.evaluate_command)
 app.command("predict")(predict.predict)
 app.command("merge")(export.merge)
 app.command("export")(export.export)
+app.command("publish")(publish.publish)
 app.command("list")(browse.list_shelves)
 app.command("show")(browse.show)
 app.command("cp")(browse.copy)

@@ -3,10 +3,11 @@
 import logging
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from idat_zoo.errors import HubError, UsageError, WeightsError
 
@@ -62,6 +63,13 @@ def parse_reference(text: str) -> HubReference | None:
     return HubReference(repo=found.id, revision=found.revision, subfolder=subfolder)
 
 
+def check_repo_name(repo: str) -> None:
+    """Raises: UsageError for what cannot be a repository's name."""
+    place = parse_reference(f"hub:{repo}")
+    if place is None or place.repo != repo:
+        raise UsageError(f"'{repo}' is no name of a repository.", hint="Expected ORG/NAME")
+
+
 def resolve(reference: HubReference) -> HubReference:
     """The same place at the commit that its revision names now. A pinned one makes no request.
 
@@ -113,11 +121,75 @@ def fetch(reference: HubReference, names: tuple[str, ...]) -> Path:
     return folder
 
 
-def is_offline() -> bool:
-    """Whether requests are forbidden (HF_HUB_OFFLINE)."""
-    from huggingface_hub import constants
+@dataclass(frozen=True, kw_only=True)
+class Published:
+    """Where files are now. `commit` is '' for a pull request that waits to be merged."""
 
-    return bool(constants.HF_HUB_OFFLINE)
+    url: str
+    commit: str
+
+
+def upload(
+    repo: str,
+    contents: Mapping[str, bytes],
+    *,
+    message: str,
+    private: bool = True,
+    tag: str = "",
+    create_pr: bool = False,
+) -> Published:
+    """Put files into a model repository, all in one commit on the head that was read.
+
+    The repository is made where there is none, private unless it is to be public; one that exists
+    stays as visible as it is. What is there already makes no new commit, so it may be repeated; a
+    Hub that is too busy is asked again.
+
+    Raises: HubError; the repository is then as it was.
+    """
+    from huggingface_hub import CommitOperationAdd, HfApi
+    from huggingface_hub.errors import HfHubHTTPError
+
+    api, place = HfApi(library_name="idat-zoo"), HubReference(repo=repo)
+    with plain_errors(place):
+        api.create_repo(repo, private=private, exist_ok=True)
+        for wait in (*WAITS, None):
+            head = api.repo_info(repo).sha
+            operations = [
+                CommitOperationAdd(path_in_repo=path, path_or_fileobj=content)
+                for path, content in sorted(contents.items())
+            ]
+            try:
+                made = api.create_commit(
+                    repo,
+                    operations,
+                    commit_message=message,
+                    parent_commit=head,
+                    create_pr=create_pr,
+                )
+                break
+            except HfHubHTTPError as error:
+                status = error.response.status_code
+                if status == 412:
+                    raise HubError(
+                        f"'{repo}' was changed by someone else meanwhile; nothing was uploaded.",
+                        hint="Look at what changed, then repeat the command.",
+                    ) from None
+                if wait is None or status < 500:
+                    raise
+                time.sleep(wait)
+        if tag and not create_pr:
+            api.create_tag(repo, tag=tag, revision=made.oid, exist_ok=True)
+    return Published(url=made.pr_url or made.commit_url, commit="" if create_pr else made.oid)
+
+
+def card_metadata(name: str, fields: dict[str, Any], scores: list[dict[str, Any]]) -> str:
+    """A card's head in YAML, as the Hub reads it, with its model-index."""
+    from huggingface_hub import EvalResult, ModelCardData
+
+    data = ModelCardData(
+        model_name=name, eval_results=[EvalResult(**score) for score in scores], **fields
+    )
+    return f"---\n{data.to_yaml()}\n---\n"
 
 
 @contextmanager

@@ -2,11 +2,12 @@
 
     with serving(Hub()) as hub: …        hub.url is what HF_ENDPOINT must be
 
-Model repositories with commits, branches and tags; private ones; faults on demand. What it has not:
-uploads, datasets, Xet, gated repositories, rate limits as the Hub counts them. Nothing that passes
-here is thereby tested against the live Hub.
+Model repositories with commits, branches, tags and pull requests; private ones; faults on demand.
+Every upload is taken as a regular file. What it has not: LFS, Xet, datasets, gated repositories,
+rate limits as the Hub counts them. Nothing that passes here is thereby tested against the live Hub.
 """
 
+import base64
 import hashlib
 import json
 import re
@@ -15,7 +16,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from urllib.parse import unquote, urlsplit
+from typing import Any
+from urllib.parse import SplitResult, unquote, urlsplit
 
 TOKEN = "hf_of_the_tests"
 
@@ -41,7 +43,10 @@ class Repo:
 
 @dataclass
 class Fault:
-    """What happens `times` times to requests whose 'METHOD path' matches."""
+    """What happens `times` times to requests whose 'METHOD path' matches.
+
+    `after`: a commit is made, and then answered with an error.
+    """
 
     matching: str
     times: int
@@ -49,6 +54,7 @@ class Fault:
     headers: dict[str, str] = field(default_factory=dict)
     cut_after: int | None = None
     wrong_bytes: bool = False
+    after: bool = False
 
 
 @dataclass
@@ -105,6 +111,100 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_HEAD(self) -> None:
         self.do_GET()
+
+    def do_POST(self) -> None:
+        line, body = f"{self.command} {self.path}", self.body()
+        self.hub.requests.append(line)
+        fault = self.hub.fault_for(line)
+        if fault is not None and not fault.after:
+            self.answer(fault.status, b'{"error": "as asked for"}', fault.headers)
+            return
+        if self.headers.get("authorization") != f"Bearer {TOKEN}":
+            self.refuse(401, "Unauthorized")
+            return
+        self.lost = fault is not None  # done, but the answer is an error
+        self.route_post(urlsplit(self.path), body)
+
+    lost = False
+
+    def body(self) -> bytes:
+        if "chunked" not in self.headers.get("Transfer-Encoding", ""):
+            return self.rfile.read(int(self.headers.get("Content-Length", "0")))
+        parts = []
+        while size := int(self.rfile.readline(), 16):
+            parts.append(self.rfile.read(size))
+            self.rfile.readline()
+        self.rfile.readline()
+        return b"".join(parts)
+
+    def route_post(self, url: SplitResult, body: bytes) -> None:
+        path = unquote(url.path)
+        if path == "/api/validate-yaml":
+            self.answer_json({"errors": [], "warnings": []})
+            return
+        if path == "/api/repos/create":
+            self.create_repo(json.loads(body))
+            return
+        api = re.fullmatch(r"/api/models/([^/]+/[^/]+)/(preupload|commit|tag)/(.+)", path)
+        repo = self.hub.repos.get(api[1]) if api else None
+        if api is None or repo is None:
+            self.refuse(404, "RepoNotFound")
+            return
+        head = repo.names.get(api[3], api[3])
+        if api[2] == "preupload":
+            present = repo.commits[head]
+            self.answer_json(
+                {
+                    "files": [
+                        {
+                            "path": file["path"],
+                            "uploadMode": "regular",
+                            "shouldIgnore": False,
+                            "oid": git_oid(present[file["path"]])
+                            if file["path"] in present
+                            else None,
+                        }
+                        for file in json.loads(body)["files"]
+                    ]
+                }
+            )
+        elif api[2] == "tag":
+            repo.names[json.loads(body)["tag"]] = head
+            self.answer_json({})
+        else:
+            self.commit(api[1], repo, head, body, pull_request="create_pr=1" in url.query)
+
+    def create_repo(self, asked: dict[str, Any]) -> None:
+        name = "/".join(part for part in (asked.get("organization"), asked["name"]) if part)
+        url = f"{self.hub.url}/{name}"
+        if name in self.hub.repos:
+            self.answer(409, json.dumps({"error": "exists", "url": url}).encode())
+            return
+        private = asked.get("private", False) or asked.get("visibility") == "private"
+        self.hub.repos[name] = Repo(private=bool(private))
+        self.hub.repos[name].commit({".gitattributes": b""})
+        self.answer_json({"url": url, "name": name, "id": "1"})
+
+    def commit(self, name: str, repo: Repo, head: str, body: bytes, *, pull_request: bool) -> None:
+        files = dict(repo.commits[head])
+        for line in body.splitlines():
+            entry = json.loads(line)
+            value = entry["value"]
+            if entry["key"] == "header" and value.get("parentCommit", head) != head:
+                self.answer(412, b'{"error": "A commit has happened since."}')
+                return
+            if entry["key"] == "file":
+                files[value["path"]] = base64.b64decode(value["content"])
+        number = 1 + sum(branch.startswith("refs/pr/") for branch in repo.names)
+        branch = f"refs/pr/{number}" if pull_request else "main"
+        oid = repo.commit(files, name=branch)
+        if self.lost:
+            self.answer(503, b'{"error": "as asked for"}')
+            return
+        document = {"commitOid": oid, "commitUrl": f"{self.hub.url}/{name}/commit/{oid}"}
+        if pull_request:
+            document["pullRequestUrl"] = f"{self.hub.url}/{name}/discussions/{number}"
+        self.answer_json({"success": True, "hookOutput": "", **document})
 
     def route(self, path: str, allowed: bool, fault: Fault | None) -> None:
         api = re.fullmatch(r"/api/models/([^/]+/[^/]+)(?:/(revision|tree)/(.+))?", path)

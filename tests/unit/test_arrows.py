@@ -44,6 +44,7 @@ MAY_KNOW = {
     "checkpoint": FLOOR
     | {"adapters", "backbones", "data", "files", "hub", "randomness", "results"},
     "formats": {"adapters", "backbones", "checkpoint", "errors", "files"},
+    "publishing": {"checkpoint", "errors", "files", "hub", "report", "results", "run_folder"},
     "prediction": {"checkpoint", "data", "errors", "pool"},
     "pool": {"backbones", "checkpoint", "engine", "errors", "switches"},
     "evaluation": FLOOR

@@ -43,6 +43,9 @@ FLAGS = {
         "--checkpoint", "--require-pinned", "--top-k", "--device", "--max-megapixels", "--json",
     },
     "merge": {"--out", "-o", "--json"},
+    "publish": {
+        "--repo", "--tag", "--public", "--with-teacher", "--create-pr", "--dry-run", "--json",
+    },
     "export": {"--to", "--out", "-o", "--json"},
     "report": {"--format", "--out", "--json"},
     "list": {"--task", "--adapter", "--pair", "--shelf", "--data-dir", "--json"},
