@@ -163,7 +163,7 @@ def test_only_what_is_needed_is_fetched_and_a_pinned_one_makes_no_second_request
     assert again["checkpoint"]["asked"] == commit
 
 
-@pytest.mark.slow
+@pytest.mark.system
 def test_offline_the_commit_that_was_seen_last_is_used(hub: Hub, tmp_path: Path) -> None:
     first = Person(hub, tmp_path).evaluate(f"hub:{NAME}")
     asked = len(hub.requests)
@@ -177,7 +177,7 @@ def test_offline_the_commit_that_was_seen_last_is_used(hub: Hub, tmp_path: Path)
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.slow
+@pytest.mark.system
 def test_a_repository_of_several_adapters_is_all_of_them(hub: Hub, tmp_path: Path) -> None:
     hub.repos["zoo/many"] = Repo()
     hub.repos["zoo/many"].commit(checkpoint_files("digits/seed0/") | checkpoint_files("other/"))
@@ -208,7 +208,7 @@ def test_images_are_classified_by_an_adapter_from_the_hub(hub: Hub, tmp_path: Pa
 # Faults
 
 
-@pytest.mark.slow
+@pytest.mark.system
 @pytest.mark.parametrize(
     ("reference", "told"),
     [
@@ -248,7 +248,7 @@ def test_a_token_opens_a_private_repository_and_is_written_nowhere(
     assert TOKEN not in done.stdout + done.stderr
 
 
-@pytest.mark.slow
+@pytest.mark.system
 @pytest.mark.parametrize(
     "fault",
     [
@@ -276,7 +276,7 @@ def test_wrong_bytes_are_never_used(name: str, hub: Hub, tmp_path: Path) -> None
     assert name in done.stderr
 
 
-@pytest.mark.slow
+@pytest.mark.system
 def test_a_hub_that_is_not_there_is_one_sentence(hub: Hub, tmp_path: Path) -> None:
     person = Person(hub, tmp_path, HF_ENDPOINT="http://127.0.0.1:9")
     done = person.idat("eval", "--checkpoint", f"hub:{NAME}@{PINNED}")

@@ -22,7 +22,7 @@ def test_twenty_kills_by_timer_change_no_byte(tmp_path: Path) -> None:
     assert killings(tmp_path, "alone", "timer", "20", "0") == {"killed": 20, "differing": []}
 
 
-@pytest.mark.slow
+@pytest.mark.system
 def test_a_kill_at_every_file_write_changes_no_byte(tmp_path: Path) -> None:
     report = killings(tmp_path, "alone", "writes")
     # 1 recipe, 3 trainings of 3 epochs with log and state each, 2 candidates' scores, 4 files of
