@@ -16,7 +16,7 @@ CARD_FILE = "README.md"
 NEEDED = (TENSORS_FILE, CONFIG_FILE, RECIPE_FILE, PROBE_FILE)
 PROBE_TOLERANCE = 1e-4
 """How far a reload's probe logits may be from those that the run wrote, on another machine."""
-LOCAL_PATH = re.compile(r"(?:/(?:home|Users|root|tmp|mnt|work|data)/|[A-Z]:\\)\S+")
+LOCAL_PATH = re.compile(r"(?<![\w./-])(?:/(?:home|Users|root|tmp|mnt)/|[A-Z]:\\)\S+")
 
 
 def publish(

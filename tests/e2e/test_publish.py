@@ -132,6 +132,13 @@ def test_a_card_with_a_path_of_this_machine_is_refused(own: Path) -> None:
         prepare([own], REPO)
 
 
+def test_a_web_address_is_no_path_of_this_machine(own: Path) -> None:
+    document = json.loads((own / "result.json").read_text())
+    document["recipe"]["task"]["source"] = "https://example.org/tmp/data"
+    (own / "result.json").write_text(json.dumps(document))
+    assert b"https://example.org/tmp/data" in prepare([own], REPO)["README.md"]
+
+
 @pytest.mark.parametrize("repo", ["name", "org/name/more", "org/name@main", "-/x y"])
 def test_what_is_no_repository_is_refused_without_a_request(
     repo: str, runs: list[Path], hub: Hub, tmp_path: Path
