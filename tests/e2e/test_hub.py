@@ -114,6 +114,7 @@ def test_a_reference_reads_back_as_it_is_written() -> None:
         assert str(parse_reference(text)) == text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("reference", ["hub:name", "hub:", "hub:datasets/org/name"])
 def test_what_is_no_reference_is_refused_without_a_request(
     reference: str, hub: Hub, tmp_path: Path
@@ -285,6 +286,7 @@ def test_a_hub_that_is_not_there_is_one_sentence(hub: Hub, tmp_path: Path) -> No
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", ["eval", "predict"])
 def test_what_may_move_is_refused_where_a_commit_is_asked_for(
     command: str, hub: Hub, tmp_path: Path

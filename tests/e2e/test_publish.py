@@ -21,6 +21,8 @@ from idat_zoo.runs import run
 
 REPO = "zoo/tiny-lora"
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def hub() -> Iterator[Hub]:
@@ -155,7 +157,6 @@ def commits_of(hub: Hub) -> int:
     return len(hub.repos[REPO].commits)
 
 
-@pytest.mark.slow
 def test_a_run_goes_to_the_hub_and_comes_back_to_the_bit(
     runs: list[Path], hub: Hub, tmp_path: Path
 ) -> None:
@@ -183,7 +184,6 @@ def test_a_run_goes_to_the_hub_and_comes_back_to_the_bit(
     assert TOKEN not in done.stdout + done.stderr + again.stdout + again.stderr
 
 
-@pytest.mark.slow
 def test_a_dry_run_lists_files_and_asks_nothing(runs: list[Path], hub: Hub, tmp_path: Path) -> None:
     done = Person(hub, tmp_path).idat("publish", str(runs[0]), "--repo", REPO, "--dry-run")
     assert done.returncode == 0, done.stderr

@@ -136,6 +136,7 @@ def test_the_comparison_bites() -> None:
     assert furthest(states[1], changed[1]) < TOLERANCE
 
 
+@pytest.mark.slow
 def test_passes_of_two_and_one_equal_a_pass_of_three() -> None:
     recipes = [recipe_of("sequential", number) for number in range(3)]
     whole = train(learners_of(recipes))
@@ -153,12 +154,14 @@ def test_runs_may_end_at_unlike_epochs() -> None:
         assert furthest(own, other) < TOLERANCE
 
 
+@pytest.mark.slow
 def test_runs_without_a_teacher_share_a_pass_too() -> None:
     recipes = [recipe_of("lora", n, teacher=False, distillation_weight=1.0) for n in range(3)]
     for own, other in zip(alone(recipes), train(learners_of(recipes)), strict=True):
         assert furthest(own, other) < TOLERANCE
 
 
+@pytest.mark.slow
 def test_the_paper_protocol_doubles_its_own_teachers_gradient_alone() -> None:
     recipes = [
         recipe_of("sequential", 0, protocol="paper", epochs=1),
@@ -224,6 +227,7 @@ def test_an_adapter_without_gradient_is_a_fault_of_its_own_run() -> None:
 # What comes before the first adapter, computed once
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("drop_path", [0.0, 0.2])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_cached_prefixes_change_nothing(family: str, drop_path: float) -> None:
@@ -264,6 +268,7 @@ def test_a_prefix_ends_before_all_that_changes(
 # Other ways to the same numbers
 
 
+@pytest.mark.slow
 def test_fused_adamw_equals_the_plain_one() -> None:
     recipes = [recipe_of("lora", number) for number in range(3)]
     plain = train(learners_of(recipes), switches=Switches(fused=False))
@@ -302,6 +307,7 @@ def test_a_compiled_pass_equals_the_plain_one(count: int) -> None:
     assert 0 < float(distance) < TOLERANCE
 
 
+@pytest.mark.slow
 def test_where_the_compiler_fails_training_goes_on_and_says_so(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -321,6 +327,7 @@ def test_where_the_compiler_fails_training_goes_on_and_says_so(
     assert equal(state_of(trainer, runs[0]), alone(recipes)[0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stacked", [False, True])
 def test_bf16_is_near_float32(stacked: bool) -> None:
     """bf16 keeps 8 bits, so one product is off by up to 1/256; the losses of a first epoch, which

@@ -60,6 +60,7 @@ def test_a_bottleneck_cannot_be_merged(family: str) -> None:
         merge(shaken(family))
 
 
+@pytest.mark.slow
 def test_timm_loads_it_and_prepares_images_just_so(tmp_path: Path) -> None:
     network, transform = load("builtin:digits-lora")
     write_merged(load_checkpoint("builtin:digits-lora"), tmp_path / "vit")
@@ -74,6 +75,7 @@ def test_timm_loads_it_and_prepares_images_just_so(tmp_path: Path) -> None:
         torch.testing.assert_close(vit(theirs[None]), network(ours[None]), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_the_command_tells_how_to_load_it(tmp_path: Path) -> None:
     result = idat("merge", "builtin:digits-lora", "-o", str(tmp_path / "vit"))
     assert result.exit_code == 0, result.output

@@ -60,6 +60,7 @@ def contents(out: Path) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.slow
 def test_each_run_of_a_pass_has_the_folder_it_would_have_alone(tmp_path: Path) -> None:
     asked = [(recipe, 0) for recipe in recipes()]
     together = trained(tmp_path / "together", asked, stack=3)
@@ -76,6 +77,7 @@ def test_each_run_of_a_pass_has_the_folder_it_would_have_alone(tmp_path: Path) -
         assert ours.stack == tuple(run_label(recipe, 0) for recipe in recipes())
 
 
+@pytest.mark.slow
 def test_one_after_another_gives_the_bits_of_each_alone(tmp_path: Path) -> None:
     asked = [(recipe, 0) for recipe in recipes()]
     trained(tmp_path / "many", asked)
@@ -84,6 +86,7 @@ def test_one_after_another_gives_the_bits_of_each_alone(tmp_path: Path) -> None:
     assert contents(tmp_path / "many") == contents(tmp_path / "alone")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stack", [None, 3])
 def test_each_backbone_is_loaded_once(
     stack: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -100,6 +103,7 @@ def test_each_backbone_is_loaded_once(
     assert sorted(loaded) == ["toy_student", "toy_teacher"]
 
 
+@pytest.mark.slow
 def test_seeds_of_one_recipe_share_a_pass(tmp_path: Path) -> None:
     recipe = recipes()[0]
     results = trained(tmp_path, [(recipe, seed) for seed in (0, 1, 2)], stack=3)
@@ -133,6 +137,7 @@ def test_a_fault_ends_one_run_alone(stack: int | None, tmp_path: Path) -> None:
     assert not (run_folder(tmp_path, broken, 0) / "result.json").exists()
 
 
+@pytest.mark.slow
 def test_faults_are_told_with_the_run_they_belong_to(tmp_path: Path) -> None:
     class Heard(Notes):
         def __init__(self) -> None:
@@ -149,6 +154,7 @@ def test_faults_are_told_with_the_run_they_belong_to(tmp_path: Path) -> None:
     assert told.startswith(run_label(broken, 0))
 
 
+@pytest.mark.slow
 def test_images_that_are_missing_end_their_own_run_alone(tmp_path: Path) -> None:
     absent = recipes()[1].task.model_copy(update={"id": "dtd", "suite": "vtab1k", "folder": "dtd"})
     lacking = recipes()[1].model_copy(update={"task": absent})
@@ -180,6 +186,7 @@ def stopping(monkeypatch: pytest.MonkeyPatch, at: int) -> Iterator[None]:
             yield
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("at", [0, 1, 3, 4, 5, 8])
 def test_a_stopped_pass_goes_on_to_the_same_bits(
     at: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -193,6 +200,7 @@ def test_a_stopped_pass_goes_on_to_the_same_bits(
     assert contents(tmp_path / "stopped") == contents(tmp_path / "whole")
 
 
+@pytest.mark.slow
 def test_a_damaged_state_ends_its_own_run_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -209,6 +217,7 @@ def test_a_damaged_state_ends_its_own_run_alone(
         assert ours.files == undisturbed.files
 
 
+@pytest.mark.slow
 def test_a_pass_stopped_between_two_results_goes_on_to_the_same_bits(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -230,6 +239,7 @@ def test_a_pass_stopped_between_two_results_goes_on_to_the_same_bits(
     assert contents(tmp_path / "stopped") == contents(tmp_path / "whole")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("again", "other"),
     [
@@ -378,6 +388,7 @@ def test_candidates_of_several_runs_share_passes(
 # What is said of how it was computed
 
 
+@pytest.mark.slow
 def test_a_result_names_its_switches(tmp_path: Path) -> None:
     plain = run(recipes()[0], device="cpu", out=tmp_path / "a")
     other = run(
@@ -392,6 +403,7 @@ def test_a_result_names_its_switches(tmp_path: Path) -> None:
     assert other.top1 == pytest.approx(plain.top1, abs=0.02)
 
 
+@pytest.mark.slow
 def test_without_the_prefix_cache_or_kept_memory_the_bits_are_the_same(tmp_path: Path) -> None:
     """On a CPU: a row of a product does not depend on the rows beside it."""
     names = ("adapter_model.safetensors", "predictions.safetensors")
@@ -405,12 +417,14 @@ def test_without_the_prefix_cache_or_kept_memory_the_bits_are_the_same(tmp_path:
         assert [other.files[name] for name in names] == [plain.files[name] for name in names]
 
 
+@pytest.mark.slow
 def test_augmented_images_have_no_prefix(tmp_path: Path) -> None:
     recipe = toy_recipe(augmentation=("flip",), precision="float32", epochs=1)
     result = run(recipe, device="cpu", out=tmp_path)
     assert result.switches == Switches(prefix_cache=False, fused=False)
 
 
+@pytest.mark.slow
 def test_prefixes_that_would_fill_the_memory_are_not_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

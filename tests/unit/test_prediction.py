@@ -90,6 +90,7 @@ def test_the_probabilities_are_those_of_the_loaded_network(photos: Path) -> None
     assert all("name" not in r for r in ranked)  # the source of digits names no classes
 
 
+@pytest.mark.slow
 def test_files_folders_and_stdin_are_taken_in_order(photos: Path) -> None:
     result = idat(*DIGITS, "c.png", "photos", "-", "--json", stdin=png(3))
     assert result.exit_code == 0, result.output
@@ -146,6 +147,7 @@ def test_several_checkpoints_of_one_backbone_share_a_pass(
             )
 
 
+@pytest.mark.slow
 def test_checkpoints_of_unlike_backbones_and_sizes_answer_too(
     photos: Path, checkpoints: dict[str, Path]
 ) -> None:
@@ -164,6 +166,7 @@ def test_a_folder_of_checkpoints_is_all_of_them(
     assert {Path(one["checkpoint"]).name for one in document(result)} == {"pets", "digits"}
 
 
+@pytest.mark.slow
 def test_an_image_does_not_depend_on_those_beside_it() -> None:
     predictor = Predictor(["builtin:digits-lora"], device="cpu")
     pictures = [Picture(name=f"{k}", content=png(k)) for k in range(130)]  # three batches
@@ -178,6 +181,7 @@ def test_an_image_does_not_depend_on_those_beside_it() -> None:
 # What is no image
 
 
+@pytest.mark.slow
 def test_what_is_no_image_is_told_and_the_others_are_classified(photos: Path) -> None:
     Path("broken.png").write_bytes(png(0)[:60])
     Path("empty.png").touch()
