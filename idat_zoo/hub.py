@@ -104,10 +104,8 @@ def fetch(reference: HubReference, names: tuple[str, ...]) -> Path:
     from huggingface_hub import snapshot_download
 
     assert reference.pinned, "resolved first, so that all files are of one commit"
-    places = (f"{reference.subfolder}/",) if reference.subfolder else ("", "*/")
-    patterns = [f"{place}{name}" for place in places for name in names]
-    if reference.subfolder:
-        patterns += [f"{reference.subfolder}/*/{name}" for name in names]
+    place = f"{reference.subfolder}/" if reference.subfolder else ""
+    patterns = [f"{place}{below}{name}" for below in ("", "*/") for name in names]
     with plain_errors(reference):
         root = snapshot_download(
             reference.repo,
@@ -144,7 +142,7 @@ def upload(
     stays as visible as it is. What is there already makes no new commit, so it may be repeated; a
     Hub that is too busy is asked again.
 
-    Raises: HubError; the repository is then as it was.
+    Raises: HubError; the repository is then as it was, but where only the tag is taken.
     """
     from huggingface_hub import CommitOperationAdd, HfApi
     from huggingface_hub.errors import HfHubHTTPError
@@ -178,8 +176,25 @@ def upload(
                     raise
                 time.sleep(wait)
         if tag and not create_pr:
-            api.create_tag(repo, tag=tag, revision=made.oid, exist_ok=True)
+            _tag(api, repo, tag, made.oid)
     return Published(url=made.pr_url or made.commit_url, commit="" if create_pr else made.oid)
+
+
+def _tag(api: Any, repo: str, tag: str, commit: str) -> None:  # an HfApi
+    """Name a commit; one that has the tag already is fine, another one is not."""
+    from huggingface_hub.errors import HfHubHTTPError
+
+    try:
+        api.create_tag(repo, tag=tag, revision=commit)
+    except HfHubHTTPError as error:
+        if error.response.status_code != 409:
+            raise
+        there = api.repo_info(repo, revision=tag).sha
+        if there != commit:
+            raise HubError(
+                f"the files are uploaded as {commit}, but tag '{tag}' of '{repo}' is on {there}.",
+                hint="Repeat the command with another --tag.",
+            ) from None
 
 
 def card_metadata(name: str, fields: dict[str, Any], scores: list[dict[str, Any]]) -> str:

@@ -169,7 +169,11 @@ class Handler(BaseHTTPRequestHandler):
                 }
             )
         elif api[2] == "tag":
-            repo.names[json.loads(body)["tag"]] = head
+            tag = json.loads(body)["tag"]
+            if tag in repo.names:
+                self.refuse(409, "TagExists")
+                return
+            repo.names[tag] = head
             self.answer_json({})
         else:
             self.commit(api[1], repo, head, body, pull_request="create_pr=1" in url.query)

@@ -31,8 +31,6 @@ from idat_zoo.randomness import Draws, generator
 from idat_zoo.recipe import Recipe
 from idat_zoo.switches import Switches
 
-PARTS = ("loss", "student_task_loss", "teacher_task_loss", "distillation_loss")
-
 
 @dataclass(frozen=True, kw_only=True)
 class EpochLog:

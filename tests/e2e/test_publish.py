@@ -184,6 +184,21 @@ def test_a_run_goes_to_the_hub_and_comes_back_to_the_bit(
     assert TOKEN not in done.stdout + done.stderr + again.stdout + again.stderr
 
 
+def test_a_tag_that_is_taken_is_named_and_left_where_it_is(
+    runs: list[Path], hub: Hub, tmp_path: Path
+) -> None:
+    hub.repos[REPO] = Repo()
+    old = hub.repos[REPO].commit({"README.md": b"mine"})
+    hub.repos[REPO].names["v1"] = old
+    author = Person(hub, tmp_path, HF_TOKEN=TOKEN)
+    done = author.idat("publish", str(runs[0]), "--repo", REPO, "--tag", "v1")
+    assert done.returncode == 1, done.stderr
+    assert tells_one_error(done)
+    assert f"tag 'v1' of '{REPO}' is on {old}" in done.stderr
+    assert hub.repos[REPO].names["v1"] == old
+    assert hub.repos[REPO].names["main"] != old
+
+
 def test_a_dry_run_lists_files_and_asks_nothing(runs: list[Path], hub: Hub, tmp_path: Path) -> None:
     done = Person(hub, tmp_path).idat("publish", str(runs[0]), "--repo", REPO, "--dry-run")
     assert done.returncode == 0, done.stderr
