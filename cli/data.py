@@ -15,13 +15,15 @@ from idat_zoo.cli.options import (
     MegapixelsOption,
     ShelfOption,
     TasksArgument,
+    YesOption,
 )
-from idat_zoo.cli.screen import note, plain, print_json, print_table
+from idat_zoo.cli.screen import note, plain, print_json, print_table, size
 from idat_zoo.errors import DataError, UsageError
 
 if TYPE_CHECKING:
     from idat_zoo.data.cache import Entry
     from idat_zoo.data.verify import Finding
+    from idat_zoo.pulling import Pulled
     from idat_zoo.recipe import Task
     from idat_zoo.registry import Registry
 
@@ -43,7 +45,7 @@ app = typer.Typer(no_args_is_help=True)
 
 @app.callback()
 def data() -> None:
-    """Tasks on disk: what is expected, whether it is right, what is kept decoded."""
+    """Tasks on disk: fetch them, what is expected, whether it is right, what is kept decoded."""
 
 
 @app.command()
@@ -112,6 +114,42 @@ def info(
 
 
 @app.command()
+def pull(
+    tasks: TasksArgument = None,
+    source: Annotated[
+        str | None,
+        typer.Option("--source", metavar="NAME", help="A source of the shelves, if not the first."),
+    ] = None,
+    data_dir: DataDirOption = None,
+    shelf: ShelfOption = None,
+    yes: YesOption = False,
+    json: JsonOption = False,
+) -> None:
+    """Fetch the images of tasks from the Hub, into --data-dir or the user's data folder.
+
+    For example: idat data pull dtd,svhn, or idat data pull all
+    """
+    from idat_zoo.cli.offers import pull_asked
+    from idat_zoo.registry import load_registry
+
+    if not tasks:
+        raise UsageError("TASK says what to fetch; all is VTAB-1K.")
+    registry = load_registry(shelf)
+    own, chosen = _chosen(tasks, registry)
+    if own:
+        raise UsageError("folder is your own images; there is nothing to fetch.")
+    here = pull_asked(chosen, registry=registry, source=source, data_dir=data_dir, yes=yes)
+    if json:
+        print_json({"tasks": [_pulled_facts(pulled) for pulled in here]})
+    else:
+        for pulled in here:
+            about = "fetched" if pulled.num_files else "was here before"
+            typer.echo(plain(f"{pulled.task}  {about}  {pulled.folder}"))
+    if len(here) < len(chosen):
+        raise typer.Exit(SOME_FAILED if here else DataError.exit_code)
+
+
+@app.command()
 def cache(
     tasks: TasksArgument = None,
     clean: Annotated[
@@ -148,10 +186,19 @@ def cache(
             }
         )
     else:
-        done = f"{_size(freed)} freed" if clean else f"{len(entries)} lists, {_size(total)}"
-        typer.echo(plain(f"{done} in {kept.folder}; {_size(free)} are free there"))
+        done = f"{size(freed)} freed" if clean else f"{len(entries)} lists, {size(total)}"
+        typer.echo(plain(f"{done} in {kept.folder}; {size(free)} are free there"))
     for key in (key for key, bytes_freed in removed.items() if not bytes_freed):
         note(f"left, as another process is at it: {entries[key].what}")
+
+
+def _pulled_facts(pulled: "Pulled") -> Facts:
+    return {
+        "task": pulled.task,
+        "folder": str(pulled.folder),
+        "fetched_files": pulled.num_files,
+        "fetched_bytes": pulled.num_bytes,
+    }
 
 
 def _words(tasks: Sequence[str]) -> list[str]:
@@ -176,16 +223,18 @@ def _own_place(data_dir: Path | None) -> Path:
 def _lying_below(data_dir: Path | None, registry: "Registry") -> list["Task"]:
     """The tasks with a list below the data folder.
 
-    Raises: UsageError without a data folder; DataError where there is none.
+    Raises: UsageError where no folder is given and nothing was pulled; DataError where none is.
     """
-    if data_dir is None:
+    from idat_zoo.layouts import data_folder
+
+    found = [task for task in registry.tasks.values() if any(_lists(task, data_dir).values())]
+    if not found and data_dir is None:
         raise UsageError(
             "TASK or --data-dir says what to check.", hint="idat data info says what is expected."
         )
-    found = [task for task in registry.tasks.values() if any(_lists(task, data_dir).values())]
     if not found:
         raise DataError(
-            f"no list of a task lies below '{data_dir}'.",
+            f"no list of a task lies below '{data_folder(data_dir)}'.",
             hint="`idat data info` says what is expected; `idat data verify folder` checks images "
             "of your own.",
         )
@@ -199,8 +248,6 @@ def _lists(task: "Task", data_dir: Path | None) -> dict[str, bool]:
     """
     from idat_zoo.layouts import drawn_seeds, needed_lists, task_folder
 
-    if data_dir is None:
-        return dict.fromkeys(needed_lists(task), False)
     seeds = drawn_seeds(task, data_dir)
     names = [name for seed in seeds or [0] for name in needed_lists(task, seed=seed)]
     folder = task_folder(task, data_dir)
@@ -237,7 +284,6 @@ def _print_line(text: str) -> None:
 def _facts(task: "Task", data_dir: Path | None) -> Facts:
     from idat_zoo.layouts import task_folder
 
-    on_disk = task.suite != "mini" and data_dir is not None
     fields = ("title", "suite", "group", "num_classes", "num_train", "num_val", "num_test", "shots")
     written = task.model_dump(mode="json", include={*fields, "source", "licence"})
     return {
@@ -246,7 +292,7 @@ def _facts(task: "Task", data_dir: Path | None) -> Facts:
         "layout": LAYOUTS[task.suite].format(
             folder=task.folder, images=task.images or f"DIR/{task.folder}"
         ),
-        "place": str(task_folder(task, data_dir)) if on_disk and data_dir is not None else None,
+        "place": str(task_folder(task, data_dir)) if task.suite != "mini" else None,
         "lists": _lists(task, data_dir),
         "source": written["source"],
         "licence": written["licence"],
@@ -308,7 +354,7 @@ def _print_facts(facts: Mapping[str, Any], *, blank_before: bool) -> None:
         "classes": str(facts.get("num_classes", "")),
         "images": ", ".join(f"{split} {count}" for split, count in _counts(facts).items()),
         "layout": facts["layout"],
-        "place": facts["place"] or ("--data-dir is not given" if lists else ""),
+        "place": facts["place"] or "",
         "there": ", ".join(name for name, there in lists.items() if there),
         "missing": ", ".join(name for name, there in lists.items() if not there),
         "source": facts.get("source", ""),
@@ -371,18 +417,10 @@ def _print_entries(entries: Sequence["Entry"]) -> None:
 def _kept(entry: "Entry") -> str:
     if entry.unreadable:
         return f"{len(entry.unreadable):,} unreadable"
-    return _size(entry.num_bytes) if entry.kept else "streamed"
+    return size(entry.num_bytes) if entry.kept else "streamed"
 
 
 def _entry_facts(key: str, entry: "Entry") -> Facts:
     return {"key": key, "task": entry.task, **entry.model_dump(mode="json")} | {
         "bytes": entry.num_bytes
     }
-
-
-def _size(count: int) -> str:
-    """120.4 MB."""
-    for unit, name in ((1e9, "GB"), (1e6, "MB")):
-        if count >= unit:
-            return f"{count / unit:.1f} {name}"
-    return f"{count / 1e3:.1f} kB"

@@ -14,15 +14,18 @@ from idat_zoo.cli.options import (
     MegapixelsOption,
     OutOption,
     PinnedOption,
+    ShelfOption,
     SkipCorruptOption,
     StreamTestOption,
     TaskOption,
+    YesOption,
     check_pinned,
 )
 from idat_zoo.errors import DataError, UsageError
 
 if TYPE_CHECKING:
     from idat_zoo.checkpoint import Reference
+    from idat_zoo.registry import Registry
     from idat_zoo.results import Result
 
 SOME_FAILED, BELOW_THRESHOLD = 3, 4
@@ -42,6 +45,8 @@ def evaluate_command(
     stream_test: StreamTestOption = False,
     max_megapixels: MegapixelsOption = 64,
     out: OutOption = None,
+    shelf: ShelfOption = None,
+    yes: YesOption = False,
     json: JsonOption = False,
 ) -> None:
     """Evaluate a trained adapter: top-1 with its interval, calibration, tables by class.
@@ -49,18 +54,32 @@ def evaluate_command(
     For example: idat eval --checkpoint builtin:digits-lora
     """
     from idat_zoo.backbones.pair import Backbones
+    from idat_zoo.checkpoint import find_folder, read_config
     from idat_zoo.cli import present
+    from idat_zoo.cli.offers import offer, require_weights
     from idat_zoo.cli.progress import LiveProgress
     from idat_zoo.data import Reading
     from idat_zoo.engine.precision import find_device
     from idat_zoo.evaluation import evaluate
+    from idat_zoo.registry import load_registry
 
     reading = Reading(
         skip_corrupt=skip_corrupt, stream_test=stream_test, max_megapixels=max_megapixels
     )
     if require_pinned:
         check_pinned(checkpoint)
-    folders = _asked_for(checkpoint, task)
+    registry = load_registry(shelf)
+    folders = _asked_for(checkpoint, task, registry)
+    configs = [read_config(find_folder(place)) for place in folders.values()]
+    needed = [config.backbone for config in configs]
+    agreed = offer(
+        [config.recipe.task for config in configs],
+        needed,
+        registry=registry,
+        data_dir=data_dir,
+        yes=yes,
+    )
+    require_weights(needed, agreed=agreed)
     backbones = Backbones(find_device(device))
     results: list[Result] = []
     missing: list[DataError] = []
@@ -95,7 +114,9 @@ def evaluate_command(
         raise typer.Exit(BELOW_THRESHOLD)
 
 
-def _asked_for(references: Sequence[str], task: str | None) -> dict[str, "Reference"]:
+def _asked_for(
+    references: Sequence[str], task: str | None, registry: "Registry"
+) -> dict[str, "Reference"]:
     """The checkpoints under the references, those of the asked tasks if any are asked for.
 
     Each by its path from its reference; below the reference's number where there are several.
@@ -103,7 +124,7 @@ def _asked_for(references: Sequence[str], task: str | None) -> dict[str, "Refere
     Raises: UsageError for a task that no checkpoint there is of.
     """
     from idat_zoo.checkpoint import find_checkpoints, find_folder, read_config
-    from idat_zoo.registry import load_registry, resolve_tasks
+    from idat_zoo.registry import resolve_tasks
 
     several = len(references) > 1
     folders: dict[str, Reference] = {
@@ -114,7 +135,7 @@ def _asked_for(references: Sequence[str], task: str | None) -> dict[str, "Refere
     if task is None:
         return folders
     held = {name: read_config(find_folder(place)).recipe.task.id for name, place in folders.items()}
-    asked = [one.id for one in resolve_tasks(task, load_registry())]
+    asked = [one.id for one in resolve_tasks(task, registry)]
     lacking = [one for one in asked if one not in held.values()]
     if lacking:
         raise UsageError(

@@ -15,6 +15,7 @@ from idat_zoo.cli.options import (
     JsonOption,
     MegapixelsOption,
     PinnedOption,
+    YesOption,
     check_pinned,
 )
 from idat_zoo.errors import DataError
@@ -42,21 +43,29 @@ def predict(
     ] = 5,
     device: DeviceOption = "auto",
     max_megapixels: MegapixelsOption = 64,
+    yes: YesOption = False,
     json: JsonOption = False,
 ) -> None:
     """Classify images with trained adapters; those of one backbone share a pass.
 
     For example: idat predict --checkpoint builtin:digits-lora photo.png
     """
+    from idat_zoo.checkpoint import find_folder, read_config
+    from idat_zoo.cli.offers import offer, require_weights
     from idat_zoo.data.reading import Reading
-    from idat_zoo.prediction import Predictor, find_pictures
+    from idat_zoo.prediction import Predictor, find_adapters, find_pictures
+    from idat_zoo.registry import load_registry
 
     if require_pinned:
         check_pinned(checkpoint)
     found: list[Path | None] = []
     for name in images:
         found += [None] if name == STDIN else find_pictures([Path(name)])
-    predictor = Predictor(checkpoint, device=device)
+    adapters = find_adapters(checkpoint)
+    needed = [read_config(find_folder(place)).backbone for place in adapters.values()]
+    agreed = offer([], needed, registry=load_registry(), data_dir=None, yes=yes)
+    require_weights(needed, agreed=agreed)
+    predictor = Predictor(adapters, device=device)
     predictions = predictor.predict(
         _open(found), top=top_k, reading=Reading(max_megapixels=max_megapixels)
     )

@@ -38,7 +38,7 @@ class LiveProgress(Listener):
             transient=True,
         )
         self._task: TaskID | None = None
-        self._decoding: dict[str, TaskID] = {}
+        self._counts: dict[str, TaskID] = {}
         self._moved = 0.0
         self._name, self._images, self._steps = "", 0, 0
         self._epochs = (0, 0)
@@ -92,22 +92,27 @@ class LiveProgress(Listener):
             screen.note(f"{self._name}: {self._detail()}")
 
     def decoding(self, what: str, done: int, total: int) -> None:
-        """A bar of its own for each list that is decoded; without a terminal, a line now and then.
+        """A bar for each list that is decoded; without a terminal, a line now and then."""
+        self._count(f"decoding {what}", done, total, f"{done:,} of {total:,} images")
 
-        Called for every image, so the bar is moved once in a while.
-        """
-        if what not in self._decoding:
-            self._decoding[what] = self._bar.add_task(f"decoding {what}", total=total, detail="")
+    def fetching(self, what: str, done: int, total: int) -> None:
+        """The same for each task that is fetched."""
+        detail = f"{screen.size(done)} of {screen.size(total)}"
+        self._count(f"fetching {what}", done, total, detail)
+
+    def _count(self, what: str, done: int, total: int, detail: str) -> None:
+        """Called for every image, so the bar is moved once in a while."""
+        if what not in self._counts:
+            self._counts[what] = self._bar.add_task(what, total=total, detail="")
         now = time.monotonic()
         if done == total:
-            self._bar.remove_task(self._decoding.pop(what))
+            self._bar.remove_task(self._counts.pop(what))
         elif now - self._moved > SECONDS_BETWEEN_MOVES:
             self._moved = now
-            detail = f"{done:,} of {total:,} images"
-            self._bar.update(self._decoding[what], completed=done, detail=detail)
+            self._bar.update(self._counts[what], completed=done, detail=detail)
             if not sys.stderr.isatty() and now - self._said > SECONDS_BETWEEN_LINES:
                 self._said = now
-                screen.note(f"decoding {what}: {detail}")
+                screen.note(f"{what}: {detail}")
 
     def failed(self, label: str, error: ZooError) -> None:
         """Which run, and its error as any other is shown."""

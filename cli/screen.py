@@ -59,3 +59,11 @@ def print_error(error: ZooError) -> None:
     note(f"error: {error.message}")
     if error.hint:
         note(f"hint: {error.hint}")
+
+
+def size(count: int) -> str:
+    """Bytes for people: 120.4 MB."""
+    for unit, name in ((1e9, "GB"), (1e6, "MB")):
+        if count >= unit:
+            return f"{count / unit:.1f} {name}"
+    return f"{count / 1e3:.1f} kB"

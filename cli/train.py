@@ -1,6 +1,5 @@
 """`idat train`: recipes and seeds to run folders, one after the other or in one pass."""
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -81,8 +80,10 @@ def train(
 
     For example: idat train --task digits --adapter lora --seeds 0,1 epochs=20 lr=1e-3,1e-2
     """
+    from idat_zoo.cli.offers import offer
     from idat_zoo.cli.progress import LiveProgress
     from idat_zoo.data.reading import Reading
+    from idat_zoo.registry import load_registry
     from idat_zoo.runs import run_many
     from idat_zoo.switches import Switches
 
@@ -97,6 +98,13 @@ def train(
     if dry_run:
         _print_plans(asked, device=device, data_dir=data_dir, out=place, json=json)
         return
+    agreed = offer(
+        [one.task for one in recipes],
+        [spec for one in recipes for spec in one.pair.backbones()],
+        registry=load_registry(shelf),
+        data_dir=data_dir,
+        yes=yes,
+    )
     with LiveProgress() as progress:
         outcomes = run_many(
             asked,
@@ -105,7 +113,7 @@ def train(
             reading=reading,
             out=place,
             resume=resume,
-            download=yes or _agrees_to_download(recipes),
+            download=agreed,
             switches=Switches(
                 prefix_cache=prefix_cache,
                 compile=compile,
@@ -191,21 +199,6 @@ def _folder_task(data_dir: Path | None, reading: "Reading") -> "Task":
     if data_dir is None:
         raise UsageError("--task folder trains on the images of --data-dir, which is not given.")
     return describe_folder(data_dir, reading)
-
-
-def _agrees_to_download(recipes: Sequence["Recipe"]) -> bool:
-    """Ask on a terminal; elsewhere nothing is downloaded without --yes."""
-    from idat_zoo.backbones.frozen import missing_weights
-
-    if not (sys.stdin.isatty() and sys.stderr.isatty()):
-        return False
-    specs = [spec for one in recipes for spec in (one.pair.teacher, one.pair.student)]
-    missing = dict.fromkeys(
-        repo for one in specs if one is not None and (repo := missing_weights(one))
-    )
-    if not missing:
-        return False
-    return typer.confirm(f"Download weights from the Hub: {', '.join(missing)}?", err=True)
 
 
 def _print_results(results: Sequence["Result"], *, out: Path, json: bool) -> None:

@@ -1,5 +1,6 @@
 """The Hugging Face Hub: the only file that imports huggingface_hub, and it does so when called."""
 
+import io
 import logging
 import re
 import time
@@ -15,6 +16,8 @@ WEIGHTS_FILE = "model.safetensors"
 PREFIXES = ("hub:", "hf://", "https://huggingface.co/", "https://hf.co/")
 WAITS = (1.0, 2.0, 4.0)
 """Seconds between the tries of a request that the Hub is too busy for."""
+BLOCK = 8 * 2**20
+"""Bytes that are fetched at once of a file of which parts are read."""
 COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
@@ -70,7 +73,7 @@ def check_repo_name(repo: str) -> None:
         raise UsageError(f"'{repo}' is no name of a repository.", hint="Expected ORG/NAME")
 
 
-def resolve(reference: HubReference) -> HubReference:
+def resolve(reference: HubReference, *, repo_type: str = "model") -> HubReference:
     """The same place at the commit that its revision names now. A pinned one makes no request.
 
     Offline, or where the Hub cannot be reached, the commit that was seen last is taken.
@@ -86,7 +89,9 @@ def resolve(reference: HubReference) -> HubReference:
     with plain_errors(reference):
         for wait in (*WAITS, None):
             try:
-                revision = api.resolve_revision(reference.repo, revision=reference.revision)
+                revision = api.resolve_revision(
+                    reference.repo, revision=reference.revision, repo_type=repo_type
+                )
                 break
             except RevisionResolutionError as error:  # the Hub's library repeats all else itself
                 if wait is None or not isinstance(error.__cause__, HfHubHTTPError):
@@ -117,6 +122,53 @@ def fetch(reference: HubReference, names: tuple[str, ...]) -> Path:
     if not folder.is_dir():
         raise HubError(f"'{reference}' holds no {' or '.join(names)}.")
     return folder
+
+
+class RemoteFile(io.BufferedIOBase):
+    """A file of a dataset repository at one commit, of which only what is read is fetched.
+
+    Raises: HubError, when it is opened and whenever it is read.
+    """
+
+    def __init__(self, repo: str, revision: str, file: str) -> None:
+        from huggingface_hub import HfFileSystem
+
+        place = HubReference(repo=repo, revision=revision)
+        self._place = replace(resolve(place, repo_type="dataset"), subfolder=file)
+        path = f"datasets/{repo}@{self.commit}/{file}"
+        with plain_errors(self._place):
+            system = HfFileSystem(skip_instance_cache=True)
+            self._file: Any = system.open(path, block_size=BLOCK, cache_type="readahead")
+
+    @property
+    def commit(self) -> str:
+        """The commit that it is read at."""
+        assert self._place.revision is not None
+        return self._place.revision
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """So many bytes from where it stands, or all the rest."""
+        with plain_errors(self._place):
+            content: bytes = self._file.read(-1 if size is None else size)
+        return content
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
+        """Stand elsewhere; costs nothing."""
+        place: int = self._file.seek(offset, whence)
+        return place
+
+    def tell(self) -> int:
+        """Where it stands."""
+        place: int = self._file.tell()
+        return place
+
+    def readable(self) -> bool:
+        """It is."""
+        return True
+
+    def seekable(self) -> bool:
+        """It is."""
+        return True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -213,6 +265,7 @@ def plain_errors(reference: HubReference) -> Iterator[None]:
 
     Raises: HubError.
     """
+    import httpx2  # what the Hub's library speaks HTTP by; it lets some of its errors through
     from huggingface_hub import errors
 
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
@@ -232,7 +285,7 @@ def plain_errors(reference: HubReference) -> Iterator[None]:
         raise HubError(f"'{reference.repo}' has no revision '{reference.revision}'.") from None
     except errors.HfHubHTTPError as error:
         raise HubError(f"the Hub refused '{reference}': {_first_line(error)}") from None
-    except (OSError, ValueError, errors.RevisionResolutionError) as error:
+    except (OSError, ValueError, httpx2.HTTPError, errors.RevisionResolutionError) as error:
         raise HubError(
             f"cannot get '{reference}': {_first_line(error)}",
             hint="Offline, only what was downloaded before can be used.",

@@ -1,5 +1,6 @@
 """Where each suite's lists of images lie below the data folder. Torch-free, for `idat list`."""
 
+import os
 from pathlib import Path
 
 from idat_zoo.recipe import Task
@@ -8,6 +9,16 @@ VTAB1K_LISTS = {"train": "train800.txt", "val": "val200.txt", "test": "test.txt"
 VTAB1K_BOTH = "train800val200.txt"
 FGVC_LISTS = {"train": "train.json", "val": "val.json", "test": "test.json"}
 FEWSHOT_TEST = "annotations/test_meta.list"
+SOURCE_FILE = "source.json"
+"""What `idat data pull` writes beside the lists: which copy the images are of."""
+
+
+def data_folder(given: Path | None) -> Path:
+    """The folder of the tasks' folders: the one given, else where `idat data pull` puts them."""
+    if given is not None:
+        return given
+    home = os.environ.get("XDG_DATA_HOME") or "~/.local/share"
+    return Path(home).expanduser() / "idat-zoo" / "data"
 
 
 def fewshot_train(shots: int, seed: int | str) -> str:
@@ -15,7 +26,7 @@ def fewshot_train(shots: int, seed: int | str) -> str:
     return f"annotations/train_meta.list.num_shot_{shots}.seed_{seed}"
 
 
-def drawn_seeds(task: Task, data_dir: Path) -> list[int]:
+def drawn_seeds(task: Task, data_dir: Path | None) -> list[int]:
     """The seeds that a few-shot task has lists of; [0] for tasks whose lists know no seed."""
     if task.suite != "fewshot":
         return [0]
@@ -35,20 +46,27 @@ def needed_lists(task: Task, *, seed: int = 0) -> list[str]:
     return []
 
 
-def task_folder(task: Task, data_dir: Path) -> Path:
+def task_folder(task: Task, data_dir: Path | None) -> Path:
     """Where a task's lists and images lie."""
-    return data_dir / task.folder
+    return data_folder(data_dir) / task.folder
 
 
 def missing_lists(task: Task, data_dir: Path | None, *, seed: int = 0) -> str:
     """What is not there of a task's lists, in words, or ''."""
     if task.suite == "mini":
         return ""
-    if data_dir is None:
-        return f"images of task '{task.id}' (no --data-dir was given and IDAT_DATA_DIR is not set)"
     if task.suite == "folder":
+        if data_dir is None:
+            return f"images of task '{task.id}' (no --data-dir was given)"
         return "" if data_dir.exists() else f"images of task '{task.id}': no '{data_dir}'"
     folder = task_folder(task, data_dir)
     absent = [str(folder / name) for name in needed_lists(task, seed=seed)]
     absent = [path for path in absent if not Path(path).is_file()]
-    return f"images of task '{task.id}': no {', '.join(absent)}" if absent else ""
+    if not absent:
+        return ""
+    if data_dir is None and not folder.exists():
+        return (
+            f"images of task '{task.id}' (no --data-dir was given, IDAT_DATA_DIR is not set, and "
+            f"'{folder}' is not there)"
+        )
+    return f"images of task '{task.id}': no {', '.join(absent)}"

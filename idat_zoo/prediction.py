@@ -3,7 +3,7 @@
 Shape letters: B batch, C channels, H W image, K classes.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from idat_zoo.checkpoint import Config, find_checkpoints, find_folder, read_config
+from idat_zoo.checkpoint import Reference, find_checkpoints, find_folder, read_config
 from idat_zoo.data.decode import decode_bytes
 from idat_zoo.data.image_file import SUFFIXES
 from idat_zoo.data.reading import Reading
@@ -50,25 +50,31 @@ class Prediction:
     fault: str = ""
 
 
+def find_adapters(references: Iterable[str]) -> dict[str, Reference]:
+    """The checkpoints at and below references, each by what people would call it.
+
+    Raises: what `find_checkpoints` raises.
+    """
+    return {
+        reference if below == "." else f"{reference.rstrip('/')}/{below}": place
+        for reference in references
+        for below, place in find_checkpoints(reference).items()
+    }
+
+
 class Predictor:
-    """Checkpoints that stand ready; those of one backbone see an image in one pass.
+    """Checkpoints by name that stand ready; those of one backbone see an image in one pass.
 
-    A reference is one as `load_checkpoint` takes them, or a folder with checkpoints below it.
-
-    Raises: what `find_checkpoints` and `load_checkpoint` raise; UsageError for no such device.
+    Raises: what `load_checkpoint` raises; UsageError for no such device.
     """
 
-    def __init__(self, references: Sequence[str], *, device: str = "auto") -> None:
-        self.configs: dict[str, Config] = {}
+    def __init__(self, adapters: Mapping[str, Reference], *, device: str = "auto") -> None:
+        self.configs = {name: read_config(find_folder(place)) for name, place in adapters.items()}
         self._pools: dict[str, AdapterPool] = {}
-        for reference in dict.fromkeys(references):
-            for below, place in find_checkpoints(reference).items():
-                name = reference if below == "." else f"{reference.rstrip('/')}/{below}"
-                config = read_config(find_folder(place))
-                self.configs[name] = config
-                if config.backbone_sha256 not in self._pools:
-                    self._pools[config.backbone_sha256] = AdapterPool(device=device)
-                self._pools[config.backbone_sha256].add(name, place)
+        for name, config in self.configs.items():
+            if config.backbone_sha256 not in self._pools:
+                self._pools[config.backbone_sha256] = AdapterPool(device=device)
+            self._pools[config.backbone_sha256].add(name, adapters[name])
 
     def predict(
         self, pictures: Iterable[Picture], *, top: int = 5, reading: Reading | None = None

@@ -63,6 +63,10 @@ class Pair(Frozen):
     student: Backbone
     teacher: Backbone | None = None
 
+    def backbones(self) -> list[Backbone]:
+        """The teacher, if there is one, and the student."""
+        return [self.student] if self.teacher is None else [self.teacher, self.student]
+
 
 class Task(Frozen):
     """One image-classification task and what its data must look like.

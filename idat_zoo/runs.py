@@ -18,7 +18,7 @@ from idat_zoo.evaluation import predict_split
 from idat_zoo.fit import Fitted, Job, Machine, Progress, fit, machine_for, plain_memory_errors
 from idat_zoo.layouts import missing_lists
 from idat_zoo.metrics import score
-from idat_zoo.recipe import Backbone, Recipe
+from idat_zoo.recipe import Recipe, Task
 from idat_zoo.recipe_toml import dump_recipe
 from idat_zoo.results import (
     PREDICTIONS_FILE,
@@ -284,16 +284,17 @@ def missing_inputs(
     missing = []
     images = missing_lists(recipe.task, data_dir, seed=seed)
     if images:
-        missing.append(f"{images}; get the folders (docs/data.md), then --data-dir DIR")
+        missing.append(f"{images}; {_how_to_get(recipe.task)}")
     if not download:
-        repos = [missing_weights(spec) for spec in _backbones(recipe)]
+        repos = [missing_weights(spec) for spec in recipe.pair.backbones()]
         missing += [f"weights of '{r}'; --yes downloads them from the Hub" for r in repos if r]
     return missing
 
 
-def _backbones(recipe: Recipe) -> list[Backbone]:
-    pair = recipe.pair
-    return [pair.student] if pair.teacher is None else [pair.teacher, pair.student]
+def _how_to_get(task: Task) -> str:
+    if task.suite == "vtab1k":
+        return f"--yes or `idat data pull {task.id}` fetches them; or --data-dir DIR"
+    return "get the folders (docs/data.md), then --data-dir DIR"
 
 
 def require_inputs(recipe: Recipe, data_dir: Path | None, *, seed: int, download: bool) -> None:
@@ -309,7 +310,7 @@ def require_inputs(recipe: Recipe, data_dir: Path | None, *, seed: int, download
             + "".join(f"\n  - {line}" for line in missing),
             hint=f"Needs no download: idat train --task digits --adapter {recipe.adapter.name}",
         )
-    for spec in _backbones(recipe):
+    for spec in recipe.pair.backbones():
         if missing_weights(spec):
             weights_path(spec)
 

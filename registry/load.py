@@ -1,8 +1,8 @@
 """TOML shelves -> Registry: the built-in shelf, and a user's own laid over it.
 
-A shelf is a folder with any of backbones.toml, pairs.toml, tasks.toml and recipes/<pair>.toml. What
-a user's shelf names anew is added; what it names again replaces the built-in table or recipe file
-as a whole. Adapters are code, so a shelf has none of its own.
+A shelf is a folder with any of backbones.toml, pairs.toml, tasks.toml, sources.toml and
+recipes/<pair>.toml. What a user's shelf names anew is added; what it names again replaces the
+built-in table or recipe file as a whole. Adapters are code, so a shelf has none of its own.
 """
 
 import re
@@ -27,13 +27,15 @@ from idat_zoo.registry.shelves import (
     strings,
     unknown,
 )
+from idat_zoo.sources import DataSource
 
 BUILTIN = Path(__file__).parent
-SHELF_FILES = ("backbones.toml", "pairs.toml", "tasks.toml")
+SHELF_FILES = ("backbones.toml", "pairs.toml", "tasks.toml", "sources.toml")
 KINDS = {
     "backbones.toml": "backbone",
     "pairs.toml": "pair",
     "tasks.toml": "task",
+    "sources.toml": "source",
     "adapters.toml": "adapter",
 }
 GROUPS = ("natural", "specialized", "structured")
@@ -59,6 +61,7 @@ class Registry:
     backbones: Mapping[str, Backbone]
     pairs: Mapping[str, Pair]
     tasks: Mapping[str, Task]
+    sources: Mapping[str, DataSource]
     adapters: Mapping[str, Family]
     rules: Mapping[str, tuple[Rule, ...]]
     aliases: Mapping[str, str]
@@ -83,6 +86,16 @@ class Registry:
         Raises: UnknownNameError.
         """
         return self.tasks[_find("task", self._task_key(name), self._task_ids)]
+
+    def find_source(self, name: str) -> DataSource:
+        """Raises: UnknownNameError."""
+        return _find("source", name, self.sources)
+
+    def source_of(self, task: Task) -> DataSource | None:
+        """Where a task's images can be had; a user's own source before the built-in one."""
+        fitting = [source for source in self.sources.values() if source.suite == task.suite]
+        own = [source for source in fitting if self.is_own("source", source.name)]
+        return next(iter([*own, *fitting]), None)
 
     def has_task(self, name: str) -> bool:
         """Whether `find_task` would find it."""
@@ -168,6 +181,7 @@ def load_registry(shelf: Path | None = None) -> Registry:
 
     backbones = _check_all(Backbone, raw["backbones.toml"], faults)
     pair_tables = _check_all(PairTable, raw["pairs.toml"], faults)
+    sources = _check_all(DataSource, raw["sources.toml"], faults)
     task_tables = _check_all(TaskTable, raw["tasks.toml"], faults, key="id")
     families = _check_all(Family, raw["adapters.toml"], faults)
 
@@ -192,6 +206,7 @@ def load_registry(shelf: Path | None = None) -> Registry:
             name: Task.model_validate(table.model_dump(include=set(Task.model_fields)))
             for name, table in task_tables.items()
         },
+        sources=sources,
         adapters=families,
         rules={pair: recipe.rules for pair, recipe in recipes.items()},
         aliases={

@@ -6,6 +6,7 @@ An image's colour tells its class, so that a toy network learns it. Half are JPE
 import colorsys
 import csv
 import json
+import zipfile
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -74,6 +75,16 @@ def write_vtab1k_task(root: Path, task: Task, counts: Mapping[str, int] = COUNTS
         (folder / name).write_text("".join(lines))
     (folder / VTAB1K_BOTH).write_text("".join(both))
     return folder
+
+
+def zip_folders(root: Path, file: Path, *, below: str = "vtab-1k") -> Path:
+    """All that lies in a folder as a zip, as `zip -r` makes one; images stored, lists deflated."""
+    with zipfile.ZipFile(file, "w") as archive:
+        for path in sorted(root.rglob("*")):
+            method = zipfile.ZIP_STORED if path.suffix[1:] in SUFFIXES else zipfile.ZIP_DEFLATED
+            name = f"{below}/{path.relative_to(root).as_posix()}".lstrip("/")
+            archive.write(path, name, compress_type=method)
+    return file
 
 
 def shown_labels(num_classes: int) -> list[int]:

@@ -15,7 +15,7 @@ from idat_zoo.data.reading import Listener, Reading
 from idat_zoo.data.task_data import Split, TaskData
 from idat_zoo.data.vtab1k import read_vtab1k
 from idat_zoo.errors import DataError
-from idat_zoo.layouts import missing_lists
+from idat_zoo.layouts import data_folder, missing_lists
 from idat_zoo.recipe import Task
 
 __all__ = ["Reading", "Split", "TaskData", "describe_folder", "load_task", "read_listing"]
@@ -127,15 +127,18 @@ def read_listing(
     Raises: DataError where the lists are not there, or a folder is not the task's.
     """
     absent = missing_lists(task, data_dir, seed=seed)
-    if absent or data_dir is None:
-        raise DataError(absent)
+    if absent:
+        raise DataError(
+            absent, hint="`idat data pull` fetches VTAB-1K; docs/data.md says what else may be."
+        )
+    place = data_folder(data_dir)
     if task.suite == "folder":
-        return read_folder(data_dir, task, reading)
+        return read_folder(place, task, reading)
     if task.suite == "fgvc":
-        listing = read_fgvc(task, data_dir, faults)
+        listing = read_fgvc(task, place, faults)
     elif task.suite == "fewshot":
-        listing = read_fewshot(task, data_dir, faults, seed=seed)
+        listing = read_fewshot(task, place, faults, seed=seed)
     else:
-        listing = read_vtab1k(task, data_dir, faults)
+        listing = read_vtab1k(task, place, faults)
     check_files(listing, faults)
     return listing

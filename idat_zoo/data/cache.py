@@ -94,20 +94,15 @@ class Cache:
         Raises: OSError where the cache cannot be written.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(self.folder / f"{key}.lock")
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            listener.note("another process is decoding the same images; waiting for it")
-            lock.acquire()
-        part = self.folder / (key + PART)
-        try:
-            shutil.rmtree(part, ignore_errors=True)  # of a process that was killed
-            part.mkdir()
-            yield part
-        finally:
-            shutil.rmtree(part, ignore_errors=True)
-            lock.release()
+        waiting = "another process is decoding the same images; waiting for it"
+        with files.alone(self.folder / f"{key}.lock", lambda: listener.note(waiting)):
+            part = self.folder / (key + PART)
+            try:
+                shutil.rmtree(part, ignore_errors=True)  # of a process that was killed
+                part.mkdir()
+                yield part
+            finally:
+                shutil.rmtree(part, ignore_errors=True)
 
     def finish(self, part: Path, entry: Entry) -> None:
         """Put a filled folder in its place."""

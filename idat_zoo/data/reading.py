@@ -29,6 +29,9 @@ class Listener:
     def decoding(self, what: str, done: int, total: int) -> None:
         """Of `total` images of a list, `done` are decoded."""
 
+    def fetching(self, what: str, done: int, total: int) -> None:
+        """Of `total` bytes, `done` are here."""
+
     def note(self, text: str) -> None:
         """Something a person may want to know."""
 

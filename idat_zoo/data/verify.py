@@ -50,10 +50,8 @@ def verify_task(
     listings: list[Listing] = []
     place, seeds = BUILT_IN, list[int]()
     if task.suite != "mini":
-        place, seeds = "", [0]
-        if data_dir is not None:
-            place = str(task_folder(task, data_dir))
-            seeds = drawn_seeds(task, data_dir) or [0]
+        place = str(task_folder(task, data_dir))
+        seeds = drawn_seeds(task, data_dir) or [0]
     for seed in seeds:
         try:
             listings.append(read_listing(task, data_dir, faults, seed=seed))

@@ -137,7 +137,7 @@ def test_the_limit_of_megapixels_is_an_option_and_a_variable(
 
 def test_data_that_is_not_there_is_told(own: Path) -> None:
     words = ("train", "--task", "dtd", *TINY)
-    assert "no --data-dir was given and IDAT_DATA_DIR is not set" in refusal(*words)
+    assert "no --data-dir was given, IDAT_DATA_DIR is not set" in refusal(*words)
     told = refusal(*words, "--data-dir", own)
     assert f"no {own}/dtd/train800.txt, {own}/dtd/val200.txt, {own}/dtd/test.txt" in told
     told = refusal("train", "--task", "fewshot_pets_1", *TINY, "--data-dir", own, "--seed", "7")

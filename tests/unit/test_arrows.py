@@ -15,6 +15,7 @@ MAY_KNOW = {
     "errors": set(),
     "recipe": {"errors"},
     "recipe_toml": FLOOR,
+    "sources": {"recipe"},
     "files": {"errors"},
     "randomness": set(),
     "hub": {"errors"},
@@ -45,6 +46,7 @@ MAY_KNOW = {
     | {"adapters", "backbones", "data", "files", "hub", "randomness", "results"},
     "formats": {"adapters", "backbones", "checkpoint", "errors", "files"},
     "publishing": {"checkpoint", "errors", "files", "hub", "report", "results", "run_folder"},
+    "pulling": FLOOR | {"data", "files", "hub", "layouts", "sources"},
     "prediction": {"checkpoint", "data", "errors", "pool"},
     "pool": {"backbones", "checkpoint", "engine", "errors", "switches"},
     "evaluation": FLOOR
@@ -60,7 +62,7 @@ MAY_KNOW = {
         "switches",
     },
     "report": FLOOR | {"adapters", "checkpoint", "files", "metrics", "results"},
-    "registry": FLOOR | {"layouts", "recipe_toml"},
+    "registry": FLOOR | {"layouts", "recipe_toml", "sources"},
     "registry.write_adapters": FLOOR | {"adapters", "backbones", "randomness", "registry"},
 }
 """Rooms and the others they may import. `runs` may know all but these two, `cli` really all."""

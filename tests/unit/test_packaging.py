@@ -37,10 +37,12 @@ FLAGS = {
     },
     "eval": {
         "--checkpoint", "--require-pinned", "--task", "--fail-under", "--device", "--data-dir",
-        "--skip-corrupt", "--stream-test", "--max-megapixels", "--out", "--json",
+        "--skip-corrupt", "--stream-test", "--max-megapixels", "--out", "--shelf",
+        "--yes", "-y", "--json",
     },
     "predict": {
-        "--checkpoint", "--require-pinned", "--top-k", "--device", "--max-megapixels", "--json",
+        "--checkpoint", "--require-pinned", "--top-k", "--device", "--max-megapixels", "--yes",
+        "-y", "--json",
     },
     "merge": {"--out", "-o", "--json"},
     "publish": {
@@ -55,6 +57,7 @@ FLAGS = {
     "env": {"--json"},
     "data verify": {"--data-dir", "--shelf", "--max-megapixels", "--json"},
     "data info": {"--data-dir", "--shelf", "--json"},
+    "data pull": {"--source", "--data-dir", "--shelf", "--yes", "-y", "--json"},
     "data cache": {"--clean", "--shelf", "--json"},
 }  # fmt: skip
 

@@ -14,7 +14,7 @@ from typer.testing import CliRunner, Result
 from conftest import toy_pair, toy_recipe
 from idat_zoo.checkpoint import load, write_checkpoint
 from idat_zoo.cli import app
-from idat_zoo.prediction import Picture, Predictor
+from idat_zoo.prediction import Picture, Predictor, find_adapters
 from idat_zoo.recipe import Recipe
 
 DIGITS = ("--checkpoint", "builtin:digits-lora", "--device", "cpu")
@@ -123,7 +123,7 @@ def test_several_checkpoints_of_one_backbone_share_a_pass(
     photos: Path, checkpoints: dict[str, Path]
 ) -> None:
     references = [str(folder) for folder in checkpoints.values()]
-    predictor = Predictor(references, device="cpu")
+    predictor = Predictor(find_adapters(references), device="cpu")
     passes: list[int] = []
     for pool in predictor._pools.values():
         backbone = pool._backbone
@@ -138,7 +138,7 @@ def test_several_checkpoints_of_one_backbone_share_a_pass(
         (f"{k}", reference) for k in range(3) for reference in references
     ]
     for reference in references:
-        alone = list(Predictor([reference], device="cpu").predict(pictures))
+        alone = list(Predictor(find_adapters([reference]), device="cpu").predict(pictures))
         ours = [one for one in together if one.checkpoint == reference]
         for first, second in zip(ours, alone, strict=True):
             assert [r.number for r in first.ranked] == [r.number for r in second.ranked]
@@ -168,7 +168,7 @@ def test_a_folder_of_checkpoints_is_all_of_them(
 
 @pytest.mark.slow
 def test_an_image_does_not_depend_on_those_beside_it() -> None:
-    predictor = Predictor(["builtin:digits-lora"], device="cpu")
+    predictor = Predictor(find_adapters(["builtin:digits-lora"]), device="cpu")
     pictures = [Picture(name=f"{k}", content=png(k)) for k in range(130)]  # three batches
     many = list(predictor.predict(pictures))
     assert [one.image for one in many] == [f"{k}" for k in range(130)]

@@ -1,0 +1,158 @@
+"""What is not here and can be had from the Hub: told, asked about, fetched."""
+
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from idat_zoo.cli import screen
+from idat_zoo.errors import DataError, UsageError
+
+if TYPE_CHECKING:
+    from idat_zoo.pulling import Pulled
+    from idat_zoo.recipe import Backbone, Task
+    from idat_zoo.registry import Registry
+    from idat_zoo.sources import DataSource
+
+    Wanted = dict[str, tuple[DataSource, list[Task]]]
+
+
+def offer(
+    tasks: Iterable["Task"],
+    backbones: Iterable["Backbone"],
+    *,
+    registry: "Registry",
+    data_dir: Path | None,
+    yes: bool,
+) -> bool:
+    """Say what is missing and where it would come from; with a person's consent, fetch the images.
+
+    `yes` is that consent; else a person is asked, where there is a terminal. Returns whether
+    weights may be downloaded.
+
+    Raises: HubError; DataError for what is wrong with the images, where of one task alone.
+    """
+    wanted = _missing_images(tasks, registry, data_dir)
+    agreed = _agrees(wanted, _missing_weights(backbones), data_dir, yes=yes)
+    if agreed:
+        fetch(wanted, data_dir)
+    return agreed
+
+
+def require_weights(backbones: Iterable["Backbone"], *, agreed: bool) -> None:
+    """Raises: DataError where weights would have to be downloaded and nobody agreed to that."""
+    missing = _missing_weights(backbones)
+    if missing and not agreed:
+        raise DataError(
+            f"weights that are not here: {', '.join(missing)}",
+            hint="--yes downloads them from the Hub.",
+        )
+
+
+def pull_asked(
+    tasks: Iterable["Task"],
+    *,
+    registry: "Registry",
+    source: str | None,
+    data_dir: Path | None,
+    yes: bool,
+) -> list["Pulled"]:
+    """Fetch the images of tasks that are asked for by name; those that are here stay.
+
+    Raises: UsageError for tasks that nobody has, DataError without consent, HubError.
+    """
+    from idat_zoo.layouts import missing_lists
+    from idat_zoo.pulling import Pulled
+
+    tasks = list(tasks)
+    own = registry.find_source(source) if source else None
+    wanted: Wanted = {}
+    nowhere = []
+    for task in tasks:
+        found = own or registry.source_of(task)
+        if found is None or found.suite != task.suite:
+            nowhere.append(task.id)
+        elif missing_lists(task, data_dir):
+            wanted.setdefault(found.name, (found, []))[1].append(task)
+    if nowhere:
+        raise UsageError(
+            f"{f'source {own.name!r}' if own else 'no source'} has {', '.join(nowhere)}.",
+            hint="Tasks of mini are built in; sources.toml on a shelf of your own adds a source.",
+        )
+    if wanted and not _agrees(wanted, {}, data_dir, yes=yes):
+        places = ", ".join(f"{one.place} (licence: {one.licence})" for one, _ in wanted.values())
+        raise DataError(f"nothing was fetched from {places}.", hint="--yes fetches without asking.")
+    fetched = {pulled.task: pulled for pulled in fetch(wanted, data_dir)}
+    here = [task for task in tasks if not missing_lists(task, data_dir)]
+    return [fetched.get(task.id) or Pulled.before(task, data_dir) for task in here]
+
+
+def fetch(wanted: "Wanted", data_dir: Path | None) -> list["Pulled"]:
+    """Fetch tasks' images; the fault of one among several is told and ends that one alone."""
+    from idat_zoo.cli.progress import LiveProgress
+    from idat_zoo.pulling import pull
+
+    alone = sum(len(tasks) for _, tasks in wanted.values()) == 1
+    fetched = []
+    for source, tasks in wanted.values():
+        with LiveProgress() as progress:
+            for outcome in pull(source, tasks, data_dir=data_dir, listener=progress):
+                if not isinstance(outcome, DataError):
+                    fetched.append(outcome)
+                    told = f"{outcome.num_files:,} files, {screen.size(outcome.num_bytes)}"
+                    screen.note(f"{outcome.task}: {told} in {outcome.folder}")
+                elif alone:
+                    raise outcome
+                else:
+                    screen.print_error(outcome)
+    return fetched
+
+
+def _missing_images(
+    tasks: Iterable["Task"], registry: "Registry", data_dir: Path | None
+) -> "Wanted":
+    """The tasks whose lists are not here, by the name of the source that has them."""
+    from idat_zoo.layouts import missing_lists
+
+    wanted: Wanted = {}
+    for task in {task.id: task for task in tasks}.values():
+        source = registry.source_of(task)
+        if source is not None and missing_lists(task, data_dir):
+            wanted.setdefault(source.name, (source, []))[1].append(task)
+    return wanted
+
+
+def _missing_weights(backbones: Iterable["Backbone"]) -> dict[str, str]:
+    """The repositories of weights that are not here, and their licences."""
+    from idat_zoo.backbones.frozen import missing_weights
+
+    return {repo: one.licence for one in backbones if (repo := missing_weights(one))}
+
+
+def _agrees(wanted: "Wanted", weights: dict[str, str], data_dir: Path | None, *, yes: bool) -> bool:
+    """Whether what is missing may be fetched, once it was told what that is."""
+    if not wanted and not weights:
+        return yes
+    on_terminal = sys.stdin.isatty() and sys.stderr.isatty()
+    if not yes and not on_terminal:
+        return False
+    _tell(wanted, weights, data_dir)
+    return yes or typer.confirm("Download?", err=True)
+
+
+def _tell(wanted: "Wanted", weights: dict[str, str], data_dir: Path | None) -> None:
+    """What would be fetched, from where, under which licence, and to where."""
+    from idat_zoo.layouts import data_folder
+
+    for source, tasks in wanted.values():
+        screen.note(f"images of {', '.join(task.id for task in tasks)}")
+        screen.note(f"  from: {source.title}: {source.place} at {source.revision}")
+        screen.note(f"  size: {source.gigabytes} GB for all tasks; only those asked for are read")
+        screen.note(f"  licence: {source.licence}")
+        if source.remarks:
+            screen.note(f"  note: {source.remarks}")
+        screen.note(f"  to: {data_folder(data_dir)}")
+    for repo, licence in weights.items():
+        screen.note(f"weights of {repo} (licence: {licence or 'not stated'})")

@@ -1,0 +1,130 @@
+"""Images of tasks from the Hub to the data folder: whole task folders, or none.
+
+    <data>/.pull/<folder>/      what is being fetched; another try goes on with it
+    <data>/<folder>/            complete, and as the task declares it
+        source.json             which copy it is
+
+One task is read out of a source's zip by range requests; nothing else of the zip is fetched.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from zipfile import ZipFile
+
+from idat_zoo import files
+from idat_zoo.data import read_listing
+from idat_zoo.data.archive import find_members, open_archive, unpack
+from idat_zoo.data.listing import refuse
+from idat_zoo.data.reading import Listener
+from idat_zoo.errors import DataError
+from idat_zoo.hub import RemoteFile
+from idat_zoo.layouts import SOURCE_FILE, data_folder, missing_lists, task_folder
+from idat_zoo.recipe import Task
+from idat_zoo.sources import DataSource
+
+PULL_FOLDER = ".pull"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pulled:
+    """A task whose images are here now. `num_files` is 0 where they were before."""
+
+    task: str
+    folder: Path
+    num_files: int = 0
+    num_bytes: int = 0
+
+    @classmethod
+    def before(cls, task: Task, data_dir: Path | None) -> "Pulled":
+        """A task whose images need not be fetched."""
+        return cls(task=task.id, folder=task_folder(task, data_dir))
+
+
+def pull(
+    source: DataSource,
+    tasks: Iterable[Task],
+    *,
+    data_dir: Path | None = None,
+    listener: Listener | None = None,
+) -> Iterator[Pulled | DataError]:
+    """Fetch the tasks' folders, each as soon as it is asked for; those that are here stay.
+
+    A task's own fault comes in its place: a folder that is there and not complete, too little
+    room, a copy that is not what the task declares. Folders are complete or not there; what of
+    one did arrive is used by another try.
+
+    Raises: HubError; DataError for a source that holds no zip.
+    """
+    listener = listener or Listener()
+    opened: _Opened | None = None
+    for task in tasks:
+        if missing_lists(task, data_dir):
+            opened = opened or _open(source)
+            try:
+                yield _pull_task(opened, task, data_dir, listener)
+            except DataError as error:
+                yield error
+        else:
+            yield Pulled.before(task, data_dir)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Opened:
+    """A source whose zip's directory was read, at the commit where it was read."""
+
+    source: DataSource
+    commit: str
+    archive: ZipFile
+
+
+def _open(source: DataSource) -> _Opened:
+    remote = RemoteFile(source.repo, source.revision, source.file)
+    archive = open_archive(remote, source.place)
+    return _Opened(source=source, commit=remote.commit, archive=archive)
+
+
+def _pull_task(opened: _Opened, task: Task, data_dir: Path | None, listener: Listener) -> Pulled:
+    folder, beside = task_folder(task, data_dir), data_folder(data_dir) / PULL_FOLDER
+    waiting = "another process is fetching the same images; waiting for it"
+    try:
+        beside.mkdir(parents=True, exist_ok=True)
+        with files.alone(beside / f"{task.folder}.lock", lambda: listener.note(waiting)):
+            absent = missing_lists(task, data_dir)
+            if not absent:  # another process was faster
+                return Pulled.before(task, data_dir)
+            if folder.exists():
+                raise DataError(
+                    f"'{folder}' is there, but not complete: {absent}",
+                    hint="Remove it, or choose another --data-dir.",
+                )
+            members = find_members(opened.archive, task, opened.source.file)
+            unpack(opened.archive, members, beside / task.folder, what=task.id, listener=listener)
+            _check(task, beside)
+            _write_source(opened, beside / task.folder)
+            (beside / task.folder).rename(folder)
+    except OSError as error:
+        raise DataError(f"cannot write below '{beside}': {error.strerror or error}") from None
+    return Pulled(
+        task=task.id,
+        folder=folder,
+        num_files=len(members),
+        num_bytes=sum(entry.file_size for entry in members.values()),
+    )
+
+
+def _check(task: Task, beside: Path) -> None:
+    """Every list as long as it must be, every image that it names there."""
+    faults: list[str] = []
+    read_listing(task, beside, faults)
+    if faults:
+        raise refuse(task.id, faults, hint=f"What was fetched is in '{beside}'.")
+
+
+def _write_source(opened: _Opened, folder: Path) -> None:
+    source = {
+        "source": opened.source.place,
+        "commit": opened.commit,
+        "licence": opened.source.licence,
+    }
+    files.write_whole(folder / SOURCE_FILE, files.dump_json(source))
