@@ -25,17 +25,20 @@ COMMIT = re.compile(r"[0-9a-f]{40}")
 class HubReference:
     """A place in a model repository: `hub:ORG/NAME[@REV][/SUBFOLDER]`.
 
-    `asked` is the revision that a person gave, where another was resolved from it.
+    `asked` is the revision that a person gave, where another was resolved from it. `kind` is
+    `dataset` for places in those, which checkpoints never are.
     """
 
     repo: str
     revision: str | None = None
     subfolder: str = ""
     asked: str = ""
+    kind: str = "model"
 
     def __str__(self) -> str:
         revision = f"@{self.revision}" if self.revision else ""
-        return f"hub:{self.repo}{revision}" + (f"/{self.subfolder}" if self.subfolder else "")
+        kind = "" if self.kind == "model" else f"{self.kind}s/"
+        return f"hub:{kind}{self.repo}{revision}" + (f"/{self.subfolder}" if self.subfolder else "")
 
     @property
     def pinned(self) -> bool:
@@ -73,7 +76,7 @@ def check_repo_name(repo: str) -> None:
         raise UsageError(f"'{repo}' is no name of a repository.", hint="Expected ORG/NAME")
 
 
-def resolve(reference: HubReference, *, repo_type: str = "model") -> HubReference:
+def resolve(reference: HubReference) -> HubReference:
     """The same place at the commit that its revision names now. A pinned one makes no request.
 
     Offline, or where the Hub cannot be reached, the commit that was seen last is taken.
@@ -90,7 +93,7 @@ def resolve(reference: HubReference, *, repo_type: str = "model") -> HubReferenc
         for wait in (*WAITS, None):
             try:
                 revision = api.resolve_revision(
-                    reference.repo, revision=reference.revision, repo_type=repo_type
+                    reference.repo, revision=reference.revision, repo_type=reference.kind
                 )
                 break
             except RevisionResolutionError as error:  # the Hub's library repeats all else itself
@@ -133,8 +136,8 @@ class RemoteFile(io.BufferedIOBase):
     def __init__(self, repo: str, revision: str, file: str) -> None:
         from huggingface_hub import HfFileSystem
 
-        place = HubReference(repo=repo, revision=revision)
-        self._place = replace(resolve(place, repo_type="dataset"), subfolder=file)
+        place = HubReference(repo=repo, revision=revision, subfolder=file, kind="dataset")
+        self._place = resolve(place)
         path = f"datasets/{repo}@{self.commit}/{file}"
         with plain_errors(self._place):
             system = HfFileSystem(skip_instance_cache=True)

@@ -44,6 +44,7 @@ class Person:
         self.surroundings = os.environ | {
             "HF_ENDPOINT": hub.url,
             "HF_HOME": str(home / "hf"),
+            "XDG_DATA_HOME": str(home / "share"),
             "HF_HUB_DISABLE_TELEMETRY": "1",
             "HF_HUB_DISABLE_UPDATE_CHECK": "1",
             "HF_HUB_DISABLE_XET": "1",
