@@ -368,7 +368,8 @@ def _check_candidates(
             setting: Scalar = getattr(check_recipe(plain | {key: value}, where=where), key)
             return setting
         option = key.removeprefix("adapter.")
-        return student.choose({option: value}, where=where).options[option]
+        checked: Scalar = student.check({option: value}, where=where)[option]
+        return checked
 
     for key, values in recipe.candidates.items():
         if key not in known:

@@ -32,7 +32,10 @@ class TaskTable(Task):
 
 
 class Option(Frozen):
-    """One option of an adapter family; its bounds are pydantic's."""
+    """One option of an adapter family; its bounds are pydantic's.
+
+    An `unwritten` one came after recipes were released: at its default it is left out of them.
+    """
 
     type: Literal["int", "float", "bool", "str"]
     default: Scalar
@@ -42,6 +45,7 @@ class Option(Frozen):
     lt: int | float | None = None
     le: int | float | None = None
     choices: Annotated[tuple[Scalar, ...], Strict(False)] | None = None
+    unwritten: bool = False
 
     @property
     def bounds(self) -> dict[str, Any]:
@@ -70,15 +74,26 @@ class Family(Frozen):
     parameters: dict[str, ParameterCount]
 
     def choose(self, options: Mapping[str, Any], *, where: str) -> AdapterChoice:
-        """The family with these options; the rest at their defaults.
+        """The family with these options; the rest at their defaults, as recipes write them.
+
+        Raises: what `check` raises.
+        """
+        unwritten = {
+            name: option.default for name, option in self.options.items() if option.unwritten
+        }
+        values = self.check(options, where=where).items()
+        return AdapterChoice(
+            name=self.name,
+            options={k: v for k, v in values if k not in unwritten or v != unwritten[k]},
+        )
+
+    def check(self, options: Mapping[str, Any], *, where: str) -> dict[str, Any]:
+        """Every option's value.
 
         Raises: RecipeError with every option that is unknown, of a wrong type or out of range.
         """
         where = f"{where}: adapter '{self.name}'"
-        return AdapterChoice(
-            name=self.name,
-            options=check_table(self._options_model, options, where=where).model_dump(),
-        )
+        return check_table(self._options_model, options, where=where).model_dump()
 
     @cached_property
     def _options_model(self) -> type[Frozen]:

@@ -58,8 +58,15 @@ def _option(field: FieldInfo) -> dict[str, Any]:
         for bound in BOUNDS
         if hasattr(rule, bound)
     }
+    marks = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
     kind = getattr(field.annotation, "__name__", str(field.annotation))
-    return {"type": kind, "default": field.default, **bounds, "help": field.description or ""}
+    return {
+        "type": kind,
+        "default": field.default,
+        **bounds,
+        **marks,
+        "help": field.description or "",
+    }
 
 
 def _count(family: str, spec: Backbone) -> int:

@@ -24,7 +24,8 @@ y, frozen weights and masks, of plain shapes `[B, N, D]`. A stack of T tasks run
 function under `torch.vmap`, over a leading axis of tensors, activations and masks, while the
 frozen weights are shared; tensors of unlike rank are padded with zeros to the largest. So `apply`
 may not read an option that differs between tasks: numbers such as a scale are `constants`, which
-arrive as 0-d tensors; and a zero in the padded part of a tensor must add nothing.
+arrive as 0-d tensors; and a zero in the padded part of a tensor must add nothing. A tensor that
+one task has and another has not is all zeros for that one.
 
 Where the forms that come next go (a test builds a toy of each of the first five):
 
@@ -47,7 +48,7 @@ from enum import StrEnum
 from typing import Any, ClassVar
 
 import torch
-from pydantic import ValidationError
+from pydantic import JsonValue, ValidationError
 from torch import Tensor
 
 from idat_zoo.errors import RecipeError
@@ -55,6 +56,12 @@ from idat_zoo.recipe import Frozen, describe_faults
 
 Tensors = Mapping[str, Tensor]
 Carry = Mapping[str, Tensor]
+
+UNWRITTEN: dict[str, JsonValue] = {"unwritten": True}
+"""Marks an option that came after recipes were released (`json_schema_extra` of its field).
+
+At its default it is left out of recipes, so that those keep their bytes.
+"""
 
 
 class Site(StrEnum):

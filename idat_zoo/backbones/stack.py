@@ -152,8 +152,16 @@ def join(networks: Sequence[Network], starts: Sequence[Tensor | Partway]) -> Par
 
 
 def pad_and_stack(dicts: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
-    """Tensors of one name along a new leading axis, zero-padded at the end to the largest shape."""
-    return {name: torch.stack(_padded([tensors[name] for tensors in dicts])) for name in dicts[0]}
+    """Tensors of one name along a new leading axis, zero-padded at the end to the largest shape.
+
+    Where one has no tensor of a name that others have, it is all zeros.
+    """
+    models = {name: tensor for tensors in dicts for name, tensor in tensors.items()}
+    nothing = {name: model.new_zeros([0] * model.ndim) for name, model in models.items()}
+    return {
+        name: torch.stack(_padded([tensors.get(name, nothing[name]) for tensors in dicts]))
+        for name in models
+    }
 
 
 def _padded(tensors: Sequence[Tensor]) -> list[Tensor]:

@@ -55,6 +55,26 @@ def test_parameter_counts_are_the_published_ones(family: str, size: str) -> None
     assert count == PUBLISHED_COUNTS[family, size]
 
 
+def test_lora_updates_the_rows_of_the_key_where_that_is_asked_for(
+    toy_network: Callable[..., Network],
+) -> None:
+    options = {"rank": 3, "key": True}
+    created = build_adapter(AdapterChoice(name="lora", options=options)).create(
+        VIT_S, generator(0, "t", "t")
+    )
+    assert sum(tensor.numel() for tensor in created.trainable.values()) == 6 * 12 * 384 * 3
+    network = toy_network("lora", **options)
+    own = network.local(0)
+    y = torch.rand(1, 5, 72, dtype=torch.float64, generator=generator(0, "test", "y"))
+    for rows, part in (("query", 0), ("key", 1), ("value", 2)):
+        one = {name: tensor + float(name == f"{rows}.up.weight") for name, tensor in own.items()}
+        x = torch.ones(1, 5, 24, dtype=torch.float64)
+        changed = network.adapter.apply(Site.QKV, one, x, y, frozen={}, masks={}) != y
+        assert [third.all().item() for third in changed.chunk(3, dim=-1)] == [
+            i == part for i in range(3)
+        ]
+
+
 def test_an_unknown_family_answers_did_you_mean() -> None:
     with pytest.raises(UnknownNameError, match="Did you mean 'lora'"):
         build_adapter(AdapterChoice(name="loar"))
@@ -114,9 +134,14 @@ def test_the_first_site_is_the_first_that_changes_anything(
     assert all(order.index(adapter.first_site) <= order.index(site) for site in adapter.sites)
 
 
-@pytest.mark.parametrize("family", [f for f in FAMILIES if find_adapter(f).mergeable])
-def test_merging_gives_the_same_logits(family: str, toy_network: Callable[..., Network]) -> None:
-    network = toy_network(family)
+@pytest.mark.parametrize(
+    ("family", "options"),
+    [*((f, {}) for f in FAMILIES if find_adapter(f).mergeable), ("lora", {"key": True})],
+)
+def test_merging_gives_the_same_logits(
+    family: str, options: dict[str, object], toy_network: Callable[..., Network]
+) -> None:
+    network = toy_network(family, **options)
     fill_with_noise(network)
     x = random_input()
     adapted = network(x)

@@ -291,6 +291,17 @@ def test_another_teacher_names_the_pair_anew() -> None:
     assert get_recipe("dtd", "lora", teacher="vit_s") == get_recipe("dtd", "lora")
 
 
+def test_an_option_that_came_later_is_written_only_where_it_is_used() -> None:
+    plain = get_recipe("digits", "lora")
+    assert "key" not in plain.adapter.options
+    assert get_recipe("digits", "lora", overrides=["adapter.key=false"]) == plain
+    used = get_recipe("digits", "lora", overrides=["adapter.key=true"])
+    assert used.adapter.options == {**plain.adapter.options, "key": True}
+    words = ["selection=val", "candidates.adapter.key=[false,true]"]
+    chosen = get_recipe("digits", "lora", overrides=words)
+    assert chosen.candidates == {"adapter.key": (False, True)}
+
+
 def test_candidates_take_the_types_of_their_fields() -> None:
     recipe = get_recipe(
         "dtd",
@@ -316,7 +327,7 @@ def test_candidates_take_the_types_of_their_fields() -> None:
         (
             ["adapter.rnk=4"],
             "override: unknown key 'adapter.rnk'. Did you mean 'adapter.rank' or "
-            "'teacher_adapter.rank' or 'adapter.dropout'?",
+            "'adapter.key' or 'teacher_adapter.rank'?",
         ),
         (
             ["teacher_adapter.rank=0"],

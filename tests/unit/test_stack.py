@@ -118,6 +118,17 @@ def test_a_task_without_dropout_and_drop_path_stands_beside_one_with_both(
     assert_stack_equals_solo(networks, drawn(networks, (0.4, 0.0)), batches(2))
 
 
+def test_a_lora_without_the_key_stands_beside_one_with_it(
+    toy_network: Callable[..., Network],
+) -> None:
+    networks = [
+        noisy(toy_network("lora", rank=5, dropout=0.1), 0),
+        noisy(toy_network("lora", rank=3, scale=0.4, dropout=0.1, key=True), 1),
+    ]
+    assert_stack_equals_solo(networks, drawn(networks, (0.3, 0.3)), batches(2))
+    assert_stack_equals_solo(networks[::-1], drawn(networks[::-1], (0.3, 0.3)), batches(2))
+
+
 class ToyOptions(Frozen):
     """Options of the toy."""
 
