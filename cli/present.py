@@ -27,6 +27,8 @@ def summary(result: Result) -> Iterator[str]:
     """The lines that say how a run or an evaluation went."""
     teacher = result.recipe.pair.teacher
     trained_with = "alone" if teacher is None else f"with {teacher.name}"
+    if result.recipe.protocol == "imported":
+        trained_with = "trained elsewhere (protocol = imported)"
     yield (
         f"{result.label} {trained_with}, seed {result.seed}: top-1 {percent(result.top1)} "
         f"{interval(result.top1_interval)} on {result.student.count} test images"

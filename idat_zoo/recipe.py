@@ -112,6 +112,7 @@ class Recipe(Frozen):
     distillation term D has weight `distillation_weight`; `detach` names the side whose logits are
     constants in D (iDAT as released: `none`, both learn). `temperature` and `temperature_squared`
     act with `kl` alone. `candidates` (field -> values) are what `selection = "val"` chooses among.
+    `protocol = "imported"` is of an adapter trained elsewhere: its training is not known.
     """
 
     pair: Pair
@@ -132,7 +133,7 @@ class Recipe(Frozen):
     temperature_squared: bool = False
     detach: Literal["none", "teacher", "student"] = "none"
 
-    protocol: Literal["standard", "paper"] = "standard"
+    protocol: Literal["standard", "paper", "imported"] = "standard"
     selection: Literal["none", "val"] = "none"
     candidates: dict[str, Annotated[tuple[Scalar, ...], Strict(False)]] = Field(
         default_factory=dict
@@ -184,6 +185,11 @@ class Recipe(Frozen):
                 (
                     self.selection == "val" and self.protocol == "paper",
                     "protocol = 'paper' chooses on test; it takes no selection = 'val'",
+                ),
+                (
+                    self.protocol == "imported"
+                    and (self.selection == "val" or self.pair.teacher is not None),
+                    "protocol = 'imported' (trained elsewhere) has no teacher and no selection",
                 ),
                 (
                     bool(self.augmentation)

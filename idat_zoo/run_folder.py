@@ -17,7 +17,7 @@ from pathlib import Path
 
 from idat_zoo import files
 from idat_zoo.adapters import find_adapter
-from idat_zoo.errors import RunFolderError
+from idat_zoo.errors import RunFolderError, UsageError
 from idat_zoo.recipe import DESCRIPTIVE, AdapterChoice, Recipe
 from idat_zoo.recipe_toml import dump_recipe
 from idat_zoo.results import RESULT_FILE, Result, load_result
@@ -51,7 +51,16 @@ def _choice_without_defaults(choice: AdapterChoice) -> dict[str, object]:
 
 
 def run_folder(out: Path, recipe: Recipe, seed: int) -> Path:
-    """runs/<pair>/<adapter>/<task>/<first 8 of the recipe's hash>/seed<k>."""
+    """runs/<pair>/<adapter>/<task>/<first 8 of the recipe's hash>/seed<k>.
+
+    Raises: UsageError for an imported adapter's recipe, of which there is no run.
+    """
+    if recipe.protocol == "imported":
+        raise UsageError(
+            "protocol = 'imported' is of an adapter trained elsewhere, with settings that are not "
+            "known: it cannot be trained.",
+            hint="Train with protocol=standard or protocol=paper.",
+        )
     names = (recipe.pair.name, recipe.adapter.name, recipe.task.id, recipe_hash(recipe)[:8])
     return out.joinpath(*names, f"seed{seed}")
 

@@ -9,6 +9,15 @@ from typing import Any
 from idat_zoo.report.markdown import markdown_table
 from idat_zoo.results import Result
 
+PROTOCOLS = {
+    "standard": "Top-1 of the last epoch; test was read once, after training.",
+    "paper": "**protocol = paper**: the released code's schedule; a best epoch was chosen on test "
+    "and is optimistic. The table shows the last epoch.",
+    "imported": "**protocol = imported**: trained elsewhere, with settings that are not known, nor "
+    "how often test was read.",
+}
+"""What its protocol says of a number."""
+
 
 def card_fields(results: Mapping[str, Result]) -> dict[str, Any]:
     """The metadata that the Hub reads, but for the scores."""
@@ -57,12 +66,15 @@ def card_text(repo: str, results: Mapping[str, Result]) -> str:
     first = next(iter(results.values()))
     recipe, student = first.recipe, first.recipe.pair.student
     teacher = recipe.pair.teacher
-    trained = (
-        f"jointly with a frozen {teacher.name} as its teacher (the smaller network: iDAT's "
-        "inversion, arXiv:2403.15750)"
-        if teacher is not None
-        else "alone"
-    )
+    if recipe.protocol == "imported":
+        trained = "trained elsewhere"
+    elif teacher is None:
+        trained = "trained alone by idat-zoo"
+    else:
+        trained = (
+            f"trained jointly with a frozen {teacher.name} as its teacher (the smaller network: "
+            "iDAT's inversion, arXiv:2403.15750) by idat-zoo"
+        )
     rows = [
         [
             place or ".",
@@ -82,14 +94,11 @@ def card_text(repo: str, results: Mapping[str, Result]) -> str:
         f"# {repo.partition('/')[2]}",
         "",
         f"`{recipe.adapter.name}` on {student.name} (timm `{student.timm}`, weights "
-        f"`{student.weights}`), trained {trained} by idat-zoo.",
+        f"`{student.weights}`), {trained}.",
         "",
         markdown_table(columns, rows),
         "",
-        "Top-1 of the last epoch; test was read once, after training."
-        if recipe.protocol == "standard"
-        else "**protocol = paper**: the released code's schedule; a best epoch was chosen on test "
-        "and is optimistic. The table shows the last epoch.",
+        PROTOCOLS[recipe.protocol],
         "",
         "## Use",
         "",

@@ -22,6 +22,18 @@ PARENTS = {
 PLAIN = {"kind": "run", "network": "student", "protocol": "standard", "selection": "none"}
 """Fields that are shown wherever they have another value than this, and never with it."""
 
+OF_TRAINING = {
+    "adapter.dropout",
+    "augmentation",
+    "batch_size",
+    "drop_path",
+    "epochs",
+    "lr",
+    "warmup_epochs",
+    "weight_decay",
+}
+"""Fields that an adapter trained elsewhere says nothing of."""
+
 OF_THE_TASK = {"task", "data", "lr", "weight_decay", "drop_path"}
 """Fields that recipes of one series may set task by task, as the released recipes do."""
 
@@ -30,7 +42,8 @@ def flatten(result: Result) -> Fields:
     """Everything a recipe's hash covers, and what else sets results apart: kind, network, data.
 
     Options have their defaults filled in. Fields that do not act are left out: a distillation term
-    without a teacher, its temperature without `kl`, whatever `candidates` choose.
+    without a teacher, its temperature without `kl`, whatever `candidates` choose, the training of
+    an imported adapter.
     """
     recipe = result.recipe
     fields: dict[str, Scalar] = {
@@ -48,7 +61,8 @@ def flatten(result: Result) -> Fields:
     if recipe.teacher_adapter is not None:
         fields |= _adapter("teacher_adapter", recipe.teacher_adapter)
     fields |= _settings(recipe)
-    return {name: value for name, value in fields.items() if name not in recipe.candidates}
+    idle = {*recipe.candidates, *(OF_TRAINING if recipe.protocol == "imported" else ())}
+    return {name: value for name, value in fields.items() if name not in idle}
 
 
 def _backbone(role: str, backbone: Backbone | None) -> dict[str, Scalar]:

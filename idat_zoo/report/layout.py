@@ -143,12 +143,14 @@ def _legend(rows: Sequence[Row]) -> list[str]:
     """What the table's words mean, as far as they occur in it."""
     over = {row.top1.over for row in rows}
     best = any(row.top1_best_on_test is not None for row in rows)
+    imported = any(row.label.get("protocol") == "imported" for row in rows)
     legend = {
         "With 1 seed, the 95 % interval is over its test images (Wilson's).": "images" in over,
         "With several seeds, it is over the seeds (Student's, of their mean); ± is their standard "
         "deviation.": "seeds" in over,
         "top1_best_on_test is the best of all epochs on test (protocol = paper), so optimistic; "
         "top-1 is the last epoch's.": best,
+        "protocol imported: trained elsewhere, with settings that are not known.": imported,
         "teacher: its own top-1 %. parameters: trained, adapter + head.": True,
     }
     return [line for line, applies in legend.items() if applies]

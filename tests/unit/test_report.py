@@ -242,6 +242,19 @@ def test_parameters_are_counted_in_thousands_and_millions(number: int, shown: st
 # Selection and protocol
 
 
+def test_imported_numbers_are_labelled_and_show_no_settings() -> None:
+    theirs = toy_recipe(teacher=False, protocol="imported", lr=0.1, epochs=9)
+    ours = toy_recipe(teacher=False, lr=0.2, epochs=7, options={"dropout": 0.3})
+    report = build_report([made(90, theirs), made(80, ours)])
+    shown = text(report)
+    second, first = sorted(labels(report), key=lambda label: "protocol" in label)
+    assert first["protocol"] == "imported"
+    assert not first.keys() & {"lr", "epochs", "adapter.dropout"}
+    assert "protocol" not in second
+    assert "protocol imported: trained elsewhere, with settings that are not known." in shown
+    assert "imported" not in text(build_report([made(80, ours)]))
+
+
 def test_a_selection_says_what_was_chosen_among_how_many() -> None:
     recipe = toy_recipe(selection="val", candidates={"lr": (1e-3, 1e-2)})
     tried = tuple(Candidate(values={"lr": lr}, val_top1=lr) for lr in (1e-3, 1e-2))
