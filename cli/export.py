@@ -1,4 +1,4 @@
-"""`idat merge` and `idat export`: adapters for those who do without idat-zoo."""
+"""`idat merge`, `idat export`, `idat import`: adapters to and from other libraries."""
 
 from enum import StrEnum
 from pathlib import Path
@@ -7,7 +7,8 @@ from typing import Annotated
 import typer
 
 from idat_zoo.cli import screen
-from idat_zoo.cli.options import JsonOption
+from idat_zoo.cli.options import JsonOption, ShelfOption
+from idat_zoo.errors import UsageError
 
 
 class Format(StrEnum):
@@ -18,7 +19,11 @@ class Format(StrEnum):
 
 
 CheckpointArgument = Annotated[
-    str, typer.Argument(metavar="CHECKPOINT", help="A run's folder, or builtin:NAME.")
+    str,
+    typer.Argument(
+        metavar="CHECKPOINT",
+        help="A run's folder, hub:ORG/NAME[@REV][/SUBFOLDER], or builtin:NAME.",
+    ),
 ]
 NewFolderOption = Annotated[
     Path, typer.Option("--out", "-o", metavar="DIR", help="A new folder for what is written.")
@@ -62,6 +67,63 @@ def export(
     write_peft(loaded, out)
     how = f'PeftModel.from_pretrained(vit, "{out}")  # on timm\'s {loaded.config.backbone.timm}'
     _tell(out, None, how, json=json)
+
+
+def import_adapter(
+    source: Annotated[
+        Path, typer.Argument(metavar="PEFT_FOLDER", help="What PEFT's save_pretrained wrote.")
+    ],
+    backbone: Annotated[
+        str,
+        typer.Option("--backbone", metavar="NAME", help="The shelves' name of what it stands on."),
+    ],
+    task: Annotated[
+        str, typer.Option("--task", metavar="TASK", help="The task that its head classifies.")
+    ],
+    out: NewFolderOption,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[KEY=VALUE]",
+            help="normalisation=imagenet or none, where images were not normalised as the "
+            "backbone's own were.",
+            show_default=False,
+        ),
+    ] = None,
+    shelf: ShelfOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Take over a LoRA that PEFT trained on a timm ViT, with the same logits.
+
+    For example: idat import digits-peft --backbone micro_student --task digits -o digits
+    """
+    from idat_zoo.formats.peft_import import import_peft
+    from idat_zoo.registry import load_registry, parse_words
+
+    words = {"normalisation": "model"} | parse_words(overrides or [])
+    beside = words.keys() - {"normalisation"}
+    if beside:
+        raise UsageError(
+            f"'{min(beside)}' cannot be set: how an adapter was trained elsewhere is not known.",
+            hint="Only normalisation=model|imagenet|none is taken.",
+        )
+    registry = load_registry(shelf)
+    recipe = import_peft(
+        source,
+        out,
+        backbone=registry.find_backbone(backbone),
+        task=registry.find_task(task),
+        normalisation=words["normalisation"],
+    )
+    options = recipe.adapter.options
+    if json:
+        screen.print_json(
+            {"folder": str(out), "backbone": backbone, "task": recipe.task.id, "adapter": options}
+        )
+        return
+    told = ", ".join(f"{name} {value}" for name, value in options.items())
+    typer.echo(f"{out}: lora on {backbone} for {recipe.task.id} ({told})")
+    typer.echo(f"  idat eval --checkpoint {out}")
 
 
 def _tell(out: Path, difference: float | None, how: str, *, json: bool) -> None:

@@ -44,7 +44,7 @@ MAY_KNOW = {
     "run_folder": FLOOR | {"adapters", "files", "recipe_toml", "results"},
     "checkpoint": FLOOR
     | {"adapters", "backbones", "data", "files", "hub", "randomness", "results"},
-    "formats": {"adapters", "backbones", "checkpoint", "errors", "files"},
+    "formats": FLOOR | {"adapters", "backbones", "checkpoint", "files", "run_folder"},
     "publishing": {"checkpoint", "errors", "files", "hub", "report", "results", "run_folder"},
     "pulling": FLOOR | {"data", "files", "hub", "layouts", "sources"},
     "prediction": {"checkpoint", "data", "errors", "pool"},

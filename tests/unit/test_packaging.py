@@ -49,6 +49,7 @@ FLAGS = {
         "--repo", "--tag", "--public", "--with-teacher", "--create-pr", "--dry-run", "--json",
     },
     "export": {"--to", "--out", "-o", "--json"},
+    "import": {"--backbone", "--task", "--out", "-o", "--shelf", "--json"},
     "report": {"--format", "--out", "--json"},
     "list": {"--task", "--adapter", "--pair", "--shelf", "--data-dir", "--json"},
     "show": {"--shelf", "--json"},

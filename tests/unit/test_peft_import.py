@@ -1,0 +1,387 @@
+"""`idat import`: an adapter that PEFT trained gives PEFT's logits here, or is refused."""
+
+import json
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from typer.testing import CliRunner, Result
+
+from idat_zoo.backbones.frozen import load_backbone
+from idat_zoo.checkpoint import load_checkpoint, probe_images, read_config
+from idat_zoo.cli import app
+from idat_zoo.errors import CheckpointError, RecipeError, UsageError
+from idat_zoo.formats.peft_import import import_peft
+from idat_zoo.formats.peft_lora import write_peft
+from idat_zoo.formats.timm_model import largest_difference, merge
+from idat_zoo.randomness import generator
+from idat_zoo.recipe import Recipe
+from idat_zoo.registry import get_recipe, load_registry
+from idat_zoo.report.card import card_text
+from idat_zoo.results import find_results
+from idat_zoo.runs import run
+
+BACKBONE = "tiny_random_student"  # depth 2, width 24
+BASE = load_registry().find_backbone(BACKBONE)
+DIGITS = load_registry().find_task("digits")
+QKV = "base_model.model.blocks.{}.attn.qkv.lora_{}.weight"
+HEAD = "base_model.model.head."
+
+
+def idat(*words: str) -> Result:
+    return CliRunner().invoke(app, list(words), env={"COLUMNS": "200"})
+
+
+def noise(*shape: int, name: str) -> Tensor:
+    return torch.randn(shape, generator=generator(0, "test", name))
+
+
+def peft_folder(folder: Path, *, rank: int = 3, key: bool = True, **config: Any) -> Path:
+    """What PEFT would have written, by hand; a tensor's name maps to another, or to None."""
+    changes = config.pop("tensors", {})
+    tensors = {f"{HEAD}weight": noise(10, 24, name="head"), f"{HEAD}bias": noise(10, name="bias")}
+    for block in range(2):
+        tensors[QKV.format(block, "A")] = noise(rank, 24, name=f"A{block}")
+        up = noise(72, rank, name=f"B{block}")
+        up[24:48] *= key
+        tensors[QKV.format(block, "B")] = up
+    kept = {name: tensor for name, tensor in (tensors | changes).items() if tensor is not None}
+    folder.mkdir()
+    save_file(kept, folder / "adapter_model.safetensors")
+    written = {"peft_type": "LORA", "r": rank, "lora_alpha": 6, "target_modules": ["qkv"]}
+    (folder / "adapter_config.json").write_text(json.dumps(written | config))
+    return folder
+
+
+def imported(source: Path, folder: Path) -> Recipe:
+    return import_peft(source, folder, backbone=BASE, task=DIGITS)
+
+
+# The same logits
+
+
+def trained_by_peft(folder: Path, *, halves: bool = False, **config: Any) -> tuple[Any, Tensor]:
+    """Two steps of AdamW in the real PEFT, saved in a folder: its float64 logits of the probe."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the libraries that PEFT imports
+        from peft import LoraConfig, get_peft_model
+
+        vit = load_backbone(BASE).vit
+        vit.reset_classifier(10)
+        with torch.random.fork_rng():
+            torch.manual_seed(0)  # PEFT draws from the global generator
+            torch.nn.init.normal_(vit.head.weight)
+            asked = LoraConfig(target_modules=["qkv"], modules_to_save=["head"], **config)
+            model = get_peft_model(vit, asked)
+        images = noise(8, 3, 32, 32, name="images")
+        learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        optimiser = torch.optim.AdamW(learning, lr=0.1)
+        for _ in range(2):
+            optimiser.zero_grad()
+            targets = torch.arange(8)
+            torch.nn.functional.cross_entropy(model(images), targets).backward()
+            optimiser.step()
+        if halves:
+            with torch.no_grad():
+                for parameter in learning:
+                    parameter.copy_(parameter.bfloat16())
+        model.save_pretrained(str(folder))
+        if halves:
+            path = folder / "adapter_model.safetensors"
+            save_file({n: t.bfloat16() for n, t in load_file(path).items()}, path)
+        with torch.inference_mode():
+            logits: Tensor = model.double().eval()(images.double())
+    return images.double(), logits
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("config", "tolerance"),
+    [
+        # Both are computed in float64 from the same float32 numbers, in another order.
+        ({"r": 4, "lora_alpha": 4}, 1e-12),
+        ({"r": 4, "lora_alpha": 10, "lora_dropout": 0.3}, 1e-12),
+        ({"r": 8, "lora_alpha": 3, "use_rslora": True}, 1e-12),
+        ({"r": 2, "init_lora_weights": "gaussian", "halves": True}, 1e-12),
+        # Unlike scales are multiplied into B, which is kept in float32.
+        ({"r": 4, "rank_pattern": {"blocks.1.attn.qkv": 7}}, 1e-6),
+        ({"r": 4, "alpha_pattern": {r"blocks\.0\..*": 5}, "use_rslora": True}, 1e-6),
+    ],
+    ids=["plain", "alpha", "rslora", "bf16", "ranks", "alphas"],
+)
+def test_an_adapter_that_peft_trained_gives_the_same_logits(
+    config: dict[str, Any], tolerance: float, tmp_path: Path
+) -> None:
+    images, expected = trained_by_peft(tmp_path / "peft", **config)
+    words = ("--backbone", BACKBONE, "--task", "digits", "-o", str(tmp_path / "ours"))
+    result = idat("import", str(tmp_path / "peft"), *words)
+    assert result.exit_code == 0, result.output
+    network = load_checkpoint(tmp_path / "ours").network.double()
+    assert network.adapter.options.model_dump()["key"]
+    with torch.inference_mode():
+        found = network(images)
+    largest = expected.abs().max()
+    assert (found - expected).abs().max() < tolerance * largest
+    frozen = merge(load_checkpoint(tmp_path / "ours").network.double())
+    assert largest_difference(network, frozen) < 1e-12
+    with torch.no_grad():
+        for tensor in network.adapter_tensors.tensors().values():
+            tensor.zero_()
+        assert (network(images) - expected).abs().max() > 0.01 * largest
+
+
+@pytest.mark.parametrize("key", [False, True])
+def test_an_adapter_that_was_exported_comes_back_with_its_own_tensors(
+    key: bool, tmp_path: Path
+) -> None:
+    imported(peft_folder(tmp_path / "peft", key=key), tmp_path / "first")
+    write_peft(load_checkpoint(tmp_path / "first"), tmp_path / "exported")
+    recipe = imported(tmp_path / "exported", tmp_path / "second")
+    assert recipe.adapter.options == {"rank": 3, "scale": 2.0} | ({"key": True} if key else {})
+    names = ("adapter_model.safetensors", "config.json")
+    for name in names:
+        first, second = ((tmp_path / place / name).read_bytes() for place in ("first", "second"))
+        assert first == second
+
+
+def test_an_adapter_that_ships_is_the_same_by_way_of_peft(tmp_path: Path) -> None:
+    before = load_checkpoint("builtin:digits-lora")
+    write_peft(before, tmp_path / "peft")
+    import_peft(tmp_path / "peft", tmp_path / "ours", backbone=before.config.backbone, task=DIGITS)
+    after = load_checkpoint(tmp_path / "ours").network
+    images = probe_images(after)
+    with torch.inference_mode():
+        assert after(images).equal(before.network(images))
+
+
+def test_an_update_of_zeros_is_the_frozen_network(tmp_path: Path) -> None:
+    nothing = {QKV.format(block, "B"): torch.zeros(72, 3) for block in range(2)}
+    recipe = imported(peft_folder(tmp_path / "peft", tensors=nothing), tmp_path / "ours")
+    assert recipe.adapter.options == {"rank": 1, "scale": 2.0}
+
+
+@pytest.mark.parametrize("alpha", [-6, 0])
+def test_a_scale_that_is_not_positive_goes_into_the_tensors(alpha: int, tmp_path: Path) -> None:
+    imported(peft_folder(tmp_path / "plus"), tmp_path / "a")
+    imported(peft_folder(tmp_path / "other", lora_alpha=alpha), tmp_path / "b")
+    plus, other = (load_checkpoint(tmp_path / name).network.local(1) for name in ("a", "b"))
+    if alpha:
+        assert (plus["scale"] * plus["key.up.weight"]).equal(-other["key.up.weight"])
+    else:
+        assert not any(up.any() for name, up in other.items() if "up" in name)
+
+
+# What becomes of it
+
+
+@pytest.mark.slow
+def test_eval_predict_and_report_say_that_it_was_trained_elsewhere(tmp_path: Path) -> None:
+    source, folder = peft_folder(tmp_path / "peft"), tmp_path / "ours"
+    words = ("--backbone", BACKBONE, "--task", "digits", "-o", str(folder))
+    made = idat("import", str(source), *words)
+    assert made.exit_code == 0, made.output
+    assert made.stdout.splitlines() == [
+        f"{folder}: lora on {BACKBONE} for digits (rank 3, scale 2.0, key True)",
+        f"  idat eval --checkpoint {folder}",
+    ]
+    evaluated = idat("eval", "--checkpoint", str(folder), "--out", str(tmp_path / "e"))
+    assert evaluated.exit_code == 0, evaluated.output
+    assert "trained elsewhere (protocol = imported)" in evaluated.stdout
+    report = idat("report", str(tmp_path / "e"))
+    assert "protocol imported: trained elsewhere" in report.stdout
+    (tmp_path / "x.png").write_bytes(PIXEL)
+    told = idat("predict", "--checkpoint", str(folder), str(tmp_path / "x.png"))
+    assert told.exit_code == 0, told.output
+    ((_, result),) = find_results([tmp_path / "e"])
+    card = card_text("zoo/name", {"": result})
+    assert "trained elsewhere" in card
+    assert "**protocol = imported**" in card
+    assert "by idat-zoo" not in card
+
+
+def test_two_imported_adapters_are_two_recipes(tmp_path: Path) -> None:
+    other = {f"{HEAD}bias": torch.zeros(10)}
+    for name, tensors in (("a", {}), ("b", other), ("again", {})):
+        imported(peft_folder(tmp_path / f"peft-{name}", tensors=tensors), tmp_path / name)
+    first, second, again = (read_config(tmp_path / name) for name in ("a", "b", "again"))
+    assert first.recipe == second.recipe
+    assert first.recipe_hash == again.recipe_hash != second.recipe_hash
+
+
+@pytest.mark.parametrize("dry", [(), ("--dry-run",)])
+def test_an_imported_recipe_is_not_trained(dry: tuple[str, ...], tmp_path: Path) -> None:
+    words = ("--pair", "tiny_random", "--teacher", "none", "protocol=imported")
+    done = idat("train", "--task", "digits", "--adapter", "lora", *words, *dry)
+    assert done.exit_code == 2
+    assert "trained elsewhere, with settings that are not known" in done.stderr
+    recipe = imported(peft_folder(tmp_path / "peft"), tmp_path / "ours")
+    with pytest.raises(UsageError, match="it cannot be trained"):
+        run(recipe, device="cpu", out=tmp_path / "runs")
+    assert not (tmp_path / "runs").exists()
+    with pytest.raises(RecipeError, match=r"'imported'.*has no teacher and no selection"):
+        get_recipe("digits", "lora", overrides=["protocol=imported"])
+
+
+def test_a_normalisation_is_all_that_can_be_said(tmp_path: Path) -> None:
+    words = ("import", str(peft_folder(tmp_path / "peft")), "--backbone", BACKBONE)
+    words = (*words, "--task", "digits", "-o", str(tmp_path / "ours"))
+    refused = idat(*words, "lr=1e-3")
+    assert refused.exit_code == 2
+    assert refused.stderr.startswith("error: 'lr' cannot be set")
+    unknown = idat(*words, "normalisation=mine")
+    assert unknown.exit_code == 2
+    assert "normalisation" in unknown.stderr
+    assert not (tmp_path / "ours").exists()
+    done = idat(*words, "normalisation=imagenet", "--json")
+    assert json.loads(done.stdout) == {
+        "schema_version": 1,
+        "folder": str(tmp_path / "ours"),
+        "backbone": BACKBONE,
+        "task": "digits",
+        "adapter": {"rank": 3, "scale": 2.0, "key": True},
+    }
+    assert read_config(tmp_path / "ours").mean == (0.485, 0.456, 0.406)
+
+
+# What is refused
+
+
+@pytest.mark.parametrize(
+    ("config", "told"),
+    [
+        ({"peft_type": "IA3"}, "peft_type is 'IA3'; 'LORA' was expected"),
+        ({"bias": "lora_only"}, "bias is 'lora_only': biases of the backbone are trained as well"),
+        ({"use_dora": True}, "use_dora is set: DoRA"),
+        ({"lora_bias": True}, "lora_bias is set: B has a bias"),
+        ({"fan_in_fan_out": True}, "fan_in_fan_out is set"),
+        ({"alora_invocation_tokens": [1]}, "alora_invocation_tokens is set"),
+        ({"kasa_config": {"beta": 1e-4}}, "kasa_config is set, which may be another form"),
+        ({"use_of_tomorrow": True}, "use_of_tomorrow is set, which may be another form"),
+        *(
+            ({"init_lora_weights": start}, f"init_lora_weights is '{start}'")
+            for start in ("pissa", "pissa_niter_4", "olora", "corda", "loftq", "lora_ga", "mica")
+        ),
+        ({"r": 0}, "adapter_config.json: r: "),
+        ({"r": "3"}, "adapter_config.json: r: "),
+        ({"lora_alpha": None}, "adapter_config.json: lora_alpha: "),
+        ({"rank_pattern": {"(": 3}}, "rank_pattern or alpha_pattern is no regular expression"),
+        ({"rank_pattern": {"qkv": 0}}, "adapter_config.json: rank_pattern.qkv: "),
+        ({"rank_pattern": {"qkv": 4}}, "lora_A.weight is [3, 24]; expected [4, 24]"),
+    ],
+)
+def test_a_configuration_that_is_not_plain_lora_is_refused(
+    config: dict[str, Any], told: str, tmp_path: Path
+) -> None:
+    with pytest.raises(CheckpointError) as caught:
+        imported(peft_folder(tmp_path / "peft", **config), tmp_path / "ours")
+    assert told in caught.value.message
+    assert not (tmp_path / "ours").exists()
+
+
+@pytest.mark.parametrize(
+    ("tensors", "told"),
+    [
+        ({f"{HEAD}bias": None}, "no base_model.model.head.bias: train with modules_to_save"),
+        (
+            {
+                "base_model.model.blocks.0.attn.proj.lora_A.weight": torch.zeros(3, 24),
+                "base_model.model.blocks.1.mlp.fc1.lora_B.weight": torch.zeros(96, 3),
+            },
+            "it updates attn.proj, mlp.fc1; only attn.qkv has a place here",
+        ),
+        (
+            {"base_model.model.norm.weight": torch.zeros(24)},
+            "no place for the tensors base_model.model.norm.weight",
+        ),
+        (
+            {QKV.format(1, "A"): None, QKV.format(1, "B"): None},
+            "no LoRA on attn.qkv of block 1; every block was expected",
+        ),
+        ({QKV.format(1, "A"): None}, f"no {QKV.format(1, 'A')}"),
+        ({QKV.format(7, "A"): torch.zeros(3, 24)}, f"it updates block 7; backbone '{BACKBONE}'"),
+        ({QKV.format(0, "A"): torch.zeros(3, 16)}, "is [3, 16]; expected [3, 24]"),
+        ({f"{HEAD}weight": torch.zeros(7, 24)}, "is [7, 24]; expected [10, 24]"),
+        ({f"{HEAD}bias": torch.zeros(10, dtype=torch.int8)}, "is int8; expected floats"),
+        ({f"{HEAD}bias": torch.full((10,), torch.nan)}, "holds values that are not finite"),
+    ],
+)
+def test_tensors_without_a_place_and_places_without_a_tensor_are_named(
+    tensors: dict[str, Tensor | None], told: str, tmp_path: Path
+) -> None:
+    with pytest.raises(CheckpointError) as caught:
+        imported(peft_folder(tmp_path / "peft", tensors=tensors), tmp_path / "ours")
+    assert told in caught.value.message
+
+
+def test_all_faults_are_told_at_once(tmp_path: Path) -> None:
+    source = peft_folder(
+        tmp_path / "peft", use_dora=True, bias="all", tensors={f"{HEAD}weight": None}
+    )
+    words = ("--backbone", BACKBONE, "--task", "digits", "-o", str(tmp_path / "ours"))
+    done = idat("import", str(source), *words)
+    assert done.exit_code == 1
+    lines = done.stderr.splitlines()
+    assert lines[0] == f"error: '{source}' cannot be imported:"
+    assert [line.split()[1] for line in lines[1:3]] == ["bias", "use_dora"]
+    assert lines[3].strip().startswith("no base_model.model.head.weight")
+    assert lines[4].startswith("hint: What can be: plain LoRA")
+
+
+def test_keys_that_change_nothing_are_ignored(tmp_path: Path) -> None:
+    beside = {
+        "peft_version": "9.9",
+        "inference_mode": True,
+        "eva_config": {"rho": 2.0},
+        "rank_pattern": None,
+        "runtime_config": {"ephemeral_gpu_offload": False},
+        "use_of_tomorrow": False,
+        "note": "mine",
+        "loftq_config": {},
+    }
+    imported(peft_folder(tmp_path / "peft", **beside), tmp_path / "ours")
+    imported(peft_folder(tmp_path / "plain"), tmp_path / "same")
+    first, second = (tmp_path / name / "config.json" for name in ("ours", "same"))
+    assert first.read_bytes() == second.read_bytes()
+
+
+def damaged(folder: Path) -> Iterator[tuple[str, str, bytes | None]]:
+    """Name of a file, what is told of it, and what stands in it instead (None: nothing)."""
+    tensors, config = "adapter_model.safetensors", "adapter_config.json"
+    yield tensors, "cannot read", None
+    yield tensors, "is damaged or a pickle", b"\x80\x04K."
+    yield tensors, "is damaged or a pickle", (folder / tensors).read_bytes()[:-4]
+    yield config, "holds no adapter_config.json", None
+    yield config, "cannot read", b"{"
+    yield config, "expected an object", b"[]"
+
+
+def test_damaged_files_are_one_sentence(tmp_path: Path) -> None:
+    whole = peft_folder(tmp_path / "whole")
+    for number, (name, told, content) in enumerate(damaged(whole)):
+        source = peft_folder(tmp_path / str(number))
+        (source / name).unlink()
+        if content is not None:
+            (source / name).write_bytes(content)
+        with pytest.raises(CheckpointError, match=told):
+            imported(source, tmp_path / "ours")
+
+
+def test_a_pickle_is_not_opened_and_the_way_out_is_told(tmp_path: Path) -> None:
+    source = peft_folder(tmp_path / "peft")
+    (source / "adapter_model.safetensors").rename(source / "adapter_model.bin")
+    with pytest.raises(
+        CheckpointError, match=r"adapter_model\.bin, a pickle.*not opened"
+    ) as caught:
+        imported(source, tmp_path / "ours")
+    assert "save_pretrained(DIR) writes safetensors" in caught.value.hint
+
+
+PIXEL = bytes.fromhex(
+    "89504e470d0a1a0a0000000d4948445200000001000000010802000000907753de0000000c4944415408d7"
+    "63f8cfc000000301010018dd8db00000000049454e44ae426082"
+)
