@@ -84,7 +84,7 @@ def import_adapter(
     overrides: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[KEY=VALUE]",
+            metavar="[KEY=VALUE]…",
             help="normalisation=imagenet or none, where images were not normalised as the "
             "backbone's own were.",
             show_default=False,

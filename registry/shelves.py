@@ -45,7 +45,7 @@ class Option(Frozen):
     lt: int | float | None = None
     le: int | float | None = None
     choices: Annotated[tuple[Scalar, ...], Strict(False)] | None = None
-    unwritten: bool = False
+    unwritten: bool | None = None
 
     @property
     def bounds(self) -> dict[str, Any]:

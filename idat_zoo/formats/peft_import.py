@@ -118,7 +118,7 @@ def import_peft(
     except ValidationError as error:
         faults += describe_faults(error, where=CONFIG_FILE)
     else:
-        faults += _values_amiss(tensors, config, anatomy, task)
+        faults += _first(_values_amiss(tensors, config, anatomy, task))
     if faults:
         raise CheckpointError(
             f"'{source}' cannot be imported:\n  " + "\n  ".join(faults),
@@ -229,8 +229,7 @@ def _names_amiss(
     if targets:
         yield f"it updates {', '.join(targets)}; only attn.qkv has a place here"
     if strange:
-        rest = f" and {len(strange) - 4} more" if len(strange) > 4 else ""
-        yield f"no place for the tensors {', '.join(strange[:4])}{rest}"
+        yield f"no place for the tensors {', '.join(_first(strange))}"
     missing = sorted(set(range(anatomy.depth)) - adapted)
     beyond = sorted(adapted - set(range(anatomy.depth)))
     if missing:
@@ -242,6 +241,12 @@ def _names_amiss(
     for name in HEAD:
         if name not in tensors:
             yield f"no {name}: train with modules_to_save=['head']"
+
+
+def _first(told: Iterable[str]) -> list[str]:
+    """Four of them, and how many more there are: those of a wrong backbone are very many."""
+    told = list(told)
+    return told[:4] + ([f"and {len(told) - 4} more"] if len(told) > 4 else [])
 
 
 def _blocks(numbers: list[int]) -> str:

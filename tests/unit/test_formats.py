@@ -153,10 +153,11 @@ def peft_logits(folder: Path, network: Network, images: torch.Tensor) -> torch.T
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("rank", "scale"), [(3, 0.7), (8, 1.0)])
-def test_peft_gives_the_same_logits(rank: int, scale: float, tmp_path: Path) -> None:
-    network = shaken("lora", rank=rank, scale=scale)
-    recipe = toy_recipe("lora", options={"rank": rank, "scale": scale})
+@pytest.mark.parametrize(("rank", "scale", "key"), [(3, 0.7, False), (8, 1.0, False), (3, 2, True)])
+def test_peft_gives_the_same_logits(rank: int, scale: float, key: bool, tmp_path: Path) -> None:
+    options = {"rank": rank, "scale": scale, "key": key}
+    network = shaken("lora", **options)
+    recipe = toy_recipe("lora", options=options)
     write_checkpoint(tmp_path / "a", network, recipe, role="student", recipe_hash="0" * 64, seed=0)
     result = idat("export", str(tmp_path / "a"), "--to", "peft", "-o", str(tmp_path / "peft"))
     assert result.exit_code == 0, result.output

@@ -332,6 +332,21 @@ def test_all_faults_are_told_at_once(tmp_path: Path) -> None:
     assert lines[4].startswith("hint: What can be: plain LoRA")
 
 
+def test_another_backbone_is_seen_by_its_width_and_depth(tmp_path: Path) -> None:
+    words = ("--backbone", "micro_student", "--task", "digits", "-o", str(tmp_path / "ours"))
+    done = idat("import", str(peft_folder(tmp_path / "peft")), *words)
+    assert done.exit_code == 1
+    told = [line.strip() for line in done.stderr.splitlines()]
+    assert told[1:-1] == [
+        "no LoRA on attn.qkv of blocks 2, 3; every block was expected to have one",
+        "base_model.model.head.weight is [10, 24]; expected [10, 128]",
+        f"{QKV.format(0, 'A')} is [3, 24]; expected [3, 128]",
+        f"{QKV.format(0, 'B')} is [72, 3]; expected [384, 3]",
+        f"{QKV.format(1, 'A')} is [3, 24]; expected [3, 128]",
+        "and 1 more",
+    ]
+
+
 def test_keys_that_change_nothing_are_ignored(tmp_path: Path) -> None:
     beside = {
         "peft_version": "9.9",
