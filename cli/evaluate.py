@@ -54,9 +54,9 @@ def evaluate_command(
     For example: idat eval --checkpoint builtin:digits-lora
     """
     from idat_zoo.backbones.pair import Backbones
-    from idat_zoo.checkpoint import find_folder, read_config
+    from idat_zoo.checkpoint import find_config
     from idat_zoo.cli import present
-    from idat_zoo.cli.offers import offer, require_weights
+    from idat_zoo.cli.offers import offer, require_weights, tell_cached
     from idat_zoo.cli.progress import LiveProgress
     from idat_zoo.data import Reading
     from idat_zoo.engine.precision import find_device
@@ -70,7 +70,8 @@ def evaluate_command(
         check_pinned(checkpoint)
     registry = load_registry(shelf)
     folders = _asked_for(checkpoint, task, registry)
-    configs = [read_config(find_folder(place)) for place in folders.values()]
+    tell_cached(folders.values())
+    configs = [find_config(place) for place in folders.values()]
     needed = [config.backbone for config in configs]
     agreed = offer(
         [config.recipe.task for config in configs],
@@ -123,7 +124,7 @@ def _asked_for(
 
     Raises: UsageError for a task that no checkpoint there is of.
     """
-    from idat_zoo.checkpoint import find_checkpoints, find_folder, read_config
+    from idat_zoo.checkpoint import find_checkpoints, find_config
     from idat_zoo.registry import resolve_tasks
 
     several = len(references) > 1
@@ -134,7 +135,7 @@ def _asked_for(
     }
     if task is None:
         return folders
-    held = {name: read_config(find_folder(place)).recipe.task.id for name, place in folders.items()}
+    held = {name: find_config(place).recipe.task.id for name, place in folders.items()}
     asked = [one.id for one in resolve_tasks(task, registry)]
     lacking = [one for one in asked if one not in held.values()]
     if lacking:

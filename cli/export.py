@@ -2,13 +2,16 @@
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from idat_zoo.cli import screen
-from idat_zoo.cli.options import JsonOption, ShelfOption
+from idat_zoo.cli.options import JsonOption, ShelfOption, YesOption
 from idat_zoo.errors import UsageError
+
+if TYPE_CHECKING:
+    from idat_zoo.checkpoint import Checkpoint
 
 
 class Format(StrEnum):
@@ -30,15 +33,19 @@ NewFolderOption = Annotated[
 ]
 
 
-def merge(checkpoint: CheckpointArgument, out: NewFolderOption, json: JsonOption = False) -> None:
+def merge(
+    checkpoint: CheckpointArgument,
+    out: NewFolderOption,
+    yes: YesOption = False,
+    json: JsonOption = False,
+) -> None:
     """Fold an adapter into its backbone: a timm model that needs nothing of idat-zoo.
 
     For example: idat merge builtin:digits-lora -o digits-vit
     """
-    from idat_zoo.checkpoint import load_checkpoint
     from idat_zoo.formats.timm_model import write_merged
 
-    difference = write_merged(load_checkpoint(checkpoint), out)
+    difference = write_merged(_load(checkpoint, yes=yes), out)
     _tell(out, difference, f'timm.create_model("local-dir:{out}", pretrained=True)', json=json)
 
 
@@ -46,15 +53,14 @@ def export(
     checkpoint: CheckpointArgument,
     out: NewFolderOption,
     to: Annotated[Format, typer.Option("--to", help="PEFT's LoRA, or an ONNX graph.")],
+    yes: YesOption = False,
     json: JsonOption = False,
 ) -> None:
     """Write an adapter in another format: LoRA as PEFT has it, or any adapter as an ONNX graph.
 
     For example: idat export builtin:digits-lora --to onnx -o digits-onnx
     """
-    from idat_zoo.checkpoint import load_checkpoint
-
-    loaded = load_checkpoint(checkpoint)
+    loaded = _load(checkpoint, yes=yes)
     if to is Format.ONNX:
         from idat_zoo.formats.onnx_graph import MODEL_FILE, write_onnx
 
@@ -91,12 +97,14 @@ def import_adapter(
         ),
     ] = None,
     shelf: ShelfOption = None,
+    yes: YesOption = False,
     json: JsonOption = False,
 ) -> None:
     """Take over a LoRA that PEFT trained on a timm ViT, with the same logits.
 
     For example: idat import digits-peft --backbone micro_student --task digits -o digits
     """
+    from idat_zoo.cli.offers import offer_weights
     from idat_zoo.formats.peft_import import import_peft
     from idat_zoo.registry import load_registry, parse_words
 
@@ -108,6 +116,7 @@ def import_adapter(
             hint="Only normalisation=model|imagenet|none is taken.",
         )
     registry = load_registry(shelf)
+    offer_weights([registry.find_backbone(backbone)], yes=yes)
     recipe = import_peft(
         source,
         out,
@@ -124,6 +133,16 @@ def import_adapter(
     told = ", ".join(f"{name} {value}" for name, value in options.items())
     typer.echo(f"{out}: lora on {backbone} for {recipe.task.id} ({told})")
     typer.echo(f"  idat eval --checkpoint {out}")
+
+
+def _load(checkpoint: str, *, yes: bool) -> "Checkpoint":
+    """A checkpoint on its backbone, whose weights may have to be downloaded."""
+    from idat_zoo.checkpoint import find_config, load_checkpoint, pin
+    from idat_zoo.cli.offers import offer_weights
+
+    place = pin(checkpoint)
+    offer_weights([find_config(place).backbone], yes=yes)
+    return load_checkpoint(place)
 
 
 def _tell(out: Path, difference: float | None, how: str, *, json: bool) -> None:

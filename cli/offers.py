@@ -11,6 +11,7 @@ from idat_zoo.cli import screen
 from idat_zoo.errors import DataError, UsageError
 
 if TYPE_CHECKING:
+    from idat_zoo.checkpoint import Reference
     from idat_zoo.pulling import Pulled
     from idat_zoo.recipe import Backbone, Task
     from idat_zoo.registry import Registry
@@ -41,6 +42,16 @@ def offer(
     return agreed
 
 
+def offer_weights(backbones: Iterable["Backbone"], *, yes: bool) -> None:
+    """Have the weights here, or a person's consent to download them.
+
+    Raises: DataError without it.
+    """
+    backbones = list(backbones)
+    agreed = _agrees({}, _missing_weights(backbones), None, yes=yes)
+    require_weights(backbones, agreed=agreed)
+
+
 def require_weights(backbones: Iterable["Backbone"], *, agreed: bool) -> None:
     """Raises: DataError where weights would have to be downloaded and nobody agreed to that."""
     missing = _missing_weights(backbones)
@@ -49,6 +60,17 @@ def require_weights(backbones: Iterable["Backbone"], *, agreed: bool) -> None:
             f"weights that are not here: {', '.join(missing)}",
             hint="--yes downloads them from the Hub.",
         )
+
+
+def tell_cached(places: Iterable["Reference"]) -> None:
+    """Say of checkpoints on the Hub that nothing is asked of it."""
+    from idat_zoo.checkpoint import CONFIG_FILE, TENSORS_FILE
+    from idat_zoo.hub import HubReference, find_cached
+
+    pinned = [one for one in places if isinstance(one, HubReference) and not one.asked]
+    for place in pinned:
+        if find_cached(place, (CONFIG_FILE, TENSORS_FILE)):
+            screen.note(f"'{place}' is in the cache; the Hub is not asked")
 
 
 def pull_asked(

@@ -50,11 +50,10 @@ def predict(
 
     For example: idat predict --checkpoint builtin:digits-lora photo.png
     """
-    from idat_zoo.checkpoint import find_folder, read_config
-    from idat_zoo.cli.offers import offer, require_weights
+    from idat_zoo.checkpoint import find_config
+    from idat_zoo.cli.offers import offer_weights, tell_cached
     from idat_zoo.data.reading import Reading
     from idat_zoo.prediction import Predictor, find_adapters, find_pictures
-    from idat_zoo.registry import load_registry
 
     if require_pinned:
         check_pinned(checkpoint)
@@ -62,9 +61,9 @@ def predict(
     for name in images:
         found += [None] if name == STDIN else find_pictures([Path(name)])
     adapters = find_adapters(checkpoint)
-    needed = [read_config(find_folder(place)).backbone for place in adapters.values()]
-    agreed = offer([], needed, registry=load_registry(), data_dir=None, yes=yes)
-    require_weights(needed, agreed=agreed)
+    tell_cached(adapters.values())
+    needed = [find_config(place).backbone for place in adapters.values()]
+    offer_weights(needed, yes=yes)
     predictor = Predictor(adapters, device=device)
     predictions = predictor.predict(
         _open(found), top=top_k, reading=Reading(max_megapixels=max_megapixels)

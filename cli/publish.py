@@ -2,12 +2,17 @@
 
 import hashlib
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from idat_zoo.cli import screen
 from idat_zoo.cli.options import DryRunOption, JsonOption
+from idat_zoo.errors import HubError
+
+if TYPE_CHECKING:
+    from idat_zoo.hub import Head
+    from idat_zoo.publishing import Plan
 
 
 def publish(
@@ -32,34 +37,48 @@ def publish(
 
     For example: idat publish runs/…/seed0 --repo me/digits-lora --dry-run
     """
-    from idat_zoo.hub import check_repo_name
-    from idat_zoo.publishing import prepare
+    from idat_zoo.hub import check_repo_name, read_head
+    from idat_zoo.publishing import plan
     from idat_zoo.publishing import publish as upload
 
     check_repo_name(repo)
+    head = _head_or_new(repo) if dry_run else read_head(repo)
+    ready = plan(runs, head, with_teacher=with_teacher)
     if dry_run:
-        contents = prepare(runs, repo, with_teacher=with_teacher)
-        plan = [
-            {"path": path, "bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
-            for path, content in sorted(contents.items())
-        ]
-        if json:
-            screen.print_json({"repo": repo, "files": plan})
-            return
-        rows = [[str(entry["path"]), f"{entry['bytes']:,}", str(entry["sha256"])] for entry in plan]
-        screen.print_table(["file", "bytes", "SHA-256"], rows)
+        _print_plan(ready, json=json)
         return
-    published = upload(
-        runs,
-        repo,
-        private=not public,
-        tag=tag,
-        with_teacher=with_teacher,
-        create_pr=create_pr,
-    )
+    published = upload(ready, private=not public, tag=tag, create_pr=create_pr)
     if json:
         screen.print_json({"repo": repo, "url": published.url, "commit": published.commit})
         return
     typer.echo(published.url)
     if published.commit:
         typer.echo(f"  idat eval --checkpoint hub:{repo}@{published.commit}")
+
+
+def _head_or_new(repo: str) -> "Head":
+    """Where the Hub cannot be asked, a repository that is new; that is said."""
+    from idat_zoo.hub import Head, read_head
+
+    try:
+        return read_head(repo)
+    except HubError as error:
+        screen.note(f"{error.message}\nThis is what a new repository would be given:")
+        return Head(repo=repo)
+
+
+def _print_plan(ready: "Plan", *, json: bool) -> None:
+    files = [
+        {"path": path, "bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+        for path, content in sorted(ready.contents.items())
+    ]
+    removed = sorted(ready.without)
+    if json:
+        about = {"repo": ready.head.repo, "on_commit": ready.head.commit}
+        screen.print_json({**about, "files": files, "removed": removed})
+        return
+    rows = [[str(file["path"]), f"{file['bytes']:,}", str(file["sha256"])] for file in files]
+    screen.print_table(["file", "bytes", "SHA-256"], rows)
+    for path in removed:
+        typer.echo(f"removed: {path}")
+    typer.echo(f"one commit on {ready.head.commit or 'a new repository'}")

@@ -1,15 +1,16 @@
 """A published adapter: adapter_model.safetensors and config.json, written and read with checks."""
 
 import json
+import math
 from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import torch
 from jaxtyping import Float32, UInt8
 from PIL import Image
-from pydantic import Strict, ValidationError
+from pydantic import Field, NonNegativeInt, Strict, ValidationError
 from torch import Tensor
 
 from idat_zoo import files
@@ -25,12 +26,19 @@ from idat_zoo.recipe import AdapterChoice, Backbone, Frozen, Recipe, Rgb, descri
 from idat_zoo.results import versions
 
 Reference = str | Path | HubReference
+Model = TypeVar("Model", bound=Frozen)
 
 SCHEMA_VERSION = 1
 TENSORS_FILE = "adapter_model.safetensors"
 CONFIG_FILE = "config.json"
 BUILTIN = "builtin:"
 PROBE_IMAGES = 8
+MOST_HEADER = 2**20
+"""Bytes of a tensor file beside its tensors' own; names and shapes of the deepest ViT take less."""
+MOST_ITEM = 16
+"""Bytes of one number of any type."""
+PLACE = r"^(?:[A-Za-z0-9_-][A-Za-z0-9_.-]*/)*[A-Za-z0-9_-][A-Za-z0-9_.-]*$"
+"""A path that stays below where it starts."""
 PICKLES = (b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")  # first bytes
 
 
@@ -38,7 +46,12 @@ class TensorSpec(Frozen):
     """What a tensor must look like."""
 
     dtype: str
-    shape: Annotated[tuple[int, ...], Strict(False)]
+    shape: Annotated[tuple[NonNegativeInt, ...], Strict(False)]
+
+    @property
+    def num_bytes(self) -> int:
+        """What it takes in a file, at most."""
+        return math.prod(self.shape) * (4 if self.dtype == "float32" else MOST_ITEM)
 
 
 class Config(Frozen):
@@ -77,6 +90,22 @@ class Config(Frozen):
         if self.role == "student" or self.recipe.teacher_adapter is None:
             return self.recipe.adapter
         return self.recipe.teacher_adapter
+
+
+class Entry(Frozen):
+    """One of several checkpoints of a repository."""
+
+    task: str
+    seed: int
+    recipe_hash: str
+
+
+class Index(Frozen):
+    """The config.json above several checkpoints, each by its folder's path from there."""
+
+    schema_version: int = SCHEMA_VERSION
+    library: Literal["idat-zoo"] = "idat-zoo"
+    checkpoints: dict[Annotated[str, Field(pattern=PLACE)], Entry]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -183,14 +212,18 @@ def pin(reference: Reference) -> Reference:
     return resolve(reference) if isinstance(reference, HubReference) else reference
 
 
-def find_folder(reference: Reference) -> Path:
-    """The folder a reference names; of a place on the Hub the files are fetched.
+def find_folder(reference: Reference, *names: str) -> Path:
+    """The folder a reference names; of a place on the Hub, files of these names are fetched.
 
-    Raises: UnknownNameError, CheckpointError; what `pin` raises.
+    Without names, both files of a checkpoint. Raises: UnknownNameError, CheckpointError; what `pin`
+    raises.
     """
     reference = pin(reference)
     if isinstance(reference, HubReference):
-        return fetch(reference, (CONFIG_FILE, TENSORS_FILE))
+        folder = fetch(reference, names or (CONFIG_FILE, TENSORS_FILE))
+        if not (folder / CONFIG_FILE).is_file():
+            raise CheckpointError(f"'{reference}' holds no {CONFIG_FILE}: not a checkpoint.")
+        return folder
     text = str(reference)
     if text.startswith(BUILTIN):
         name = text.removeprefix(BUILTIN)
@@ -207,13 +240,23 @@ def find_folder(reference: Reference) -> Path:
     return folder
 
 
+def find_config(reference: Reference) -> Config:
+    """What a checkpoint says of itself; of one on the Hub, only that is fetched.
+
+    Raises: what `find_folder` and `read_config` raise.
+    """
+    return read_config(find_folder(reference, CONFIG_FILE))
+
+
 def find_checkpoints(reference: Reference) -> dict[str, Path | HubReference]:
     """Every student's checkpoint at or below a reference, by its path from there ('.': itself).
+
+    An index says where they are; without one, folders are searched.
 
     Raises: what `find_folder` raises; CheckpointError where there is none.
     """
     reference = pin(reference)
-    root = find_folder(reference)
+    root = _root_of(reference)
 
     def place(below: str) -> Path | HubReference:
         if isinstance(reference, HubReference):
@@ -221,25 +264,53 @@ def find_checkpoints(reference: Reference) -> dict[str, Path | HubReference]:
         return root / below
 
     if (root / CONFIG_FILE).is_file():
-        return {".": place("")}
+        index = read_index(root)
+        return {below: place(below) for below in index.checkpoints} if index else {".": place("")}
     students = [
         path.parent.relative_to(root).as_posix()
         for path in sorted(root.rglob(CONFIG_FILE))
         if read_config(path.parent).role == "student"
     ]
-    found = {below: place(below) for below in students}
-    if not found:
-        raise CheckpointError(f"'{root}' holds no {CONFIG_FILE}: not a checkpoint.")
-    return found
+    if not students:
+        raise CheckpointError(f"'{reference}' holds no {CONFIG_FILE}: not a checkpoint.")
+    return {below: place(below) for below in students}
+
+
+def _root_of(reference: Reference) -> Path:
+    """The folder to look for checkpoints in, with the configs that it has."""
+    if not isinstance(reference, HubReference):
+        return find_folder(reference)
+    folder = fetch(reference, (CONFIG_FILE,))
+    if not (folder / CONFIG_FILE).is_file():
+        folder = fetch(reference, (CONFIG_FILE,), below=True)
+    return folder
 
 
 def read_config(folder: Path) -> Config:
     """The checked config.json of a folder. Raises: CheckpointError."""
     path = folder / CONFIG_FILE
+    document = _read_document(path)
+    if "checkpoints" in document:
+        raise CheckpointError(f"'{folder}' holds several checkpoints; name one of its folders.")
+    return _checked(Config, document, path)
+
+
+def read_index(folder: Path) -> Index | None:
+    """The index in a folder's config.json; None where that is a checkpoint's own.
+
+    Raises: CheckpointError.
+    """
+    path = folder / CONFIG_FILE
+    document = _read_document(path)
+    return _checked(Index, document, path) if "checkpoints" in document else None
+
+
+def _read_document(path: Path) -> dict[str, Any]:
+    """A JSON document of a schema that is known. Raises: CheckpointError."""
     try:
         document = json.loads(path.read_bytes())
     except FileNotFoundError:
-        raise CheckpointError(f"'{folder}' holds no {CONFIG_FILE}: not a checkpoint.") from None
+        raise CheckpointError(f"'{path.parent}' holds no {path.name}: not a checkpoint.") from None
     except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"cannot read '{path}': {error}") from None
     version = document.get("schema_version") if isinstance(document, dict) else None
@@ -250,8 +321,12 @@ def read_config(folder: Path) -> Config:
             f"'{path}' has schema {version}; this idat-zoo reads up to {SCHEMA_VERSION}.",
             hint="Upgrade idat-zoo.",
         )
+    return dict(document)
+
+
+def _checked(model: type[Model], document: dict[str, Any], path: Path) -> Model:
     try:
-        return Config.model_validate_json(json.dumps(document))
+        return model.model_validate_json(json.dumps(document))
     except ValidationError as error:
         raise CheckpointError("\n  ".join(describe_faults(error, where=str(path)))) from None
 
@@ -273,7 +348,13 @@ def probe_images(network: Network) -> UInt8[Tensor, "8 3 S S"]:
 
 def _read_tensors(path: Path, config: Config) -> dict[str, Tensor]:
     """The file's tensors, if it is the very file the config speaks of."""
+    declared = sum(spec.num_bytes for spec in config.tensors.values())
     try:
+        size = path.stat().st_size
+        if size > declared + MOST_HEADER:
+            raise CheckpointError(
+                f"'{path}' has {size:,} bytes; the tensors its config names take {declared:,}."
+            )
         content = path.read_bytes()
     except OSError as error:
         raise CheckpointError(f"cannot read '{path}': {error.strerror}") from None

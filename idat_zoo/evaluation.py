@@ -13,7 +13,7 @@ from torch import Tensor
 from idat_zoo import files
 from idat_zoo.backbones.network import Network
 from idat_zoo.backbones.pair import Backbones, count_parameters
-from idat_zoo.checkpoint import Reference, find_folder, load_checkpoint, pin, read_config
+from idat_zoo.checkpoint import Reference, find_config, load_checkpoint, pin
 from idat_zoo.data import Reading, Split, load_task
 from idat_zoo.data.baselines import raw_pixel_baselines
 from idat_zoo.data.decode import Images
@@ -100,18 +100,18 @@ def evaluate(
     where = find_device(device)
     backbones = backbones or Backbones(where)
     reference = pin(reference)
-    spec = read_config(find_folder(reference)).backbone
-    checkpoint = load_checkpoint(reference, backbone=backbones.load(spec, "float32"))
-    network, config = checkpoint.network.to(where), checkpoint.config
+    config = find_config(reference)
     recipe = resolve_precision(config.recipe, where)
     data = load_task(
         recipe.task,
-        img_size=spec.img_size,
+        img_size=config.backbone.img_size,
         data_dir=data_dir,
         seed=config.seed,
         reading=reading,
         listener=listener,
     )
+    backbone = backbones.load(config.backbone, "float32")
+    network = load_checkpoint(reference, backbone=backbone).network.to(where)
     with computing(Switches(), where):
         logits = predict_split(network, data.test, recipe)
     metrics = score(logits, data.test.targets)
@@ -133,6 +133,7 @@ def evaluate(
         seed=config.seed,
         checkpoint=_source_of(reference),
         data_fingerprint=data.fingerprint,
+        data_copy=data.copy,
         backbone_sha256={config.role: network.backbone.sha256},
         device=describe_device(where),
         versions=versions(),

@@ -4,8 +4,8 @@ import io
 import logging
 import re
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,8 @@ WAITS = (1.0, 2.0, 4.0)
 BLOCK = 8 * 2**20
 """Bytes that are fetched at once of a file of which parts are read."""
 COMMIT = re.compile(r"[0-9a-f]{40}")
+LARGEST = {".json": 16 * 2**20, ".safetensors": 4 * 2**30}
+"""Bytes, by suffix. No config, result or adapter has to be larger."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,6 +68,8 @@ def parse_reference(text: str) -> HubReference | None:
     if found.type != "model":
         raise UsageError(f"'{text}' names a {found.type}; adapters are in model repositories.")
     subfolder = found.path_in_repo.strip("/")
+    if {"", ".", ".."} & set(subfolder.split("/")) and subfolder:
+        raise UsageError(f"'{text}' leads out of its repository.")
     return HubReference(repo=found.id, revision=found.revision, subfolder=subfolder)
 
 
@@ -89,7 +93,7 @@ def resolve(reference: HubReference) -> HubReference:
     from huggingface_hub.errors import HfHubHTTPError, RevisionResolutionError
 
     api = HfApi(library_name="idat-zoo")
-    with plain_errors(reference):
+    with plain_errors(reference, logged=logging.WARNING):  # of the commit that was seen last
         for wait in (*WAITS, None):
             try:
                 revision = api.resolve_revision(
@@ -104,27 +108,64 @@ def resolve(reference: HubReference) -> HubReference:
     return replace(reference, revision=revision.resolved, asked=asked)
 
 
-def fetch(reference: HubReference, names: tuple[str, ...]) -> Path:
-    """The folder of a pinned reference, with the files of these names in it and below it.
+def fetch(reference: HubReference, names: tuple[str, ...], *, below: bool = False) -> Path:
+    """The folder of a pinned reference, with those files of these names that it has.
 
-    What is in the Hub's local cache is not asked for again. Raises: HubError.
+    `below`: those of all folders below it too. What is in the Hub's local cache is not asked for
+    again. The folder need not exist, where there are none of these files.
+
+    Raises: HubError, also for a file that is larger than any of its kind has to be.
     """
     from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import DryRunError
 
+    if folder := find_cached(reference, names, below=below):
+        return folder
+    wanted = _snapshot(reference, names, below=below)
+    with plain_errors(reference):
+        with suppress(DryRunError):  # hides why; what follows tells it
+            _check_sizes(reference, snapshot_download(**wanted, dry_run=True))
+        root = snapshot_download(**wanted)
+    return Path(root) / reference.subfolder
+
+
+def find_cached(
+    reference: HubReference, names: tuple[str, ...], *, below: bool = False
+) -> Path | None:
+    """As `fetch`, without any request; None where something is not in the Hub's local cache."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    wanted = _snapshot(reference, names, below=below)
+    try:
+        root = snapshot_download(**wanted, local_files_only=True)
+    except LocalEntryNotFoundError:
+        return None
+    return Path(root) / reference.subfolder
+
+
+def _snapshot(reference: HubReference, names: tuple[str, ...], *, below: bool) -> Any:
+    """What `snapshot_download` is asked for."""
     assert reference.pinned, "resolved first, so that all files are of one commit"
     place = f"{reference.subfolder}/" if reference.subfolder else ""
-    patterns = [f"{place}{below}{name}" for below in ("", "*/") for name in names]
-    with plain_errors(reference):
-        root = snapshot_download(
-            reference.repo,
-            revision=reference.revision,
-            allow_patterns=patterns,
-            library_name="idat-zoo",
-        )
-    folder = Path(root) / reference.subfolder
-    if not folder.is_dir():
-        raise HubError(f"'{reference}' holds no {' or '.join(names)}.")
-    return folder
+    depths = ("", "*/") if below else ("",)
+    return {
+        "repo_id": reference.repo,
+        "revision": reference.revision,
+        "allow_patterns": [f"{place}{depth}{name}" for depth in depths for name in names],
+        "library_name": "idat-zoo",
+    }
+
+
+def _check_sizes(reference: HubReference, found: Iterable[Any]) -> None:
+    """Raises: HubError for a file that is larger than any of its kind has to be."""
+    for file in found:
+        limit = LARGEST[Path(file.filename).suffix]
+        if (file.file_size or 0) > limit:
+            raise HubError(
+                f"'{file.filename}' of '{reference}' has {file.file_size:,} bytes; up to {limit:,} "
+                "are fetched."
+            )
 
 
 class RemoteFile(io.BufferedIOBase):
@@ -182,16 +223,42 @@ class Published:
     commit: str
 
 
+@dataclass(frozen=True, kw_only=True)
+class Head:
+    """The newest commit of a repository's main branch and its files; none where it is not there."""
+
+    repo: str
+    commit: str = ""
+    names: frozenset[str] = frozenset()
+
+
+def read_head(repo: str) -> Head:
+    """What a repository holds now, as far as one may see it. Raises: HubError."""
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
+
+    with plain_errors(HubReference(repo=repo)):
+        try:
+            found = HfApi(library_name="idat-zoo").model_info(repo)
+        except GatedRepoError:
+            raise
+        except RepositoryNotFoundError:
+            return Head(repo=repo)
+    names = frozenset(file.rfilename for file in found.siblings or [])
+    return Head(repo=repo, commit=found.sha or "", names=names)
+
+
 def upload(
-    repo: str,
+    head: Head,
     contents: Mapping[str, bytes],
     *,
+    without: Iterable[str] = (),
     message: str,
     private: bool = True,
     tag: str = "",
     create_pr: bool = False,
 ) -> Published:
-    """Put files into a model repository, all in one commit on the head that was read.
+    """Put files into a model repository and take those `without` out, all in one commit on a head.
 
     The repository is made where there is none, private unless it is to be public; one that exists
     stays as visible as it is. What is there already makes no new commit, so it may be repeated; a
@@ -199,24 +266,26 @@ def upload(
 
     Raises: HubError; the repository is then as it was, but where only the tag is taken.
     """
-    from huggingface_hub import CommitOperationAdd, HfApi
+    from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
     from huggingface_hub.errors import HfHubHTTPError
 
-    api, place = HfApi(library_name="idat-zoo"), HubReference(repo=repo)
-    with plain_errors(place):
-        api.create_repo(repo, private=private, exist_ok=True)
+    api, repo, parent = HfApi(library_name="idat-zoo"), head.repo, head.commit
+    with plain_errors(HubReference(repo=repo)):
+        if not parent:
+            api.create_repo(repo, private=private, exist_ok=True)
+            parent = api.repo_info(repo).sha or ""
         for wait in (*WAITS, None):
-            head = api.repo_info(repo).sha
-            operations = [
+            operations: list[Any] = [
                 CommitOperationAdd(path_in_repo=path, path_or_fileobj=content)
                 for path, content in sorted(contents.items())
             ]
+            operations += [CommitOperationDelete(path_in_repo=path) for path in sorted(without)]
             try:
                 made = api.create_commit(
                     repo,
                     operations,
                     commit_message=message,
-                    parent_commit=head,
+                    parent_commit=parent,
                     create_pr=create_pr,
                 )
                 break
@@ -263,15 +332,15 @@ def card_metadata(name: str, fields: dict[str, Any], scores: list[dict[str, Any]
 
 
 @contextmanager
-def plain_errors(reference: HubReference) -> Iterator[None]:
-    """What the Hub's library raises becomes one sentence, and it logs nothing beside it.
+def plain_errors(reference: HubReference, *, logged: int = logging.ERROR) -> Iterator[None]:
+    """What the Hub's library raises becomes one sentence, and it logs nothing below a level.
 
     Raises: HubError.
     """
     import httpx2  # what the Hub's library speaks HTTP by; it lets some of its errors through
     from huggingface_hub import errors
 
-    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
+    logging.getLogger("huggingface_hub").setLevel(logged)
     try:
         yield
     except errors.GatedRepoError:

@@ -1,5 +1,6 @@
 """Where each suite's lists of images lie below the data folder. Torch-free, for `idat list`."""
 
+import json
 import os
 from pathlib import Path
 
@@ -19,6 +20,15 @@ def data_folder(given: Path | None) -> Path:
         return given
     home = os.environ.get("XDG_DATA_HOME") or "~/.local/share"
     return Path(home).expanduser() / "idat-zoo" / "data"
+
+
+def pulled_from(folder: Path) -> str | None:
+    """What `idat data pull` wrote beside a task's lists: source and commit; None without it."""
+    try:
+        written = json.loads((folder / SOURCE_FILE).read_bytes())
+        return f"{written['source']} at {written['commit']}"
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
+        return None
 
 
 def fewshot_train(shots: int, seed: int | str) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from idat_zoo.checkpoint import Reference, find_checkpoints, find_folder, read_config
+from idat_zoo.checkpoint import Reference, find_checkpoints, find_config
 from idat_zoo.data.decode import decode_bytes
 from idat_zoo.data.image_file import SUFFIXES
 from idat_zoo.data.reading import Reading
@@ -69,7 +69,7 @@ class Predictor:
     """
 
     def __init__(self, adapters: Mapping[str, Reference], *, device: str = "auto") -> None:
-        self.configs = {name: read_config(find_folder(place)) for name, place in adapters.items()}
+        self.configs = {name: find_config(place) for name, place in adapters.items()}
         self._pools: dict[str, AdapterPool] = {}
         for name, config in self.configs.items():
             if config.backbone_sha256 not in self._pools:

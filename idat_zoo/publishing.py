@@ -1,14 +1,36 @@
-"""Finished runs as a repository on the Hub: what goes there, once all about it was checked."""
+"""Finished runs as a repository on the Hub: what goes there, once all about it was checked.
+
+One run lies at the root of its repository. Several lie in folders, below an index (config.json)
+that later runs are added to; the card is then of all of them.
+"""
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from idat_zoo import files
-from idat_zoo.checkpoint import CONFIG_FILE, TENSORS_FILE, load_checkpoint, probe_logits
-from idat_zoo.errors import CheckpointError, RunFolderError, UsageError
-from idat_zoo.hub import Published, card_metadata, upload
-from idat_zoo.report.card import card_fields, card_scores, card_text
+from idat_zoo.checkpoint import (
+    CONFIG_FILE,
+    TENSORS_FILE,
+    Checkpoint,
+    Entry,
+    Index,
+    load_checkpoint,
+    probe_logits,
+    read_index,
+)
+from idat_zoo.errors import CheckpointError, HubError, RunFolderError, UsageError, ZooError
+from idat_zoo.formats import peft_lora
+from idat_zoo.hub import (
+    Head,
+    HubReference,
+    Published,
+    card_metadata,
+    fetch,
+    upload,
+)
+from idat_zoo.report.card import PEFT_FOLDER, card_fields, card_scores, card_text
 from idat_zoo.results import RESULT_FILE, Result, load_result
 from idat_zoo.run_folder import PROBE_FILE, RECIPE_FILE, TEACHER_FOLDER
 
@@ -17,51 +39,93 @@ NEEDED = (TENSORS_FILE, CONFIG_FILE, RECIPE_FILE, PROBE_FILE)
 PROBE_TOLERANCE = 1e-4
 """How far a reload's probe logits may be from those that the run wrote, on another machine."""
 LOCAL_PATH = re.compile(r"(?<![\w./-])(?:/(?:home|Users|root|tmp|mnt)/|[A-Z]:\\)\S+")
+ROOT = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """A commit that is ready: its files by path, those that it takes out, the head it goes on."""
+
+    head: Head
+    contents: Mapping[str, bytes]
+    without: frozenset[str]
+    message: str
+
+
+def plan(folders: Sequence[Path], head: Head, *, with_teacher: bool = False) -> Plan:
+    """Check runs, and work out the commit that brings them to a repository as it is now.
+
+    Raises: RunFolderError for a folder without a finished run, or with files that are not its own;
+    CheckpointError where a reload does not give the run's probe logits; UsageError for runs that do
+    not belong together or into the repository; HubError.
+    """
+    runs = {folder: _finished(folder) for folder in folders}
+    before = _published(head)
+    indexed = len(runs) > 1 or (before is not None and ROOT not in before)
+    if before is not None and indexed == (ROOT in before):
+        raise UsageError(
+            f"'{head.repo}' holds one run at its root; several need a repository of their own.",
+            hint="Choose another --repo.",
+        )
+    placed = {(_place(run) if indexed else ROOT): (folder, run) for folder, run in runs.items()}
+    if len(placed) < len(runs):
+        raise UsageError("the same run was given twice.")
+    results = {**(before or {}), **{place: run for place, (_, run) in placed.items()}}
+    if not indexed:
+        results = {ROOT: next(iter(runs.values()))}
+    _check_kin(results)
+    contents: dict[str, bytes] = {}
+    for place, (folder, run) in placed.items():
+        checkpoint = _reloaded(folder)
+        own = _own_files(folder, run, checkpoint, with_teacher=with_teacher)
+        contents |= {_join(place, name): content for name, content in own.items()}
+    if indexed:
+        contents[CONFIG_FILE] = files.dump_json(_index(results).model_dump(mode="json"))
+    contents[CARD_FILE] = _card(head.repo, results)
+    ours = {_join(place, name) for place in placed for name in _all_names()}
+    return Plan(
+        head=head,
+        contents=contents,
+        without=frozenset((head.names & ours) - contents.keys()),
+        message=f"idat publish: {len(runs)} run{'s' if len(runs) > 1 else ''}",
+    )
 
 
 def publish(
-    folders: Sequence[Path],
-    repo: str,
-    *,
-    private: bool = True,
-    tag: str = "",
-    with_teacher: bool = False,
-    create_pr: bool = False,
+    ready: Plan, *, private: bool = True, tag: str = "", create_pr: bool = False
 ) -> Published:
-    """Check runs and upload them in one commit. Raises: what `prepare` and `upload` raise."""
-    contents = prepare(folders, repo, with_teacher=with_teacher)
+    """Upload a plan in one commit. Raises: HubError."""
     return upload(
-        repo,
-        contents,
-        message=f"idat publish: {len(folders)} run{'s' if len(folders) > 1 else ''}",
+        ready.head,
+        ready.contents,
+        without=ready.without,
+        message=ready.message,
         private=private,
         tag=tag,
         create_pr=create_pr,
     )
 
 
-def prepare(folders: Sequence[Path], repo: str, *, with_teacher: bool = False) -> dict[str, bytes]:
-    """All files of the repository by their paths in it; one run lies at its root.
+def _published(head: Head) -> dict[str, Result] | None:
+    """The results that a repository holds, by their folders; None where it has no runs yet.
 
-    Raises: RunFolderError for a folder without a finished run, or with files that are not its own;
-    CheckpointError where a reload does not give the run's probe logits; UsageError for runs that do
-    not belong together.
+    Raises: HubError for a repository that is of something else, or damaged.
     """
-    runs = {folder: _finished(folder) for folder in folders}
-    _check_kin(runs)
-    places = {folder: _place(result) if len(runs) > 1 else "" for folder, result in runs.items()}
-    contents: dict[str, bytes] = {}
-    for folder, result in runs.items():
-        _check_reload(folder)
-        names = [*NEEDED, RESULT_FILE]
-        if with_teacher and result.teacher is not None:
-            names += [f"{TEACHER_FOLDER}/{name}" for name in (TENSORS_FILE, CONFIG_FILE)]
-        for name in names:
-            contents["/".join(part for part in (places[folder], name) if part)] = (
-                folder / name
-            ).read_bytes()
-    contents[CARD_FILE] = _card(repo, {places[folder]: run for folder, run in runs.items()})
-    return contents
+    if CONFIG_FILE not in head.names:
+        return None
+    reference = HubReference(repo=head.repo, revision=head.commit)
+    try:
+        index = read_index(fetch(reference, (CONFIG_FILE,)))
+        root = fetch(reference, (RESULT_FILE,), below=index is not None)
+        places = list(index.checkpoints) if index else [ROOT]
+        return {place: load_result(root / place / RESULT_FILE) for place in places}
+    except HubError:
+        raise
+    except ZooError as error:
+        raise HubError(
+            f"'{head.repo}' holds something else than published runs: {error.message}",
+            hint="Choose another --repo.",
+        ) from None
 
 
 def _finished(folder: Path) -> Result:
@@ -87,9 +151,9 @@ def _finished(folder: Path) -> Result:
     return result
 
 
-def _check_kin(runs: Mapping[Path, Result]) -> None:
+def _check_kin(results: Mapping[str, Result]) -> None:
     """One repository, one kind of adapter: the same pair and family."""
-    kinds = {(r.recipe.pair.name, r.recipe.adapter.name) for r in runs.values()}
+    kinds = {(r.recipe.pair.name, r.recipe.adapter.name) for r in results.values()}
     if len(kinds) > 1:
         told = ", ".join(sorted("/".join(kind) for kind in kinds))
         raise UsageError(f"these runs do not belong into one repository: {told}.")
@@ -100,18 +164,59 @@ def _place(result: Result) -> str:
     return f"{result.recipe.task.id}/{result.recipe_hash[:8]}-seed{result.seed}"
 
 
-def _check_reload(folder: Path) -> None:
+def _join(place: str, name: str) -> str:
+    return f"{place}/{name}" if place else name
+
+
+def _reloaded(folder: Path) -> Checkpoint:
+    """A run's checkpoint, if it gives the logits that the run wrote."""
     written = files.parse_tensors((folder / PROBE_FILE).read_bytes())["logits"]
-    found = probe_logits(load_checkpoint(folder).network)
-    off = (found - written).abs().max().item()
+    checkpoint = load_checkpoint(folder)
+    off = (probe_logits(checkpoint.network) - written).abs().max().item()
     if not off <= PROBE_TOLERANCE * max(1.0, written.abs().max().item()):
         raise CheckpointError(
             f"'{folder}' does not reproduce its own probe: logits differ by {off:.1e}."
         )
+    return checkpoint
+
+
+TEACHER_FILES = tuple(f"{TEACHER_FOLDER}/{name}" for name in (TENSORS_FILE, CONFIG_FILE))
+
+
+def _own_files(
+    folder: Path, result: Result, checkpoint: Checkpoint, *, with_teacher: bool
+) -> dict[str, bytes]:
+    """What is published of a run; of a LoRA, PEFT's form of it too."""
+    names = [*NEEDED, RESULT_FILE]
+    if with_teacher and result.teacher is not None:
+        names += TEACHER_FILES
+    contents = {name: (folder / name).read_bytes() for name in names}
+    if peft_lora.has_form(checkpoint):
+        in_peft = peft_lora.peft_files(checkpoint)
+        contents |= {f"{PEFT_FOLDER}/{name}": content for name, content in in_peft.items()}
+    return contents
+
+
+def _all_names() -> list[str]:
+    """All that is ever published of a run."""
+    peft = [f"{PEFT_FOLDER}/{n}" for n in (peft_lora.TENSORS_FILE, peft_lora.CONFIG_FILE)]
+    return [*NEEDED, RESULT_FILE, *TEACHER_FILES, *peft]
+
+
+def _index(results: Mapping[str, Result]) -> Index:
+    return Index(
+        checkpoints={
+            place: Entry(
+                task=result.recipe.task.id, seed=result.seed, recipe_hash=result.recipe_hash
+            )
+            for place, result in sorted(results.items())
+        }
+    )
 
 
 def _card(repo: str, results: Mapping[str, Result]) -> bytes:
     """The card, which names nothing of this machine."""
+    results = dict(sorted(results.items()))
     fields, scores = card_fields(results), card_scores(results)
     card = card_metadata(repo.partition("/")[2], fields, scores) + card_text(repo, results)
     local = LOCAL_PATH.search(card)

@@ -74,7 +74,7 @@ class Result(Frozen):
     all metrics. `top1_best_on_test` exists under `protocol = "paper"` alone and is optimistic.
     `kind` is `run` for training, `eval` for a checkpoint evaluated later. `switches` and `stack`
     (the runs that went through one pass with it, and it among them) can change the last bits;
-    `seconds` is then its share of the pass.
+    `seconds` is then its share of the pass. `data_copy` names where the images were pulled from.
     """
 
     schema_version: int = SCHEMA_VERSION
@@ -93,6 +93,7 @@ class Result(Frozen):
     seed: int
     checkpoint: Source | None = None
     data_fingerprint: str
+    data_copy: str | None = None
     backbone_sha256: dict[str, str]
     device: str
     versions: dict[str, str]

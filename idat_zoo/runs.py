@@ -361,6 +361,7 @@ def _finish(run: Begun, fitted: Fitted, *, final: Recipe, selection: Selection |
         recipe_hash=digest,
         seed=run.seed,
         data_fingerprint=data.fingerprint,
+        data_copy=data.copy,
         backbone_sha256={role: network.backbone.sha256 for role, network in pair.roles()},
         device=describe_device(pair.student.mean.device),
         versions=versions(),

@@ -15,6 +15,7 @@ from torch import Tensor
 from idat_zoo.data.decode import Images
 from idat_zoo.data.image_file import PROCEDURE
 from idat_zoo.data.listing import Listing
+from idat_zoo.layouts import pulled_from
 from idat_zoo.recipe import Task
 
 
@@ -74,6 +75,11 @@ class TaskData:
             index=torch.cat([first.index, second.index]),
             pixels_sha256=fingerprint([first, second]),
         )
+
+    @property
+    def copy(self) -> str | None:
+        """Where the images were pulled from; None where nothing says so."""
+        return None if self.listing is None else pulled_from(self.listing.root)
 
     def counts(self) -> dict[str, int]:
         """How many images there are, named as `results.ImageCounts` names them."""

@@ -59,6 +59,11 @@ def as_peft(checkpoint: Checkpoint) -> tuple[dict[str, Tensor], dict[str, object
     return tensors, config
 
 
+def has_form(checkpoint: Checkpoint) -> bool:
+    """Whether PEFT has an adapter in this form."""
+    return isinstance(checkpoint.network.adapter, LoRA)
+
+
 def peft_files(checkpoint: Checkpoint) -> dict[str, bytes]:
     """PEFT's two files by their names. Raises: what `as_peft` raises."""
     tensors, config = as_peft(checkpoint)

@@ -3,20 +3,27 @@
 Every number comes from the results beside it; nothing is written by hand.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
-from idat_zoo.report.markdown import markdown_table
-from idat_zoo.results import Result
+from idat_zoo.recipe import Backbone
+from idat_zoo.report.build import build_report
+from idat_zoo.report.layout import lay_out
+from idat_zoo.report.markdown import as_markdown, escaped, markdown_table
+from idat_zoo.results import RESULT_FILE, Result
 
+PEFT_FOLDER = "peft"
 PROTOCOLS = {
     "standard": "Top-1 of the last epoch; test was read once, after training.",
-    "paper": "**protocol = paper**: the released code's schedule; a best epoch was chosen on test "
-    "and is optimistic. The table shows the last epoch.",
-    "imported": "**protocol = imported**: trained elsewhere, with settings that are not known, nor "
-    "how often test was read.",
+    "paper": "**protocol = paper**: the released code's schedule; top1_best_on_test is the best of "
+    "all epochs, chosen on test, and optimistic. Top-1 is the last epoch's.",
 }
-"""What its protocol says of a number."""
+"""What is said of every number below a protocol."""
+METRICS = {
+    "standard": "top-1, last epoch",
+    "paper": "top-1, last epoch, protocol = paper",
+}
 
 
 def card_fields(results: Mapping[str, Result]) -> dict[str, Any]:
@@ -27,15 +34,29 @@ def card_fields(results: Mapping[str, Result]) -> dict[str, Any]:
     fields: dict[str, Any] = {
         "library_name": "idat-zoo",
         "pipeline_tag": "image-classification",
-        "license": student.licence.lower() or "other",
+        **_licence(results.values()),
         "tags": ["idat", "timm", first.recipe.adapter.name, *suites],
     }
-    if ":" not in student.weights and student.weights != "random":
+    if from_hub(student):
         fields |= {
             "base_model": f"timm/{student.timm}.{student.weights}",
             "base_model_relation": "adapter",
         }
     return fields
+
+
+def from_hub(backbone: Backbone) -> bool:
+    """Whether its weights are timm's on the Hub."""
+    return ":" not in backbone.weights and backbone.weights != "random"
+
+
+def _licence(results: Iterable[Result]) -> dict[str, str]:
+    """The licence of the backbone and of all tasks, if they have one and the same."""
+    recipes = [result.recipe for result in results]
+    licences = {text for r in recipes for text in (r.pair.student.licence, r.task.licence)}
+    if len(licences) == 1 and (licence := licences.pop().lower()) not in ("", "not stated"):
+        return {"license": licence}
+    return {"license": "other", "license_name": "see-data-and-licences"}
 
 
 def card_scores(results: Mapping[str, Result]) -> list[dict[str, Any]]:
@@ -48,7 +69,7 @@ def card_scores(results: Mapping[str, Result]) -> list[dict[str, Any]]:
             "dataset_config": place or result.recipe.task.id,
             "dataset_split": "test",
             "metric_type": "accuracy",
-            "metric_name": "top-1, last epoch",
+            "metric_name": METRICS[result.recipe.protocol],
             "metric_value": result.top1,
             "metric_args": {
                 "seed": result.seed,
@@ -63,72 +84,34 @@ def card_scores(results: Mapping[str, Result]) -> list[dict[str, Any]]:
 
 def card_text(repo: str, results: Mapping[str, Result]) -> str:
     """The card below its metadata, in Markdown. `results` by their subfolder, '' for the root."""
-    first = next(iter(results.values()))
-    recipe, student = first.recipe, first.recipe.pair.student
-    teacher = recipe.pair.teacher
-    if recipe.protocol == "imported":
-        trained = "trained elsewhere"
-    elif teacher is None:
-        trained = "trained alone by idat-zoo"
-    else:
-        trained = (
-            f"trained jointly with a frozen {teacher.name} as its teacher (the smaller network: "
-            "iDAT's inversion, arXiv:2403.15750) by idat-zoo"
-        )
-    rows = [
-        [
-            place or ".",
-            result.recipe.task.id,
-            str(result.seed),
-            f"{100 * result.top1:.1f}",
-            f"{100 * result.top1_interval[0]:.1f}–{100 * result.top1_interval[1]:.1f}",
-            str(result.student.count),
-            _beside(result),
-        ]
-        for place, result in results.items()
-    ]
-    example = f"hub:{repo}" + (f"/{next(iter(results))}" if next(iter(results)) else "")
-    columns = ["folder", "task", "seed", "top-1 %", "95 % interval", "test images", "raw pixels"]
-    tasks = {result.recipe.task.id: result.recipe.task for result in results.values()}
+    place, first = next(iter(results.items()))
+    recipe, student, teacher = first.recipe, first.recipe.pair.student, first.recipe.pair.teacher
+    trained = (
+        f"jointly with a frozen {teacher.name} as its teacher (the smaller network: iDAT's "
+        "inversion, arXiv:2403.15750)"
+        if teacher is not None
+        else "alone"
+    )
+    report = build_report([(Path(below) / RESULT_FILE, run) for below, run in results.items()])
     lines = [
         f"# {repo.partition('/')[2]}",
         "",
         f"`{recipe.adapter.name}` on {student.name} (timm `{student.timm}`, weights "
-        f"`{student.weights}`), {trained}.",
+        f"`{student.weights}`), trained {trained} by idat-zoo.",
         "",
-        markdown_table(columns, rows),
+        "## Results",
         "",
-        PROTOCOLS[recipe.protocol],
+        as_markdown(lay_out(report)),
+        *(PROTOCOLS[name] for name in dict.fromkeys(r.recipe.protocol for r in results.values())),
         "",
+        *(_folders(results) if len(results) > 1 else []),
         "## Use",
         "",
-        "```",
-        f"idat eval --checkpoint {example}",
-        f"idat predict --checkpoint {example} photo.jpg",
-        "```",
-        "",
-        "```python",
-        "from idat_zoo import load",
-        "",
-        f'network, transform = load("{example}")  # an nn.Module; PIL image -> uint8 tensor',
-        "```",
-        "",
-        "Elsewhere: `idat export --to onnx`"
-        + (
-            ", `idat export --to peft`, `idat merge` (a plain timm model)."
-            if recipe.adapter.name == "lora"
-            else "."
-        ),
-        "",
+        *_use(repo, place, first),
         "## Data and licences",
         "",
-        *(
-            f"* {task.id}: {task.source or 'source not stated'}; licence "
-            f"{task.licence or 'not stated'}. Fingerprint of the images: "
-            f"`{next(r for r in results.values() if r.recipe.task.id == name).data_fingerprint}`."
-            for name, task in tasks.items()
-        ),
-        f"* Backbone: {student.licence or 'licence not stated'}.",
+        *_data(results),
+        f"* Backbone {student.timm}: {escaped(student.licence or 'licence not stated')}.",
         "",
         "## Limits",
         "",
@@ -139,6 +122,91 @@ def card_text(repo: str, results: Mapping[str, Result]) -> str:
     return "\n".join(lines)
 
 
-def _beside(result: Result) -> str:
-    """What pixels reach without any network, where that was measured."""
-    return f"{100 * max(result.baselines.values()):.1f}" if result.baselines else ""
+def _folders(results: Mapping[str, Result]) -> list[str]:
+    columns = ["folder", "task", "seed", "top-1 %", "protocol"]
+    rows = [
+        [
+            f"`{place}`",
+            result.recipe.task.id,
+            str(result.seed),
+            f"{100 * result.top1:.2f}",
+            result.recipe.protocol,
+        ]
+        for place, result in results.items()
+    ]
+    return ["## Folders", "", markdown_table(columns, rows), ""]
+
+
+def _use(repo: str, place: str, result: Result) -> list[str]:
+    """How the first of the adapters is loaded here, with PEFT and with plain timm."""
+    reference = f"hub:{repo}" + (f"/{place}" if place else "")
+    lines = [
+        "```",
+        f"idat eval --checkpoint {reference}",
+        f"idat predict --checkpoint {reference} photo.jpg",
+        f"idat export {reference} --to onnx -o graph",
+        "```",
+        "",
+        "```python",
+        "from idat_zoo import load",
+        "",
+        f'network, transform = load("{reference}")  # an nn.Module; PIL image -> uint8 tensor',
+        "```",
+        "",
+    ]
+    if result.recipe.adapter.name != "lora":
+        return lines
+    return [
+        *lines,
+        *_with_peft(repo, place, result),
+        "As a plain timm model, the adapter folded into the weights:",
+        "",
+        "```",
+        f"idat merge {reference} -o merged",
+        "python -c \"import timm; timm.create_model('local-dir:merged', pretrained=True)\"",
+        "```",
+        "",
+    ]
+
+
+def _with_peft(repo: str, place: str, result: Result) -> list[str]:
+    """PEFT's form of a LoRA lies in a folder beside it."""
+    recipe, student = result.recipe, result.recipe.pair.student
+    folder = f"{place}/{PEFT_FOLDER}" if place else PEFT_FOLDER
+    if not from_hub(student):
+        return [
+            f"With PEFT: `{folder}/`, on the backbone's weights, which ship with idat-zoo alone.",
+            "",
+        ]
+    arguments = {"num_classes": recipe.task.num_classes, "img_size": student.img_size}
+    told = ", ".join(f"{name}={value!r}" for name, value in (arguments | student.args).items())
+    normalised = {
+        "model": f"mean {student.mean}, std {student.std}",
+        "imagenet": "ImageNet's mean and std",
+        "none": "not normalised",
+    }
+    return [
+        f"With PEFT; images in [0, 1] resized to {student.img_size} x {student.img_size} without "
+        f"crop, {normalised[recipe.normalisation]}:",
+        "",
+        "```python",
+        "import timm",
+        "from peft import PeftModel",
+        "",
+        f'vit = timm.create_model("{student.timm}.{student.weights}", pretrained=True, {told})',
+        f'network = PeftModel.from_pretrained(vit, "{repo}", subfolder="{folder}")',
+        "```",
+        "",
+    ]
+
+
+def _data(results: Mapping[str, Result]) -> list[str]:
+    """Each copy of each task's images that the numbers rest on."""
+    copies = {(run.recipe.task.id, run.data_fingerprint): run for run in results.values()}
+    return [
+        f"* {task}: {escaped(run.recipe.task.source or 'source not stated')}; licence "
+        f"{escaped(run.recipe.task.licence or 'not stated')}."
+        + (f" Copy: {escaped(run.data_copy)}." if run.data_copy else "")
+        + f" Fingerprint of the images: `{fingerprint}`."
+        for (task, fingerprint), run in copies.items()
+    ]

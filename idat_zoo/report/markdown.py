@@ -11,22 +11,22 @@ def as_markdown(sections: Iterable[Section]) -> str:
 
 
 def _section(section: Section) -> str:
-    parts = [f"**{_escaped(section.title)}**"]
+    parts = [f"**{escaped(section.title)}**"]
     if section.columns:
         parts.append(markdown_table(section.columns, section.rows))
     if section.lines:
-        parts.append("\n".join(f"- {_escaped(line)}" for line in section.lines))
+        parts.append("\n".join(f"- {escaped(line)}" for line in section.lines))
     return "\n\n".join(parts)
 
 
 def markdown_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """A pipe table; a pipe inside a cell is escaped."""
     lines = [columns, ["---"] * len(columns), *rows]
-    return "\n".join("| " + " | ".join(map(_escaped, line)) + " |" for line in lines)
+    return "\n".join("| " + " | ".join(map(escaped, line)) + " |" for line in lines)
 
 
-def _escaped(text: str) -> str:
-    """Text that Markdown shows as it is, as far as ours can contain such signs."""
-    for sign in ("\\", "|", "*", "<"):
+def escaped(text: str) -> str:
+    """Text that Markdown shows as it is, on one line, as far as ours can contain such signs."""
+    for sign in ("\\", "|", "*"):
         text = text.replace(sign, f"\\{sign}")
-    return text
+    return " ".join(text.replace("<", "&lt;").splitlines())

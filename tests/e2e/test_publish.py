@@ -11,9 +11,11 @@ from huggingface_hub import ModelCard
 from safetensors.torch import load_file, save_file
 from test_hub import Person, tells_one_error
 
+from idat_zoo.checkpoint import find_checkpoints
 from idat_zoo.errors import CheckpointError, RunFolderError, UsageError
 from idat_zoo.fit import Progress
-from idat_zoo.publishing import prepare
+from idat_zoo.hub import Head
+from idat_zoo.publishing import plan
 from idat_zoo.registry import get_recipe
 from idat_zoo.results import Result
 from idat_zoo.run_folder import run_folder
@@ -50,15 +52,22 @@ def own(runs: list[Path], tmp_path: Path) -> Path:
     return Path(shutil.copytree(runs[0], tmp_path / "own"))
 
 
+def new_repository(folders: list[Path], **options: bool) -> dict[str, bytes]:
+    """The files that a repository would be made of."""
+    return dict(plan(folders, Head(repo=REPO), **options).contents)
+
+
 # What goes there
 
 
 def test_one_run_lies_at_the_root_with_a_card_that_the_hub_reads_back(runs: list[Path]) -> None:
-    contents = prepare([runs[0]], REPO)
+    contents = new_repository([runs[0]])
     assert contents.keys() == {
         "README.md",
         "adapter_model.safetensors",
         "config.json",
+        "peft/adapter_config.json",
+        "peft/adapter_model.safetensors",
         "probe.safetensors",
         "recipe.toml",
         "result.json",
@@ -72,16 +81,18 @@ def test_one_run_lies_at_the_root_with_a_card_that_the_hub_reads_back(runs: list
     assert score.metric_args["seed"] == 0
     assert score.metric_args["images"] == 797
     assert score.metric_args["interval"] == list(result.top1_interval)
-    assert f"| {100 * result.top1:.1f} |" in card.text
+    assert f" {100 * result.top1:.2f} |" in card.text
     assert f"idat eval --checkpoint hub:{REPO}" in card.text
     assert str(runs[0].parents[4]) not in card.content
 
 
 def test_several_runs_lie_in_folders_of_their_own(runs: list[Path]) -> None:
-    contents = prepare(runs[:2], REPO, with_teacher=True)
-    folders = {name.rpartition("/")[0].removesuffix("/teacher") for name in contents} - {""}
-    assert {folder.partition("/")[0] for folder in folders} == {"digits"}
-    assert {folder[-5:] for folder in folders} == {"seed0", "seed1"}
+    contents = new_repository(runs[:2], with_teacher=True)
+    index = json.loads(contents["config.json"])["checkpoints"]
+    assert {folder.partition("/")[0] for folder in index} == {"digits"}
+    assert [folder[-5:] for folder in index] == ["seed0", "seed1"]
+    assert [entry["seed"] for entry in index.values()] == [0, 1]
+    assert all(f"{folder}/config.json" in contents for folder in index)
     assert sum(name.endswith("teacher/adapter_model.safetensors") for name in contents) == 2
     assert len(ModelCard(contents["README.md"].decode()).data.eval_results) == 2
 
@@ -91,26 +102,26 @@ def test_several_runs_lie_in_folders_of_their_own(runs: list[Path]) -> None:
 
 def test_runs_of_unlike_families_do_not_share_a_repository(runs: list[Path]) -> None:
     with pytest.raises(UsageError, match=r"do not belong into one repository: .*linear.*lora"):
-        prepare(runs, REPO)
+        new_repository(runs)
 
 
 def test_an_unfinished_run_is_refused(own: Path) -> None:
     (own / "result.json").unlink()
     with pytest.raises(RunFolderError, match="not a finished run"):
-        prepare([own], REPO)
+        new_repository([own])
 
 
 @pytest.mark.parametrize("name", ["config.json", "adapter_model.safetensors", "recipe.toml"])
 def test_a_file_that_is_not_the_runs_own_is_named(name: str, own: Path) -> None:
     (own / name).write_bytes((own / name).read_bytes() + b" ")
     with pytest.raises(RunFolderError, match=f"{name} is not what the run wrote"):
-        prepare([own], REPO)
+        new_repository([own])
 
 
 def test_a_file_that_is_missing_is_named(own: Path) -> None:
     (own / "probe.safetensors").unlink()
     with pytest.raises(RunFolderError, match=r"probe\.safetensors is missing"):
-        prepare([own], REPO)
+        new_repository([own])
 
 
 def test_a_checkpoint_that_does_not_reproduce_its_probe_is_refused(
@@ -122,7 +133,7 @@ def test_a_checkpoint_that_does_not_reproduce_its_probe_is_refused(
     del document["files"]["probe.safetensors"]
     (own / "result.json").write_text(json.dumps(document))
     with pytest.raises(CheckpointError, match="does not reproduce its own probe"):
-        prepare([own], REPO)
+        new_repository([own])
 
 
 def test_a_card_with_a_path_of_this_machine_is_refused(own: Path) -> None:
@@ -131,14 +142,14 @@ def test_a_card_with_a_path_of_this_machine_is_refused(own: Path) -> None:
     document["recipe"]["task"]["source"] = own_place
     (own / "result.json").write_text(json.dumps(document))
     with pytest.raises(UsageError, match=f"path of this machine: {own_place}"):
-        prepare([own], REPO)
+        new_repository([own])
 
 
 def test_a_web_address_is_no_path_of_this_machine(own: Path) -> None:
     document = json.loads((own / "result.json").read_text())
     document["recipe"]["task"]["source"] = "https://example.org/tmp/data"
     (own / "result.json").write_text(json.dumps(document))
-    assert b"https://example.org/tmp/data" in prepare([own], REPO)["README.md"]
+    assert b"https://example.org/tmp/data" in new_repository([own])["README.md"]
 
 
 @pytest.mark.parametrize("repo", ["name", "org/name/more", "org/name@main", "-/x y"])
@@ -199,12 +210,20 @@ def test_a_tag_that_is_taken_is_named_and_left_where_it_is(
     assert hub.repos[REPO].names["main"] != old
 
 
-def test_a_dry_run_lists_files_and_asks_nothing(runs: list[Path], hub: Hub, tmp_path: Path) -> None:
+def test_a_dry_run_lists_files_and_changes_nothing(
+    runs: list[Path], hub: Hub, tmp_path: Path
+) -> None:
     done = Person(hub, tmp_path).idat("publish", str(runs[0]), "--repo", REPO, "--dry-run")
     assert done.returncode == 0, done.stderr
     assert "adapter_model.safetensors" in done.stdout
     assert "README.md" in done.stdout
-    assert not hub.requests
+    assert "a new repository" in done.stdout
+    assert all(line.startswith("GET") for line in hub.requests)
+    elsewhere = Person(hub, tmp_path, HF_HUB_OFFLINE="1")
+    alone = elsewhere.idat("publish", str(runs[0]), "--repo", REPO, "--dry-run")
+    assert alone.returncode == 0, alone.stderr
+    assert alone.stdout == done.stdout
+    assert "offline" in alone.stderr
 
 
 @pytest.mark.system
@@ -260,3 +279,105 @@ def test_without_a_token_it_is_one_sentence(runs: list[Path], hub: Hub, tmp_path
     assert done.returncode == 1, done.stderr
     assert tells_one_error(done)
     assert REPO not in hub.repos
+
+
+# Several runs below one index
+
+
+@pytest.mark.system
+def test_runs_that_come_later_join_the_index_and_the_card(
+    runs: list[Path], hub: Hub, tmp_path: Path
+) -> None:
+    author = Person(hub, tmp_path / "author", HF_TOKEN=TOKEN)
+    first = author.idat(
+        "publish", str(runs[0]), str(runs[1]), "--repo", REPO, "--with-teacher", "--json"
+    )
+    assert first.returncode == 0, first.stderr
+    before = hub.repos[REPO].commits[hub.repos[REPO].names["main"]]
+    # The second again, without its teacher; the first stays as it was.
+    later = author.idat("publish", str(runs[1]), "--repo", REPO, "--json")
+    assert later.returncode == 0, later.stderr
+    after = hub.repos[REPO].commits[hub.repos[REPO].names["main"]]
+    index = json.loads(after["config.json"])["checkpoints"]
+    places = sorted(index)
+    assert [place[-5:] for place in places] == ["seed0", "seed1"]
+    gone = {name for name in before if name not in after}
+    assert gone == {
+        f"{places[1]}/teacher/{name}" for name in ("config.json", "adapter_model.safetensors")
+    }
+    assert after["README.md"] == before["README.md"]
+    reader = Person(hub, tmp_path / "reader", HF_TOKEN=TOKEN)
+    done = reader.idat("eval", "--checkpoint", f"hub:{REPO}", "--device", "cpu", "--json")
+    assert done.returncode == 0, done.stderr
+    results = json.loads(done.stdout)["results"]
+    assert [result["checkpoint"]["subfolder"] for result in results] == places
+    assert not [line for line in hub.requests if "HEAD" in line and "teacher" in line]
+    other = author.idat("publish", str(runs[2]), "--repo", REPO)
+    assert other.returncode == 2
+    assert "do not belong into one repository" in other.stderr
+
+
+@pytest.mark.system
+def test_a_repository_with_one_run_at_its_root_takes_no_others_beside_it(
+    runs: list[Path], hub: Hub, tmp_path: Path
+) -> None:
+    author = Person(hub, tmp_path, HF_TOKEN=TOKEN)
+    assert author.idat("publish", str(runs[0]), "--repo", REPO).returncode == 0
+    done = author.idat("publish", str(runs[0]), str(runs[1]), "--repo", REPO)
+    assert done.returncode == 2, done.stderr
+    assert "holds one run at its root" in done.stderr
+    assert commits_of(hub) == 2
+    assert author.idat("publish", str(runs[1]), "--repo", REPO).returncode == 0
+    assert commits_of(hub) == 3
+
+
+@pytest.mark.system
+def test_a_repository_of_something_else_is_left_alone(
+    runs: list[Path], hub: Hub, tmp_path: Path
+) -> None:
+    hub.repos[REPO] = Repo()
+    hub.repos[REPO].commit({"config.json": b'{"architectures": ["ViT"]}'})
+    done = Person(hub, tmp_path, HF_TOKEN=TOKEN).idat("publish", str(runs[0]), "--repo", REPO)
+    assert done.returncode == 1, done.stderr
+    assert "holds something else than published runs" in done.stderr
+    assert commits_of(hub) == 1
+
+
+def test_an_index_that_leads_elsewhere_is_refused(tmp_path: Path) -> None:
+    entry = {"task": "digits", "seed": 0, "recipe_hash": "0" * 64}
+    for place in ("../other", "/etc", "a/../../b", "", ".hidden", "a//b"):
+        document = {"schema_version": 1, "library": "idat-zoo", "checkpoints": {place: entry}}
+        (tmp_path / "config.json").write_text(json.dumps(document))
+        with pytest.raises(CheckpointError, match=r"config\.json"):
+            find_checkpoints(tmp_path)
+
+
+# Labels
+
+
+def test_a_number_of_protocol_paper_is_labelled_wherever_it_stands(own: Path) -> None:
+    document = json.loads((own / "result.json").read_text())
+    document["recipe"] |= {"protocol": "paper"}
+    document["top1_best_on_test"] = 0.9
+    (own / "result.json").write_text(json.dumps(document))
+    card = ModelCard(new_repository([own])["README.md"].decode())
+    (score,) = card.data.eval_results
+    assert "protocol = paper" in score.metric_name
+    assert score.metric_args["protocol"] == "paper"
+    assert "**protocol = paper**" in card.text
+    assert "top1_best_on_test" in card.text
+
+
+def test_names_of_tasks_cannot_bring_markup_into_the_card(own: Path) -> None:
+    document = json.loads((own / "result.json").read_text())
+    markup = "<script>alert(1)</script> | **x**\n---\nlicense: mit"
+    for field in ("title", "source", "licence"):
+        document["recipe"]["task"][field] = markup
+    document["recipe"]["task"]["class_names"] = [f"<img src=x>{k}\n" for k in range(10)]
+    (own / "result.json").write_text(json.dumps(document))
+    card = ModelCard(new_repository([own])["README.md"].decode())
+    assert card.data.license == "other"
+    assert card.data.eval_results[0].dataset_name == markup
+    assert "<script>" not in card.text
+    assert "<img" not in card.text
+    assert "\nlicense: mit" not in card.text

@@ -45,7 +45,16 @@ MAY_KNOW = {
     "checkpoint": FLOOR
     | {"adapters", "backbones", "data", "files", "hub", "randomness", "results"},
     "formats": FLOOR | {"adapters", "backbones", "checkpoint", "files", "run_folder"},
-    "publishing": {"checkpoint", "errors", "files", "hub", "report", "results", "run_folder"},
+    "publishing": {
+        "checkpoint",
+        "errors",
+        "files",
+        "formats",
+        "hub",
+        "report",
+        "results",
+        "run_folder",
+    },
     "pulling": FLOOR | {"data", "files", "hub", "layouts", "sources"},
     "prediction": {"checkpoint", "data", "errors", "pool"},
     "pool": {"backbones", "checkpoint", "engine", "errors", "switches"},
