@@ -11,12 +11,17 @@ import torch
 from jaxtyping import Float32, UInt8
 from PIL import Image
 from pydantic import Field, NonNegativeInt, Strict, ValidationError
-from torch import Tensor
+from torch import Tensor, nn
 
 from idat_zoo import files
 from idat_zoo.adapters import build_adapter
-from idat_zoo.backbones.frozen import FrozenBackbone, load_backbone
-from idat_zoo.backbones.network import Network, build_network, input_range
+from idat_zoo.backbones.frozen import FrozenBackbone, describe_anatomy, load_backbone
+from idat_zoo.backbones.network import (
+    Network,
+    build_network,
+    input_range,
+    published_names,
+)
 from idat_zoo.backbones.pair import Role
 from idat_zoo.data.image_file import prepare
 from idat_zoo.errors import CheckpointError, UnknownNameError
@@ -167,6 +172,7 @@ def load_checkpoint(reference: Reference, *, backbone: FrozenBackbone | None = N
     """
     folder = find_folder(reference)
     config = read_config(folder)
+    _check_fit(config, folder)
     tensors = _read_tensors(folder / TENSORS_FILE, config)
     backbone = backbone or load_backbone(config.backbone)
     if backbone.sha256 != config.backbone_sha256:
@@ -183,7 +189,9 @@ def load_checkpoint(reference: Reference, *, backbone: FrozenBackbone | None = N
         seed=config.seed,
         role=config.role,
     )
-    _fill(network, tensors, folder)
+    with torch.no_grad():
+        for name, tensor in network.published().items():
+            tensor.copy_(tensors[name])
     return Checkpoint(network=network.eval(), config=config)
 
 
@@ -346,6 +354,29 @@ def probe_images(network: Network) -> UInt8[Tensor, "8 3 S S"]:
     return torch.randint(256, shape, generator=source, dtype=torch.uint8)
 
 
+def _check_fit(config: Config, folder: Path) -> None:
+    """Refuse a config whose tensors are not those of its adapter and head, before any is there.
+
+    Raises: CheckpointError; UnknownNameError and RecipeError for no such adapter; UsageError for no
+    such backbone.
+    """
+    anatomy, adapter = describe_anatomy(config.backbone), build_adapter(config.adapter)
+    with torch.device("meta"):  # where nothing is drawn
+        created = adapter.create(anatomy, generator(config.seed, config.role, "adapter"))
+        head = nn.Linear(anatomy.embed_dim, config.recipe.task.num_classes)
+    expected = published_names({**created.trainable, **created.frozen}, head)
+    found = config.tensors
+    differing = sorted(
+        name
+        for name in expected.keys() | found.keys()
+        if name not in expected or _spec(expected[name]) != found.get(name)
+    )
+    if differing:
+        raise CheckpointError(
+            f"the tensors of '{folder}' do not fit its adapter: {', '.join(differing[:4])}."
+        )
+
+
 def _read_tensors(path: Path, config: Config) -> dict[str, Tensor]:
     """The file's tensors, if it is the very file the config speaks of."""
     declared = sum(spec.num_bytes for spec in config.tensors.values())
@@ -380,23 +411,6 @@ def _read_tensors(path: Path, config: Config) -> dict[str, Tensor]:
     if files.sha256(path) != config.tensors_sha256:
         raise CheckpointError(f"'{path}' is not the file its config was written for (SHA-256).")
     return tensors
-
-
-def _fill(network: Network, tensors: dict[str, Tensor], folder: Path) -> None:
-    """Copy the values in, if the network has exactly these tensors."""
-    own = network.published()
-    expected = {name: _spec(tensor) for name, tensor in own.items()}
-    found = {name: _spec(tensor) for name, tensor in tensors.items()}
-    if expected != found:
-        differing = sorted(
-            n for n in expected.keys() | found.keys() if expected.get(n) != found.get(n)
-        )
-        raise CheckpointError(
-            f"the tensors of '{folder}' do not fit its adapter: {', '.join(differing[:4])}."
-        )
-    with torch.no_grad():
-        for name, tensor in own.items():
-            tensor.copy_(tensors[name])
 
 
 def _spec(tensor: Tensor) -> TensorSpec:

@@ -7,7 +7,15 @@ Frozen, checked by pydantic, free of torch. The registry builds recipes from TOM
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, Strict, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    Strict,
+    ValidationError,
+    model_validator,
+)
 
 from idat_zoo.errors import RecipeError
 
@@ -26,12 +34,20 @@ Distillation = Literal["mse", "kl", "none"]
 DEFAULT_TEMPERATURE = 5.0
 MOST_EPOCHS = 100_000  # a learning rate is written out for every step
 MOST_CLASSES = 1_000_000
+MOST_PIXELS = 4096  # along a side
+MOST_OF_ANYTHING = 16_384  # blocks, heads, channels: beyond any backbone there is
 
 # What describes a recipe without changing what it computes. Left out of the recipe's hash.
 DESCRIPTIVE: Any = {  # as pydantic's `exclude` takes it
     "pair": {"teacher": {"licence"}, "student": {"licence"}},
     "task": {"title", "licence", "source", "class_names"},
 }
+
+
+def _check_size(value: Scalar) -> Scalar:
+    if isinstance(value, int) and value > MOST_OF_ANYTHING:
+        raise ValueError(f"at most {MOST_OF_ANYTHING:,}")
+    return value
 
 
 class Frozen(BaseModel):
@@ -49,8 +65,8 @@ class Backbone(Frozen):
     name: str
     timm: str
     weights: str
-    img_size: int = Field(default=224, gt=0)
-    args: dict[str, Scalar] = Field(default_factory=dict)
+    img_size: int = Field(default=224, gt=0, le=MOST_PIXELS)
+    args: dict[str, Annotated[Scalar, AfterValidator(_check_size)]] = Field(default_factory=dict)
     mean: Rgb = (0.5, 0.5, 0.5)
     std: Rgb = (0.5, 0.5, 0.5)
     licence: str = ""

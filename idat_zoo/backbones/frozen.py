@@ -18,6 +18,8 @@ from idat_zoo.errors import UsageError, WeightsError
 from idat_zoo.randomness import generator
 from idat_zoo.recipe import Backbone
 
+MOST_BLOCKS, MOST_NUMBERS = 512, 4 * 10**9
+"""No ViT of timm has as many."""
 _TIMM: Any = vision_transformer  # every timm 1.x finds its blocks' parts here, exported or not
 
 
@@ -60,9 +62,19 @@ def load_backbone(spec: Backbone) -> FrozenBackbone:
 
 
 def describe_anatomy(spec: Backbone) -> Anatomy:
-    """A backbone's measures, without any memory for its tensors (they are on the meta device)."""
+    """A backbone's measures, without any memory for its tensors (they are on the meta device).
+
+    Raises: UsageError where timm knows no such plain ViT, or it is larger than any there is.
+    """
+    depth = spec.args.get("depth", 0)
+    if isinstance(depth, int) and depth > MOST_BLOCKS:
+        raise UsageError(f"backbone '{spec.name}' would have {depth:,} blocks.")
     with torch.device("meta"):
-        return _anatomy(_create(spec))
+        vit = _create(spec)
+    count = sum(tensor.numel() for tensor in vit.state_dict().values())
+    if count > MOST_NUMBERS:
+        raise UsageError(f"backbone '{spec.name}' would have {count:,} parameters.")
+    return _anatomy(vit)
 
 
 def _anatomy(vit: Any) -> Anatomy:  # a VisionTransformer

@@ -96,8 +96,7 @@ class Network(nn.Module):
 
     def published(self) -> dict[str, Tensor]:
         """Every tensor that is not the backbone's: adapter (trained and frozen) and head."""
-        adapter = {f"adapter.{n}": t for n, t in self.adapter_tensors.tensors().items()}
-        return adapter | {f"head.{n}": t for n, t in self.head.named_parameters()}
+        return published_names(self.adapter_tensors.tensors(), self.head)
 
     def local(self, block: int) -> dict[str, Tensor]:
         """What `apply` is handed in a block: its tensors, the shared ones, the constants."""
@@ -211,6 +210,12 @@ def new_head(embed_dim: int, num_classes: int, source: torch.Generator) -> nn.Li
         head.weight.copy_(trunc_normal(num_classes, embed_dim, std=0.02, generator=source))
         head.bias.zero_()
     return head
+
+
+def published_names(adapter: Tensors, head: nn.Linear) -> dict[str, Tensor]:
+    """An adapter's and a head's tensors by the names that they are published under."""
+    own = {f"adapter.{name}": tensor for name, tensor in adapter.items()}
+    return own | {f"head.{name}": tensor for name, tensor in head.named_parameters()}
 
 
 def build_network(

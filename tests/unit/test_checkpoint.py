@@ -177,6 +177,31 @@ def test_a_header_whose_size_looks_like_a_pickle_is_none(size: int, folder: Path
     assert "does not hold the tensors its config names" in refusal(folder)
 
 
+def test_a_file_that_is_larger_than_its_tensors_is_not_read(folder: Path) -> None:
+    path = folder / TENSORS_FILE
+    with path.open("r+b") as file:
+        file.truncate(2**33)  # nothing but a hole: it takes no room on the disk
+    assert "has 8,589,934,592 bytes; the tensors its config names take" in refusal(folder)
+
+
+@pytest.mark.parametrize("size", [2**20, 2**27, 2**40, 2**63, 2**64 - 1])
+def test_a_header_that_says_it_is_huge_is_refused(size: int, folder: Path) -> None:
+    path = folder / TENSORS_FILE
+    path.write_bytes(size.to_bytes(8, "little") + path.read_bytes()[8:])
+    assert "is damaged: not a whole safetensors file" in refusal(folder)
+
+
+@pytest.mark.parametrize("dtype", [torch.int16, torch.float8_e4m3fn, torch.complex64])
+def test_tensors_of_a_type_that_is_never_written_are_refused(
+    dtype: torch.dtype, folder: Path
+) -> None:
+    path = folder / TENSORS_FILE
+    tensors = files.parse_tensors(path.read_bytes())
+    tensors["head.bias"] = torch.zeros(10).to(dtype)
+    path.write_bytes(files.dump_tensors(tensors))
+    assert "does not hold the tensors its config names: head.bias" in refusal(folder)
+
+
 def test_another_backbone_is_refused_with_both_hashes(folder: Path) -> None:
     edit_config(folder, lambda c: c["recipe"]["pair"]["student"].update(name="other"))
     message = refusal(folder)
@@ -282,6 +307,15 @@ def test_each_fault_of_a_config_is_named(
         (lambda r: r["pair"]["student"].update(timm="resnet18"), "toy_student"),
         (lambda r: r["pair"]["student"].update(weights="builtin:../x"), "ship with idat-zoo"),
         (lambda r: r["pair"]["student"].update(img_size=3), "toy_student"),
+        (lambda r: r["pair"]["student"].update(img_size=10**9), "img_size"),
+        (lambda r: r["pair"]["student"]["args"].update(embed_dim=10**9), "at most 16,384"),
+        (lambda r: r["pair"]["student"]["args"].update(depth=10**4), "would have 10,000 blocks"),
+        (
+            lambda r: r["pair"]["student"]["args"].update(depth=500, embed_dim=16_383),
+            "parameters",
+        ),
+        (lambda r: r["adapter"].update(options={"rank": 10**9}), "do not fit its adapter"),
+        (lambda r: r["task"].update(num_classes=10**6), "do not fit its adapter"),
     ],
 )
 def test_a_config_that_asks_for_something_else_is_refused(

@@ -558,14 +558,15 @@ def test_a_recipe_file_that_is_missing_or_no_text_is_named(
 texts = st.text(max_size=20)
 names = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,19}", fullmatch=True)
 positive = st.floats(min_value=1e-300, max_value=1e300)
-scalars = st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | texts
+others = st.booleans() | st.floats(allow_nan=False, allow_infinity=False) | texts
+scalars = others | st.integers()
 backbones: st.SearchStrategy[Backbone] = st.builds(
     Backbone,
     name=texts,
     timm=texts,
     weights=texts,
     img_size=st.integers(1, 1000),
-    args=st.dictionaries(texts, scalars, max_size=3),
+    args=st.dictionaries(texts, others | st.integers(max_value=16_384), max_size=3),
     mean=st.tuples(*[st.floats(-9, 9)] * 3),
     std=st.just((0.5, 0.5, 0.5)),
     licence=texts,
