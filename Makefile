@@ -5,13 +5,14 @@ BIN := .venv/bin
 # Toy tensors are slower on two threads, and tests run side by side.
 TEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -q
 
-.PHONY: help demo test quick check test-system bench micro registry tables
+.PHONY: help demo test quick check test-system test-live bench micro registry tables
 help:
 	@echo "make demo         train LoRA with and without its teacher, evaluate, report (3 minutes)"
 	@echo "make quick        lint, types and fast tests (under a minute)"
 	@echo "make test         all tests but the long sweeps (under 10 minutes)"
 	@echo "make check        ruff, format, mypy"
 	@echo "make test-system  the long sweeps (under 40 minutes)"
+	@echo "make test-live    try the live Hub, with a token of yours: REPO=ORG/NAME"
 	@echo "make bench        time all that is timed, and write the tables (half an hour)"
 	@echo "make micro        pretrain the micro pair anew, and all that depends on it (hours)"
 	@echo "make registry     write registry/adapters.toml from the adapter classes"
@@ -49,6 +50,10 @@ check: .venv/installed-dev
 
 test-system: .venv/installed-dev
 	$(TEST) -m system
+
+test-live: .venv/installed-dev
+	@test -n "$(REPO)" || { echo "REPO=ORG/NAME: a repository of yours on the Hub to try in"; exit 2; }
+	IDAT_LIVE_REPO=$(REPO) $(BIN)/python -m pytest -q tests/e2e/test_live.py
 
 bench: .venv/installed-dev
 	$(BIN)/python benchmarks/joint_step.py

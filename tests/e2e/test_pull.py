@@ -320,3 +320,31 @@ def test_a_killed_pull_goes_on_with_what_arrived(
         for path in (folders / task).rglob("*.*"):
             place = data_of(someone) / task / path.relative_to(folders / task)
             assert place.read_bytes() == path.read_bytes()
+
+
+# Several tasks in one repository
+
+
+@pytest.mark.system
+def test_tasks_whose_images_are_here_are_evaluated_and_the_others_are_named(
+    hub: Hub, folders: Path, shelf: Path, tmp_path: Path
+) -> None:
+    author = person(hub, tmp_path / "author", shelf, HF_TOKEN=TOKEN)
+    words = ("--adapter", "lora", "--pair", "tiny_random", "epochs=1", "--device", "cpu", "--json")
+    done = author.idat("train", "--task", "dtd,svhn", *words, "--data-dir", str(folders))
+    assert done.returncode == 0, done.stderr
+    runs = [result["folder"] for result in json.loads(done.stdout)["results"]]
+    published = author.idat("publish", *runs, "--repo", "zoo/two")
+    assert published.returncode == 0, published.stderr
+    fakes.link_tree(folders / "dtd", tmp_path / "some" / "dtd")
+    reader = person(hub, tmp_path / "reader", shelf, HF_TOKEN=TOKEN)
+    words = ("eval", "--checkpoint", "hub:zoo/two", "--data-dir", str(tmp_path / "some"), "--json")
+    half = reader.idat(*words)
+    assert half.returncode == 3, half.stderr
+    assert [r["recipe"]["task"]["id"] for r in json.loads(half.stdout)["results"]] == ["dtd"]
+    assert "images of task 'svhn'" in half.stderr
+    asked = [line for line in hub.requests if "zoo/two" in line and "svhn" in line]
+    assert not [line for line in asked if "adapter_model" in line]
+    both = reader.idat(*words, "--yes")
+    assert both.returncode == 0, both.stderr
+    assert len(json.loads(both.stdout)["results"]) == 2

@@ -69,7 +69,7 @@ def test_every_train_command_is_understood(command: str, tmp_path: Path) -> None
 
 
 def test_the_commands_were_found() -> None:
-    assert len(commands()) == 12
+    assert len(commands()) == 14
 
 
 @pytest.mark.parametrize("link", sorted(set(re.findall(r"\]\(([^)#]+)\)", README))))
