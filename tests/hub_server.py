@@ -33,6 +33,8 @@ from urllib.parse import parse_qs, unquote, urlsplit
 from hub_xet import LayoutError, LocalStore
 
 TOKEN = "hf_of_the_tests"
+SIGNATURE = "signature_of_the_tests"
+"""What lets large files be sent and read without a token."""
 LARGE_FILES = (".safetensors", ".zip")
 LARGE_FROM = 10 * 2**20
 """Bytes from which a file of any name is large."""
@@ -60,12 +62,14 @@ class Repo:
 
 @dataclass
 class Fault:
-    """What happens `times` times to requests whose 'METHOD path' matches.
+    """What happens `times` times to requests whose 'METHOD path', or 'METHOD path range', matches.
 
     `status` is answered at once, or `after` what was asked for is done; after it, 0 is no answer at
-    all. `delay` is waited before anything is done, and a client that is gone by then is not served.
+    all. `delay` is waited before anything is done; a client that goes away meanwhile is not served.
     `cut_after` so many bytes, of the body that is sent or of one that is PUT, the connection ends,
     `stall` seconds later. `wrong_bytes` are as many as the right ones.
+
+    A large file's address only points elsewhere: for its bytes match `/_lfs/`.
     """
 
     matching: str
@@ -123,8 +127,9 @@ class Hub:
             self.requests.append(exchange.line)
             self.exchanges.append(exchange)
             self.changed.notify_all()
+            told = f"{exchange.line} {exchange.span}".strip()
             for fault in self.faults:
-                if fault.times > 0 and re.search(fault.matching, exchange.line):
+                if fault.times > 0 and re.search(fault.matching, told):
                     fault.times -= 1
                     return fault
         return None
@@ -145,7 +150,7 @@ class Hub:
 
     def elsewhere(self, sha256: str) -> str:
         """Where a large file is sent to and read from: a host of another name, as on the Hub."""
-        return f"{self.url.replace('127.0.0.1', 'localhost')}/_lfs/{sha256}"
+        return f"{self.url.replace('127.0.0.1', 'localhost')}/_lfs/{sha256}?by={SIGNATURE}"
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -212,8 +217,7 @@ class Handler(BaseHTTPRequestHandler):
             return
         self.begin(status, len(content), headers)
         self.write(content[: fault.cut_after])
-        self.wfile.flush()
-        self.hub.closing.wait(fault.stall)
+        self.linger(fault.stall)
         self.close_connection = True
 
     # Requests
@@ -232,18 +236,17 @@ class Handler(BaseHTTPRequestHandler):
         self.fault = fault = self.hub.arrive(self.exchange)
         if fault is not None and fault.cut_after is not None and self.command == "PUT":
             self.rfile.read(fault.cut_after)
-            self.hub.closing.wait(fault.stall)
+            self.linger(fault.stall)
             self.close_connection = True
             return
         self.sent_body = self.body()
         self.exchange.leaks |= TOKEN.encode() in self.sent_body
-        if fault is not None and fault.delay:
-            self.hub.closing.wait(fault.delay)
-            if self.client_is_gone():
-                self.close_connection = True
-                return
+        if fault is not None and fault.delay and not self.linger(fault.delay):
+            self.close_connection = True
+            return
         if fault is not None and fault.status and not fault.after:
-            self.answer(fault.status, b'{"error": "as asked for"}', fault.headers)
+            document = {"error": "as asked for", "url": self.hub.url}
+            self.answer(fault.status, json.dumps(document).encode(), fault.headers)
             return
         self.route(urlsplit(self.path).path)
 
@@ -272,9 +275,14 @@ class Handler(BaseHTTPRequestHandler):
         self.rfile.readline()
         return b"".join(parts)
 
-    def client_is_gone(self) -> bool:
-        readable, _, _ = select.select([self.connection], [], [], 0)
-        return bool(readable) and not self.connection.recv(1, socket.MSG_PEEK)
+    def linger(self, seconds: float) -> bool:
+        """Wait as long as the client does; False if it went away."""
+        until = time.monotonic() + seconds
+        while (left := until - time.monotonic()) > 0 and not self.hub.closing.wait(min(left, 0.05)):
+            readable, _, _ = select.select([self.connection], [], [], 0)
+            if readable and not self.connection.recv(1, socket.MSG_PEEK):
+                return False
+        return True
 
     def route(self, path: str) -> None:
         """By the path as it came: a revision may hold %2F."""
@@ -457,8 +465,8 @@ class Handler(BaseHTTPRequestHandler):
 
     def object(self, sha256: str) -> None:
         """Where large files are; it refuses a token, as stores with signed addresses do."""
-        if self.exchange.authorized:
-            self.refuse(400, "TwoAuthorizations")
+        if self.exchange.authorized or SIGNATURE not in self.path:
+            self.refuse(400, "NotOneAuthorization")
         elif self.command == "PUT":
             if hashlib.sha256(self.sent_body).hexdigest() != sha256:
                 self.refuse(400, "OtherBytes")
