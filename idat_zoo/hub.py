@@ -2,13 +2,15 @@
 
 import io
 import logging
+import os
 import re
 import time
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from idat_zoo.errors import HubError, UsageError, WeightsError
 
@@ -18,9 +20,16 @@ WAITS = (1.0, 2.0, 4.0)
 """Seconds between the tries of a request that the Hub is too busy for."""
 BLOCK = 8 * 2**20
 """Bytes that are fetched at once of a file of which parts are read."""
+PATIENCE = 20.0
+"""Seconds after which what failed is not tried again; some requests the library itself repeats."""
+SILENCE = 60.0
+"""Seconds without a byte until a request fails, where HF_HUB_DOWNLOAD_TIMEOUT says no others."""
 COMMIT = re.compile(r"[0-9a-f]{40}")
+SIGNED = re.compile(r"(https?://[^\s'\"?]+)\?[^\s'\"]+")
 LARGEST = {".json": 16 * 2**20, ".safetensors": 4 * 2**30}
 """Bytes, by suffix. No config, result or adapter has to be larger."""
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,20 +99,14 @@ def resolve(reference: HubReference) -> HubReference:
     if reference.pinned:
         return reference
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import HfHubHTTPError, RevisionResolutionError
 
     api = HfApi(library_name="idat-zoo")
     with plain_errors(reference, logged=logging.WARNING):  # of the commit that was seen last
-        for wait in (*WAITS, None):
-            try:
-                revision = api.resolve_revision(
-                    reference.repo, revision=reference.revision, repo_type=reference.kind
-                )
-                break
-            except RevisionResolutionError as error:  # the Hub's library repeats all else itself
-                if wait is None or not isinstance(error.__cause__, HfHubHTTPError):
-                    raise
-                time.sleep(wait)
+        revision = patiently(
+            lambda: api.resolve_revision(
+                reference.repo, revision=reference.revision, repo_type=reference.kind
+            )
+        )
     asked = reference.revision or "main"
     return replace(reference, revision=revision.resolved, asked=asked)
 
@@ -117,15 +120,13 @@ def fetch(reference: HubReference, names: tuple[str, ...], *, below: bool = Fals
     Raises: HubError, also for a file that is larger than any of its kind has to be.
     """
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import DryRunError
 
     if folder := find_cached(reference, names, below=below):
         return folder
     wanted = _snapshot(reference, names, below=below)
     with plain_errors(reference):
-        with suppress(DryRunError):  # hides why; what follows tells it
-            _check_sizes(reference, snapshot_download(**wanted, dry_run=True))
-        root = snapshot_download(**wanted)
+        _check_sizes(reference, patiently(lambda: _sizes(wanted)))
+        root = patiently(lambda: snapshot_download(**wanted))
     return Path(root) / reference.subfolder
 
 
@@ -155,6 +156,17 @@ def _snapshot(reference: HubReference, names: tuple[str, ...], *, below: bool) -
         "allow_patterns": [f"{place}{depth}{name}" for depth in depths for name in names],
         "library_name": "idat-zoo",
     }
+
+
+def _sizes(wanted: Any) -> list[Any]:  # DryRunFileInfo
+    """What is to be fetched. Raises: what the Hub's library would raise if it fetched it."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import DryRunError
+
+    try:
+        return list(snapshot_download(**wanted, dry_run=True))
+    except DryRunError as error:
+        raise error.__cause__ or error from None
 
 
 def _check_sizes(reference: HubReference, found: Iterable[Any]) -> None:
@@ -239,7 +251,7 @@ def read_head(repo: str) -> Head:
 
     with plain_errors(HubReference(repo=repo)):
         try:
-            found = HfApi(library_name="idat-zoo").model_info(repo)
+            found = patiently(lambda: HfApi(library_name="idat-zoo").model_info(repo))
         except GatedRepoError:
             raise
         except RepositoryNotFoundError:
@@ -270,35 +282,34 @@ def upload(
     from huggingface_hub.errors import HfHubHTTPError
 
     api, repo, parent = HfApi(library_name="idat-zoo"), head.repo, head.commit
+
+    def commit() -> Any:  # a CommitInfo
+        operations: list[Any] = [
+            CommitOperationAdd(path_in_repo=path, path_or_fileobj=content)
+            for path, content in sorted(contents.items())
+        ]
+        operations += [CommitOperationDelete(path_in_repo=path) for path in sorted(without)]
+        try:
+            return api.create_commit(
+                repo,
+                operations,
+                commit_message=message,
+                parent_commit=parent,
+                create_pr=create_pr,
+            )
+        except HfHubHTTPError as error:
+            if error.response.status_code != 412:
+                raise
+            raise HubError(
+                f"'{repo}' was changed by someone else meanwhile; nothing was uploaded.",
+                hint="Look at what changed, then repeat the command.",
+            ) from None
+
     with plain_errors(HubReference(repo=repo)):
         if not parent:
-            api.create_repo(repo, private=private, exist_ok=True)
-            parent = api.repo_info(repo).sha or ""
-        for wait in (*WAITS, None):
-            operations: list[Any] = [
-                CommitOperationAdd(path_in_repo=path, path_or_fileobj=content)
-                for path, content in sorted(contents.items())
-            ]
-            operations += [CommitOperationDelete(path_in_repo=path) for path in sorted(without)]
-            try:
-                made = api.create_commit(
-                    repo,
-                    operations,
-                    commit_message=message,
-                    parent_commit=parent,
-                    create_pr=create_pr,
-                )
-                break
-            except HfHubHTTPError as error:
-                status = error.response.status_code
-                if status == 412:
-                    raise HubError(
-                        f"'{repo}' was changed by someone else meanwhile; nothing was uploaded.",
-                        hint="Look at what changed, then repeat the command.",
-                    ) from None
-                if wait is None or status < 500:
-                    raise
-                time.sleep(wait)
+            patiently(lambda: api.create_repo(repo, private=private, exist_ok=True))
+            parent = patiently(lambda: api.model_info(repo)).sha or ""
+        made = commit() if create_pr else patiently(commit)  # a second one would be another request
         if tag and not create_pr:
             _tag(api, repo, tag, made.oid)
     return Published(url=made.pr_url or made.commit_url, commit="" if create_pr else made.oid)
@@ -306,19 +317,75 @@ def upload(
 
 def _tag(api: Any, repo: str, tag: str, commit: str) -> None:  # an HfApi
     """Name a commit; one that has the tag already is fine, another one is not."""
+    from httpx2 import HTTPError
     from huggingface_hub.errors import HfHubHTTPError
 
     try:
-        api.create_tag(repo, tag=tag, revision=commit)
-    except HfHubHTTPError as error:
-        if error.response.status_code != 409:
-            raise
-        there = api.repo_info(repo, revision=tag).sha
+        patiently(lambda: api.create_tag(repo, tag=tag, revision=commit))
+    except HTTPError as error:
+        there = ""
+        if isinstance(error, HfHubHTTPError) and error.response.status_code == 409:
+            with plain_errors(HubReference(repo=repo, revision=tag)):
+                there = patiently(lambda: api.repo_info(repo, revision=tag)).sha or ""
         if there != commit:
+            told = f"is on {there}." if there else f"was not made: {_first_line(error)}"
             raise HubError(
-                f"the files are uploaded as {commit}, but tag '{tag}' of '{repo}' is on {there}.",
-                hint="Repeat the command with another --tag.",
+                f"the files are uploaded as {commit}, but tag '{tag}' of '{repo}' {told}",
+                hint=f"Repeat the command{' with another --tag' if there else ''}.",
             ) from None
+
+
+def patiently(call: Callable[[], T]) -> T:
+    """Call what may be called twice again while the Hub is busy or an answer is lost.
+
+    Raises: what the last call raises.
+    """
+    from httpx2 import ConnectError, TransportError
+    from huggingface_hub.errors import HfHubHTTPError, RevisionResolutionError
+
+    began = time.monotonic()
+    for wait in WAITS:
+        try:
+            return call()
+        except (HfHubHTTPError, TransportError, RevisionResolutionError) as error:
+            cause = error.__cause__ if isinstance(error, RevisionResolutionError) else error
+            asked = "0"
+            if isinstance(cause, HfHubHTTPError):
+                asked = cause.response.headers.get("Retry-After", asked)
+                passes = cause.response.status_code == 429 or cause.response.status_code >= 500
+            else:
+                passes = isinstance(cause, TransportError) and not isinstance(cause, ConnectError)
+            wait = max(wait, float(asked) if asked.isdecimal() else 0.0)
+            if not passes or time.monotonic() - began + wait > PATIENCE:
+                raise
+            time.sleep(wait)
+    return call()
+
+
+@cache
+def _end_silence() -> None:
+    """Let requests fail where the Hub's library would wait for an answer for ever."""
+    from huggingface_hub import constants, set_client_factory
+    from huggingface_hub.utils import _http  # whose factory may be one that a program set
+
+    make = _http._GLOBAL_CLIENT_FACTORY
+    longest = SILENCE
+    if "HF_HUB_DOWNLOAD_TIMEOUT" in os.environ:
+        longest = max(constants.HF_HUB_DOWNLOAD_TIMEOUT, constants.HF_HUB_ETAG_TIMEOUT)
+
+    def limit(request: Any) -> None:  # httpx2's Request
+        given = request.extensions.get("timeout") or {}
+        request.extensions["timeout"] = {
+            name: min(given.get(name) or longest, longest)
+            for name in ("connect", "read", "write", "pool")
+        }
+
+    def client() -> Any:  # httpx2's Client
+        made = make()
+        made.event_hooks = {"request": [*made.event_hooks["request"], limit]}
+        return made
+
+    set_client_factory(client)
 
 
 def card_metadata(name: str, fields: dict[str, Any], scores: list[dict[str, Any]]) -> str:
@@ -337,10 +404,11 @@ def plain_errors(reference: HubReference, *, logged: int = logging.ERROR) -> Ite
 
     Raises: HubError.
     """
-    import httpx2  # what the Hub's library speaks HTTP by; it lets some of its errors through
+    from httpx2 import HTTPError
     from huggingface_hub import errors
 
     logging.getLogger("huggingface_hub").setLevel(logged)
+    _end_silence()
     try:
         yield
     except errors.GatedRepoError:
@@ -357,15 +425,25 @@ def plain_errors(reference: HubReference, *, logged: int = logging.ERROR) -> Ite
         raise HubError(f"'{reference.repo}' has no revision '{reference.revision}'.") from None
     except errors.HfHubHTTPError as error:
         raise HubError(f"the Hub refused '{reference}': {_first_line(error)}") from None
-    except (OSError, ValueError, httpx2.HTTPError, errors.RevisionResolutionError) as error:
+    except HTTPError as error:
         raise HubError(
-            f"cannot get '{reference}': {_first_line(error)}",
+            f"the Hub gives no answer for '{reference}': {_first_line(error)}",
+            hint="Repeat the command; what was done is not done again.",
+        ) from None
+    except RuntimeError as error:  # a large file that could not be moved; its cause says why
+        told = f"{_first_line(error)} {_first_line(error.__cause__)}".strip()
+        raise HubError(f"the Hub refused '{reference}': {told}") from None
+    except (OSError, ValueError, errors.RevisionResolutionError) as error:
+        raise HubError(
+            f"cannot reach '{reference}': {_first_line(error)}",
             hint="Offline, only what was downloaded before can be used.",
         ) from None
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+def _first_line(error: BaseException | None) -> str:
+    """Without what an address was signed with."""
+    lines = str(error or "").strip().splitlines() or [type(error).__name__ if error else ""]
+    return SIGNED.sub(r"\1", lines[0])
 
 
 def weights_repo(timm_name: str, tag: str) -> str:
@@ -387,14 +465,14 @@ def fetch_weights(timm_name: str, tag: str) -> Path:
     Raises: WeightsError when the Hub cannot be reached or has no such file.
     """
     from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     repo = weights_repo(timm_name, tag)
     try:
-        return Path(hf_hub_download(repo, WEIGHTS_FILE))
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        with plain_errors(HubReference(repo=repo)):
+            return Path(patiently(lambda: hf_hub_download(repo, WEIGHTS_FILE)))
+    except HubError as error:
         raise WeightsError(
-            f"cannot download '{WEIGHTS_FILE}' of '{repo}' from the Hub: {_first_line(error)}",
+            f"cannot download '{WEIGHTS_FILE}': {error.message}",
             hint=f"On a connected machine: hf download {repo} {WEIGHTS_FILE}, then bring the Hub's "
             "cache folder here (HF_HOME).",
         ) from error

@@ -87,7 +87,7 @@ def card_text(repo: str, results: Mapping[str, Result]) -> str:
     place, first = next(iter(results.items()))
     recipe, student, teacher = first.recipe, first.recipe.pair.student, first.recipe.pair.teacher
     trained = (
-        f"jointly with a frozen {teacher.name} as its teacher (the smaller network: iDAT's "
+        f"jointly with a frozen {escaped(teacher.name)} as its teacher (the smaller network: iDAT's "
         "inversion, arXiv:2403.15750)"
         if teacher is not None
         else "alone"
@@ -96,8 +96,8 @@ def card_text(repo: str, results: Mapping[str, Result]) -> str:
     lines = [
         f"# {repo.partition('/')[2]}",
         "",
-        f"`{recipe.adapter.name}` on {student.name} (timm `{student.timm}`, weights "
-        f"`{student.weights}`), trained {trained} by idat-zoo.",
+        f"{recipe.adapter.name} on {escaped(student.name)} (timm {escaped(student.timm)}, weights "
+        f"{escaped(student.weights)}), trained {trained} by idat-zoo.",
         "",
         "## Results",
         "",
@@ -111,7 +111,7 @@ def card_text(repo: str, results: Mapping[str, Result]) -> str:
         "## Data and licences",
         "",
         *_data(results),
-        f"* Backbone {student.timm}: {escaped(student.licence or 'licence not stated')}.",
+        f"* Backbone {escaped(student.timm)}: {escaped(student.licence or 'licence not stated')}.",
         "",
         "## Limits",
         "",
@@ -175,7 +175,7 @@ def _with_peft(repo: str, place: str, result: Result) -> list[str]:
     folder = f"{place}/{PEFT_FOLDER}" if place else PEFT_FOLDER
     if not from_hub(student):
         return [
-            f"With PEFT: `{folder}/`, on the backbone's weights, which ship with idat-zoo alone.",
+            f"With PEFT: `{folder}/`, on the backbone's weights, which idat-zoo alone has.",
             "",
         ]
     arguments = {"num_classes": recipe.task.num_classes, "img_size": student.img_size}

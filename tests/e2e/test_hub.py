@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ from idat_zoo.hub import HubReference, parse_reference
 IDAT = Path(sys.executable).with_name("idat")
 NAME = "zoo/digits-lora"
 PINNED = "0123456789abcdef0123456789abcdef01234567"
+BAR = re.compile(r"\d%\||B/s|it/s\]|B /")
 
 
 def checkpoint_files(below: str = "") -> dict[str, bytes]:
@@ -79,8 +81,8 @@ class Person:
 
 
 def tells_one_error(done: "subprocess.CompletedProcess[str]") -> bool:
-    """One sentence, and a hint perhaps; above them at most the bars of what was fetched."""
-    told = [line for line in done.stderr.splitlines() if line and "Fetching" not in line]
+    """One sentence, and a hint perhaps; above them at most the bars of what was moved."""
+    told = [line for line in done.stderr.splitlines() if line.strip() and not BAR.search(line)]
     return told[0].startswith("error: ") and all(line.startswith("hint: ") for line in told[1:])
 
 
@@ -270,6 +272,17 @@ def test_a_passing_fault_ends_in_success(fault: Fault, hub: Hub, tmp_path: Path)
     result = Person(hub, tmp_path).evaluate(f"hub:{NAME}")
     assert fault.times == 0
     assert result["checkpoint"]["commit"] == hub.repos[NAME].names["main"]
+
+
+@pytest.mark.slow
+def test_what_is_larger_than_it_has_to_be_is_not_fetched(hub: Hub, tmp_path: Path) -> None:
+    hub.repos["zoo/large"] = Repo()
+    hub.repos["zoo/large"].commit(checkpoint_files() | {"config.json": b" " * (16 * 2**20 + 1)})
+    done = Person(hub, tmp_path).idat("eval", "--checkpoint", "hub:zoo/large", "--device", "cpu")
+    assert done.returncode == 1
+    assert tells_one_error(done)
+    assert "has 16,777,217 bytes; up to 16,777,216 are fetched" in done.stderr
+    assert not [line for line in hub.requests if line.startswith("GET /zoo/large")]
 
 
 @pytest.mark.slow
