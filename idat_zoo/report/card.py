@@ -87,8 +87,8 @@ def card_text(repo: str, results: Mapping[str, Result]) -> str:
     place, first = next(iter(results.items()))
     recipe, student, teacher = first.recipe, first.recipe.pair.student, first.recipe.pair.teacher
     trained = (
-        f"jointly with a frozen {escaped(teacher.name)} as its teacher (the smaller network: iDAT's "
-        "inversion, arXiv:2403.15750)"
+        f"jointly with a frozen {escaped(teacher.name)} as its teacher (the smaller network: "
+        "iDAT's inversion, arXiv:2403.15750)"
         if teacher is not None
         else "alone"
     )
