@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from idat_zoo.pulling import Pulled
     from idat_zoo.recipe import Task
     from idat_zoo.registry import Registry
+    from idat_zoo.sources import DataSource
 
 Facts = dict[str, Any]  # what JSON can hold
 
@@ -101,7 +102,8 @@ def info(
     registry = load_registry(shelf)
     own, chosen = _chosen(tasks, registry)
     facts = [_own_facts(data_dir)] if own else []
-    facts += [_facts(task, data_dir) for task in (chosen if tasks else registry.tasks.values())]
+    every = chosen if tasks else registry.tasks.values()
+    facts += [_facts(task, data_dir, registry.source_of(task)) for task in every]
     if json:
         print_json({"tasks": facts})
     elif tasks:
@@ -281,8 +283,8 @@ def _print_line(text: str) -> None:
     typer.echo(plain(text.replace("\n", "\\n")))
 
 
-def _facts(task: "Task", data_dir: Path | None) -> Facts:
-    from idat_zoo.layouts import task_folder
+def _facts(task: "Task", data_dir: Path | None, source: "DataSource | None") -> Facts:
+    from idat_zoo.layouts import pulled_from, task_folder
 
     fields = ("title", "suite", "group", "num_classes", "num_train", "num_val", "num_test", "shots")
     written = task.model_dump(mode="json", include={*fields, "source", "licence"})
@@ -296,6 +298,8 @@ def _facts(task: "Task", data_dir: Path | None) -> Facts:
         "lists": _lists(task, data_dir),
         "source": written["source"],
         "licence": written["licence"],
+        "pull": source and f"{source.title}: {source.place}; licence {source.licence}",
+        "copy": pulled_from(task_folder(task, data_dir)) if task.suite != "mini" else None,
     }
 
 
@@ -357,6 +361,8 @@ def _print_facts(facts: Mapping[str, Any], *, blank_before: bool) -> None:
         "place": facts["place"] or "",
         "there": ", ".join(name for name, there in lists.items() if there),
         "missing": ", ".join(name for name, there in lists.items() if not there),
+        "pull": facts.get("pull") or "",
+        "copy": facts.get("copy") or "",
         "source": facts.get("source", ""),
         "licence": facts.get("licence", ""),
     }

@@ -48,8 +48,8 @@ def plain(text: str) -> str:
 
 
 def note(message: str) -> None:
-    """A line for people, on stderr."""
-    typer.echo(plain(message), err=True)
+    """A line for people, on stderr; above a bar, if there is one, as rich sees to."""
+    print(plain(message), file=sys.stderr, flush=True)
 
 
 def print_error(error: ZooError) -> None:

@@ -28,6 +28,8 @@ COMMIT = re.compile(r"[0-9a-f]{40}")
 SIGNED = re.compile(r"(https?://[^\s'\"?]+)\?[^\s'\"]+")
 LARGEST = {".json": 16 * 2**20, ".safetensors": 4 * 2**30}
 """Bytes, by suffix. No config, result or adapter has to be larger."""
+WITHOUT_BAR = 20 * 2**20
+"""Bytes that are here too soon for a progress bar."""
 
 T = TypeVar("T")
 
@@ -125,8 +127,12 @@ def fetch(reference: HubReference, names: tuple[str, ...], *, below: bool = Fals
         return folder
     wanted = _snapshot(reference, names, below=below)
     with plain_errors(reference):
-        _check_sizes(reference, patiently(lambda: _sizes(wanted)))
-        root = patiently(lambda: snapshot_download(**wanted))
+        with _bars(shown=False):
+            found = patiently(lambda: _sizes(wanted))
+        _check_sizes(reference, found)
+        large = sum(file.file_size or 0 for file in found) > WITHOUT_BAR
+        with _bars(shown=large):
+            root = patiently(lambda: snapshot_download(**wanted))
     return Path(root) / reference.subfolder
 
 
@@ -156,6 +162,22 @@ def _snapshot(reference: HubReference, names: tuple[str, ...], *, below: bool) -
         "allow_patterns": [f"{place}{depth}{name}" for depth in depths for name in names],
         "library_name": "idat-zoo",
     }
+
+
+@contextmanager
+def _bars(*, shown: bool) -> Iterator[None]:
+    """Whether the Hub's library may draw its progress bars."""
+    from huggingface_hub import constants
+    from huggingface_hub.utils.tqdm import disable_progress_bars, enable_progress_bars
+
+    if shown or constants.HF_HUB_DISABLE_PROGRESS_BARS is not None:  # a person has decided
+        yield
+        return
+    disable_progress_bars()
+    try:
+        yield
+    finally:
+        enable_progress_bars()
 
 
 def _sizes(wanted: Any) -> list[Any]:  # DryRunFileInfo
@@ -423,6 +445,8 @@ def plain_errors(reference: HubReference, *, logged: int = logging.ERROR) -> Ite
         ) from None
     except errors.RevisionNotFoundError:
         raise HubError(f"'{reference.repo}' has no revision '{reference.revision}'.") from None
+    except errors.RemoteEntryNotFoundError:
+        raise HubError(f"'{reference}' has no such file.") from None
     except errors.HfHubHTTPError as error:
         raise HubError(f"the Hub refused '{reference}': {_first_line(error)}") from None
     except HTTPError as error:
