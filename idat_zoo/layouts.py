@@ -24,8 +24,11 @@ def data_folder(given: Path | None) -> Path:
 
 def pulled_from(folder: Path) -> str | None:
     """What `idat data pull` wrote beside a task's lists: source and commit; None without it."""
+    path = folder / SOURCE_FILE
+    if not path.is_file():
+        return None
     try:
-        written = json.loads((folder / SOURCE_FILE).read_bytes())
+        written = json.loads(path.read_bytes())
         return f"{written['source']} at {written['commit']}"
     except (OSError, ValueError, TypeError, KeyError, RecursionError):
         return None
