@@ -26,7 +26,7 @@ def interval(bounds: tuple[float, float]) -> str:
 def summary(result: Result) -> Iterator[str]:
     """The lines that say how a run or an evaluation went."""
     teacher = result.recipe.pair.teacher
-    trained_with = "alone" if teacher is None else f"with {teacher.name}"
+    trained_with = "alone" if teacher is None else f"with {screen.plain(teacher.name)}"
     if result.recipe.protocol == "imported":
         trained_with = "trained elsewhere (protocol = imported)"
     yield (

@@ -62,5 +62,6 @@ def write_onnx(checkpoint: Checkpoint, folder: Path) -> float:
             )
         names = config.recipe.task.class_names
         if names:
-            (place / LABELS_FILE).write_text("".join(f"{name}\n" for name in names))
+            lines = [" ".join(name.splitlines()) for name in names]
+            (place / LABELS_FILE).write_text("".join(f"{line}\n" for line in lines))
     return difference

@@ -189,7 +189,7 @@ def test_peft_has_no_form_of_other_families(family: str, tmp_path: Path) -> None
 def test_onnxruntime_gives_the_same_logits_for_every_family(family: str, tmp_path: Path) -> None:
     import onnxruntime
 
-    names = tuple(f"kind {k}" for k in range(10))
+    names = ("<b>two</b>\nlines", *(f"kind {k}" for k in range(1, 10)))
     recipe = toy_recipe(family)
     task = recipe.task.model_copy(update={"class_names": names})
     recipe = recipe.model_copy(update={"task": task})
@@ -207,7 +207,10 @@ def test_onnxruntime_gives_the_same_logits_for_every_family(family: str, tmp_pat
         with torch.inference_mode():
             expected = network(images)
         torch.testing.assert_close(torch.from_numpy(found), expected, rtol=1e-4, atol=1e-4)
-    assert (tmp_path / "onnx" / "labels.txt").read_text().splitlines() == list(names)
+    assert (tmp_path / "onnx" / "labels.txt").read_text().splitlines() == [
+        "<b>two</b> lines",
+        *names[1:],
+    ]
 
 
 @pytest.mark.slow
