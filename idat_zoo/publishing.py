@@ -18,6 +18,7 @@ from idat_zoo.checkpoint import (
     Index,
     load_checkpoint,
     probe_logits,
+    read_config,
     read_index,
 )
 from idat_zoo.errors import CheckpointError, HubError, RunFolderError, UsageError, ZooError
@@ -32,7 +33,7 @@ from idat_zoo.hub import (
 )
 from idat_zoo.report.card import PEFT_FOLDER, card_fields, card_scores, card_text
 from idat_zoo.results import RESULT_FILE, Result, load_result
-from idat_zoo.run_folder import PROBE_FILE, RECIPE_FILE, TEACHER_FOLDER
+from idat_zoo.run_folder import PROBE_FILE, RECIPE_FILE, TEACHER_FOLDER, recipe_hash
 
 CARD_FILE = "README.md"
 NEEDED = (TENSORS_FILE, CONFIG_FILE, RECIPE_FILE, PROBE_FILE)
@@ -148,6 +149,12 @@ def _finished(folder: Path) -> Result:
         told = [f"{name} is missing" for name in missing]
         told += [f"{name} is not what the run wrote (SHA-256)" for name in changed]
         raise RunFolderError(f"'{folder}' is not whole: {'; '.join(told)}.")
+    if not recipe_hash(result.recipe) == result.recipe_hash == read_config(folder).recipe_hash:
+        raise RunFolderError(f"'{folder}': {RESULT_FILE} has another recipe than the run's.")
+    if result.top1_best_on_test is not None and result.recipe.protocol != "paper":
+        raise RunFolderError(
+            f"'{folder}' has a best epoch on test, and is not labelled protocol = paper."
+        )
     return result
 
 

@@ -355,17 +355,28 @@ def test_an_index_that_leads_elsewhere_is_refused(tmp_path: Path) -> None:
 # Labels
 
 
-def test_a_number_of_protocol_paper_is_labelled_wherever_it_stands(own: Path) -> None:
-    document = json.loads((own / "result.json").read_text())
-    document["recipe"] |= {"protocol": "paper"}
-    document["top1_best_on_test"] = 0.9
-    (own / "result.json").write_text(json.dumps(document))
-    card = ModelCard(new_repository([own])["README.md"].decode())
+def test_a_number_of_protocol_paper_is_labelled_wherever_it_stands(tmp_path: Path) -> None:
+    overrides = ["epochs=1", "precision=float32", "protocol=paper"]
+    recipe = get_recipe("digits", "lora", pair="tiny_random", overrides=overrides)
+    assert run(recipe, device="cpu", out=tmp_path).top1_best_on_test is not None
+    folder = run_folder(tmp_path, recipe, 0)
+    card = ModelCard(new_repository([folder])["README.md"].decode())
     (score,) = card.data.eval_results
     assert "protocol = paper" in score.metric_name
     assert score.metric_args["protocol"] == "paper"
     assert "**protocol = paper**" in card.text
     assert "top1_best_on_test" in card.text
+
+
+def test_a_number_of_protocol_paper_that_is_not_labelled_is_refused(own: Path) -> None:
+    document = json.loads((own / "result.json").read_text())
+    (own / "result.json").write_text(json.dumps(document | {"top1_best_on_test": 0.9}))
+    with pytest.raises(RunFolderError, match="is not labelled protocol = paper"):
+        new_repository([own])
+    document["recipe"]["protocol"] = "paper"
+    (own / "result.json").write_text(json.dumps(document | {"top1_best_on_test": 0.9}))
+    with pytest.raises(RunFolderError, match="another recipe than the run's"):
+        new_repository([own])
 
 
 def test_names_of_tasks_cannot_bring_markup_into_the_card(own: Path) -> None:
