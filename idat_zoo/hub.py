@@ -202,42 +202,50 @@ def _check_sizes(reference: HubReference, found: Iterable[Any]) -> None:
             )
 
 
-class RemoteFile(io.BufferedIOBase):
+@dataclass(frozen=True, kw_only=True)
+class RemoteFile:
     """A file of a dataset repository at one commit, of which only what is read is fetched.
 
-    Raises: HubError, when it is opened and whenever it is read.
+    Reading raises HubError.
     """
 
-    def __init__(self, repo: str, revision: str, file: str) -> None:
-        from huggingface_hub import HfFileSystem
+    commit: str
+    stream: io.BufferedReader
 
-        place = HubReference(repo=repo, revision=revision, subfolder=file, kind="dataset")
-        self._place = resolve(place)
-        path = f"datasets/{repo}@{self.commit}/{file}"
+
+def open_remote(repo: str, revision: str, file: str) -> RemoteFile:
+    """Open a file of a dataset repository, at the commit that its revision names now.
+
+    Raises: HubError.
+    """
+    from huggingface_hub import HfFileSystem
+
+    place = resolve(HubReference(repo=repo, revision=revision, subfolder=file, kind="dataset"))
+    assert place.revision is not None
+    path = f"datasets/{repo}@{place.revision}/{file}"
+    with plain_errors(place):
+        opened = HfFileSystem(skip_instance_cache=True).open(path, cache_type="none")
+    return RemoteFile(
+        commit=place.revision, stream=io.BufferedReader(_Remote(opened, place), BLOCK)
+    )
+
+
+class _Remote(io.RawIOBase):
+    """What `RemoteFile` reads from: each read is one request."""
+
+    def __init__(self, file: Any, place: HubReference) -> None:  # an HfFileSystemFile
+        self._file, self._place = file, place
+
+    def readinto(self, buffer: Any, /) -> int:  # a writable buffer
+        """Fill the buffer, or what there is left of it."""
         with plain_errors(self._place):
-            system = HfFileSystem(skip_instance_cache=True)
-            self._file: Any = system.open(path, block_size=BLOCK, cache_type="readahead")
-
-    @property
-    def commit(self) -> str:
-        """The commit that it is read at."""
-        assert self._place.revision is not None
-        return self._place.revision
-
-    def read(self, size: int | None = -1, /) -> bytes:
-        """So many bytes from where it stands, or all the rest."""
-        with plain_errors(self._place):
-            content: bytes = self._file.read(-1 if size is None else size)
-        return content
+            content = self._file.read(len(buffer))
+        buffer[: len(content)] = content
+        return len(content)
 
     def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
         """Stand elsewhere; costs nothing."""
         place: int = self._file.seek(offset, whence)
-        return place
-
-    def tell(self) -> int:
-        """Where it stands."""
-        place: int = self._file.tell()
         return place
 
     def readable(self) -> bool:

@@ -18,7 +18,7 @@ from idat_zoo.data.archive import find_members, open_archive, unpack
 from idat_zoo.data.listing import refuse
 from idat_zoo.data.reading import Listener
 from idat_zoo.errors import DataError
-from idat_zoo.hub import RemoteFile
+from idat_zoo.hub import open_remote
 from idat_zoo.layouts import SOURCE_FILE, data_folder, missing_lists, task_folder
 from idat_zoo.recipe import Task
 from idat_zoo.sources import DataSource
@@ -79,8 +79,8 @@ class _Opened:
 
 
 def _open(source: DataSource) -> _Opened:
-    remote = RemoteFile(source.repo, source.revision, source.file)
-    archive = open_archive(remote, source.place)
+    remote = open_remote(source.repo, source.revision, source.file)
+    archive = open_archive(remote.stream, source.place)
     return _Opened(source=source, commit=remote.commit, archive=archive)
 
 
