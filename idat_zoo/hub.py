@@ -1,5 +1,6 @@
 """The Hugging Face Hub: the only file that imports huggingface_hub, and it does so when called."""
 
+import hashlib
 import io
 import logging
 import os
@@ -26,6 +27,8 @@ SILENCE = 60.0
 """Seconds without a byte until a request fails, where HF_HUB_DOWNLOAD_TIMEOUT says no others."""
 COMMIT = re.compile(r"[0-9a-f]{40}")
 SIGNED = re.compile(r"(https?://[^\s'\"?]+)\?[^\s'\"]+")
+OF_NEW_REPOSITORIES = {".gitattributes"}
+"""What the Hub itself puts into a repository."""
 LARGEST = {".json": 16 * 2**20, ".safetensors": 4 * 2**30}
 """Bytes, by suffix. No config, result or adapter has to be larger."""
 WITHOUT_BAR = 20 * 2**20
@@ -140,13 +143,15 @@ def find_cached(
     reference: HubReference, names: tuple[str, ...], *, below: bool = False
 ) -> Path | None:
     """As `fetch`, without any request; None where something is not in the Hub's local cache."""
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import LocalEntryNotFoundError
+    from huggingface_hub import get_cached_repo_tree, snapshot_download
+    from huggingface_hub.errors import CachedRepoTreeNotFoundError, LocalEntryNotFoundError
 
     wanted = _snapshot(reference, names, below=below)
     try:
+        # Without the list of files, what others cached of this commit would pass for all of it.
+        get_cached_repo_tree(reference.repo, revision=reference.revision)
         root = snapshot_download(**wanted, local_files_only=True)
-    except LocalEntryNotFoundError:
+    except (CachedRepoTreeNotFoundError, LocalEntryNotFoundError):
         return None
     return Path(root) / reference.subfolder
 
@@ -312,15 +317,20 @@ def upload(
     from huggingface_hub.errors import HfHubHTTPError
 
     api, repo, parent = HfApi(library_name="idat-zoo"), head.repo, head.commit
+    without = frozenset(without)
+    conflict = HubError(
+        f"'{repo}' was changed by someone else meanwhile; nothing was uploaded.",
+        hint="Look at what changed, then repeat the command.",
+    )
 
-    def commit() -> Any:  # a CommitInfo
+    def commit() -> Published:
         operations: list[Any] = [
             CommitOperationAdd(path_in_repo=path, path_or_fileobj=content)
             for path, content in sorted(contents.items())
         ]
         operations += [CommitOperationDelete(path_in_repo=path) for path in sorted(without)]
         try:
-            return api.create_commit(
+            made = api.create_commit(
                 repo,
                 operations,
                 commit_message=message,
@@ -330,19 +340,42 @@ def upload(
         except HfHubHTTPError as error:
             if error.response.status_code != 412:
                 raise
-            raise HubError(
-                f"'{repo}' was changed by someone else meanwhile; nothing was uploaded.",
-                hint="Look at what changed, then repeat the command.",
-            ) from None
+            now = read_head(repo)
+            if create_pr or not _holds(api, now, contents, without):
+                raise conflict from None
+            # A try before this one did it, and its answer was lost.
+            return Published(url=f"{api.endpoint}/{repo}/commit/{now.commit}", commit=now.commit)
+        return Published(url=made.pr_url or made.commit_url, commit="" if create_pr else made.oid)
 
     with plain_errors(HubReference(repo=repo)):
         if not parent:
             patiently(lambda: api.create_repo(repo, private=private, exist_ok=True))
-            parent = patiently(lambda: api.model_info(repo)).sha or ""
+            new = read_head(repo)
+            if new.names - OF_NEW_REPOSITORIES and not _holds(api, new, contents, without):
+                raise conflict
+            parent = new.commit
         made = commit() if create_pr else patiently(commit)  # a second one would be another request
         if tag and not create_pr:
-            _tag(api, repo, tag, made.oid)
-    return Published(url=made.pr_url or made.commit_url, commit="" if create_pr else made.oid)
+            _tag(api, repo, tag, made.commit)
+    return made
+
+
+def _holds(
+    api: Any, head: Head, contents: Mapping[str, bytes], without: frozenset[str]
+) -> bool:  # an HfApi
+    """Whether a head has these very files, and none of those that were to go."""
+    paths = list(contents)
+    found = patiently(lambda: api.get_paths_info(head.repo, paths, revision=head.commit))
+    hashes = {file.path: file.lfs.sha256 if file.lfs else file.blob_id for file in found}
+    return not (head.names & without) and all(
+        hashes.get(path) in (hashlib.sha256(content).hexdigest(), _blob_id(content))
+        for path, content in contents.items()
+    )
+
+
+def _blob_id(content: bytes) -> str:
+    """Git's name of a file."""
+    return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
 
 
 def _tag(api: Any, repo: str, tag: str, commit: str) -> None:  # an HfApi

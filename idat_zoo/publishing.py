@@ -68,6 +68,8 @@ def plan(folders: Sequence[Path], head: Head, *, with_teacher: bool = False) -> 
             f"'{head.repo}' holds one run at its root; several need a repository of their own.",
             hint="Choose another --repo.",
         )
+    if before is not None and not indexed:
+        _check_same(head.repo, before[ROOT], next(iter(runs.values())))
     placed = {(_place(run) if indexed else ROOT): (folder, run) for folder, run in runs.items()}
     if len(placed) < len(runs):
         raise UsageError("the same run was given twice.")
@@ -156,6 +158,15 @@ def _finished(folder: Path) -> Result:
             f"'{folder}' has a best epoch on test, and is not labelled protocol = paper."
         )
     return result
+
+
+def _check_same(repo: str, there: Result, ours: Result) -> None:
+    """A run at the root gives way to itself alone, trained anew."""
+    if _place(there) != _place(ours):
+        raise UsageError(
+            f"'{repo}' holds another run at its root: {_place(there)}.",
+            hint="Choose another --repo, or publish both together in a new one.",
+        )
 
 
 def _check_kin(results: Mapping[str, Result]) -> None:

@@ -126,7 +126,7 @@ def _folders(results: Mapping[str, Result]) -> list[str]:
     columns = ["folder", "task", "seed", "top-1 %", "protocol"]
     rows = [
         [
-            f"`{place}`",
+            place,
             result.recipe.task.id,
             str(result.seed),
             f"{100 * result.top1:.2f}",

@@ -27,6 +27,6 @@ def markdown_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str
 
 def escaped(text: str) -> str:
     """Text that Markdown shows as it is, on one line, as far as ours can contain such signs."""
-    for sign in ("\\", "|", "*"):
+    for sign in ("\\", "|", "*", "[", "]", "`"):
         text = text.replace(sign, f"\\{sign}")
     return " ".join(text.replace("<", "&lt;").splitlines())

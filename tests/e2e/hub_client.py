@@ -1,6 +1,7 @@
 """Upload and fetch as the commands do, without what they load for it.
 
     python hub_client.py upload ORG/NAME FOLDER [TAG]    prints the commit
+    python hub_client.py upload-new ORG/NAME FOLDER      as one who saw no repository there
     python hub_client.py fetch REFERENCE                 prints the folder
 
 An error looks as the commands' does, so that many faults can be tried in little time.
@@ -11,17 +12,17 @@ from pathlib import Path
 
 from idat_zoo.cli import screen
 from idat_zoo.errors import ZooError
-from idat_zoo.hub import fetch, parse_reference, read_head, resolve, upload
+from idat_zoo.hub import Head, fetch, parse_reference, read_head, resolve, upload
 
 FETCHED = ("config.json", "adapter_model.safetensors")
 
 
 def main(what: str, place: str, *more: str) -> int:
     try:
-        if what == "upload":
+        if what in ("upload", "upload-new"):
             folder, tag = Path(more[0]), more[1] if len(more) > 1 else ""
             contents = {path.name: path.read_bytes() for path in folder.iterdir()}
-            head = read_head(place)
+            head = Head(repo=place) if what == "upload-new" else read_head(place)
             print(upload(head, contents, message="by the tests", tag=tag).commit)
         else:
             reference = parse_reference(place)

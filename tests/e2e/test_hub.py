@@ -169,6 +169,17 @@ def test_only_what_is_needed_is_fetched_and_a_pinned_one_makes_no_second_request
     assert again["checkpoint"]["asked"] == commit
 
 
+@pytest.mark.slow
+def test_what_others_cached_of_a_commit_is_not_taken_for_all_of_it(
+    hub: Hub, tmp_path: Path
+) -> None:
+    person, commit = Person(hub, tmp_path), hub.repos[NAME].names["main"]
+    words = [str(IDAT.with_name("hf")), "download", NAME, "README.md", "--revision", commit]
+    subprocess.run(words, env=person.surroundings, check=True, capture_output=True)
+    person.evaluate(f"hub:{NAME}@{commit}")
+    assert "is in the cache" not in person.told
+
+
 @pytest.mark.system
 def test_offline_the_commit_that_was_seen_last_is_used(hub: Hub, tmp_path: Path) -> None:
     first = Person(hub, tmp_path).evaluate(f"hub:{NAME}")

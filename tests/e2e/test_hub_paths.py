@@ -297,6 +297,27 @@ def test_an_upload_to_a_hub_that_stays_down_is_one_sentence(
     assert done.returncode == 1
 
 
+@pytest.mark.slow
+def test_of_two_who_make_a_repository_at_once_one_is_told(
+    hub: Hub, repo: Repo, tmp_path: Path
+) -> None:
+    client = Client(hub, tmp_path)
+    assert client.upload().returncode == 0  # on the head that was read
+    assert is_whole(repo)
+    again = client.finish(
+        sys.executable, str(CLIENT), "upload-new", REPO, str(tmp_path / "to_upload")
+    )
+    assert again.returncode == 0, again.stderr  # it holds the very same
+    (tmp_path / "to_upload" / "config.json").write_bytes(b'{"other": 1}')
+    other = client.finish(
+        sys.executable, str(CLIENT), "upload-new", REPO, str(tmp_path / "to_upload")
+    )
+    assert other.returncode == 1
+    assert tells_one_error(other)
+    assert "was changed by someone else meanwhile" in other.stderr
+    assert len(repo.commits) == 2
+
+
 @pytest.mark.system
 @pytest.mark.parametrize("fault", PASSING)
 def test_a_new_repository_is_made_in_spite_of_what_passes(

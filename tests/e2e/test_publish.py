@@ -326,8 +326,26 @@ def test_a_repository_with_one_run_at_its_root_takes_no_others_beside_it(
     done = author.idat("publish", str(runs[0]), str(runs[1]), "--repo", REPO)
     assert done.returncode == 2, done.stderr
     assert "holds one run at its root" in done.stderr
+    other = author.idat("publish", str(runs[1]), "--repo", REPO)
+    assert other.returncode == 2, other.stderr
+    assert "holds another run at its root: digits/" in other.stderr
     assert commits_of(hub) == 2
-    assert author.idat("publish", str(runs[1]), "--repo", REPO).returncode == 0
+
+
+@pytest.mark.system
+def test_what_a_lost_answer_took_out_is_not_taken_for_someone_elses_doing(
+    runs: list[Path], hub: Hub, tmp_path: Path
+) -> None:
+    author = Person(hub, tmp_path, HF_TOKEN=TOKEN)
+    first = author.idat("publish", str(runs[0]), "--repo", REPO, "--with-teacher")
+    assert first.returncode == 0, first.stderr
+    hub.faults.append(Fault("POST .*/commit/", times=1, status=503, after=True))
+    done = author.idat("publish", str(runs[0]), "--repo", REPO, "--tag", "v2")
+    assert done.returncode == 0, done.stderr
+    head = hub.repos[REPO].names["main"]
+    assert hub.repos[REPO].names["v2"] == head
+    assert head in done.stdout
+    assert not [name for name in hub.repos[REPO].commits[head] if "teacher" in name]
     assert commits_of(hub) == 3
 
 
