@@ -21,7 +21,7 @@ from idat_zoo.cli.options import (
     YesOption,
     check_pinned,
 )
-from idat_zoo.errors import DataError, UsageError
+from idat_zoo.errors import UsageError, ZooError
 
 if TYPE_CHECKING:
     from idat_zoo.checkpoint import Reference
@@ -73,17 +73,23 @@ def evaluate_command(
     tell_cached(folders.values())
     configs = [find_config(place) for place in folders.values()]
     needed = [config.backbone for config in configs]
-    agreed = offer(
-        [config.recipe.task for config in configs],
-        needed,
-        registry=registry,
-        data_dir=data_dir,
-        yes=yes,
-    )
+    agreed = yes
+    try:
+        agreed = offer(
+            [config.recipe.task for config in configs],
+            needed,
+            registry=registry,
+            data_dir=data_dir,
+            yes=yes,
+        )
+    except ZooError as error:  # those whose images are here can be evaluated all the same
+        if len(configs) == 1:
+            raise
+        screen.print_error(error)
     require_weights(needed, agreed=agreed)
     backbones = Backbones(find_device(device))
     results: list[Result] = []
-    missing: list[DataError] = []
+    failures: list[ZooError] = []
     for name, folder in folders.items():
         place = out / name if out is not None and len(folders) > 1 else out
         try:
@@ -98,8 +104,8 @@ def evaluate_command(
                     backbones=backbones,
                 )
             results.append(result)
-        except DataError as error:
-            missing.append(error)
+        except ZooError as error:
+            failures.append(error)
             screen.print_error(error)
     if json:
         screen.print_json({"results": [result.as_json() for result in results]})
@@ -108,8 +114,8 @@ def evaluate_command(
             for line in present.summary(result):
                 typer.echo(line)
             present.print_metrics(result.student)
-    if missing:
-        raise typer.Exit(SOME_FAILED if results else DataError.exit_code)
+    if failures:
+        raise typer.Exit(SOME_FAILED if results else failures[-1].exit_code)
     if fail_under is not None and any(result.top1 < fail_under for result in results):
         screen.note(f"below the threshold: top-1 < {fail_under}")
         raise typer.Exit(BELOW_THRESHOLD)

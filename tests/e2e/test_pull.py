@@ -345,6 +345,12 @@ def test_tasks_whose_images_are_here_are_evaluated_and_the_others_are_named(
     assert "images of task 'svhn'" in half.stderr
     asked = [line for line in hub.requests if "zoo/two" in line and "svhn" in line]
     assert not [line for line in asked if "adapter_model" in line]
+    images = hub.datasets.pop(SOURCE)
+    still = reader.idat(*words, "--yes")  # the images cannot be had, and those that are here count
+    assert still.returncode == 3, still.stderr
+    assert len(json.loads(still.stdout)["results"]) == 1
+    assert "the Hub has no repository" in still.stderr
+    hub.datasets[SOURCE] = images
     both = reader.idat(*words, "--yes")
     assert both.returncode == 0, both.stderr
     assert len(json.loads(both.stdout)["results"]) == 2
