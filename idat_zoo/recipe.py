@@ -50,6 +50,10 @@ def _check_size(value: Scalar) -> Scalar:
     return value
 
 
+Bounded = Annotated[Scalar, AfterValidator(_check_size)]
+"""A value that makes nothing larger than memory."""
+
+
 class Frozen(BaseModel):
     """Immutable, strict about types, and closed: an unknown key is an error."""
 
@@ -63,10 +67,10 @@ class Backbone(Frozen):
     """
 
     name: str
-    timm: str
-    weights: str
+    timm: str = Field(pattern=r"^[A-Za-z0-9_]+$")
+    weights: str = Field(pattern=r"^(?:builtin:)?[A-Za-z0-9_-][A-Za-z0-9_.-]*$")
     img_size: int = Field(default=224, gt=0, le=MOST_PIXELS)
-    args: dict[str, Annotated[Scalar, AfterValidator(_check_size)]] = Field(default_factory=dict)
+    args: dict[str, Bounded] = Field(default_factory=dict)
     mean: Rgb = (0.5, 0.5, 0.5)
     std: Rgb = (0.5, 0.5, 0.5)
     licence: str = ""
@@ -108,6 +112,14 @@ class Task(Frozen):
     licence: str = ""
     source: str = ""
 
+    @model_validator(mode="after")
+    def _names_every_class(self) -> "Task":
+        if self.class_names and len(self.class_names) != self.num_classes:
+            raise ValueError(
+                f"class_names: {len(self.class_names)} names for {self.num_classes} classes"
+            )
+        return self
+
     @property
     def may_shrink(self) -> bool:
         """Whether an image that cannot be read may be left out: where no counts are fixed."""
@@ -118,7 +130,7 @@ class AdapterChoice(Frozen):
     """An adapter family by name with its options; unset options take the family's defaults."""
 
     name: Name
-    options: dict[str, Scalar] = Field(default_factory=dict)
+    options: dict[str, Bounded] = Field(default_factory=dict)
 
 
 class Recipe(Frozen):

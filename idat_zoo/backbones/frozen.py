@@ -1,6 +1,7 @@
 """Create a timm backbone with pinned weights, wholly frozen."""
 
 import hashlib
+import inspect
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -18,6 +19,24 @@ from idat_zoo.errors import UsageError, WeightsError
 from idat_zoo.randomness import generator
 from idat_zoo.recipe import Backbone
 
+ARGUMENTS = {*inspect.signature(VisionTransformer.__init__).parameters} - {
+    "self",
+    "img_size",
+    "in_chans",
+    "num_classes",
+    "device",
+    "dtype",
+}
+"""What `args` may say of a network's shape; timm's `create_model` would take more than that."""
+UNBUILDABLE = (
+    ArithmeticError,
+    AssertionError,
+    LookupError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
+"""What timm raises for shapes that do not go together."""
 MOST_BLOCKS, MOST_NUMBERS = 512, 4 * 10**9
 """No ViT of timm has as many."""
 _TIMM: Any = vision_transformer  # every timm 1.x finds its blocks' parts here, exported or not
@@ -99,12 +118,17 @@ def hash_tensors(tensors: dict[str, Tensor]) -> str:
 
 def _create(spec: Backbone) -> VisionTransformer:
     args: dict[str, Any] = dict(spec.args)
+    strange = sorted(args.keys() - ARGUMENTS)
+    if strange:
+        raise UsageError(
+            f"backbone '{spec.name}' has args that no ViT is built by: {', '.join(strange)}."
+        )
     try:
         with torch.random.fork_rng(devices=[]):  # timm initialises from the global generator
             vit = timm.create_model(
                 spec.timm, pretrained=False, num_classes=0, img_size=spec.img_size, **args
             )
-    except (RuntimeError, TypeError, ValueError, AssertionError) as error:
+    except UNBUILDABLE as error:
         raise UsageError(
             f"timm cannot build backbone '{spec.name}' ({spec.timm}): {error}"
         ) from None
@@ -121,6 +145,8 @@ def _why_unfit(vit: nn.Module) -> str:
     """Why `walk` would not compute what timm computes, or ''."""
     if not isinstance(vit, VisionTransformer):
         return f"it is a {type(vit).__name__}"
+    if not len(vit.blocks):
+        return "it has no blocks"
     for block in vit.blocks:
         parts = (("block", Block), ("attn", _TIMM.Attention), ("mlp", _TIMM.Mlp))
         for name, expected in parts:

@@ -114,8 +114,11 @@ def unpack(
     says; what the zip's file raises. What is whole by then stays, for another try.
     """
     total = sum(entry.file_size for entry in members.values())
-    for path in folder.rglob("*"):  # of another copy, begun before
-        if path.is_file() and path.relative_to(folder).as_posix() not in members:
+    if folder.is_symlink():
+        raise DataError(f"'{folder}' is a link, which is not followed.", hint="Remove it.")
+    for path in folder.rglob("*"):  # of another copy, begun before; or somebody's links
+        known = path.relative_to(folder).as_posix() in members
+        if path.is_symlink() or (path.is_file() and not known):
             path.unlink()
     lacking = [name for name, entry in members.items() if not _is_whole(folder / name, entry)]
     needed, free = sum(members[name].file_size for name in lacking), free_bytes(folder)
@@ -133,7 +136,7 @@ def unpack(
             with archive.open(members[name]) as packed, path.open("wb") as file:
                 while piece := packed.read(PIECE):
                     file.write(piece)
-        except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
+        except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, ValueError) as error:
             raise DataError(
                 f"{what}: {shown(name)} did not arrive as the zip says it is: {error}",
                 hint="Repeat the command; what did arrive is kept.",

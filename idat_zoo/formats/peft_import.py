@@ -35,8 +35,8 @@ from idat_zoo.run_folder import recipe_hash
 PICKLE_FILE = "adapter_model.bin"
 SEED = 0  # nothing of an imported adapter is drawn
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
-QKV = re.compile(re.escape(PREFIX) + r"blocks\.(\d+)\.attn\.qkv\.lora_[AB]\.weight")
-UPDATED = re.compile(re.escape(PREFIX) + r"(?:blocks\.\d+\.)?(.+)\.lora_[AB]\.weight")
+QKV = re.compile(re.escape(PREFIX) + r"blocks\.(\d{1,4})\.attn\.qkv\.lora_[AB]\.weight")
+UPDATED = re.compile(re.escape(PREFIX) + r"(?:blocks\.\d{1,4}\.)?(.+)\.lora_[AB]\.weight")
 HEAD = tuple(f"{PREFIX}head.{name}" for name in ("weight", "bias"))
 
 STARTS = (True, False, "gaussian", "eva", "orthogonal")
@@ -71,16 +71,21 @@ OF_NO_MATTER = {
 """Keys that may hold `true` or a table without making something else of it, or are looked at."""
 
 
+Rank = Annotated[int, Field(ge=1, le=16_384)]
+Place = Annotated[str, Field(pattern=r"^\^?[\w.\\]*(?:\.\*)?[\w.\\]*\$?$")]
+"""Names of modules as a regular expression, with one repetition at most: it cannot run for long."""
+
+
 class PeftConfig(BaseModel):
     """What of adapter_config.json says how large the updates are."""
 
     model_config = ConfigDict(strict=True, allow_inf_nan=False)
 
-    r: int = Field(default=8, ge=1)
+    r: Rank = 8
     lora_alpha: float = 8
     use_rslora: bool = False
-    rank_pattern: dict[str, Annotated[int, Field(ge=1)]] | None = None
-    alpha_pattern: dict[str, float] | None = None
+    rank_pattern: dict[Place, Rank] | None = None
+    alpha_pattern: dict[Place, float] | None = None
 
     def rank(self, block: int) -> int:
         """R of a block's update."""

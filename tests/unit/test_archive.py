@@ -212,6 +212,30 @@ def test_what_cannot_be_read_is_refused(
     assert told in refusal(changed(whole, change), tmp_path / "out")
 
 
+def test_a_name_that_is_broken_where_the_file_lies_is_told(whole: bytes, tmp_path: Path) -> None:
+    name = f"{ROOT}/images/f\u00fcr.jpg"
+    content = bytearray(changed(whole, lambda a: a.writestr(name, b"x")))
+    place = content.index("f\u00fcr.jpg".encode())  # the first is beside the bytes
+    content[place + 1] = 0xFF
+    with pytest.raises(DataError, match="did not arrive as the zip says"):
+        unpacked(bytes(content), tmp_path / "out")
+
+
+def test_links_that_lie_there_already_are_not_followed(whole: bytes, tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "precious.txt").write_bytes(b"mine")
+    (tmp_path / "link").symlink_to(outside)
+    with pytest.raises(DataError, match="is a link, which is not followed"):
+        unpacked(whole, tmp_path / "link")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "test.txt").symlink_to(outside / "precious.txt")
+    (tmp_path / "out" / "images").symlink_to(outside)
+    unpacked(whole, tmp_path / "out")
+    assert contents(outside) == {"precious.txt": b"mine"}
+    assert not [path for path in (tmp_path / "out").rglob("*") if path.is_symlink()]
+
+
 def test_all_faults_are_named_at_once(whole: bytes, tmp_path: Path) -> None:
     def change(archive: zipfile.ZipFile) -> None:
         archive.writestr(f"{ROOT}/../a", b"")

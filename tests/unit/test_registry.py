@@ -560,18 +560,19 @@ names = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,19}", fullmatch=True)
 positive = st.floats(min_value=1e-300, max_value=1e300)
 others = st.booleans() | st.floats(allow_nan=False, allow_infinity=False) | texts
 scalars = others | st.integers()
+bounded = others | st.integers(max_value=16_384)
 backbones: st.SearchStrategy[Backbone] = st.builds(
     Backbone,
     name=texts,
-    timm=texts,
-    weights=texts,
+    timm=st.from_regex(r"[a-z0-9_]{1,20}", fullmatch=True),
+    weights=names | names.map(lambda name: f"builtin:{name}"),
     img_size=st.integers(1, 1000),
-    args=st.dictionaries(texts, others | st.integers(max_value=16_384), max_size=3),
+    args=st.dictionaries(texts, bounded, max_size=3),
     mean=st.tuples(*[st.floats(-9, 9)] * 3),
     std=st.just((0.5, 0.5, 0.5)),
     licence=texts,
 )
-choices = st.builds(AdapterChoice, name=names, options=st.dictionaries(texts, scalars, max_size=3))
+choices = st.builds(AdapterChoice, name=names, options=st.dictionaries(texts, bounded, max_size=3))
 
 
 @st.composite
