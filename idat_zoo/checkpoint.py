@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, TypeVar
 import torch
 from jaxtyping import Float32, UInt8
 from PIL import Image
-from pydantic import Field, NonNegativeInt, Strict, ValidationError
+from pydantic import NonNegativeInt, Strict, ValidationError
 from torch import Tensor, nn
 
 from idat_zoo import files
@@ -27,7 +27,7 @@ from idat_zoo.data.image_file import prepare
 from idat_zoo.errors import CheckpointError, UnknownNameError
 from idat_zoo.hub import HubReference, fetch, parse_reference, resolve
 from idat_zoo.randomness import generator
-from idat_zoo.recipe import AdapterChoice, Backbone, Frozen, Recipe, Rgb, describe_faults
+from idat_zoo.recipe import AdapterChoice, Backbone, Below, Frozen, Recipe, Rgb, describe_faults
 from idat_zoo.results import versions
 
 Reference = str | Path | HubReference
@@ -42,8 +42,6 @@ MOST_HEADER = 2**20
 """Bytes of a tensor file beside its tensors' own; names and shapes of the deepest ViT take less."""
 MOST_ITEM = 16
 """Bytes of one number of any type."""
-PLACE = r"^(?:[A-Za-z0-9_-][A-Za-z0-9_.-]*/)*[A-Za-z0-9_-][A-Za-z0-9_.-]*$"
-"""A path that stays below where it starts."""
 PICKLES = (b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")  # first bytes
 
 
@@ -110,7 +108,7 @@ class Index(Frozen):
 
     schema_version: int = SCHEMA_VERSION
     library: Literal["idat-zoo"] = "idat-zoo"
-    checkpoints: dict[Annotated[str, Field(pattern=PLACE)], Entry]
+    checkpoints: dict[Below, Entry]
 
 
 @dataclass(frozen=True, kw_only=True)

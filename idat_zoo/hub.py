@@ -245,6 +245,8 @@ class _Remote(io.RawIOBase):
         """Fill the buffer, or what there is left of it."""
         with plain_errors(self._place):
             content = self._file.read(len(buffer))
+        if len(content) > len(buffer):
+            raise HubError(f"the Hub sends all of '{self._place}' where a part was asked for.")
         buffer[: len(content)] = content
         return len(content)
 

@@ -25,6 +25,12 @@ Scalar = bool | int | float | str
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
 """A name that becomes the name of a folder."""
 
+PART = r"[A-Za-z0-9_-][A-Za-z0-9_. -]*"
+Below = Annotated[str, Field(pattern=rf"^{PART}(?:/{PART})*$")]
+"""A path that stays below where it starts."""
+BelowOrHere = Annotated[str, Field(pattern=rf"^(?:{PART}(?:/{PART})*)?$")]
+"""The same, or ''."""
+
 Rgb = Annotated[tuple[float, float, float], Strict(False)]
 Suite = Literal["mini", "vtab1k", "fgvc", "fewshot", "folder"]
 Group = Literal["natural", "specialized", "structured"]
@@ -105,8 +111,8 @@ class Task(Frozen):
     num_train: Annotated[tuple[int, ...], Strict(False)] = (800,)
     num_val: Annotated[tuple[int, ...], Strict(False)] = (200,)
     num_test: Annotated[tuple[int, ...], Strict(False)]
-    folder: str = ""
-    images: str = ""
+    folder: BelowOrHere = ""
+    images: BelowOrHere = ""
     shots: int = Field(default=0, ge=0)
     class_names: Annotated[tuple[str, ...], Strict(False)] = ()
     licence: str = ""
