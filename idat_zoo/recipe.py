@@ -81,6 +81,11 @@ class Backbone(Frozen):
     std: Rgb = (0.5, 0.5, 0.5)
     licence: str = ""
 
+    @property
+    def from_hub(self) -> bool:
+        """Whether its weights are timm's on the Hub, neither random nor shipped."""
+        return self.weights != "random" and not self.weights.startswith("builtin:")
+
 
 class Pair(Frozen):
     """A small teacher and a larger student, named teacher first, as knowledge flows in iDAT."""
@@ -258,6 +263,8 @@ def describe_faults(error: ValidationError, *, where: str) -> list[str]:
         message = fault["msg"].removeprefix("Value error, ")
         if fault["type"] == "extra_forbidden":
             message = "unknown key"
+        if fault["type"] == "string_pattern_mismatch":
+            message = "holds characters that do not belong there"
         got = "" if not key or fault["type"] == "missing" else f" (got {fault['input']!r})"
         lines.append(": ".join(part for part in (where, key, message) if part) + got)
     return lines

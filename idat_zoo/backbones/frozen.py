@@ -58,7 +58,7 @@ class FrozenBackbone:
 
 def missing_weights(spec: Backbone) -> str:
     """The Hub repository of weights that are not here yet, or ''."""
-    if spec.weights == "random" or spec.weights.startswith("builtin:"):
+    if not spec.from_hub:
         return ""
     if hub.cached_weights(spec.timm, spec.weights) is not None:
         return ""

@@ -7,7 +7,6 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from idat_zoo.recipe import Backbone
 from idat_zoo.report.build import build_report
 from idat_zoo.report.layout import lay_out
 from idat_zoo.report.markdown import as_markdown, escaped, markdown_table
@@ -37,17 +36,12 @@ def card_fields(results: Mapping[str, Result]) -> dict[str, Any]:
         **_licence(results.values()),
         "tags": ["idat", "timm", first.recipe.adapter.name, *suites],
     }
-    if from_hub(student):
+    if student.from_hub:
         fields |= {
             "base_model": f"timm/{student.timm}.{student.weights}",
             "base_model_relation": "adapter",
         }
     return fields
-
-
-def from_hub(backbone: Backbone) -> bool:
-    """Whether its weights are timm's on the Hub."""
-    return ":" not in backbone.weights and backbone.weights != "random"
 
 
 def _licence(results: Iterable[Result]) -> dict[str, str]:
@@ -173,7 +167,7 @@ def _with_peft(repo: str, place: str, result: Result) -> list[str]:
     """PEFT's form of a LoRA lies in a folder beside it."""
     recipe, student = result.recipe, result.recipe.pair.student
     folder = f"{place}/{PEFT_FOLDER}" if place else PEFT_FOLDER
-    if not from_hub(student):
+    if not student.from_hub:
         return [
             f"With PEFT: `{folder}/`, on the backbone's weights, which idat-zoo alone has.",
             "",

@@ -193,7 +193,7 @@ def test_weights_are_looked_for_only_where_they_ship() -> None:
     path = recipe_file(lambda text: text.replace('"random"', '"builtin:../../secret"'))
     result = idat("train", "--recipe", path)
     check_refusal(result.exit_code, result.stdout, result.stderr)
-    assert "secret' ship with idat-zoo" in result.stderr
+    assert "pair.student.weights: holds characters that do not belong there" in result.stderr
     assert idat("train", "--recipe", path).stderr == result.stderr
 
 
