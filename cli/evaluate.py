@@ -19,7 +19,7 @@ from idat_zoo.cli.options import (
     StreamTestOption,
     TaskOption,
     YesOption,
-    check_pinned,
+    check_references,
 )
 from idat_zoo.errors import UsageError, ZooError
 
@@ -53,6 +53,7 @@ def evaluate_command(
 
     For example: idat eval --checkpoint builtin:digits-lora
     """
+    check_references(checkpoint, require_pinned=require_pinned)
     from idat_zoo.backbones.pair import Backbones
     from idat_zoo.checkpoint import find_config
     from idat_zoo.cli import present
@@ -66,8 +67,6 @@ def evaluate_command(
     reading = Reading(
         skip_corrupt=skip_corrupt, stream_test=stream_test, max_megapixels=max_megapixels
     )
-    if require_pinned:
-        check_pinned(checkpoint)
     registry = load_registry(shelf)
     folders = _asked_for(checkpoint, task, registry)
     tell_cached(folders.values())

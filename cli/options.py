@@ -139,13 +139,17 @@ PinnedOption = Annotated[
 ]
 
 
-def check_pinned(references: list[str]) -> None:
-    """Raises: UsageError for a place on the Hub whose revision may move."""
+def check_references(references: list[str], *, require_pinned: bool) -> None:
+    """Look at references before anything heavy is loaded.
+
+    Raises: UsageError for what begins like a place on the Hub and is none, and with
+    `require_pinned` for one whose revision may move.
+    """
     from idat_zoo.hub import parse_reference
 
     for text in references:
         place = parse_reference(text)
-        if place is not None and not place.pinned:
+        if require_pinned and place is not None and not place.pinned:
             raise UsageError(
                 f"'{text}' names no commit, and --require-pinned asks for one.",
                 hint="hub:ORG/NAME@COMMIT, with all 40 digits of its hash",

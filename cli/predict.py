@@ -16,7 +16,7 @@ from idat_zoo.cli.options import (
     MegapixelsOption,
     PinnedOption,
     YesOption,
-    check_pinned,
+    check_references,
 )
 from idat_zoo.errors import DataError
 
@@ -50,13 +50,12 @@ def predict(
 
     For example: idat predict --checkpoint builtin:digits-lora photo.png
     """
+    check_references(checkpoint, require_pinned=require_pinned)
     from idat_zoo.checkpoint import find_config
     from idat_zoo.cli.offers import offer_weights, tell_cached
     from idat_zoo.data.reading import Reading
     from idat_zoo.prediction import Predictor, find_adapters, find_pictures
 
-    if require_pinned:
-        check_pinned(checkpoint)
     found: list[Path | None] = []
     for name in images:
         found += [None] if name == STDIN else find_pictures([Path(name)])

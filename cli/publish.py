@@ -38,10 +38,11 @@ def publish(
     For example: idat publish runs/…/seed0 --repo me/digits-lora --dry-run
     """
     from idat_zoo.hub import check_repo_name, read_head
+
+    check_repo_name(repo)
     from idat_zoo.publishing import plan
     from idat_zoo.publishing import publish as upload
 
-    check_repo_name(repo)
     head = _head_or_new(repo) if dry_run else read_head(repo)
     ready = plan(runs, head, with_teacher=with_teacher)
     if dry_run:

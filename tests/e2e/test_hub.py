@@ -132,7 +132,7 @@ def test_what_is_no_reference_is_refused_without_a_request(
 # Fetching
 
 
-@pytest.mark.slow
+@pytest.mark.system
 def test_an_adapter_from_the_hub_gives_the_same_bits_as_on_disk(hub: Hub, tmp_path: Path) -> None:
     person = Person(hub, tmp_path / "a")
     result = person.evaluate(f"hub:{NAME}")

@@ -168,6 +168,7 @@ def commits_of(hub: Hub) -> int:
     return len(hub.repos[REPO].commits)
 
 
+@pytest.mark.system
 def test_a_run_goes_to_the_hub_and_comes_back_to_the_bit(
     runs: list[Path], hub: Hub, tmp_path: Path
 ) -> None:
