@@ -326,7 +326,7 @@ def test_each_fault_of_a_config_is_named(
         (lambda r: r["pair"]["student"]["args"].update(embed_dim=10**9), "at most 16,384"),
         (lambda r: r["pair"]["student"]["args"].update(depth=10**4), "would have 10,000 blocks"),
         (
-            lambda r: r["pair"]["student"]["args"].update(depth=500, embed_dim=16_383),
+            lambda r: r["pair"]["student"]["args"].update(depth=8, embed_dim=16_383),
             "parameters",
         ),
         (lambda r: r["adapter"].update(options={"rank": 10**4}), "do not fit its adapter"),

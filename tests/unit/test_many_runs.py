@@ -125,6 +125,7 @@ def test_a_pass_of_no_runs_is_refused(tmp_path: Path) -> None:
 # Faults
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stack", [None, 3])
 def test_a_fault_ends_one_run_alone(stack: int | None, tmp_path: Path) -> None:
     broken = toy_recipe(lr=1e30, precision="float32", epochs=3)

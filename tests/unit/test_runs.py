@@ -192,6 +192,7 @@ def stopped_after(epochs: int, recipe: Recipe, out: Path, monkeypatch: pytest.Mo
     return run_folder(out, recipe.model_copy(update={"precision": "float32"}), 0)
 
 
+@pytest.mark.slow
 def test_an_unfinished_run_needs_resume_and_goes_on_to_the_same_bits(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
