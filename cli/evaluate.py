@@ -72,19 +72,14 @@ def evaluate_command(
     tell_cached(folders.values())
     configs = [find_config(place) for place in folders.values()]
     needed = [config.backbone for config in configs]
-    agreed = yes
-    try:
-        agreed = offer(
-            [config.recipe.task for config in configs],
-            needed,
-            registry=registry,
-            data_dir=data_dir,
-            yes=yes,
-        )
-    except ZooError as error:  # those whose images are here can be evaluated all the same
-        if len(configs) == 1:
-            raise
-        screen.print_error(error)
+    agreed = offer(
+        [config.recipe.task for config in configs],
+        needed,
+        registry=registry,
+        data_dir=data_dir,
+        yes=yes,
+        alone=len(configs) == 1,
+    )
     require_weights(needed, agreed=agreed)
     backbones = Backbones(find_device(device))
     results: list[Result] = []

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from idat_zoo.cli import screen
-from idat_zoo.errors import DataError, UsageError
+from idat_zoo.errors import DataError, UsageError, ZooError
 
 if TYPE_CHECKING:
     from idat_zoo.checkpoint import Reference
@@ -27,18 +27,25 @@ def offer(
     registry: "Registry",
     data_dir: Path | None,
     yes: bool,
+    alone: bool,
 ) -> bool:
     """Say what is missing and where it would come from; with a person's consent, fetch the images.
 
     `yes` is that consent; else a person is asked, where there is a terminal. Returns whether
-    weights may be downloaded.
+    weights may be downloaded. What cannot be fetched is told, and the rest goes on, unless all is
+    for one thing `alone`.
 
-    Raises: HubError; DataError for what is wrong with the images, where of one task alone.
+    Raises: HubError and DataError, where that is so.
     """
     wanted = _missing_images(tasks, registry, data_dir)
     agreed = _agrees(wanted, _missing_weights(backbones), data_dir, yes=yes)
     if agreed:
-        fetch(wanted, data_dir)
+        try:
+            fetch(wanted, data_dir, alone=alone)
+        except ZooError as error:
+            if alone:
+                raise
+            screen.print_error(error)
     return agreed
 
 
@@ -106,17 +113,19 @@ def pull_asked(
     if wanted and not _agrees(wanted, {}, data_dir, yes=yes):
         places = ", ".join(f"{one.place} (licence: {one.licence})" for one, _ in wanted.values())
         raise DataError(f"nothing was fetched from {places}.", hint="--yes fetches without asking.")
-    fetched = {pulled.task: pulled for pulled in fetch(wanted, data_dir)}
+    fetched = {pulled.task: pulled for pulled in fetch(wanted, data_dir, alone=len(tasks) == 1)}
     here = [task for task in tasks if not missing_lists(task, data_dir)]
     return [fetched.get(task.id) or Pulled.before(task, data_dir) for task in here]
 
 
-def fetch(wanted: "Wanted", data_dir: Path | None) -> list["Pulled"]:
-    """Fetch tasks' images; the fault of one among several is told and ends that one alone."""
+def fetch(wanted: "Wanted", data_dir: Path | None, *, alone: bool) -> list["Pulled"]:
+    """Fetch tasks' images; unless all is for one `alone`, a task's fault is told and ends that one.
+
+    Raises: HubError; DataError for a source that is no zip, or for the one task.
+    """
     from idat_zoo.cli.progress import LiveProgress
     from idat_zoo.pulling import pull
 
-    alone = sum(len(tasks) for _, tasks in wanted.values()) == 1
     fetched = []
     for source, tasks in wanted.values():
         with LiveProgress() as progress:

@@ -98,12 +98,14 @@ def train(
     if dry_run:
         _print_plans(asked, device=device, data_dir=data_dir, out=place, json=json)
         return
+    unfinished = _unfinished(asked, device=device, out=place)
     agreed = offer(
-        [one.task for one in recipes],
-        [spec for one in recipes for spec in one.pair.backbones()],
+        [one.task for one in unfinished],
+        [spec for one in unfinished for spec in one.pair.backbones()],
         registry=load_registry(shelf),
         data_dir=data_dir,
         yes=yes,
+        alone=len(asked) == 1,
     )
     with LiveProgress() as progress:
         outcomes = run_many(
@@ -199,6 +201,20 @@ def _folder_task(data_dir: Path | None, reading: "Reading") -> "Task":
     if data_dir is None:
         raise UsageError("--task folder trains on the images of --data-dir, which is not given.")
     return describe_folder(data_dir, reading)
+
+
+def _unfinished(asked: "Asked", *, device: str, out: Path) -> list["Recipe"]:
+    """The recipes of runs that have no result yet, and so need images and weights."""
+    from idat_zoo.engine.precision import find_device, resolve_precision
+    from idat_zoo.results import RESULT_FILE
+    from idat_zoo.run_folder import run_folder
+
+    where = find_device(device)
+    return [
+        recipe
+        for recipe, seed in asked
+        if not (run_folder(out, resolve_precision(recipe, where), seed) / RESULT_FILE).is_file()
+    ]
 
 
 def _print_results(results: Sequence["Result"], *, out: Path, json: bool) -> None:

@@ -146,6 +146,12 @@ def test_a_machine_with_nothing_trains_publishes_evaluates_and_predicts(
     for path in (folders / "dtd").rglob("*.*"):
         assert (place / path.relative_to(folders / "dtd")).read_bytes() == path.read_bytes()
 
+    asked = len(hub.requests)
+    nowhere = ("--data-dir", "elsewhere")
+    again = trainer.idat(*words, "--yes", "epochs=1", "--device", "cpu", *nowhere)
+    assert again.returncode == 0, again.stderr
+    assert len(hub.requests) == asked  # a finished run needs nothing
+
     published = trainer.idat("publish", result["folder"], "--repo", "zoo/dtd-lora", "--json")
     assert published.returncode == 0, published.stderr
     commit = json.loads(published.stdout)["commit"]
