@@ -6,7 +6,6 @@ Tolerances: in float32 other libraries sum in another order (W x + s B A x, or (
 import json
 import re
 import shutil
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -72,14 +71,7 @@ def check_logits(person: Person, shipped: Checkpoint, how: str) -> None:
     network = shipped.network
     images = network.normalise(probe_images(network))
     save_file({"images": images}, person.home / "images.safetensors")
-    done = subprocess.run(
-        [sys.executable, "-c", FRAME.format(how)],
-        cwd=person.home,
-        env=person.surroundings,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = person.run(sys.executable, "-c", FRAME.format(how))
     assert done.returncode == 0, done.stderr
     found = load_file(person.home / "logits.safetensors")["logits"]
     with torch.inference_mode():
@@ -160,14 +152,7 @@ def test_what_a_card_says_of_peft_runs_as_it_stands(tmp_path: Path) -> None:
         _, code = re.findall(r"```python\n(.*?)```", card, flags=re.DOTALL)
         assert "PeftModel" in code
         shutil.copy(tmp_path / "data/dtd/images/test/000000.jpg", person.home / "photo.jpg")
-        done = subprocess.run(
-            [sys.executable, "-c", code + AFTER_THE_CARD],
-            cwd=person.home,
-            env=person.surroundings,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        done = person.run(sys.executable, "-c", code + AFTER_THE_CARD)
     assert done.returncode == 0, done.stderr
     found = load_file(person.home / "logits.safetensors")["logits"][0]
     ours = load_file(person.home / result["folder"] / "predictions.safetensors")["student"][0]

@@ -59,15 +59,19 @@ class Person:
             if name not in variables:
                 self.surroundings.pop(name, None)
 
-    def idat(self, *words: str) -> "subprocess.CompletedProcess[str]":
+    def run(self, *words: str, timeout: float | None = None) -> "subprocess.CompletedProcess[str]":
         return subprocess.run(
-            [str(IDAT), *words],
+            words,
             cwd=self.home,
             env=self.surroundings,
             capture_output=True,
             text=True,
             check=False,
+            timeout=timeout,
         )
+
+    def idat(self, *words: str) -> "subprocess.CompletedProcess[str]":
+        return self.run(str(IDAT), *words)
 
     def evaluate(self, reference: str, *words: str) -> dict[str, Any]:
         done = self.idat(
@@ -174,8 +178,9 @@ def test_what_others_cached_of_a_commit_is_not_taken_for_all_of_it(
     hub: Hub, tmp_path: Path
 ) -> None:
     person, commit = Person(hub, tmp_path), hub.repos[NAME].names["main"]
-    words = [str(IDAT.with_name("hf")), "download", NAME, "README.md", "--revision", commit]
-    subprocess.run(words, env=person.surroundings, check=True, capture_output=True)
+    hf = str(IDAT.with_name("hf"))
+    done = person.run(hf, "download", NAME, "README.md", "--revision", commit)
+    assert done.returncode == 0, done.stderr
     person.evaluate(f"hub:{NAME}@{commit}")
     assert "is in the cache" not in person.told
 

@@ -60,15 +60,7 @@ class Client(Person):
         )
 
     def finish(self, *words: str) -> "subprocess.CompletedProcess[str]":
-        return subprocess.run(
-            words,
-            cwd=self.home,
-            env=self.surroundings,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=LIMIT,
-        )
+        return self.run(*words, timeout=LIMIT)
 
     def upload(self, *tag: str) -> "subprocess.CompletedProcess[str]":
         folder = self.home / "to_upload"
