@@ -491,7 +491,8 @@ def plain_errors(reference: HubReference, *, logged: int = logging.ERROR) -> Ite
     except errors.RemoteEntryNotFoundError:
         raise HubError(f"'{reference}' has no such file.") from None
     except errors.HfHubHTTPError as error:
-        raise HubError(f"the Hub refused '{reference}': {_first_line(error)}") from None
+        hint = "`hf auth login`, or HF_TOKEN." if error.response.status_code == 401 else ""
+        raise HubError(f"the Hub refused '{reference}': {_first_line(error)}", hint=hint) from None
     except HTTPError as error:
         raise HubError(
             f"the Hub gives no answer for '{reference}': {_first_line(error)}",

@@ -279,6 +279,7 @@ def test_without_a_token_it_is_one_sentence(runs: list[Path], hub: Hub, tmp_path
     done = Person(hub, tmp_path).idat("publish", str(runs[0]), "--repo", REPO)
     assert done.returncode == 1, done.stderr
     assert tells_one_error(done)
+    assert "hint: `hf auth login`, or HF_TOKEN." in done.stderr
     assert REPO not in hub.repos
 
 
