@@ -65,7 +65,8 @@ COLUMNS = {
 
 def list_shelves(
     kind: Annotated[
-        Kind | None, typer.Argument(metavar="[KIND]", help=f"One of: {', '.join(Kind)}.")
+        Kind | None,
+        typer.Argument(metavar="[KIND]", case_sensitive=False, help=f"One of: {', '.join(Kind)}."),
     ] = None,
     glob: Annotated[
         str | None, typer.Argument(metavar="[GLOB]", help="Only names like this, e.g. '*/lora/*'.")

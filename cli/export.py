@@ -52,7 +52,9 @@ def merge(
 def export(
     checkpoint: CheckpointArgument,
     out: NewFolderOption,
-    to: Annotated[Format, typer.Option("--to", help="PEFT's LoRA, or an ONNX graph.")],
+    to: Annotated[
+        Format, typer.Option("--to", case_sensitive=False, help="PEFT's LoRA, or an ONNX graph.")
+    ],
     yes: YesOption = False,
     json: JsonOption = False,
 ) -> None:

@@ -34,7 +34,8 @@ def report(
         typer.Argument(metavar="RUNS…", help="Run folders, folders above them, or result.json."),
     ],
     format: Annotated[
-        Format | None, typer.Option("--format", help="How to print it; table unless said.")
+        Format | None,
+        typer.Option("--format", case_sensitive=False, help="How to print it; table unless said."),
     ] = None,
     out: Annotated[
         Path | None, typer.Option("--out", metavar="FILE", help="Write it as Markdown, too.")

@@ -42,13 +42,30 @@ class UnknownNameError(UsageError):
 
     def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
         names = sorted(known)
-        near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+        near = near_names(name, names)
         quoted = " or ".join(f"'{n}'" for n in near)
         shown = ", ".join(names[:30]) + (", …" if len(names) > 30 else "")
         super().__init__(
             f"unknown {kind} '{name}'." + (f" Did you mean {quoted}?" if near else ""),
             hint="" if near else f"Known: {shown}",
         )
+
+
+def folded(name: str) -> str:
+    """A name as people mean it: case does not matter, and `-` is `_`."""
+    return name.casefold().replace("-", "_")
+
+
+def near_names(name: str, known: Iterable[str]) -> list[str]:
+    """At most three known names that may be meant, the nearest first."""
+    spelt: dict[str, list[str]] = {}
+    for each in known:
+        spelt.setdefault(folded(each), []).append(each)
+    wanted = folded(name)
+    below = [key for key in spelt if key.endswith(f".{wanted}")]
+    near = difflib.get_close_matches(wanted, spelt, n=3, cutoff=0.5)
+    keys = [wanted] if wanted in spelt else dict.fromkeys([*below, *near])
+    return [each for key in keys for each in spelt[key]][:3]
 
 
 class RecipeError(UsageError):

@@ -12,7 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
-from idat_zoo.errors import RecipeError, UnknownNameError
+from idat_zoo.errors import RecipeError, UnknownNameError, folded
 from idat_zoo.recipe import Backbone, Pair, Task
 from idat_zoo.recipe_toml import parse_toml, read_text
 from idat_zoo.registry.recipe_files import Rule, read_recipe_files
@@ -45,6 +45,8 @@ ALL = "all"
 """All of VTAB-1K, in one word."""
 FOLDER = "folder"
 """The name under which one's own folder of images is asked for; no shelf has it."""
+TASK_WORDS = (*GROUPS, *SUITES, ALL, FOLDER)
+"""What --task takes besides tasks' own names; no task may have such a name."""
 NAME = r"[A-Za-z0-9_][A-Za-z0-9_.-]*"  # names become parts of ids and folders
 
 Entry = TypeVar("Entry")
@@ -85,7 +87,10 @@ class Registry:
 
         Raises: UnknownNameError.
         """
-        return self.tasks[_find("task", self._task_key(name), self._task_ids)]
+        task = self._task_id(name)
+        if task is None:
+            raise UnknownNameError("task", name, [*self._task_ids, *TASK_WORDS])
+        return self.tasks[task]
 
     def find_source(self, name: str) -> DataSource:
         """Raises: UnknownNameError."""
@@ -99,7 +104,7 @@ class Registry:
 
     def has_task(self, name: str) -> bool:
         """Whether `find_task` would find it."""
-        return self._task_key(name) in self._task_ids
+        return self._task_id(name) is not None
 
     def aliases_of(self, task: str) -> list[str]:
         """The other names of a task."""
@@ -109,8 +114,12 @@ class Registry:
     def _task_ids(self) -> dict[str, str]:
         return {task: task for task in self.tasks} | dict(self.aliases)
 
-    def _task_key(self, name: str) -> str:
-        return name if name in self._task_ids else name.lower().replace("-", "_")
+    def _task_id(self, name: str) -> str | None:
+        """The id of the one task that has this name, or has it in another spelling."""
+        if name in self._task_ids:
+            return self._task_ids[name]
+        alike = {task for other, task in self._task_ids.items() if folded(other) == folded(name)}
+        return alike.pop() if len(alike) == 1 else None
 
     def with_task(self, task: Task, *, pair: str) -> "Registry":
         """The same shelves with one task more, or in another's place."""
@@ -157,7 +166,9 @@ def resolve_tasks(text: str, registry: Registry) -> list[Task]:
     names = [name.strip() for name in text.split(",")]
     if not all(names):
         raise RecipeError([f"task '{text}': expected names with commas between, e.g. dtd,svhn"])
-    found = (task for name in names for task in members.get(name) or [registry.find_task(name)])
+    found = (
+        task for name in names for task in members.get(folded(name)) or [registry.find_task(name)]
+    )
     return list({task.id: task for task in found}.values())
 
 
@@ -313,16 +324,15 @@ def _dangling_pairs(pairs: Mapping[str, _Raw], known: Known) -> Iterator[str]:
 
 def _dangling_tasks(tasks: Mapping[str, _Raw], known: Known) -> Iterator[str]:
     """Pairs that are not there, and names that two tasks or a group would share."""
-    groups = {*GROUPS, *SUITES, ALL, FOLDER}
     owners = {name: name for name in tasks}
     for name, raw in tasks.items():
         yield from known.dangling("pair", raw.table.get("pair"), where=f"{raw.where}: pair")
-        if name in groups:
+        if name in TASK_WORDS:
             yield f"{raw.where}: '{name}' is the name of a group or suite"
         for alias in strings(raw.table.get("aliases")):
             owner = owners.setdefault(alias, name)
             overruled = alias == owner and raw.builtin and not tasks[owner].builtin
-            if alias in groups:
+            if alias in TASK_WORDS:
                 yield f"{raw.where}: aliases: '{alias}' is the name of a group or suite"
             elif owner != name and not overruled:
                 yield f"{raw.where}: aliases: '{alias}' is already a name of task '{owner}'"

@@ -146,11 +146,17 @@ def _adjust(
         changed = (
             _without_teacher(recipe)
             if teacher == "none"
-            else _with_teacher(recipe, registry.find_backbone(teacher))
+            else _with_teacher(recipe, _find_teacher(teacher, registry))
         )
         recipe = _check(dict(recipe) | changed, registry=registry, where=f"--teacher {teacher}")
     words = parse_words(overrides)
     return _override(recipe, words, registry) if words else recipe
+
+
+def _find_teacher(name: str, registry: Registry) -> Backbone:
+    if name not in registry.backbones:
+        raise UnknownNameError("backbone", name, ["none", *registry.backbones])
+    return registry.backbones[name]
 
 
 def _without_teacher(recipe: Recipe) -> dict[str, Any]:

@@ -225,6 +225,26 @@ def test_empty_names_in_a_task_list_are_refused(registry: Registry, text: str) -
             {"task": "dtd", "adapter": "lora", "teacher": "vit_l0"},
             "unknown backbone 'vit_l0'. Did you mean 'vit_l'",
         ),
+        ({"task": "DTDD", "adapter": "lora"}, "unknown task 'DTDD'. Did you mean 'dtd'"),
+        ({"task": "dtd", "adapter": "LoRA"}, "unknown adapter 'LoRA'. Did you mean 'lora'?"),
+        (
+            {"task": "dtd", "adapter": "Shared-Parallel"},
+            "unknown adapter 'Shared-Parallel'. Did you mean 'shared_parallel'?",
+        ),
+        (
+            {"task": "dtd", "adapter": "lora", "pair": "VIT-S-to-VIT-B"},
+            "unknown pair 'VIT-S-to-VIT-B'. Did you mean 'vit_s_to_vit_b'?",
+        ),
+        (
+            {"task": "dtd", "adapter": "lora", "teacher": "ViT-L"},
+            "unknown backbone 'ViT-L'. Did you mean 'vit_l'?",
+        ),
+        (
+            {"task": "dtd", "adapter": "lora", "teacher": "None"},
+            "unknown backbone 'None'. Did you mean 'none'?",
+        ),
+        ({"task": "my-flowers", "adapter": "lora"}, "unknown task 'my-flowers'."),
+        ({"task": "Folders", "adapter": "lora"}, "unknown task 'Folders'. Did you mean 'folder'"),
     ],
 )
 def test_unknown_names_answer_did_you_mean(arguments: dict[str, str], message: str) -> None:
@@ -237,6 +257,18 @@ def test_an_unknown_recipe_id_answers_did_you_mean(registry: Registry) -> None:
     with pytest.raises(UnknownNameError, match="unknown recipe 'micro/lorra/digits'") as caught:
         find_recipe(registry, "micro/lorra/digits")
     assert "'micro/lora/digits'" in caught.value.message
+    with pytest.raises(UnknownNameError, match="Did you mean 'micro/lora/digits'\\?"):
+        find_recipe(registry, "Micro/LoRA/Digits")
+
+
+def test_a_users_task_is_found_however_it_is_spelt(tmp_path: Path) -> None:
+    table = 'suite = "fgvc"\nnum_classes = 3\nnum_test = []\npair = "micro"\n'
+    own = "".join(f"[{name}]\n{table}" for name in ("My-Flowers", "a_b", "A-B"))
+    registry = load_registry(write_shelf(tmp_path, {"tasks.toml": own}))
+    assert registry.find_task("my_flowers").id == registry.find_task("MY-FLOWERS").id
+    assert [registry.find_task(name).id for name in ("a_b", "A-B")] == ["a_b", "A-B"]
+    with pytest.raises(UnknownNameError, match=r"'a-b'\. Did you mean 'A-B' or 'a_b'\?"):
+        registry.find_task("a-b")
 
 
 def test_options_are_written_out_and_the_teacher_has_the_students() -> None:
@@ -319,6 +351,12 @@ def test_candidates_take_the_types_of_their_fields() -> None:
         (["=1"], "'=1': expected KEY=VALUE, e.g. lr=1e-3"),
         (["lr=1", "lr=2"], "'lr' is given twice: lr=1 and lr=2"),
         (["lrr=1"], "override: unknown key 'lrr'. Did you mean 'lr'?"),
+        (["Batch-Size=8"], "override: unknown key 'Batch-Size'. Did you mean 'batch_size'?"),
+        (
+            ["rank=4"],
+            "override: unknown key 'rank'. Did you mean 'adapter.rank' or "
+            "'candidates.adapter.rank' or 'teacher_adapter.rank'?",
+        ),
         (["lr=abc"], "override: lr: Input should be a valid number (got 'abc')"),
         (["lr=-1"], "override: lr: Input should be greater than 0 (got -1)"),
         (["epochs=0"], "override: epochs: Input should be greater than 0 (got 0)"),
