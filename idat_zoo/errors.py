@@ -15,6 +15,7 @@ ZooError                exit code 1
 
 import difflib
 from collections.abc import Iterable
+from typing import Any
 
 
 class ZooError(Exception):
@@ -29,6 +30,15 @@ class ZooError(Exception):
 
     def __str__(self) -> str:
         return f"{self.message}\n{self.hint}" if self.hint else self.message
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Copied and sent between processes as it is, whatever its constructor takes."""
+        return _unmade, (type(self), self.args), self.__dict__
+
+
+def _unmade(kind: type[ZooError], args: tuple[Any, ...]) -> ZooError:
+    """An error as it is before its constructor."""
+    return kind.__new__(kind, *args)
 
 
 class UsageError(ZooError):
