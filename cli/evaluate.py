@@ -105,8 +105,7 @@ def evaluate_command(
         screen.print_json({"results": [result.as_json() for result in results]})
     else:
         for result in results:
-            for line in present.summary(result):
-                typer.echo(line)
+            typer.echo(screen.plain(str(result)))
             present.print_metrics(result.student)
     if failures:
         raise typer.Exit(SOME_FAILED if results else failures[-1].exit_code)

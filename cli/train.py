@@ -218,7 +218,6 @@ def _unfinished(asked: "Asked", *, device: str, out: Path) -> list["Recipe"]:
 
 
 def _print_results(results: Sequence["Result"], *, out: Path, json: bool) -> None:
-    from idat_zoo.cli import present
     from idat_zoo.run_folder import run_folder
 
     folders = [run_folder(out, result.recipe, result.seed) for result in results]
@@ -230,9 +229,7 @@ def _print_results(results: Sequence["Result"], *, out: Path, json: bool) -> Non
         screen.print_json({"results": documents})
         return
     for folder, result in zip(folders, results, strict=True):
-        for line in present.summary(result):
-            typer.echo(line)
-        typer.echo(f"  {folder}")
+        typer.echo(screen.plain(f"{result}\n  {folder}"))
 
 
 def _print_plans(

@@ -18,6 +18,17 @@ CALIBRATION_BINS = 15
 Z95 = 1.959963984540054
 
 
+def percent(fraction: float) -> str:
+    """0.9412 -> 94.1 %."""
+    return f"{100 * fraction:.1f} %"
+
+
+def interval(bounds: tuple[float, float]) -> str:
+    """Bounds of a 95 % interval, in per cent."""
+    low, high = bounds
+    return f"[{100 * low:.1f}, {100 * high:.1f}]"
+
+
 class ClassScore(Frozen):
     """How one class fares: fractions, and how many test images it has."""
 

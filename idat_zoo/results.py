@@ -2,21 +2,29 @@
 
 import json
 import platform
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, Strict, ValidationError
 
 from idat_zoo.errors import ZooError
-from idat_zoo.metrics import Metrics
+from idat_zoo.metrics import Metrics, interval, percent
 from idat_zoo.recipe import Frozen, Recipe, Scalar, describe_faults
 from idat_zoo.switches import Switches
+
+if TYPE_CHECKING:
+    from rich.text import Text
 
 SCHEMA_VERSION = 1
 RESULT_FILE = "result.json"
 PREDICTIONS_FILE = "predictions.safetensors"
+BASELINE_TITLES = {
+    "logistic_regression": "logistic regression",
+    "nearest_neighbour": "1-nearest-neighbour",
+}
 
 
 class Candidate(Frozen):
@@ -112,6 +120,60 @@ class Result(Frozen):
     def as_json(self) -> dict[str, Any]:
         """Plain values, without the fields that do not apply."""
         return self.model_dump(mode="json", exclude_none=True)
+
+    def __str__(self) -> str:
+        """How it went, in a few lines for people."""
+        return "\n".join(_summary(self))
+
+    def __rich__(self) -> "Text":
+        """The same for rich, which would take brackets in names for its own."""
+        from rich.text import Text
+
+        return Text(str(self))
+
+    def __repr_args__(self) -> Iterator[tuple[str, Any]]:
+        """What tells it from others: all of it is pages."""
+        yield "label", self.label
+        yield from ((name, getattr(self, name)) for name in ("kind", "seed", "top1"))
+
+
+def _summary(result: Result) -> Iterator[str]:
+    teacher = result.recipe.pair.teacher
+    trained_with = "alone" if teacher is None else f"with {teacher.name}"
+    if result.recipe.protocol == "imported":
+        trained_with = "trained elsewhere (protocol = imported)"
+    yield (
+        f"{result.label} {trained_with}, seed {result.seed}: top-1 {percent(result.top1)} "
+        f"{interval(result.top1_interval)} on {result.student.count} test images"
+    )
+    if result.baselines:
+        yield f"  {_against_baselines(result)}"
+    if result.teacher is not None:
+        yield f"  teacher {percent(result.teacher.top1)} {interval(result.teacher.top1_interval)}"
+    if result.top1_best_on_test is not None:
+        best = percent(result.top1_best_on_test)
+        yield f"  best epoch on test {best} (protocol = paper: chosen on test, optimistic)"
+    if result.selection is not None:
+        chosen = result.selection.tried[result.selection.chosen]
+        values = ", ".join(f"{name} = {value}" for name, value in chosen.values.items())
+        count = len(result.selection.tried)
+        yield f"  chosen on val200 from {count}: {values} ({percent(chosen.val_top1)})"
+    trained = result.parameters.adapter + result.parameters.head
+    yield (
+        f"  {trained:,} trained numbers (adapter {result.parameters.adapter:,}), "
+        f"{result.seconds:.0f} s on {result.device}"
+    )
+
+
+def _against_baselines(result: Result) -> str:
+    """Raw-pixel baselines of the task, and whether the adapter beats them."""
+    named = ", ".join(
+        f"{BASELINE_TITLES.get(name, name)} {percent(top1)}"
+        for name, top1 in result.baselines.items()
+    )
+    beaten = result.top1 > max(result.baselines.values())
+    verdict = "the adapter beats them" if beaten else "the adapter does not beat them"
+    return f"raw pixels: {named}; {verdict}"
 
 
 def load_result(path: Path) -> Result:

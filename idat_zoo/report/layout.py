@@ -8,6 +8,7 @@ from idat_zoo.report.fields import as_text
 from idat_zoo.report.gain import Gain
 from idat_zoo.report.means import BENCHMARKS, Benchmark, Mean, SeriesMeans
 from idat_zoo.report.rows import Baseline, Chosen, Estimate, Interval, Row
+from idat_zoo.results import BASELINE_TITLES
 
 INTRODUCED = (
     "pair",
@@ -23,12 +24,6 @@ INTRODUCED = (
     "precision",
 )
 """The shared fields that the first line names."""
-
-BASELINE_TITLES = {
-    "logistic_regression": "logistic regression",
-    "nearest_neighbour": "1-nearest-neighbour",
-}
-
 
 Names = Mapping[str, str]
 """A recipe's label in words -> how tables and sentences call the recipe."""

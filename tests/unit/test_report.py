@@ -1,5 +1,6 @@
 """Reports: what is averaged, what never is, how gains are paired, and what is pointed out."""
 
+import io
 import json
 import statistics
 from collections.abc import Sequence
@@ -8,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from rich.console import Console
 from torch import Tensor
 from typer.testing import CliRunner
 from typer.testing import Result as Outcome
@@ -717,3 +719,25 @@ def test_out_in_a_place_that_cannot_be_written_is_one_clear_line(
     assert outcome.exit_code == 1
     assert outcome.stderr.startswith("error: cannot write")
     assert "--resume" not in outcome.stderr
+
+
+# One result, for a person in Python
+
+
+def test_a_result_prints_as_a_few_lines_and_its_repr_is_short() -> None:
+    pair = toy_recipe().pair
+    assert pair.teacher is not None
+    odd = pair.model_copy(update={"teacher": pair.teacher.model_copy(update={"name": "[/b]toy"})})
+    recipe = toy_recipe().model_copy(update={"pair": odd})
+    _, result = made(recipe=recipe, baselines=BASELINES, teacher=scored(80))
+    lines = str(result).splitlines()
+    assert lines[0] == (
+        "toy/lora/digits with [/b]toy, seed 0: top-1 90.0 % [82.6, 94.5] on 100 test images"
+    )
+    assert "raw pixels: logistic regression 96.0 %" in lines[1]
+    assert lines[2].startswith("  teacher 80.0 %")
+    console = Console(file=io.StringIO(), width=200)
+    console.print(result)
+    assert console.file.getvalue().splitlines() == lines  # type: ignore[attr-defined]
+    assert len(repr(result)) < 200
+    assert "toy/lora/digits" in repr(result)
