@@ -11,7 +11,8 @@ import typer
 from typer.core import TyperGroup
 
 from idat_zoo.cli import browse, data, evaluate, export, predict, publish, report, screen, train
-from idat_zoo.errors import ZooError
+from idat_zoo.cli.unknown import NoSuchOption, unknown_option
+from idat_zoo.errors import UnknownNameError, ZooError
 
 INTERRUPTED = 130
 
@@ -19,10 +20,21 @@ INTERRUPTED = 130
 class ZooGroup(TyperGroup):
     """Commands whose errors are told in one place, in the order in which they were added."""
 
-    def invoke(self, ctx: Any) -> Any:  # click's Context, which newer Typers keep to themselves
+    # Any: click's Context, which newer Typers keep to themselves
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """The command of the first word. Raises: UnknownNameError."""
+        ctx.obj = list(args)  # the parser empties the list
+        if args[0] not in self.commands and not args[0].startswith("-"):
+            raise UnknownNameError("command", args[0], self.commands)
+        return super().resolve_command(ctx, args)
+
+    def invoke(self, ctx: Any) -> Any:
         """Run the command; its ZooError becomes a message and an exit code."""
         try:
-            return super().invoke(ctx)
+            try:
+                return super().invoke(ctx)
+            except NoSuchOption as error:
+                raise unknown_option(error, ctx.obj) from None
         except ZooError as error:
             screen.print_error(error)
             raise typer.Exit(error.exit_code) from None
@@ -32,7 +44,8 @@ class ZooGroup(TyperGroup):
             screen.print_error(ZooError(f"{error.strerror or error}: '{error.filename}'"))
             raise typer.Exit(ZooError.exit_code) from None
         except KeyboardInterrupt:
-            screen.note("interrupted; an unfinished training goes on with --resume")
+            later = "; an unfinished training goes on with --resume"
+            screen.note("interrupted" + (later if ctx.invoked_subcommand == "train" else ""))
             raise typer.Exit(INTERRUPTED) from None
 
 
@@ -74,7 +87,7 @@ app.command("cp")(browse.copy)
 app.command("validate")(browse.validate)
 app.command("report")(report.report)
 app.command("env")(browse.env)
-app.add_typer(data.app, name="data")
+app.add_typer(data.app, name="data", cls=ZooGroup)
 
 
 def main() -> None:

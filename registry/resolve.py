@@ -22,7 +22,13 @@ OF_THE_TERM = ("distillation_weight", "temperature", "temperature_squared", "det
 NO_CANDIDATES = {"selection", "candidates", "protocol", "precision", "augmentation"}
 CANDIDATE_SETTINGS = [name for name in SETTINGS if name not in NO_CANDIDATES]
 
-HAS_A_FLAG = ("task", "adapter", "pair", "teacher")
+HAS_A_FLAG = {
+    name: f"--{name.replace('_', '-')}"
+    for name in (
+        *("task", "adapter", "pair", "teacher"),
+        *("seed", "seeds", "device", "data_dir", "out", "stack"),
+    )
+}
 
 
 def get_recipe(
@@ -273,7 +279,7 @@ def _check_words(
     faults = []
     for key in words:
         if key in HAS_A_FLAG:
-            faults.append(f"override: {key}: is chosen by --{key}, not by a word")
+            faults.append(f"override: {key}: is chosen by {HAS_A_FLAG[key]}, not by a word")
         elif key not in known:
             faults.append(f"override: {unknown('key', key, known)}")
         elif key.startswith("teacher_adapter") and recipe.teacher_adapter is None:

@@ -122,8 +122,6 @@ def test_wrong_words(word: str, message: str) -> None:
     [
         (*LORA, "--seed", "-1"),
         (*LORA, "--seed", "one"),
-        (*LORA, "--nonsense"),
-        ("trian",),
         ("eval",),
         ("eval", "--checkpoint", "x", "--fail-under", "94"),
     ],
@@ -134,6 +132,44 @@ def test_what_the_parser_refuses_is_usage_and_no_traceback(words: tuple[str, ...
     assert "Traceback" not in result.stderr
     assert "Error" in result.stderr
     assert not list(Path().iterdir())
+
+
+@pytest.mark.parametrize(
+    ("words", "meant"),
+    [
+        ("--epochs 3", "epochs=3"),
+        ("--lr 0.1", "lr=0.1"),
+        ("--rank 4", "adapter.rank=4"),
+        ("--batch-size=32", "batch_size=32"),
+        ("--Weight-Decay 0", "weight_decay=0"),
+        ("--teacher-adapter linear", "teacher_adapter=linear"),
+        ("-lr 0.1", "lr=0.1"),
+        ("--adapter.rank --yes", "adapter.rank=VALUE"),
+    ],
+)
+def test_a_field_given_as_an_option_is_told_as_the_word_it_is(words: str, meant: str) -> None:
+    told = refusal(*LORA, *words.split(), code=2)
+    assert "is no option: fields of a recipe are set by words" in told.splitlines()[0]
+    assert told.splitlines()[1:] == [f"hint: {meant}"]
+
+
+@pytest.mark.parametrize(
+    ("words", "meant"),
+    [
+        ("train --Adapter lora", "unknown option '--Adapter'. Did you mean '--adapter'?"),
+        ("train --data_dir x", "unknown option '--data_dir'. Did you mean '--data-dir'?"),
+        ("train -adapter lora", "unknown option '-adapter'. Did you mean '--adapter'?"),
+        ("eval --chekpoint x", "unknown option '--chekpoint'. Did you mean '--checkpoint'?"),
+        ("eval --epochs 3", "unknown option '--epochs'."),
+        ("data cache --claen", "unknown option '--claen'. Did you mean '--clean'?"),
+        ("trian", "unknown command 'trian'. Did you mean 'train'?"),
+        ("data puul", "unknown command 'puul'. Did you mean 'pull'?"),
+    ],
+)
+def test_an_option_or_a_command_that_is_not_there_names_a_near_one(words: str, meant: str) -> None:
+    told = refusal(*words.split(), code=2).splitlines()
+    assert told[0] == f"error: {meant}"
+    assert all(hint.endswith(" --help` lists all.") for hint in told[1:])
 
 
 def test_a_batch_that_no_epoch_fills_is_made_smaller_and_said() -> None:

@@ -362,6 +362,8 @@ def test_candidates_take_the_types_of_their_fields() -> None:
         (["epochs=0"], "override: epochs: Input should be greater than 0 (got 0)"),
         (["adapter=lora"], "override: adapter: is chosen by --adapter, not by a word"),
         (["teacher=none"], "override: teacher: is chosen by --teacher, not by a word"),
+        (["seed=1"], "override: seed: is chosen by --seed, not by a word"),
+        (["data_dir=x"], "override: data_dir: is chosen by --data-dir, not by a word"),
         (
             ["adapter.rnk=4"],
             "override: unknown key 'adapter.rnk'. Did you mean 'adapter.rank' or "
