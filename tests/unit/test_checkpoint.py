@@ -303,7 +303,7 @@ def test_each_fault_of_a_config_is_named(
         (lambda r: r["adapter"].update(options={"rank": 4}), "do not fit its adapter"),
         (lambda r: r["adapter"].update(name="linear"), "do not fit its adapter"),
         (lambda r: r["task"].update(num_classes=9), "do not fit its adapter"),
-        (lambda r: r["pair"]["student"].update(timm="vit_nowhere"), "timm cannot build"),
+        (lambda r: r["pair"]["student"].update(timm="vit_nowhere"), "unknown network"),
         (lambda r: r["pair"]["student"].update(timm="resnet18"), "toy_student"),
         (lambda r: r["pair"]["student"].update(weights="builtin:x"), "ship with idat-zoo"),
         (lambda r: r["pair"]["student"].update(weights="builtin:../x"), "weights"),

@@ -1,15 +1,19 @@
 """Our walk through a backbone is timm's own forward pass."""
 
+from pathlib import Path
+from typing import Any
+
 import pytest
 import timm
 import torch
 from torch import nn
 
 from conftest import TOY_PAIR, toy_backbone
+from idat_zoo import files, hub
 from idat_zoo.adapters.base import Site
-from idat_zoo.backbones.frozen import load_backbone
+from idat_zoo.backbones.frozen import faults_of, hash_network, hash_tensors, load_backbone
 from idat_zoo.backbones.walk import embed, features
-from idat_zoo.errors import UsageError
+from idat_zoo.errors import UsageError, WeightsError
 from idat_zoo.randomness import generator
 from idat_zoo.recipe import Backbone
 
@@ -21,6 +25,8 @@ FORMS = {
     "qk-norm": {"qk_norm": True},
     "average pooling": {"global_pool": "avg", "class_token": False, "fc_norm": True},
     "norm before": {"pre_norm": True},
+    "attention pooling": {"global_pool": "map", "class_token": False},
+    "dynamic size": {"dynamic_img_size": True},
 }
 
 
@@ -53,11 +59,159 @@ def test_drop_path_scales_each_images_branches() -> None:
     assert pooled[1].equal(embedded[1])
 
 
-@pytest.mark.parametrize("name", ["swin_tiny_patch4_window7_224", "resnet18"])
-def test_a_backbone_that_is_no_plain_vit_is_refused(name: str) -> None:
-    size = {"img_size": 224}
-    with pytest.raises(UsageError, match=r"is not a plain ViT|cannot build"):
-        load_backbone(Backbone(name="other", timm=name, weights="random", **size))
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("swin_tiny_patch4_window7_224", "SwinTransformer"),
+        ("resnet18", "ResNet"),
+        ("eva02_tiny_patch14_224", "Eva"),
+        ("vit_small_patch16_dinov3", "Eva"),
+    ],
+)
+def test_a_backbone_that_is_no_plain_vit_is_refused_by_its_kind(name: str, kind: str) -> None:
+    with pytest.raises(UsageError, match=rf"is not a plain ViT: it is a {kind}\.") as caught:
+        load_backbone(Backbone(name="other", timm=name, weights="random"))
+    assert "timm's VisionTransformer" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("args", "told"),
+    [
+        ({"global_pool": ""}, "args: global_pool: without pooling there is no single feature"),
+        ({"global_pool": "mean"}, "args: global_pool: Input should be '', 'avg'"),
+        ({"class_token": "no"}, "args: class_token: Input should be a valid boolean (got 'no')"),
+        ({"depth": "two"}, "args: depth: Input should be a valid integer (got 'two')"),
+        ({"depht": 2}, "args: unknown argument of a ViT 'depht'. Did you mean 'depth'?"),
+        ({"num_classes": 2}, "args: unknown argument of a ViT 'num_classes'."),
+        ({"class_token": False}, "class_token = False"),
+        ({"pos_embed": "x"}, "pos_embed = 'x'"),
+        ({"norm_layer": "batchnorm2d"}, "cannot take an image of 16 x 16"),
+        ({"patch_size": 32}, "cannot take an image of 16 x 16"),
+    ],
+)
+def test_args_that_do_not_make_a_vit_are_named(args: dict[str, Any], told: str) -> None:
+    fields = {"patch_size": 8, "embed_dim": 24, "depth": 2, "num_heads": 3} | args
+    spec = toy_backbone("mine", embed_dim=24, num_heads=3).model_copy(update={"args": fields})
+    with pytest.raises(UsageError) as caught:
+        load_backbone(spec)
+    assert "backbone 'mine'" in caught.value.message
+    assert told in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("timm_name", "weights", "told"),
+    [
+        ("vit_small_patch14_dinov2", "lvd142", "'lvd142'. Did you mean 'lvd142m'?"),
+        ("vit_smal_patch16_224", "augreg_in21k", "unknown network 'vit_smal_patch16_224'. Did you"),
+        ("swin_tiny_patch4_window7_224", "ms_in1k", "it is a SwinTransformer"),
+        ("vit_base_patch32_clip_quickgelu_224", "openai", "has them at 'timm/vit_base_patch32_c"),
+        ("vit_tiny_patch16_224", "builtin:micro", "no weights named 'micro' ship"),
+    ],
+)
+def test_what_keeps_a_backbone_from_being_had_is_told_without_a_fetch(
+    timm_name: str, weights: str, told: str
+) -> None:
+    (fault,) = faults_of(Backbone(name="mine", timm=timm_name, weights=weights))
+    assert told in fault
+
+
+def test_nothing_keeps_these_from_being_had() -> None:
+    for weights in ("augreg_in21k", "random"):
+        assert not faults_of(Backbone(name="a", timm="vit_tiny_patch16_224", weights=weights))
+
+
+# Weights
+
+
+@pytest.fixture
+def weights_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Stands for the file of any tag."""
+    file = tmp_path / "model.safetensors"
+    monkeypatch.setattr(hub, "fetch_weights", lambda name, tag: file)
+    return file
+
+
+def tagged(args: dict[str, Any], *, img_size: int = 16, name: str = "vit_tiny_patch16_224") -> Any:
+    small = {key: value for key, value in SMALL.items() if key != "img_size"}
+    return Backbone(
+        name="mine", timm=name, weights="augreg_in21k", img_size=img_size, args=small | args
+    )
+
+
+def write_weights(file: Path, args: dict[str, Any], **changes: Any) -> dict[str, torch.Tensor]:
+    """What timm saves of a network of 5 classes at 16 x 16."""
+    vit = timm.create_model("vit_tiny_patch16_224", num_classes=5, **{**SMALL, **args})
+    tensors = {
+        name: torch.randn(tensor.shape, generator=generator(0, "test", name))
+        for name, tensor in vit.state_dict().items()
+    }
+    kept = {name: tensor for name, tensor in (tensors | changes).items() if tensor is not None}
+    file.write_bytes(files.dump_tensors(kept))
+    return tensors
+
+
+@pytest.mark.parametrize("form", ["class token", "registers", "norm before", "attention pooling"])
+@pytest.mark.parametrize(("img_size", "patch_size"), [(16, 8), (40, 8), (32, 16)])
+def test_weights_of_another_size_are_resampled_just_as_timm_does(
+    form: str, img_size: int, patch_size: int, weights_file: Path
+) -> None:
+    args = FORMS[form] | ({"no_embed_class": True} if form == "registers" else {})
+    write_weights(weights_file, args)
+    args = args | {"patch_size": patch_size}
+    spec = tagged(args, img_size=img_size)
+    ours = load_backbone(spec).vit.state_dict()
+    theirs = timm.create_model(
+        spec.timm,
+        pretrained=True,
+        num_classes=0,
+        img_size=img_size,
+        pretrained_cfg_overlay={"file": str(weights_file), "num_classes": 5},
+        **spec.args,
+    ).state_dict()
+    assert ours.keys() == theirs.keys()
+    assert all(ours[name].equal(theirs[name]) for name in ours)
+
+
+@pytest.mark.parametrize(
+    ("written", "built", "told"),
+    [
+        ({"depth": 1}, {}, "they lack blocks.1.attn.proj.bias"),
+        ({"depth": 3}, {}, "there is no place for blocks.2.attn.proj.bias"),
+        ({"embed_dim": 12}, {}, "blocks.0.attn.proj.bias is [12], expected [24]"),
+        ({}, {"reg_tokens": 2}, "they lack reg_token"),
+        ({}, {"global_pool": "avg"}, "they lack fc_norm.bias, fc_norm.weight; there is no place"),
+    ],
+)
+def test_weights_that_do_not_fit_are_told_in_our_words(
+    written: dict[str, Any], built: dict[str, Any], told: str, weights_file: Path
+) -> None:
+    write_weights(weights_file, written)
+    with pytest.raises(WeightsError) as caught:
+        load_backbone(tagged(built))
+    assert "the weights of backbone 'mine' do not fit vit_tiny_patch16_224" in caught.value.message
+    assert told in caught.value.message
+    assert "size mismatch" not in caught.value.message
+    assert "\n" not in caught.value.message
+
+
+def test_weights_that_timm_resamples_in_a_way_of_its_own_are_taken_at_their_size_alone(
+    weights_file: Path,
+) -> None:
+    write_weights(weights_file, {"no_embed_class": True})  # as flexivit_small is built
+    load_backbone(tagged({}, name="flexivit_small"))
+    with pytest.raises(WeightsError, match="flexivit_small is taken at its own size alone"):
+        load_backbone(tagged({}, name="flexivit_small", img_size=32))
+
+
+def test_buffers_that_are_not_saved_count_and_a_backbone_without_any_keeps_its_hash() -> None:
+    vit = load_backbone(TOY_PAIR.student).vit
+    plain = hash_network(vit)
+    assert plain == hash_tensors(vit.state_dict())
+    vit.register_buffer("periods", torch.ones(3), persistent=False)
+    assert "periods" not in vit.state_dict()
+    first = hash_network(vit)
+    vit.periods[0] = 2
+    assert len({plain, first, hash_network(vit)}) == 3
 
 
 def test_random_weights_are_the_same_for_the_same_name_and_leave_the_global_generator() -> None:
