@@ -158,7 +158,7 @@ def plan_passes(jobs: Sequence[Job], machine: Machine, progress: Progress) -> It
     for place, job in enumerate(jobs):
         alike.setdefault(_stack_key(job) or place, []).append(job)
     single = [job.label for job in jobs if _stack_key(job) is None]
-    if single:
+    if single and len(jobs) > 1:
         progress.note(f"cannot be stacked, so one after the other: {', '.join(single)}")
     for together in alike.values():
         most = min(machine.stack or len(together), len(together))

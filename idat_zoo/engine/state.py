@@ -14,13 +14,13 @@ MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 
 
 def state_of(trainer: Trainer, learner: Learner) -> dict[str, Tensor]:
-    """A learner's values and moments, by their networks."""
+    """A learner's values and moments, by their networks; none where no step was taken yet."""
     state: dict[str, Tensor] = {}
     for name, parameter in learner.trainable().items():
         role, _, own = name.partition("/")
         state[f"{role}/value/{own}"] = parameter.detach()
-        moments = trainer.optimiser.state[parameter]
-        state |= {f"{role}/{moment}/{own}": moments[moment] for moment in MOMENTS}
+        moments = trainer.optimiser.state.get(parameter, {})
+        state |= {f"{role}/{moment}/{own}": value for moment, value in moments.items()}
     if trainer.scaler.is_enabled():
         scaler = trainer.scaler.state_dict()
         state["scaler/scale"] = torch.tensor(scaler["scale"], dtype=torch.float64)
@@ -41,8 +41,11 @@ def load_state(trainer: Trainer, learner: Learner, state: Mapping[str, Tensor]) 
         for name, parameter in learner.trainable().items():
             role, _, own = name.partition("/")
             parameter.copy_(state[f"{role}/value/{own}"])
+            keys = {moment: f"{role}/{moment}/{own}" for moment in MOMENTS}
             trainer.optimiser.state[parameter] = {
-                moment: moment_like(state[f"{role}/{moment}/{own}"], moment) for moment in MOMENTS
+                moment: moment_like(state[key], moment)
+                for moment, key in keys.items()
+                if key in state
             }
     if trainer.scaler.is_enabled():
         fresh = trainer.scaler.state_dict()

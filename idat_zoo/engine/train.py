@@ -8,7 +8,7 @@ Shape letters: B batch, N images, C channels, H W image, K classes.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
@@ -34,7 +34,10 @@ from idat_zoo.switches import Switches
 
 @dataclass(frozen=True, kw_only=True)
 class EpochLog:
-    """One epoch's means over its steps. Absent parts (no teacher, no distillation) are None."""
+    """One epoch's means over its steps. Absent parts (no teacher, no distillation) are None.
+
+    `skipped` counts the steps that an fp16 scaler did not let the optimiser take, if there are any.
+    """
 
     epoch: int
     lr: float
@@ -43,6 +46,7 @@ class EpochLog:
     teacher_task_loss: float | None = None
     distillation_loss: float | None = None
     test_top1: float | None = None
+    skipped: int | None = None
 
     def as_json(self) -> dict[str, Any]:
         """The parts that there are."""
@@ -83,7 +87,9 @@ class Learner:
         self.rates = learning_rates(recipe, self.steps_per_epoch)
         self.done = 0
         self.fault: ZooError | None = None
+        self.watched = True  # until two steps showed which tensors get a gradient
         self._alive: set[str] = set()
+        self._taken = 0
         if self.precision != "float32":
             for _, network in pair.roles():
                 cast_frozen(network, self.precision)
@@ -151,14 +157,18 @@ class Learner:
         for parameter in self.trainable().values():
             parameter.requires_grad_(learns)
 
-    def check_alive(self, step: int) -> None:
-        """A tensor without any gradient in the first two steps is a dead adapter: a fault."""
-        if step > 1:
+    def check_alive(self, taken: int) -> None:
+        """A tensor without any gradient in the first two steps is a dead adapter: a fault.
+
+        `taken` are the optimiser's steps so far; one that a scaler skipped tells nothing.
+        """
+        if taken == self._taken:
             return
+        self._taken, self.watched = taken, taken < 2
         named = self.trainable()
         self._alive |= {n for n, p in named.items() if p.grad is not None and p.grad.any()}
         dead = sorted(named.keys() - self._alive)
-        if step == 1 and dead:
+        if taken == 2 and dead:
             self.fault = TrainingError(
                 f"{len(dead)} of {len(named)} trainable tensors got no gradient in two steps: "
                 + ", ".join(dead[:4])
@@ -175,9 +185,11 @@ class Learner:
         self.done += 1
         if not all(map(_is_finite, means.values())):
             shown = ", ".join(f"{name} = {value}" for name, value in means.items())
+            wider = ", or a wider number format: precision=float32"
             self.fault = self.fault or TrainingError(
                 f"the loss is not finite in epoch {self.done}: {shown}.",
-                hint=f"A lower learning rate often helps: lr={self.recipe.lr / 10:g}",
+                hint=f"A lower learning rate often helps: lr={self.recipe.lr / 10:g}"
+                + (wider if self.precision == "fp16" else ""),
             )
         if self.fault is not None:
             return None
@@ -242,6 +254,7 @@ class Trainer:
             learner.set_learning(learner in learning)
         orders = [one.order(epoch) for one in present]
         forwards = self._forwards_of(present)
+        taken = [self.steps_taken(one) if self.scaler.is_enabled() else 0 for one in learning]
         sums: list[dict[str, Tensor]] = [{} for _ in learning]
         for i in range(self.steps_per_epoch):
             rows = slice(i * present[0].batch_size, (i + 1) * present[0].batch_size)
@@ -252,11 +265,33 @@ class Trainer:
                 for name, value in new.items():
                     own[name] = own.get(name, torch.zeros_like(value)) + value.detach()
             on_step()
-        ended = dict(zip(map(id, learning), sums, strict=True))
-        return [
-            learner.end_epoch(ended[id(learner)]) if id(learner) in ended else None
-            for learner in self.learners
-        ]
+        ended = {
+            id(one): self._count_skipped(one, one.end_epoch(own), before)
+            for one, own, before in zip(learning, sums, taken, strict=True)
+        }
+        return [ended.get(id(learner)) for learner in self.learners]
+
+    def steps_taken(self, learner: Learner) -> int:
+        """The optimiser's steps so far: a scaler skips those whose gradients are not finite."""
+        states = (self.optimiser.state.get(one, {}) for one in learner.trainable().values())
+        return int(max((state["step"] for state in states if state), default=0))
+
+    def _count_skipped(
+        self, learner: Learner, log: EpochLog | None, before: int
+    ) -> EpochLog | None:
+        """The epoch's log with its skipped steps; None, and a fault, where none can be taken."""
+        if log is None or not self.scaler.is_enabled():
+            return log
+        taken, scale = self.steps_taken(learner), self.scaler.get_scale()
+        if taken == before and (scale < 1 or (not taken and learner.done == learner.epochs)):
+            longer = "" if scale < 1 else ", or more epochs: each skipped step halves the scale"
+            learner.fault = TrainingError(
+                f"the optimiser took no step in epoch {learner.done}: in fp16 the gradients are "
+                f"not finite, with the loss scaled by {scale:g} at last.",
+                hint=f"Use precision=float32{longer}",
+            )
+            return None
+        return replace(log, skipped=self.steps_per_epoch - (taken - before) or None)
 
     def _step(
         self,
@@ -284,12 +319,14 @@ class Trainer:
         for learner in learning:
             if learner.recipe.protocol == "paper" and learner.pair.teacher is not None:
                 double_gradients(learner.pair.teacher)
-            learner.check_alive(step)
         for group in self.optimiser.param_groups:
             rates = self._rates[group["learner"]]
             group["lr"] = rates[min(step, len(rates) - 1)]  # one that is through rests
         self.scaler.step(self.optimiser)
         self.scaler.update()
+        for learner in learning:
+            if learner.watched:
+                learner.check_alive(self.steps_taken(learner))
         self.optimiser.zero_grad(set_to_none=True)
         return parts
 

@@ -1,7 +1,10 @@
 """The training loop: rates, groups, one backward, exact state, number formats, drop path."""
 
 import copy
+import functools
 import itertools
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
@@ -17,7 +20,7 @@ from idat_zoo.engine.precision import find_device, resolve_precision
 from idat_zoo.engine.schedule import learning_rates, standard_rates
 from idat_zoo.engine.state import load_state, state_of
 from idat_zoo.engine.train import EpochLog, Trainer, parameter_groups
-from idat_zoo.errors import DeviceError, UsageError
+from idat_zoo.errors import DeviceError, TrainingError, UsageError
 from idat_zoo.randomness import Draws
 from idat_zoo.recipe import Recipe
 from idat_zoo.runs import run
@@ -315,6 +318,97 @@ def test_the_scalers_state_goes_along() -> None:
     assert same(saved_of(again), saved)
     assert epoch_of(whole, 1) == epoch_of(again, 1)
     assert same(saved_of(whole), saved_of(again))
+
+
+@contextmanager
+def scaled_by(scale: float, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Trainers whose scaler begins at another scale than 65536."""
+    with monkeypatch.context() as patch:
+        scaler = functools.partial(torch.amp.GradScaler, init_scale=scale)
+        patch.setattr(torch.amp, "GradScaler", scaler)
+        yield
+
+
+TOO_LARGE = 2.0**24
+"""A scale at which fp16 gradients of the toy pair overflow, so that first steps are skipped."""
+
+
+@pytest.mark.parametrize("family", ["lora", "sequential", "idat_adaptformer"])
+def test_only_steps_that_the_optimiser_took_show_which_tensors_learn(
+    family: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with scaled_by(TOO_LARGE, monkeypatch):
+        trainer = trainer_for(toy_recipe(family, precision="fp16", batch_size=16))
+    (learner,) = trainer.learners
+    log = epoch_of(trainer, 0)
+    assert log.skipped is not None
+    assert log.skipped > 2
+    assert trainer.steps_taken(learner) == trainer.steps_per_epoch - log.skipped
+    assert learner.fault is None
+    assert not learner.watched
+    assert trainer.scaler.get_scale() == TOO_LARGE / 2**log.skipped
+
+
+def test_an_adapter_that_is_dead_is_found_behind_skipped_steps(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("idat_zoo.adapters.lora.LoRA.apply", lambda *args, **more: args[4])
+    with scaled_by(TOO_LARGE, monkeypatch):
+        trainer = trainer_for(toy_recipe(precision="fp16", batch_size=8))
+    assert trainer.train_epoch(0) == [None]
+    (fault,) = [learner.fault for learner in trainer.learners]
+    assert "16 of 20 trainable tensors got no gradient in two steps" in str(fault)
+
+
+def test_a_skipped_step_keeps_its_place_among_the_learning_rates(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with scaled_by(TOO_LARGE, monkeypatch):
+        skipping = trainer_for(toy_recipe(precision="fp16", batch_size=16))
+    plain = trainer_for(toy_recipe(precision="float32", batch_size=16))
+    logs = [[epoch_of(trainer, epoch) for epoch in range(2)] for trainer in (skipping, plain)]
+    assert logs[0][0].skipped
+    assert [log.lr for log in logs[0]] == [log.lr for log in logs[1]]
+
+
+def test_a_state_without_any_step_goes_along(monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = toy_recipe(precision="fp16", batch_size=50, epochs=9)
+    with scaled_by(2.0**22, monkeypatch):
+        whole = trainer_for(recipe)
+    assert epoch_of(whole, 0).skipped == whole.steps_per_epoch
+    saved = saved_of(whole)
+    assert not [name for name in saved if "/exp_avg/" in name]
+    again = restored(recipe, saved)
+    for epoch in range(1, 9):
+        assert epoch_of(whole, epoch) == epoch_of(again, epoch)
+    assert whole.steps_taken(whole.learners[0]) > 2
+    assert same(saved_of(whole), saved_of(again))
+
+
+def test_a_run_whose_every_step_is_skipped_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    with scaled_by(TOO_LARGE, monkeypatch):
+        trainer = trainer_for(toy_recipe(precision="fp16", epochs=1))
+    assert trainer.train_epoch(0) == [None]
+    (fault,) = [learner.fault for learner in trainer.learners]
+    assert isinstance(fault, TrainingError)
+    assert "took no step in epoch 1" in fault.message
+    assert "more epochs" in fault.hint
+
+
+def test_gradients_that_no_scale_makes_finite_are_a_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    trainer = trainer_for(toy_recipe(precision="fp16", epochs=30))
+
+    def no_number(gradient: torch.Tensor) -> torch.Tensor:
+        return gradient * float("nan")
+
+    for parameter in trainer.learners[0].trainable().values():
+        parameter.register_hook(no_number)
+    logs = [log for epoch in range(30) for log in trainer.train_epoch(epoch)]
+    told = [log for log in logs if log is not None]
+    assert [log.skipped for log in told] == [3] * 5  # 65536 falls below 1 in the sixth epoch
+    (fault,) = [learner.fault for learner in trainer.learners]
+    assert "took no step in epoch 6" in str(fault)
+    assert "more epochs" not in str(fault)
 
 
 def test_precision_is_float32_on_a_cpu_unless_another_is_asked_for() -> None:

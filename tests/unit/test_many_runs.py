@@ -360,6 +360,9 @@ def test_fp16_scalers_serve_one_run_each() -> None:
     heard = Notes()
     assert passes(chosen, heard, stack=2) == [["0"], ["1"]]
     assert heard.notes
+    quiet = Notes()
+    assert passes(chosen[:1], quiet, stack=2) == [["0"]]
+    assert not quiet.notes
 
 
 @pytest.mark.slow

@@ -1,6 +1,7 @@
 """Runs: what they leave behind, what repeats them to the bit, what they refuse."""
 
 import errno
+import functools
 import json
 import re
 from pathlib import Path
@@ -15,6 +16,7 @@ from idat_zoo.adapters.lora import LoRAOptions
 from idat_zoo.backbones.network import Network
 from idat_zoo.data import load_task
 from idat_zoo.engine import train as train_module
+from idat_zoo.engine.precision import resolve_precision
 from idat_zoo.errors import (
     DeviceError,
     RecipeError,
@@ -66,7 +68,7 @@ def same_but_for_times(first: Path, second: Path) -> bool:
 
 def trained(recipe: Recipe, out: Path, **options: object) -> Path:
     run(recipe, device="cpu", out=out, **options)
-    return run_folder(out, recipe.model_copy(update={"precision": "float32"}), 0)
+    return run_folder(out, resolve_precision(recipe, torch.device("cpu")), 0)
 
 
 def test_a_run_writes_what_it_says(tmp_path: Path) -> None:
@@ -189,7 +191,7 @@ def stopped_after(epochs: int, recipe: Recipe, out: Path, monkeypatch: pytest.Mo
         patch.setattr(train_module.Trainer, "train_epoch", stopping)
         with pytest.raises(StopError):
             run(recipe, device="cpu", out=out)
-    return run_folder(out, recipe.model_copy(update={"precision": "float32"}), 0)
+    return run_folder(out, resolve_precision(recipe, torch.device("cpu")), 0)
 
 
 @pytest.mark.slow
@@ -205,6 +207,21 @@ def test_an_unfinished_run_needs_resume_and_goes_on_to_the_same_bits(
         log.write('{"epoch": 3, "torn')
     run(recipe, device="cpu", out=tmp_path / "b", resume=True)
     assert same_but_for_times(whole, folder)
+
+
+@pytest.mark.parametrize("family", ["lora", "sequential", "idat_adaptformer"])
+def test_an_fp16_run_trains_and_goes_on_to_the_same_bits(
+    family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scaler = functools.partial(torch.amp.GradScaler, init_scale=2.0**22)  # first steps are skipped
+    monkeypatch.setattr(torch.amp, "GradScaler", scaler)
+    recipe = toy_recipe(family, precision="fp16", epochs=2)
+    whole = trained(recipe, tmp_path / "a")
+    folder = stopped_after(1, recipe, tmp_path / "b", monkeypatch)
+    run(recipe, device="cpu", out=tmp_path / "b", resume=True)
+    assert same_but_for_times(whole, folder)
+    first, *_ = (whole / "log.jsonl").read_text().splitlines()
+    assert json.loads(first)["skipped"] > 2
 
 
 def test_resuming_on_other_data_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
