@@ -24,7 +24,7 @@ from idat_zoo.fit import Progress, machine_for
 from idat_zoo.metrics import wilson_interval
 from idat_zoo.recipe import Recipe, Task
 from idat_zoo.registry import get_recipe, load_registry, task_suites
-from idat_zoo.report.rows import spread
+from idat_zoo.report.rows import estimate
 from idat_zoo.results import PREDICTIONS_FILE, RESULT_FILE, Result, versions
 from idat_zoo.run_folder import run_folder
 from idat_zoo.runs import Inputs, Run, begin, run
@@ -131,17 +131,14 @@ def mini_row(task: Task, found: Mapping[str, Sequence[Result]]) -> list[str]:
     low, high = wilson_interval(round(raw * count), count)
     cells = [task.id, str(task.group), f"{100 / task.num_classes:.1f}", interval(raw, low, high)]
     for results in found.values():
-        if len(results) == 1:
-            cells.append(interval(results[0].top1, *results[0].top1_interval))
-        else:
-            mean, _, low, high = spread([result.top1 for result in results])
-            cells.append(interval(mean, low, high))
+        top1 = estimate([result.student for result in results])
+        cells.append(interval(top1.mean, *top1.interval))
     return cells
 
 
 def interval(top1: float, low: float, high: float) -> str:
     """In per cent."""
-    return f"{100 * top1:.1f} ({100 * low:.1f}–{100 * min(high, 1):.1f})"
+    return f"{100 * top1:.1f} ({100 * low:.1f}–{100 * high:.1f})"
 
 
 def told_versions(found: Mapping[str, str]) -> str:
@@ -152,10 +149,10 @@ def told_versions(found: Mapping[str, str]) -> str:
 def write_mini(rows: Sequence[Sequence[str]], *, made_by: Result) -> None:
     """The table `mini_baselines`, as far as it is known, and where a run of it was made."""
     note = (
-        "Top-1 in per cent on test with its 95 % interval: over the test images (Wilson's) where "
-        "one seed was run, as for raw pixels and random backbones, over 3 seeds (Student's, of the "
-        "mean) elsewhere. Pair micro, the recipe that was chosen on val200 of digits; raw pixels: "
-        f"logistic regression on all of an image's own pixels. {made_by.device}; "
+        "Top-1 in per cent on test with its 95 % interval over the test images (Wilson's, at the "
+        "mean of the seeds) or, where that is wider, over the seeds (Student's): 1 seed for random "
+        "backbones, 3 for the others. Pair micro, the recipe that was chosen on val200 of digits; "
+        f"raw pixels: logistic regression on all of an image's own pixels. {made_by.device}; "
         f"{told_versions(made_by.versions)}; `python benchmarks/micro.py measure`"
     )
     columns = ["task", "group", "chance", "raw pixels", *MINI]

@@ -16,6 +16,9 @@ from idat_zoo.recipe import Frozen
 
 CALIBRATION_BINS = 15
 Z95 = 1.959963984540054
+BISECTIONS = 60  # halve an interval of 2 down to the last bit of a double
+
+Interval = tuple[float, float]
 
 
 def percent(fraction: float) -> str:
@@ -79,8 +82,11 @@ def score(logits: Float32[Tensor, "N K"], targets: Int64[Tensor, "N"]) -> Metric
     )
 
 
-def wilson_interval(correct: int, count: int) -> tuple[float, float]:
-    """The 95 % interval of a proportion (Wilson 1927), which stays inside [0, 1]."""
+def wilson_interval(correct: int | float, count: int) -> Interval:
+    """The 95 % interval of a proportion (Wilson 1927), which stays inside [0, 1].
+
+    `correct` of `count`; a mean over seeds need not be a whole number.
+    """
     share, z2 = correct / count, Z95**2
     centre = (share + z2 / (2 * count)) / (1 + z2 / count)
     half = Z95 / (1 + z2 / count) * math.sqrt(share * (1 - share) / count + z2 / (4 * count**2))
@@ -89,16 +95,52 @@ def wilson_interval(correct: int, count: int) -> tuple[float, float]:
     return low, high
 
 
-def paired_difference(first: Tensor, second: Tensor, targets: Tensor) -> tuple[float, float, float]:
-    """Top-1 of `first` minus `second` on the same images, with its 95 % interval.
+def paired_counts(first: Tensor, second: Tensor, targets: Tensor) -> tuple[int, int]:
+    """On how many images `first` alone is right, and `second` alone. Logits `[N, K]`."""
+    right, other = first.argmax(1) == targets, second.argmax(1) == targets
+    return int((right & ~other).sum()), int((other & ~right).sum())
 
-    Logits `[N, K]` each. The interval is the normal one of the mean of the images' differences
-    (+1, 0, -1), which counts only images on which the two disagree.
+
+def paired_interval(gained: int | float, lost: int | float, count: int) -> Interval:
+    """The 95 % interval of a difference between two proportions of the same images.
+
+    `gained` and `lost` are the images that the first alone and the second alone is right about,
+    or their means over seeds. It is the score interval of Tango, Statistics in Medicine 17 (1998),
+    891: every difference that a score test does not refuse. Two that never disagree have one of
+    z^2 / (N + z^2) to each side, where the normal interval of the images' differences has no width.
     """
-    difference = (first.argmax(1) == targets).double() - (second.argmax(1) == targets).double()
-    mean = difference.mean().item()
-    half = Z95 * difference.std(correction=1).item() / math.sqrt(len(targets))
-    return mean, mean - half, mean + half
+    difference = (gained - lost) / count
+
+    def is_refused(other: float) -> bool:
+        b = (2 * count - gained + lost) * other - gained - lost
+        root = math.sqrt(max(b * b + 8 * count * lost * other * (1 - other), 0.0))
+        lost_share = (root - b) / (4 * count)  # the likeliest, were that the difference
+        variance = count * (2 * lost_share + other * (1 - other))
+        return (gained - lost - count * other) ** 2 > Z95**2 * max(variance, 0.0)
+
+    def end(refused: float) -> float:
+        kept = difference
+        for _ in range(BISECTIONS):
+            middle = (kept + refused) / 2
+            kept, refused = (kept, middle) if is_refused(middle) else (middle, refused)
+        return refused
+
+    return end(-1.0), end(1.0)
+
+
+def unpaired_interval(first: float, second: float, count: int) -> Interval:
+    """The 95 % interval of a difference between two proportions, each of `count` images of its own.
+
+    From their Wilson intervals: Newcombe, Statistics in Medicine 17 (1998), 873, method 10. Where
+    the images are the same, it is wider than it would have to be.
+    """
+    low, high = wilson_interval(first * count, count)
+    other_low, other_high = wilson_interval(second * count, count)
+    difference = first - second
+    return (
+        difference - math.hypot(first - low, other_high - second),
+        difference + math.hypot(high - first, second - other_low),
+    )
 
 
 def _calibration_error(logits: Tensor, targets: Tensor) -> float:

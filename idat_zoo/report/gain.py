@@ -4,16 +4,17 @@ Two groups are compared where their recipes differ in nothing but the teacher an
 it. Each seed's two runs are compared on the same test images, one by one.
 """
 
+import statistics
 from collections.abc import Hashable, Sequence
 from pathlib import Path
 
 from torch import Tensor
 
 from idat_zoo import files
-from idat_zoo.metrics import paired_difference
+from idat_zoo.metrics import Interval, paired_counts, paired_interval, unpaired_interval
 from idat_zoo.recipe import Frozen, Scalar
 from idat_zoo.report.fields import Fields, label, telling
-from idat_zoo.report.rows import Group, Interval, spread
+from idat_zoo.report.rows import Group, Over, over_seeds, wider
 from idat_zoo.results import PREDICTIONS_FILE, Result
 
 OF_THE_TEACHER = ("teacher", "teacher_adapter", "distillation")
@@ -21,24 +22,33 @@ OF_THE_TERM = ("distillation_weight", "temperature", "temperature_squared", "det
 
 
 class SeedGain(Frozen):
-    """One seed's gain in top-1, a fraction, with its paired 95 % interval over test images.
+    """One seed's gain in top-1, a fraction, with its 95 % interval over the test images.
 
-    Without an interval, `unpaired` says why the runs cannot be paired.
+    It is paired: of the images, `gained` are right with the teacher alone and `lost` without it
+    alone. Where `unpaired` says why the runs cannot be paired, these are not known, and the
+    interval is that of two runs on images of their own.
     """
 
     seed: int
     gain: float
-    interval: Interval | None = None
+    interval: Interval
     images: int
+    gained: int | None = None
+    lost: int | None = None
     unpaired: str = ""
 
 
 class MeanGain(Frozen):
-    """The mean of the seeds' gains, their standard deviation, and Student's interval over seeds."""
+    """The mean of the seeds' gains and their standard deviation.
+
+    The interval is the wider of Student's over seeds and that over the test images at the mean;
+    `over` says which.
+    """
 
     gain: float
     sd: float
     interval: Interval
+    over: Over
 
 
 class Gain(Frozen):
@@ -85,32 +95,58 @@ def _gain(group: Group, alone: Group, shown: dict[str, Scalar]) -> Gain:
     taught, single = group.by_seed(), alone.by_seed()
     both = sorted(taught.keys() & single.keys())
     seeds = tuple(_seed_gain(seed, taught[seed], single[seed]) for seed in both)
+    tops = [(taught[seed][1].top1, single[seed][1].top1) for seed in both]
     return Gain(
         task=group.task,
         label=shown,
         seeds=seeds,
-        mean=_mean_gain([seed.gain for seed in seeds]) if len(seeds) > 1 else None,
+        mean=_mean_gain(seeds, tops) if len(seeds) > 1 else None,
         alone_in=tuple(sorted(taught.keys() ^ single.keys())),
     )
 
 
-def _mean_gain(gains: Sequence[float]) -> MeanGain:
-    mean, sd, low, high = spread(gains)
-    return MeanGain(gain=mean, sd=sd, interval=(low, high))
+def _mean_gain(seeds: Sequence[SeedGain], tops: Sequence[tuple[float, float]]) -> MeanGain:
+    """`tops` are each seed's with its teacher and without."""
+    gains = [seed.gain for seed in seeds]
+    gained = [seed.gained for seed in seeds if seed.gained is not None]
+    lost = [seed.lost for seed in seeds if seed.lost is not None]
+    if len(gained) == len(seeds):
+        means = statistics.fmean(gained), statistics.fmean(lost)
+        over_images = paired_interval(*means, seeds[0].images)
+    else:
+        means = statistics.fmean(top for top, _ in tops), statistics.fmean(top for _, top in tops)
+        over_images = unpaired_interval(*means, seeds[0].images)
+    interval, over = wider(over_images, over_seeds(gains))
+    return MeanGain(
+        gain=statistics.fmean(gains), sd=statistics.stdev(gains), interval=interval, over=over
+    )
 
 
 def _seed_gain(seed: int, taught: tuple[Path, Result], alone: tuple[Path, Result]) -> SeedGain:
     """Paired where both runs' predictions are of the same images, else the plain difference."""
-    images = taught[1].student.count
     try:
         first, second = _predictions(*taught), _predictions(*alone)
         if not all(first[name].equal(second[name]) for name in ("index", "target")):
             raise ValueError("the two runs were tested on different images")
     except ValueError as error:
-        plain = taught[1].top1 - alone[1].top1
-        return SeedGain(seed=seed, gain=plain, images=images, unpaired=str(error))
-    gain, low, high = paired_difference(first["student"], second["student"], first["target"])
-    return SeedGain(seed=seed, gain=gain, interval=(low, high), images=images)
+        tops, images = (taught[1].top1, alone[1].top1), taught[1].student.count
+        return SeedGain(
+            seed=seed,
+            gain=tops[0] - tops[1],
+            interval=unpaired_interval(*tops, images),
+            images=images,
+            unpaired=str(error),
+        )
+    images = len(first["target"])
+    gained, lost = paired_counts(first["student"], second["student"], first["target"])
+    return SeedGain(
+        seed=seed,
+        gain=(gained - lost) / images,
+        interval=paired_interval(gained, lost, images),
+        images=images,
+        gained=gained,
+        lost=lost,
+    )
 
 
 def _predictions(path: Path, result: Result) -> dict[str, Tensor]:

@@ -2,12 +2,13 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 
+from idat_zoo.metrics import Interval
 from idat_zoo.recipe import Frozen, Scalar
 from idat_zoo.report.build import Report
 from idat_zoo.report.fields import as_text
 from idat_zoo.report.gain import Gain
 from idat_zoo.report.means import BENCHMARKS, Benchmark, Mean, SeriesMeans
-from idat_zoo.report.rows import Baseline, Chosen, Estimate, Interval, Row
+from idat_zoo.report.rows import Baseline, Chosen, Estimate, Row
 from idat_zoo.results import BASELINE_TITLES
 
 INTRODUCED = (
@@ -83,6 +84,7 @@ def _scores(rows: Sequence[Row], names: Names) -> Section:
         "recipe": [names[as_words(row.label)] for row in rows],
         "top-1 %": [_estimate(row.top1) for row in rows],
         "interval": [_interval(row.top1.interval) for row in rows],
+        "over": [row.top1.over if any(len(r.seeds) > 1 for r in rows) else "" for row in rows],
         "seeds": [str(len(row.seeds)) for row in rows],
         "top1_best_on_test %": [_percent_or_none(row.top1_best_on_test) for row in rows],
         "teacher": [_estimate(row.teacher_top1) if row.teacher_top1 else "" for row in rows],
@@ -140,9 +142,13 @@ def _legend(rows: Sequence[Row]) -> list[str]:
     best = any(row.top1_best_on_test is not None for row in rows)
     imported = any(row.label.get("protocol") == "imported" for row in rows)
     legend = {
-        "With 1 seed, the 95 % interval is over its test images (Wilson's).": "images" in over,
-        "With several seeds, it is over the seeds (Student's, of their mean); ± is their standard "
-        "deviation.": "seeds" in over,
+        "The 95 % interval over images (Wilson's, at the mean) covers what other test images "
+        "would give.": "images" in over,
+        "The 95 % interval over seeds (Student's, of the mean) covers what other seeds would give "
+        "on these test images.": "seeds" in over,
+        "With several seeds the wider of the two stands; ± is the seeds' standard deviation.": any(
+            len(row.seeds) > 1 for row in rows
+        ),
         "top1_best_on_test is the best of all epochs on test (protocol = paper), so optimistic; "
         "top-1 is the last epoch's.": best,
         "protocol imported: trained elsewhere, with settings that are not known.": imported,
@@ -209,6 +215,8 @@ def _gains(gains: Sequence[Gain], names: Names) -> Section:
         rows=tuple(row for gain in gains for row in _gain_rows(gain, names)),
         lines=(
             "The student's top-1 with its teacher minus that of the student alone, same seed.",
+            "Intervals over images are Tango's for paired proportions, Newcombe's for unpaired "
+            "ones; the mean's is the wider of that and Student's over seeds.",
             *_gain_remarks(gains, names),
         ),
     )
@@ -236,15 +244,15 @@ def _gain_rows(gain: Gain, names: Names) -> list[tuple[str, ...]]:
             *who,
             str(seed.seed),
             points(seed.gain),
-            f"{_points_interval(seed.interval)} (paired, {seed.images} images)"
-            if seed.interval
-            else "not paired",
+            f"{_points_interval(seed.interval)} ({'not ' if seed.unpaired else ''}paired, "
+            f"{seed.images} images)",
         )
         for seed in gain.seeds
     ]
     if gain.mean is not None:
         mean = gain.mean
-        over = f"{_points_interval(mean.interval)} ({len(gain.seeds)} seeds)"
+        counted = {"seeds": len(gain.seeds), "images": gain.seeds[0].images}[mean.over]
+        over = f"{_points_interval(mean.interval)} ({counted} {mean.over})"
         rows.append((*who, "mean", f"{points(mean.gain)} ± {percent(mean.sd)}", over))
     return rows
 

@@ -10,24 +10,27 @@ from typing import Literal
 
 from scipy.special import stdtrit
 
+from idat_zoo.metrics import Interval, Metrics, wilson_interval
 from idat_zoo.recipe import Frozen, Scalar
 from idat_zoo.report.fields import Fields, flatten, label, telling
 from idat_zoo.results import Result
 
-Interval = tuple[float, float]
+Over = Literal["images", "seeds"]
+"""What an interval covers: other test images, or other seeds on these test images."""
 
 
 class Estimate(Frozen):
-    """A top-1 with its 95 % interval; fractions.
+    """A top-1 with its 95 % interval, fractions; of several seeds the mean and its deviation.
 
-    One seed: Wilson's interval over the test images. Several: their mean, standard deviation, and
-    Student's interval of the mean over seeds.
+    The interval is Wilson's over the test images, at the mean. Where several seeds lie further
+    apart than that, it is Student's of the mean over seeds: the wider of the two. `over` says
+    which. So seeds that happen to agree never make a number more certain than its images do.
     """
 
     mean: float
     sd: float | None = None
     interval: Interval
-    over: Literal["images", "seeds"]
+    over: Over
 
 
 class Baseline(Frozen):
@@ -115,7 +118,7 @@ def build_rows(groups: Sequence[Group]) -> list[Row]:
 def _row(group: Group, shown: dict[str, Scalar]) -> Row:
     results = [result for _, result in group.results]
     first = results[0]
-    top1 = _estimate([r.top1 for r in results], first.top1_interval)
+    top1 = estimate([r.student for r in results])
     best = [r.top1_best_on_test for r in results if r.top1_best_on_test is not None]
     teachers = [r.teacher for r in results if r.teacher is not None]
     return Row(
@@ -125,9 +128,7 @@ def _row(group: Group, shown: dict[str, Scalar]) -> Row:
         seeds=tuple(result.seed for result in results),
         top1=top1,
         top1_best_on_test=statistics.fmean(best) if best else None,
-        teacher_top1=_estimate([t.top1 for t in teachers], teachers[0].top1_interval)
-        if teachers
-        else None,
+        teacher_top1=estimate(teachers) if teachers else None,
         selection=_chosen(results),
         baselines=_baselines(results, top1),
         adapter_parameters=first.parameters.adapter,
@@ -135,18 +136,32 @@ def _row(group: Group, shown: dict[str, Scalar]) -> Row:
     )
 
 
-def _estimate(values: Sequence[float], over_images: Interval) -> Estimate:
-    if len(values) == 1:
-        return Estimate(mean=values[0], interval=over_images, over="images")
-    mean, sd, low, high = spread(values)
-    return Estimate(mean=mean, sd=sd, interval=(max(0.0, low), min(1.0, high)), over="seeds")
+def estimate(seeds: Sequence[Metrics]) -> Estimate:
+    """The top-1 of one recipe's seeds, all of the same test images."""
+    tops, count = [metrics.top1 for metrics in seeds], seeds[0].count
+    correct = statistics.fmean(round(top1 * count) for top1 in tops)
+    over_images = wilson_interval(correct, count)
+    if len(tops) == 1:
+        return Estimate(mean=tops[0], interval=over_images, over="images")
+    low, high = over_seeds(tops)
+    interval, over = wider(over_images, (max(0.0, low), min(1.0, high)))
+    return Estimate(
+        mean=statistics.fmean(tops), sd=statistics.stdev(tops), interval=interval, over=over
+    )
 
 
-def spread(values: Sequence[float]) -> tuple[float, float, float, float]:
-    """Mean, sample standard deviation, and Student's 95 % interval of the mean; two or more."""
+def over_seeds(values: Sequence[float]) -> Interval:
+    """Student's 95 % interval of the mean of two values or more; of equal ones it has no width."""
     mean, sd = statistics.fmean(values), statistics.stdev(values)
     half = float(stdtrit(len(values) - 1, 0.975)) * sd / math.sqrt(len(values))
-    return mean, sd, mean - half, mean + half
+    return mean - half, mean + half
+
+
+def wider(images: Interval, seeds: Interval) -> tuple[Interval, Over]:
+    """The wider one, and what it covers."""
+    if seeds[1] - seeds[0] > images[1] - images[0]:
+        return seeds, "seeds"
+    return images, "images"
 
 
 def _chosen(results: Sequence[Result]) -> Chosen | None:

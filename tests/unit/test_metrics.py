@@ -1,13 +1,18 @@
 """Metrics against cases worked out by hand, and laws that hold for any logits."""
 
-import math
-
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from idat_zoo.metrics import paired_difference, score, wilson_interval
+from idat_zoo.metrics import (
+    Z95,
+    paired_counts,
+    paired_interval,
+    score,
+    unpaired_interval,
+    wilson_interval,
+)
 
 
 def logits_for(predicted: list[int], classes: int, *, confidence: float = 1.0) -> torch.Tensor:
@@ -42,6 +47,17 @@ def test_the_interval_holds_the_proportion_and_stays_a_proportion(counts: tuple[
     assert 0 <= low <= correct / count <= high <= 1
     assert low < high
     assert wilson_interval(count - correct, count) == pytest.approx((1 - high, 1 - low), abs=1e-12)
+
+
+@given(st.integers(1, 10_000).flatmap(lambda n: st.tuples(st.integers(0, 3 * n), st.just(n))))
+def test_the_interval_at_a_mean_of_three_seeds_holds_it_and_narrows_with_images(
+    case: tuple[int, int],
+) -> None:
+    correct, count = case
+    low, high = wilson_interval(correct / 3, count)
+    assert 0 <= low <= correct / 3 / count <= high <= 1
+    lower, higher = wilson_interval(2 * correct / 3, 2 * count)
+    assert higher - lower < high - low
 
 
 def test_a_case_worked_out_by_hand() -> None:
@@ -84,24 +100,60 @@ def test_calibration_errors_of_two_bins_do_not_cancel() -> None:
     assert error == pytest.approx((5 * 0.5 + 5 * 0.5) / 10, abs=1e-6)
 
 
-def test_the_paired_difference_of_a_case_worked_out_by_hand() -> None:
+def test_images_that_only_one_of_two_is_right_about_are_counted() -> None:
     targets = torch.zeros(10, dtype=torch.long)
     first = logits_for([0] * 8 + [1] * 2, 2)
     second = logits_for([0] * 5 + [1] * 4 + [0], 2)
-    mean, low, high = paired_difference(first, second, targets)
-    # four images of ten differ: three times +1, once -1
-    deviation = math.sqrt((3 * 0.8**2 + 1.2**2 + 6 * 0.2**2) / 9)
-    half = 1.959964 * deviation / math.sqrt(10)
-    assert (mean, low, high) == pytest.approx((0.2, 0.2 - half, 0.2 + half), abs=1e-6)
+    assert paired_counts(first, second, targets) == (3, 1)
+    assert paired_counts(second, first, targets) == (1, 3)
+    assert paired_counts(first, first, targets) == (0, 0)
 
 
-def test_the_paired_difference_turns_its_sign_and_is_0_between_equals() -> None:
-    source = torch.Generator().manual_seed(0)
-    first, second = (torch.randn(50, 4, generator=source) for _ in range(2))
-    targets = torch.randint(4, (50,), generator=source)
-    mean, low, high = paired_difference(first, second, targets)
-    assert paired_difference(second, first, targets) == pytest.approx((-mean, -high, -low))
-    assert paired_difference(first, first, targets) == (0, 0, 0)
+def test_tangos_interval_has_the_published_values() -> None:
+    # Fagerland, Lydersen and Laake, Statistics in Medicine 33 (2014), table VII: airway
+    # hyper-responsiveness before and after a transplantation, 1 against 7 of 21
+    assert paired_interval(1, 7, 21) == pytest.approx((-0.517, -0.026), abs=5e-4)
+
+
+@pytest.mark.parametrize("count", [1, 21, 797, 50_000])
+def test_two_that_never_disagree_are_not_certain_to_be_equal(count: int) -> None:
+    half = Z95**2 / (count + Z95**2)  # about the rule of three, 3 / N, to each side
+    assert paired_interval(0, 0, count) == pytest.approx((-half, half), rel=1e-9)
+
+
+@given(
+    st.integers(1, 5000).flatmap(
+        lambda n: st.tuples(st.just(n), st.integers(0, n).flatmap(lambda b: pairs_of(b, n)))
+    )
+)
+def test_the_paired_interval_holds_the_difference_and_turns_its_sign(
+    case: tuple[int, tuple[int, int]],
+) -> None:
+    count, (gained, lost) = case
+    low, high = paired_interval(gained, lost, count)
+    assert -1 <= low <= (gained - lost) / count <= high <= 1
+    assert low < high
+    assert paired_interval(lost, gained, count) == pytest.approx((-high, -low), abs=1e-9)
+    lower, higher = paired_interval(2 * gained, 2 * lost, 2 * count)
+    assert higher - lower < high - low
+
+
+def pairs_of(gained: int, count: int) -> st.SearchStrategy[tuple[int, int]]:
+    return st.tuples(st.just(gained), st.integers(0, count - gained))
+
+
+def test_newcombes_interval_has_the_published_values() -> None:
+    # Newcombe, Statistics in Medicine 17 (1998), 873, table II, method 10, where counts are equal
+    assert unpaired_interval(0.9, 0.3, 10) == pytest.approx((0.1705, 0.8090), abs=6e-5)
+    assert unpaired_interval(1.0, 0.0, 10) == pytest.approx((0.6075, 1.0), abs=6e-5)
+
+
+@given(st.integers(1, 500).flatmap(lambda n: st.tuples(st.just(n), *[st.integers(0, n)] * 2)))
+def test_the_unpaired_interval_holds_the_difference(case: tuple[int, int, int]) -> None:
+    count, first, second = case
+    low, high = unpaired_interval(first / count, second / count, count)
+    assert low <= first / count - second / count <= high
+    assert low < high
 
 
 @settings(max_examples=25, deadline=None)

@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from rich.console import Console
 from torch import Tensor
 from typer.testing import CliRunner
@@ -17,7 +19,7 @@ from typer.testing import Result as Outcome
 from conftest import toy_recipe
 from idat_zoo import files
 from idat_zoo.cli import app
-from idat_zoo.metrics import Metrics, paired_difference, wilson_interval
+from idat_zoo.metrics import Metrics, paired_interval, unpaired_interval, wilson_interval
 from idat_zoo.recipe import Recipe, Task
 from idat_zoo.registry import load_registry
 from idat_zoo.report.build import Report, build_report
@@ -25,6 +27,7 @@ from idat_zoo.report.fields import flatten
 from idat_zoo.report.layout import as_count, lay_out
 from idat_zoo.report.markdown import as_markdown, markdown_table
 from idat_zoo.report.means import BENCHMARKS, MINI, VTAB_1K, Benchmark
+from idat_zoo.report.rows import estimate
 from idat_zoo.results import Candidate, ImageCounts, Parameters, Result, Selection, find_results
 from idat_zoo.run_folder import recipe_hash
 from idat_zoo.runs import run
@@ -179,24 +182,58 @@ def test_one_seed_has_the_interval_over_images() -> None:
     assert row.top1.over == "images"
 
 
-def test_several_seeds_have_mean_deviation_and_the_interval_over_seeds() -> None:
-    report = build_report([made(correct, seed=correct) for correct in (94, 90, 92)])
+def test_seeds_far_apart_have_mean_deviation_and_the_interval_over_seeds() -> None:
+    report = build_report([made(correct, seed=correct) for correct in (84, 80, 94)])
     (row,) = report.rows
-    half = T_2 * 0.02 / 3**0.5
-    assert row.seeds == (90, 92, 94)
-    assert row.top1.mean == pytest.approx(0.92, abs=1e-12)
-    assert row.top1.sd == pytest.approx(0.02, abs=1e-12)
-    assert row.top1.interval == pytest.approx((0.92 - half, 0.92 + half), abs=1e-12)
+    half = T_2 * statistics.stdev([0.8, 0.84, 0.94]) / 3**0.5
+    assert row.seeds == (80, 84, 94)
+    assert row.top1.mean == pytest.approx(0.86, abs=1e-12)
+    assert row.top1.sd == pytest.approx(statistics.stdev([0.8, 0.84, 0.94]), abs=1e-12)
+    assert row.top1.interval == pytest.approx((0.86 - half, 1.0), abs=1e-12)
     assert row.top1.over == "seeds"
-    assert "92.00 ± 2.00" in text(report)
+    assert "86.00 ± 7.21" in text(report)
+
+
+@pytest.mark.parametrize("seeds", [2, 3])
+@pytest.mark.parametrize("correct", [0, 50, 96, 100])
+def test_equal_seeds_are_no_more_certain_than_their_images(seeds: int, correct: int) -> None:
+    report = build_report([made(correct, seed=seed) for seed in range(seeds)])
+    (row,) = report.rows
+    assert row.top1.sd == 0
+    assert row.top1.interval == wilson_interval(correct, COUNT)
+    assert row.top1.over == "images"
+    low, high = row.top1.interval
+    assert f"| {correct}.00 ± 0.00 | {100 * low:.1f}–{100 * high:.1f} | images |" in text(report)
+
+
+def test_the_teachers_equal_seeds_have_the_interval_over_images_too() -> None:
+    (row,) = build_report([made(90, seed=s, teacher=scored(70)) for s in (0, 1)]).rows
+    assert row.teacher_top1 is not None
+    assert row.teacher_top1.interval == wilson_interval(70, COUNT)
+
+
+@given(st.lists(st.integers(0, COUNT), min_size=2, max_size=5))
+def test_an_interval_holds_its_mean_and_is_never_narrower_than_over_images(
+    correct: list[int],
+) -> None:
+    top1 = estimate([scored(right) for right in correct])
+    low, high = top1.interval
+    assert 0 <= low <= top1.mean <= high <= 1
+    images = wilson_interval(statistics.fmean(correct), COUNT)
+    assert high - low >= images[1] - images[0]
 
 
 def test_the_text_says_which_interval_is_meant() -> None:
-    one, several = text(build_report([made()])), text(build_report([made(), made(91, seed=1)]))
-    assert "over its test images" in one
-    assert "over the seeds" not in one
-    assert "over the seeds" in several
-    assert "over its test images" not in several
+    one, near = text(build_report([made()])), text(build_report([made(), made(seed=1)]))
+    far = text(build_report([made(80), made(95, seed=1)]))
+    for images in (one, near):
+        assert "over images (Wilson's, at the mean)" in images
+        assert "interval over seeds" not in images
+    assert "over seeds (Student's, of the mean)" in far
+    assert "interval over images" not in far
+    assert "the wider of the two" not in one
+    assert "the wider of the two" in near
+    assert "| seeds | 2 |" in far
 
 
 def test_a_seed_that_is_there_twice_counts_once_and_is_noted() -> None:
@@ -458,12 +495,10 @@ def test_the_gain_is_paired_on_the_same_images(tmp_path: Path) -> None:
     ]
     report = build_report(found)
     (gain,) = report.gains
-    expected = paired_difference(
-        predicted(RIGHT_TAUGHT), predicted(RIGHT_ALONE), torch.ones(10, dtype=torch.int64)
-    )
     (seed,) = gain.seeds
     assert seed.gain == pytest.approx(0.2, abs=1e-12)
-    assert (seed.gain, *(seed.interval or ())) == expected
+    assert (seed.gained, seed.lost, seed.images) == (3, 1, 10)
+    assert seed.interval == paired_interval(3, 1, 10)
     assert gain.label == {"teacher": "toy_teacher"}
     assert gain.mean is None
     assert "| +20.00 |" in text(report)
@@ -477,26 +512,56 @@ def test_a_loss_keeps_its_sign(tmp_path: Path) -> None:
     assert "| -20.00 |" in text(build_report(found))
 
 
-def test_over_seeds_the_gain_has_a_mean_and_its_spread(tmp_path: Path) -> None:
+def gains_of(tmp_path: Path, lost: int, gained: Sequence[int]) -> Report:
+    """Runs on 20 images: the student alone is right about 10, with its teacher loses and gains."""
     found = []
-    for seed, right in enumerate((5, 6, 7)):
-        found.append(written(tmp_path / f"a{seed}", [True] * 5 + [False] * 5, ALONE, seed))
-        taught = [True] * right + [False] * (10 - right)
-        found.append(written(tmp_path / f"t{seed}", taught, TAUGHT, seed))
-    (gain,) = build_report(found).gains
-    half = T_2 * 0.1 / 3**0.5
-    assert [seed.gain for seed in gain.seeds] == pytest.approx([0.0, 0.1, 0.2], abs=1e-12)
+    for seed, more in enumerate(gained):
+        found.append(written(tmp_path / f"a{seed}", [True] * 10 + [False] * 10, ALONE, seed))
+        right = [False] * lost + [True] * (10 - lost + more) + [False] * (10 - more)
+        found.append(written(tmp_path / f"t{seed}", right, TAUGHT, seed))
+    return build_report(found)
+
+
+def test_over_seeds_far_apart_the_gain_has_a_mean_and_its_spread(tmp_path: Path) -> None:
+    report = gains_of(tmp_path, 0, (0, 4, 8))
+    (gain,) = report.gains
+    half = T_2 * 0.2 / 3**0.5
+    assert [seed.gain for seed in gain.seeds] == pytest.approx([0.0, 0.2, 0.4], abs=1e-12)
     assert gain.mean is not None
-    assert gain.mean.gain == pytest.approx(0.1, abs=1e-12)
-    assert gain.mean.sd == pytest.approx(0.1, abs=1e-12)
-    assert gain.mean.interval == pytest.approx((0.1 - half, 0.1 + half), abs=1e-12)
-    assert "| mean | +10.00 ± 10.00 |" in text(build_report(found))
+    assert gain.mean.gain == pytest.approx(0.2, abs=1e-12)
+    assert gain.mean.sd == pytest.approx(0.2, abs=1e-12)
+    assert gain.mean.interval == pytest.approx((0.2 - half, 0.2 + half), abs=1e-12)
+    assert gain.mean.over == "seeds"
+    assert "| mean | +20.00 ± 20.00 |" in text(report)
+    assert "(3 seeds) |" in text(report)
+
+
+@pytest.mark.parametrize(("lost", "gained"), [(0, 0), (0, 2), (2, 2), (3, 1)])
+def test_equal_gains_are_no_more_certain_than_their_images(
+    tmp_path: Path, lost: int, gained: int
+) -> None:
+    report = gains_of(tmp_path, lost, (gained, gained))
+    (gain,) = report.gains
+    assert gain.mean is not None
+    assert gain.mean.sd == 0
+    assert gain.mean.interval == gain.seeds[0].interval == paired_interval(gained, lost, 20)
+    assert gain.mean.over == "images"
+    assert "(20 images) |" in text(report)
+
+
+def test_equal_gains_that_are_not_paired_have_an_interval_too() -> None:
+    found = [made(80, ALONE, seed=s) for s in (0, 1)] + [made(90, TAUGHT, seed=s) for s in (0, 1)]
+    (gain,) = build_report(found).gains
+    assert gain.mean is not None
+    assert gain.mean.interval == pytest.approx(unpaired_interval(0.9, 0.8, COUNT), abs=1e-12)
+    assert gain.mean.over == "images"
 
 
 def assert_plain_difference(found: list[Found], reason: str) -> None:
     report = build_report(found)
     (seed,) = report.gains[0].seeds
-    assert seed.interval is None
+    assert seed.interval == unpaired_interval(0.8, 0.6, COUNT)
+    assert seed.gained is None
     assert seed.gain == pytest.approx(0.2, abs=1e-12)
     assert reason in seed.unpaired
     assert "not paired" in text(report)
