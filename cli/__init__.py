@@ -4,21 +4,22 @@ A ZooError is one line and a hint on stderr, and its own exit code; nothing heav
 a command runs.
 """
 
+from collections.abc import Callable
 from importlib import metadata
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperGroup
 
 from idat_zoo.cli import browse, data, evaluate, export, predict, publish, report, screen, train
+from idat_zoo.cli.help import CONTEXT, PlainCommand, PlainGroup
 from idat_zoo.cli.unknown import NoSuchOption, unknown_option
 from idat_zoo.errors import UnknownNameError, ZooError
 
 INTERRUPTED = 130
 
 
-class ZooGroup(TyperGroup):
-    """Commands whose errors are told in one place, in the order in which they were added."""
+class ZooGroup(PlainGroup):
+    """Commands whose errors are told in one place."""
 
     # Any: click's Context, which newer Typers keep to themselves
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
@@ -51,9 +52,9 @@ class ZooGroup(TyperGroup):
 
 app = typer.Typer(
     cls=ZooGroup,
-    no_args_is_help=True,
+    rich_markup_mode=None,
     pretty_exceptions_show_locals=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings=CONTEXT,
 )
 
 
@@ -71,22 +72,36 @@ def idat(
         typer.Option("--version", callback=_print_version, is_eager=True, help="The version."),
     ] = False,
 ) -> None:
-    """Train, evaluate and browse adapters on frozen vision transformers."""
+    """Train, evaluate, publish and browse adapters on frozen vision transformers.
+
+    To begin with, and nothing is downloaded:
+
+    \b
+      idat list                                    see adapters, pairs, tasks
+      idat eval --checkpoint builtin:digits-lora   try an adapter that ships
+      idat train --task digits --adapter lora      train one, with its teacher
+
+    idat COMMAND --help says more of each.
+    """
 
 
-app.command("train")(train.train)
-app.command("eval")(evaluate.evaluate_command)
-app.command("predict")(predict.predict)
-app.command("merge")(export.merge)
-app.command("export")(export.export)
-app.command("import")(export.import_adapter)
-app.command("publish")(publish.publish)
-app.command("list")(browse.list_shelves)
-app.command("show")(browse.show)
-app.command("cp")(browse.copy)
-app.command("validate")(browse.validate)
-app.command("report")(report.report)
-app.command("env")(browse.env)
+COMMANDS: dict[str, Callable[..., None]] = {
+    "train": train.train,
+    "eval": evaluate.evaluate_command,
+    "predict": predict.predict,
+    "merge": export.merge,
+    "export": export.export,
+    "import": export.import_adapter,
+    "publish": publish.publish,
+    "list": browse.list_shelves,
+    "show": browse.show,
+    "cp": browse.copy,
+    "validate": browse.validate,
+    "report": report.report,
+    "env": browse.env,
+}
+for name, command in COMMANDS.items():
+    app.command(name, cls=PlainCommand)(command)
 app.add_typer(data.app, name="data", cls=ZooGroup)
 
 

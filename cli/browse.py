@@ -163,7 +163,10 @@ def validate(
     shelf: ShelfOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Check recipe files and shelves, or the shelves in use; every fault is listed."""
+    """Check recipe files and shelves; every fault is listed.
+
+    Without FILE or DIR: the shelves in use.
+    """
     faults: list[str] = []
     for path in paths or (None,):
         found = _faults_of(path, shelf)

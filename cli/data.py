@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from idat_zoo.cli.help import PlainCommand
 from idat_zoo.cli.options import (
     DataDirOption,
     JsonOption,
@@ -41,15 +42,15 @@ LAYOUTS = {
     "path,label or path,label,split",
 }
 
-app = typer.Typer(no_args_is_help=True)
+app = typer.Typer()
 
 
 @app.callback()
 def data() -> None:
-    """Tasks on disk: fetch them, what is expected, whether it is right, what is kept decoded."""
+    """Tasks on disk: fetch, check, and see what is kept decoded."""
 
 
-@app.command()
+@app.command(cls=PlainCommand)
 def verify(
     tasks: TasksArgument = None,
     data_dir: DataDirOption = None,
@@ -57,7 +58,7 @@ def verify(
     max_megapixels: MegapixelsOption = 64,
     json: JsonOption = False,
 ) -> None:
-    """Check lists, open every image, check decoded copies; every fault is listed.
+    """Check lists, images and decoded copies; every fault is listed.
 
     Without TASK: all tasks of which a list lies below --data-dir.
     """
@@ -89,14 +90,14 @@ def verify(
         raise typer.Exit(SOME_FAILED if failed < len(findings) else DataError.exit_code)
 
 
-@app.command()
+@app.command(cls=PlainCommand)
 def info(
     tasks: TasksArgument = None,
     data_dir: DataDirOption = None,
     shelf: ShelfOption = None,
     json: JsonOption = False,
 ) -> None:
-    """What is expected of a task's data, where it is looked for, what is there."""
+    """What is expected of a task's data, and what is there."""
     from idat_zoo.registry import load_registry
 
     registry = load_registry(shelf)
@@ -115,7 +116,7 @@ def info(
         note("idat data info TASK says more")
 
 
-@app.command()
+@app.command(cls=PlainCommand)
 def pull(
     tasks: TasksArgument = None,
     source: Annotated[
@@ -127,7 +128,9 @@ def pull(
     yes: YesOption = False,
     json: JsonOption = False,
 ) -> None:
-    """Fetch the images of tasks from the Hub, into --data-dir or the user's data folder.
+    """Fetch the images of tasks from the Hub.
+
+    They are put into --data-dir, else into the user's data folder.
 
     For example: idat data pull dtd,svhn, or idat data pull all
     """
@@ -151,7 +154,7 @@ def pull(
         raise typer.Exit(SOME_FAILED if here else DataError.exit_code)
 
 
-@app.command()
+@app.command(cls=PlainCommand)
 def cache(
     tasks: TasksArgument = None,
     clean: Annotated[
@@ -160,9 +163,10 @@ def cache(
     shelf: ShelfOption = None,
     json: JsonOption = False,
 ) -> None:
-    """The images that are kept decoded, below IDAT_CACHE_DIR or the user's cache folder.
+    """The images that are kept decoded, and what they take.
 
-    Nothing is lost with them: the next training decodes anew.
+    They lie below IDAT_CACHE_DIR, else in the user's cache folder. Nothing is lost
+    with them: the next training decodes anew.
     """
     from idat_zoo.data.cache import Cache, free_bytes
     from idat_zoo.data.reading import default_cache

@@ -49,7 +49,7 @@ def evaluate_command(
     yes: YesOption = False,
     json: JsonOption = False,
 ) -> None:
-    """Evaluate a trained adapter: top-1 with its interval, calibration, tables by class.
+    """Evaluate trained adapters: top-1, calibration, tables by class.
 
     For example: idat eval --checkpoint builtin:digits-lora
     """

@@ -39,7 +39,9 @@ def merge(
     yes: YesOption = False,
     json: JsonOption = False,
 ) -> None:
-    """Fold an adapter into its backbone: a timm model that needs nothing of idat-zoo.
+    """Fold an adapter into its backbone, as a plain timm model.
+
+    It needs nothing of idat-zoo.
 
     For example: idat merge builtin:digits-lora -o digits-vit
     """
@@ -53,12 +55,18 @@ def export(
     checkpoint: CheckpointArgument,
     out: NewFolderOption,
     to: Annotated[
-        Format, typer.Option("--to", case_sensitive=False, help="PEFT's LoRA, or an ONNX graph.")
+        Format,
+        typer.Option(
+            "--to",
+            metavar="|".join(Format),
+            case_sensitive=False,
+            help="PEFT's LoRA, or an ONNX graph.",
+        ),
     ],
     yes: YesOption = False,
     json: JsonOption = False,
 ) -> None:
-    """Write an adapter in another format: LoRA as PEFT has it, or any adapter as an ONNX graph.
+    """Write an adapter in another format: PEFT's LoRA, or ONNX.
 
     For example: idat export builtin:digits-lora --to onnx -o digits-onnx
     """
@@ -102,7 +110,9 @@ def import_adapter(
     yes: YesOption = False,
     json: JsonOption = False,
 ) -> None:
-    """Take over a LoRA that PEFT trained on a timm ViT, with the same logits.
+    """Take over a LoRA that PEFT trained on a timm ViT.
+
+    Its logits stay the same.
 
     For example: idat import digits-peft --backbone micro_student --task digits -o digits
     """

@@ -49,7 +49,7 @@ TaskOption = Annotated[
 TasksArgument = Annotated[
     list[str] | None,
     typer.Argument(
-        metavar="TASK",
+        metavar="[TASK]…",
         help="As --task of `idat train` takes them.",
         autocompletion=_completer("task"),
         show_default=False,

@@ -46,7 +46,9 @@ def predict(
     yes: YesOption = False,
     json: JsonOption = False,
 ) -> None:
-    """Classify images with trained adapters; those of one backbone share a pass.
+    """Classify images with trained adapters.
+
+    Adapters of one backbone share a pass.
 
     For example: idat predict --checkpoint builtin:digits-lora photo.png
     """

@@ -29,9 +29,9 @@ class LiveProgress(Listener):
 
     def __init__(self) -> None:
         self._bar = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=10),
-            TextColumn("{task.fields[detail]}"),
+            TextColumn("{task.fields[detail]}", markup=False),
             TimeRemainingColumn(compact=True, table_column=Column(no_wrap=True, min_width=5)),
             console=Console(stderr=True),
             disable=not sys.stderr.isatty(),

@@ -33,7 +33,9 @@ def publish(
     dry_run: DryRunOption = False,
     json: JsonOption = False,
 ) -> None:
-    """Upload finished runs in one commit, with a card, after checking all of them.
+    """Upload finished runs to the Hub, with a card.
+
+    All of them are checked before, and go up in one commit.
 
     For example: idat publish runs/…/seed0 --repo me/digits-lora --dry-run
     """

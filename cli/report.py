@@ -35,14 +35,22 @@ def report(
     ],
     format: Annotated[
         Format | None,
-        typer.Option("--format", case_sensitive=False, help="How to print it; table unless said."),
+        typer.Option(
+            "--format",
+            metavar="|".join(Format),
+            case_sensitive=False,
+            help="How to print it; table unless said.",
+        ),
     ] = None,
     out: Annotated[
         Path | None, typer.Option("--out", metavar="FILE", help="Write it as Markdown, too.")
     ] = None,
     json: JsonOption = False,
 ) -> None:
-    """Scores with intervals, means by name, the teacher's gain, and what does not compare."""
+    """Many results as tables: scores, intervals, the teacher's gain.
+
+    Means have names, and what does not compare is said.
+    """
     if json and format is not None:
         raise UsageError("--json and --format exclude each other", hint="Leave one of them out.")
     from idat_zoo.report.build import build_report

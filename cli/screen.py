@@ -28,7 +28,10 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
         from rich.table import Column, Table
         from rich.text import Text
 
-        headers = [Column(name, no_wrap=i == 0, overflow="fold") for i, name in enumerate(columns)]
+        headers = [
+            Column(Text(plain(name)), no_wrap=i == 0, overflow="fold")
+            for i, name in enumerate(columns)
+        ]
         table = Table(*headers, box=None, pad_edge=False, header_style="bold")
         for row in rows:
             table.add_row(*(Text(cell) for cell in row))

@@ -76,7 +76,9 @@ def train(
     keep_memory: KeepMemoryOption = True,
     deterministic: DeterministicOption = False,
 ) -> None:
-    """Train an adapter with its teacher, evaluate it once on test, keep everything in a folder.
+    """Train an adapter with its teacher and evaluate it once on test.
+
+    Everything is kept in a folder of its own below --out, else below runs/.
 
     For example: idat train --task digits --adapter lora --seeds 0,1 epochs=20 lr=1e-3,1e-2
     """
