@@ -1,6 +1,7 @@
 """`idat publish`: finished runs to the Hub."""
 
 import hashlib
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -30,6 +31,14 @@ def publish(
     create_pr: Annotated[
         bool, typer.Option("--create-pr", help="As a pull request, not on the main branch.")
     ] = False,
+    overwrite: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--overwrite",
+            metavar="FILE,…",
+            help="Files of the repository that idat-zoo did not write, and that may go.",
+        ),
+    ] = None,
     dry_run: DryRunOption = False,
     json: JsonOption = False,
 ) -> None:
@@ -46,9 +55,11 @@ def publish(
     from idat_zoo.publishing import publish as upload
 
     head = _head_or_new(repo) if dry_run else read_head(repo)
-    ready = plan(runs, head, with_teacher=with_teacher)
+    named = [name.strip() for names in overwrite or [] for name in names.split(",")]
+    ready = plan(runs, head, with_teacher=with_teacher, overwrite=named)
     if dry_run:
         _print_plan(ready, json=json)
+        ready.require_allowed()
         return
     published = upload(ready, private=not public, tag=tag, create_pr=create_pr)
     if json:
@@ -71,17 +82,25 @@ def _head_or_new(repo: str) -> "Head":
 
 
 def _print_plan(ready: "Plan", *, json: bool) -> None:
+    states, removed = ready.states(), sorted(ready.without)
     files = [
-        {"path": path, "bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+        {
+            "path": path,
+            "state": states[path],
+            "bytes": len(content),
+            "sha256": hashlib.sha256(content).hexdigest(),
+        }
         for path, content in sorted(ready.contents.items())
     ]
-    removed = sorted(ready.without)
     if json:
         about = {"repo": ready.head.repo, "on_commit": ready.head.commit}
-        screen.print_json({**about, "files": files, "removed": removed})
+        refused = sorted(ready.refused)
+        screen.print_json({**about, "files": files, "removed": removed, "refused": refused})
         return
-    rows = [[str(file["path"]), f"{file['bytes']:,}", str(file["sha256"])] for file in files]
-    screen.print_table(["file", "bytes", "SHA-256"], rows)
-    for path in removed:
-        typer.echo(f"removed: {path}")
-    typer.echo(f"one commit on {ready.head.commit or 'a new repository'}")
+    rows = [
+        [str(f["path"]), str(f["state"]), f"{f['bytes']:,}", f"{f['sha256']:.12}…"] for f in files
+    ]
+    rows += [[path, states[path], "", ""] for path in removed]
+    screen.print_table(["file", "state", "bytes", "SHA-256"], rows)
+    counts = ", ".join(f"{count} {state}" for state, count in Counter(states.values()).items())
+    typer.echo(f"one commit on {ready.head.commit or 'a new repository'}: {counts}")

@@ -8,7 +8,7 @@ import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
@@ -29,8 +29,13 @@ COMMIT = re.compile(r"[0-9a-f]{40}")
 SIGNED = re.compile(r"(https?://[^\s'\"?]+)\?[^\s'\"]+")
 OF_NEW_REPOSITORIES = {".gitattributes"}
 """What the Hub itself puts into a repository."""
-LARGEST = {".json": 16 * 2**20, ".safetensors": 4 * 2**30}
-"""Bytes, by suffix. No config, result or adapter has to be larger."""
+LARGEST = {
+    ".json": 16 * 2**20,
+    ".md": 16 * 2**20,
+    ".safetensors": 4 * 2**30,
+    ".toml": 16 * 2**20,
+}
+"""Bytes, by suffix. No config, result, card, recipe or adapter has to be larger."""
 WITHOUT_BAR = 20 * 2**20
 """Bytes that are here too soon for a progress bar."""
 
@@ -274,11 +279,28 @@ class Published:
 
 @dataclass(frozen=True, kw_only=True)
 class Head:
-    """The newest commit of a repository's main branch and its files; none where it is not there."""
+    """The newest commit of a repository's main branch and its files; none where it is not there.
+
+    `files` has what the Hub knows each by: the SHA-256 of a large one, Git's name of another.
+    """
 
     repo: str
     commit: str = ""
-    names: frozenset[str] = frozenset()
+    files: Mapping[str, str] = field(default_factory=dict)
+
+    def holds(self, path: str, content: bytes) -> bool:
+        """Whether it has this very file."""
+        return self.files.get(path) in (hashlib.sha256(content).hexdigest(), _blob_id(content))
+
+    def has_digest(self, path: str, sha256: str) -> bool:
+        """Whether a file that it has is of this SHA-256; small ones are downloaded to be sure.
+
+        Raises: HubError.
+        """
+        if len(self.files[path]) == len(sha256):
+            return self.files[path] == sha256
+        found = fetch(HubReference(repo=self.repo, revision=self.commit), (path,)) / path
+        return hashlib.sha256(found.read_bytes()).hexdigest() == sha256
 
 
 def read_head(repo: str) -> Head:
@@ -288,13 +310,17 @@ def read_head(repo: str) -> Head:
 
     with plain_errors(HubReference(repo=repo)):
         try:
-            found = patiently(lambda: HfApi(library_name="idat-zoo").model_info(repo))
+            api = HfApi(library_name="idat-zoo")
+            found = patiently(lambda: api.model_info(repo, files_metadata=True))
         except GatedRepoError:
             raise
         except RepositoryNotFoundError:
             return Head(repo=repo)
-    names = frozenset(file.rfilename for file in found.siblings or [])
-    return Head(repo=repo, commit=found.sha or "", names=names)
+    listed = {
+        file.rfilename: (file.lfs.sha256 if file.lfs else file.blob_id) or ""
+        for file in found.siblings or []
+    }
+    return Head(repo=repo, commit=found.sha or "", files=listed)
 
 
 def upload(
@@ -343,7 +369,7 @@ def upload(
             if error.response.status_code != 412:
                 raise
             now = read_head(repo)
-            if create_pr or not _holds(api, now, contents, without):
+            if create_pr or not _holds(now, contents, without):
                 raise conflict from None
             # A try before this one did it, and its answer was lost.
             return Published(url=f"{api.endpoint}/{repo}/commit/{now.commit}", commit=now.commit)
@@ -353,7 +379,7 @@ def upload(
         if not parent:
             patiently(lambda: api.create_repo(repo, private=private, exist_ok=True))
             new = read_head(repo)
-            if new.names - OF_NEW_REPOSITORIES and not _holds(api, new, contents, without):
+            if new.files.keys() - OF_NEW_REPOSITORIES and not _holds(new, contents, without):
                 raise conflict
             parent = new.commit
         made = commit() if create_pr else patiently(commit)  # a second one would be another request
@@ -362,16 +388,10 @@ def upload(
     return made
 
 
-def _holds(
-    api: Any, head: Head, contents: Mapping[str, bytes], without: frozenset[str]
-) -> bool:  # an HfApi
+def _holds(head: Head, contents: Mapping[str, bytes], without: frozenset[str]) -> bool:
     """Whether a head has these very files, and none of those that were to go."""
-    paths = list(contents)
-    found = patiently(lambda: api.get_paths_info(head.repo, paths, revision=head.commit))
-    hashes = {file.path: file.lfs.sha256 if file.lfs else file.blob_id for file in found}
-    return not (head.names & without) and all(
-        hashes.get(path) in (hashlib.sha256(content).hexdigest(), _blob_id(content))
-        for path, content in contents.items()
+    return not (head.files.keys() & without) and all(
+        head.holds(path, content) for path, content in contents.items()
     )
 
 
@@ -453,14 +473,64 @@ def _end_silence() -> None:
     set_client_factory(client)
 
 
-def card_metadata(name: str, fields: dict[str, Any], scores: list[dict[str, Any]]) -> str:
-    """A card's head in YAML, as the Hub reads it, with its model-index."""
-    from huggingface_hub import EvalResult, ModelCardData
+@dataclass(frozen=True, kw_only=True)
+class Card:
+    """A repository's README: the metadata that the Hub reads, and the Markdown below it."""
 
-    data = ModelCardData(
-        model_name=name, eval_results=[EvalResult(**score) for score in scores], **fields
-    )
-    return f"---\n{data.to_yaml()}\n---\n"
+    metadata: dict[str, Any]
+    text: str
+
+
+def read_card(content: str) -> Card:
+    """A card as the Hub's library reads it. Raises: HubError where it cannot."""
+    from huggingface_hub import ModelCard
+    from yaml import YAMLError
+
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # a card may have no metadata
+    try:
+        card: Any = ModelCard(content)  # typed as any kind of card
+        return Card(metadata=card.data.to_dict(), text=card.text)
+    except (YAMLError, ValueError, TypeError, KeyError) as error:
+        raise HubError(f"the metadata of a card cannot be read: {_first_line(error)}") from None
+
+
+def write_card(
+    name: str, fields: Mapping[str, Any], scores: Iterable[Mapping[str, Any]], text: str
+) -> str:
+    """A card with its model-index, which was read back and says what was meant.
+
+    Scores that agree in task, data set, config, split and revision are one entry of a model-index
+    and would share the first one's names, arguments and source.
+
+    Raises: HubError naming what would come back as something else.
+    """
+    from huggingface_hub import EvalResult, ModelCard, ModelCardData
+
+    meant = [EvalResult(**score) for score in scores]
+    data = ModelCardData(model_name=name, eval_results=meant, **fields)
+    content = f"---\n{data.to_yaml()}\n---\n{text}"
+    read_card(content)
+    card: Any = ModelCard(content)  # typed as any kind of card
+    found = {**card.data.to_dict(), "model_name": card.data.model_name, "text": card.text}
+    expected = {**fields, "model_name": name, "text": text}
+    differing = {
+        key: (expected.get(key), found.get(key))
+        for key in expected.keys() | found.keys() - {"model-index"}
+        if expected.get(key) != found.get(key)
+    }
+    back = card.data.eval_results or []
+    if len(back) != len(meant):
+        differing["model-index"] = (f"{len(meant)} scores", f"{len(back)}")
+    for place, (one, other) in enumerate(zip(meant, back, strict=False)):
+        differing |= {
+            f"{key} of score {place + 1}": (value, vars(other)[key])
+            for key, value in vars(one).items()
+            if value != vars(other)[key]
+        }
+    if differing:
+        told = [f"{key}: {one!r} becomes {other!r}" for key, (one, other) in differing.items()]
+        raise HubError(f"the card would not be read back as it is meant: {'; '.join(told[:4])}.")
+    return content
 
 
 @contextmanager

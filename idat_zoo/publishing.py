@@ -2,11 +2,16 @@
 
 One run lies at the root of its repository. Several lie in folders, below an index (config.json)
 that later runs are added to; the card is then of all of them.
+
+What others put into a repository stays as it is, unless it is named: a file is ours where its
+SHA-256 is the one that a published result, or the record in the card, has of it.
 """
 
+import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 
 from idat_zoo import files
@@ -21,17 +26,27 @@ from idat_zoo.checkpoint import (
     read_config,
     read_index,
 )
-from idat_zoo.errors import CheckpointError, HubError, RunFolderError, UsageError, ZooError
+from idat_zoo.errors import (
+    CheckpointError,
+    HubError,
+    RunFolderError,
+    UnknownNameError,
+    UsageError,
+    ZooError,
+)
 from idat_zoo.formats import peft_lora
 from idat_zoo.hub import (
+    Card,
     Head,
     HubReference,
     Published,
-    card_metadata,
     fetch,
+    read_card,
     upload,
+    write_card,
 )
 from idat_zoo.report.card import PEFT_FOLDER, card_fields, card_scores, card_text
+from idat_zoo.report.section import INVITATION, KEYS, Section, find_section, write_section
 from idat_zoo.results import RESULT_FILE, Result, load_result
 from idat_zoo.run_folder import PROBE_FILE, RECIPE_FILE, TEACHER_FOLDER, recipe_hash
 
@@ -41,24 +56,63 @@ PROBE_TOLERANCE = 1e-4
 """How far a reload's probe logits may be from those that the run wrote, on another machine."""
 LOCAL_PATH = re.compile(r"(?<![\w./-])(?:/(?:home|Users|root|tmp|mnt)/|[A-Z]:\\)\S+")
 ROOT = ""
+ASTRAY = "adapter_config.json"
+"""What PEFT would read beside our tensors, which are not its own; so it never stays there."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """A commit that is ready: its files by path, those that it takes out, the head it goes on."""
+    """A commit that is ready: its files by path, those that it takes out, the head it goes on.
+
+    `foreign`: those of the head that are not ours, and would be overwritten or taken out; `refused`
+    is why of each that was not named for it.
+    """
 
     head: Head
     contents: Mapping[str, bytes]
     without: frozenset[str]
+    foreign: frozenset[str]
+    refused: Mapping[str, str]
     message: str
 
+    def states(self) -> dict[str, str]:
+        """What becomes of each file: new, changed, overwritten, unchanged or removed."""
+        states = dict.fromkeys(self.without, "removed")
+        for path, content in self.contents.items():
+            if path not in self.head.files:
+                states[path] = "new"
+            elif self.head.holds(path, content):
+                states[path] = "unchanged"
+            else:
+                states[path] = "overwritten" if path in self.foreign else "changed"
+        return dict(sorted(states.items()))
 
-def plan(folders: Sequence[Path], head: Head, *, with_teacher: bool = False) -> Plan:
+    def require_allowed(self) -> None:
+        """Raises: HubError naming what is not ours, and was not named to be overwritten."""
+        if not self.refused:
+            return
+        told = [f"{path} ({why})" if why else path for path, why in sorted(self.refused.items())]
+        raise HubError(
+            f"'{self.head.repo}' holds what idat-zoo did not write: {', '.join(told)}.",
+            hint="Choose another --repo, or let these be overwritten or removed by name: "
+            f"--overwrite {','.join(sorted(self.refused))}",
+        )
+
+
+def plan(
+    folders: Sequence[Path],
+    head: Head,
+    *,
+    with_teacher: bool = False,
+    overwrite: Collection[str] = (),
+) -> Plan:
     """Check runs, and work out the commit that brings them to a repository as it is now.
+
+    `overwrite` names files of others that may go.
 
     Raises: RunFolderError for a folder without a finished run, or with files that are not its own;
     CheckpointError where a reload does not give the run's probe logits; UsageError for runs that do
-    not belong together or into the repository; HubError.
+    not belong together or into the repository, and names of files that are not concerned; HubError.
     """
     runs = {folder: _finished(folder) for folder in folders}
     before = _published(head)
@@ -83,13 +137,33 @@ def plan(folders: Sequence[Path], head: Head, *, with_teacher: bool = False) -> 
         own = _own_files(folder, run, checkpoint, with_teacher=with_teacher)
         contents |= {_join(place, name): content for name, content in own.items()}
     if indexed:
-        contents[CONFIG_FILE] = files.dump_json(_index(results).model_dump(mode="json"))
-    contents[CARD_FILE] = _card(head.repo, results)
-    ours = {_join(place, name) for place in placed for name in _all_names()}
+        contents[CONFIG_FILE] = _index(results)
+    claimed = {_join(place, name) for place in placed for name in (*_all_names(), ASTRAY)}
+    without = (head.files.keys() & claimed) - contents.keys()
+    card = _CardThere.read(head)
+    known = {**_digests(before or {}), **card.files}
+    touched = without | {
+        path
+        for path, content in contents.items()
+        if path in head.files and not head.holds(path, content)
+    }
+    foreign = {
+        path: "" for path in touched if path not in known or not head.has_digest(path, known[path])
+    }
+    known = {path: digest for path, digest in known.items() if path not in without}
+    known |= {path: sha256(content).hexdigest() for path, content in contents.items()}
+    contents[CARD_FILE] = card.renewed(head.repo, results, known)
+    if card.not_ours and not head.holds(CARD_FILE, contents[CARD_FILE]):
+        foreign[CARD_FILE] = card.not_ours
+    for name in overwrite:
+        if name not in head.files.keys() | contents.keys():
+            raise UnknownNameError("file", name, foreign or contents)
     return Plan(
         head=head,
         contents=contents,
-        without=frozenset((head.names & ours) - contents.keys()),
+        without=frozenset(without),
+        foreign=frozenset(foreign),
+        refused={path: why for path, why in foreign.items() if path not in overwrite},
         message=f"idat publish: {len(runs)} run{'s' if len(runs) > 1 else ''}",
     )
 
@@ -98,6 +172,7 @@ def publish(
     ready: Plan, *, private: bool = True, tag: str = "", create_pr: bool = False
 ) -> Published:
     """Upload a plan in one commit. Raises: HubError."""
+    ready.require_allowed()
     return upload(
         ready.head,
         ready.contents,
@@ -112,13 +187,16 @@ def publish(
 def _published(head: Head) -> dict[str, Result] | None:
     """The results that a repository holds, by their folders; None where it has no runs yet.
 
-    Raises: HubError for a repository that is of something else, or damaged.
+    Raises: HubError for published runs that are damaged, or of a newer schema.
     """
-    if CONFIG_FILE not in head.names:
+    if CONFIG_FILE not in head.files:
         return None
     reference = HubReference(repo=head.repo, revision=head.commit)
+    folder = fetch(reference, (CONFIG_FILE,))
+    if not _is_config(folder / CONFIG_FILE):
+        return None
     try:
-        index = read_index(fetch(reference, (CONFIG_FILE,)))
+        index = read_index(folder)
         root = fetch(reference, (RESULT_FILE,), below=index is not None)
         places = list(index.checkpoints) if index else [ROOT]
         return {place: load_result(root / place / RESULT_FILE) for place in places}
@@ -129,6 +207,27 @@ def _published(head: Head) -> dict[str, Result] | None:
             f"'{head.repo}' holds something else than published runs: {error.message}",
             hint="Choose another --repo.",
         ) from None
+
+
+def _is_config(path: Path) -> bool:
+    """Whether a config.json says that it is of idat-zoo; others have files of that name too."""
+    try:
+        document = json.loads(path.read_bytes())
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(document, dict) and document.get("library") == "idat-zoo"
+
+
+def _digests(published: Mapping[str, Result]) -> dict[str, str]:
+    """The SHA-256 of files that follow from published results: those they name, and their index."""
+    named = {
+        _join(place, name): digest
+        for place, result in published.items()
+        for name, digest in result.files.items()
+    }
+    if published and ROOT not in published:
+        named[CONFIG_FILE] = sha256(_index(published)).hexdigest()
+    return named
 
 
 def _finished(folder: Path) -> Result:
@@ -221,8 +320,8 @@ def _all_names() -> list[str]:
     return [*NEEDED, RESULT_FILE, *TEACHER_FILES, *peft]
 
 
-def _index(results: Mapping[str, Result]) -> Index:
-    return Index(
+def _index(results: Mapping[str, Result]) -> bytes:
+    index = Index(
         checkpoints={
             place: Entry(
                 task=result.recipe.task.id, seed=result.seed, recipe_hash=result.recipe_hash
@@ -230,14 +329,68 @@ def _index(results: Mapping[str, Result]) -> Index:
             for place, result in sorted(results.items())
         }
     )
+    return files.dump_json(index.model_dump(mode="json"))
 
 
-def _card(repo: str, results: Mapping[str, Result]) -> bytes:
-    """The card, which names nothing of this machine."""
-    results = dict(sorted(results.items()))
-    fields, scores = card_fields(results), card_scores(results)
-    card = card_metadata(repo.partition("/")[2], fields, scores) + card_text(repo, results)
-    local = LOCAL_PATH.search(card)
-    if local:
-        raise UsageError(f"the card would show a path of this machine: {local[0]}")
-    return card.encode()
+@dataclass(frozen=True, kw_only=True)
+class _CardThere:
+    """The card that a repository has, as far as it has one. `not_ours`: why it would be lost."""
+
+    content: str = ""
+    card: Card | None = None
+    section: Section | None = None
+    not_ours: str = ""
+
+    @classmethod
+    def read(cls, head: Head) -> "_CardThere":
+        """The head's card. Raises: HubError where it cannot be fetched."""
+        if CARD_FILE not in head.files:
+            return cls()
+        folder = fetch(HubReference(repo=head.repo, revision=head.commit), (CARD_FILE,))
+        try:
+            content = (folder / CARD_FILE).read_bytes().decode()
+            card = read_card(content)
+        except (HubError, UnicodeDecodeError) as error:
+            return cls(not_ours=str(error))
+        section = find_section(card.text, card.metadata)
+        if section is None:
+            return cls(not_ours=f"to keep it, put {' and '.join(INVITATION)} into it, on two lines")
+        changed = f"its section, or one of {', '.join(KEYS)}, was written by hand"
+        return cls(
+            content=content, card=card, section=section, not_ours="" if section.intact else changed
+        )
+
+    @property
+    def files(self) -> Mapping[str, str]:
+        """The SHA-256 of what was published, as far as the card's record says."""
+        return self.section.files if self.section else {}
+
+    def renewed(self, repo: str, results: Mapping[str, Result], known: Mapping[str, str]) -> bytes:
+        """A card of these results; what a person wrote beside our section and metadata stays.
+
+        Raises: UsageError where it would name this machine; HubError.
+        """
+        results, name = dict(sorted(results.items())), repo.partition("/")[2]
+        fields, scores = card_fields(results), card_scores(results)
+        head = write_card(name, fields, scores, "")
+        own = read_card(head).metadata
+        said = _digests(results)
+        unsaid = {path: digest for path, digest in known.items() if said.get(path) != digest}
+        section = write_section(card_text(repo, results), own, unsaid)
+        local = LOCAL_PATH.search(head + section)
+        if local:
+            raise UsageError(f"the card would show a path of this machine: {local[0]}")
+        if self.card is None or self.section is None:
+            return write_card(name, fields, scores, f"{section}\n").encode()
+        if self.section.intact and f" {self.section.digest} " in section.partition("\n")[0]:
+            return self.content.encode()
+        theirs = {key: value for key, value in self.card.metadata.items() if key not in KEYS}
+        tags = [*fields["tags"], *_listed(theirs.get("tags"))]
+        fields = {**fields, **theirs, "tags": list(dict.fromkeys(tags))}
+        text = f"{self.section.before}{section}{self.section.after}"
+        return write_card(name, fields, scores, text).encode()
+
+
+def _listed(tags: object) -> list[object]:
+    """Tags, of which a person may have written one alone."""
+    return list(tags) if isinstance(tags, list) else [tags] if tags else []

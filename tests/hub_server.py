@@ -358,7 +358,7 @@ class Handler(BaseHTTPRequestHandler):
                     "modelId": name,
                     "sha": oid,
                     "private": repo.private,
-                    "siblings": [{"rfilename": path} for path in sorted(files)],
+                    "siblings": self.siblings(files),
                     "tags": [],
                 }
             )
@@ -423,6 +423,19 @@ class Handler(BaseHTTPRequestHandler):
                 if sha256 in self.hub.xet:
                     entry["xetHash"] = self.hub.xet[sha256]
             found.append(entry)
+        return found
+
+    def siblings(self, files: dict[str, bytes]) -> list[dict[str, Any]]:
+        """All files by their names, with `blobs=true` as `entries` knows them too."""
+        if "blobs=true" not in urlsplit(self.path).query.lower():
+            return [{"rfilename": path} for path in sorted(files)]
+        found = []
+        for entry in (entry for entry in self.entries(files) if entry["type"] == "file"):
+            file = {"rfilename": entry["path"], "size": entry["size"], "blobId": entry["oid"]}
+            if lfs := entry.get("lfs"):
+                file["lfs"] = {**lfs, "sha256": lfs["oid"]}
+                del file["lfs"]["oid"]
+            found.append(file)
         return found
 
     def tree(self, files: dict[str, bytes], below: str) -> None:

@@ -3,14 +3,18 @@
 Every number comes from the results beside it; nothing is written by hand.
 """
 
+import json
+import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from idat_zoo.report.build import build_report
 from idat_zoo.report.layout import lay_out
 from idat_zoo.report.markdown import as_markdown, escaped, markdown_table
 from idat_zoo.results import RESULT_FILE, Result
+
+T = TypeVar("T")
 
 PEFT_FOLDER = "peft"
 PROTOCOLS = {
@@ -34,14 +38,14 @@ def card_fields(results: Mapping[str, Result]) -> dict[str, Any]:
         "library_name": "idat-zoo",
         "pipeline_tag": "image-classification",
         **_licence(results.values()),
-        "tags": ["idat", "timm", first.recipe.adapter.name, *suites],
+        "tags": list(dict.fromkeys(["idat", "timm", first.recipe.adapter.name, *suites])),
     }
     if student.from_hub:
         fields |= {
             "base_model": f"timm/{student.timm}.{student.weights}",
             "base_model_relation": "adapter",
         }
-    return fields
+    return as_plain(fields)
 
 
 def _licence(results: Iterable[Result]) -> dict[str, str]:
@@ -54,8 +58,11 @@ def _licence(results: Iterable[Result]) -> dict[str, str]:
 
 
 def card_scores(results: Mapping[str, Result]) -> list[dict[str, Any]]:
-    """One entry a run for the Hub's model-index; top-1 on test as a fraction."""
-    return [
+    """One entry a run for the Hub's model-index; top-1 on test as a fraction.
+
+    Each has a config of its own: what agrees in that is read back with one source for all.
+    """
+    scores = [
         {
             "task_type": "image-classification",
             "dataset_type": result.recipe.task.id,
@@ -74,6 +81,17 @@ def card_scores(results: Mapping[str, Result]) -> list[dict[str, Any]]:
         }
         for place, result in results.items()
     ]
+    return as_plain(scores)
+
+
+def as_plain(value: T) -> T:
+    """The same of the types that every reader of YAML knows: no NumPy number, no path, no tuple."""
+
+    def plain(other: Any) -> Any:
+        return other.tolist() if hasattr(other, "tolist") else os.fspath(other)
+
+    same: T = json.loads(json.dumps(value, default=plain))
+    return same
 
 
 def card_text(repo: str, results: Mapping[str, Result]) -> str:

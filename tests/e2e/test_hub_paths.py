@@ -232,7 +232,7 @@ def test_wrong_bytes_in_a_range_are_noticed(hub: Hub, archive: str, tmp_path: Pa
 
 CREATING = "POST /api/repos/create"
 UPLOADING = {
-    "head": f"GET /api/models/{REPO}$",
+    "head": rf"GET /api/models/{REPO}(\?|$)",
     "card": "POST /api/validate-yaml",
     "preupload": "POST .*/preupload/",
     "batch": "POST .*/objects/batch",
@@ -365,7 +365,7 @@ def assert_told_and_whole(done: "subprocess.CompletedProcess[str]", repo: Repo, 
 # Faults of a fetch
 
 FETCHING = {
-    "revision": f"GET /api/models/{REPO}$",
+    "revision": rf"GET /api/models/{REPO}(\?|$)",
     "tree": f"GET /api/models/{REPO}/tree/",
     "head": "HEAD .*adapter_model",
     "get": "GET /zoo/.*/config.json",

@@ -5,19 +5,28 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 from hub_server import TOKEN, Fault, Hub, Repo, serving
 from huggingface_hub import ModelCard
 from safetensors.torch import load_file, save_file
 from test_hub import Person, tells_one_error
 
 from idat_zoo.checkpoint import find_checkpoints
-from idat_zoo.errors import CheckpointError, RunFolderError, UsageError
+from idat_zoo.errors import (
+    CheckpointError,
+    HubError,
+    RunFolderError,
+    UnknownNameError,
+    UsageError,
+)
 from idat_zoo.fit import Progress
-from idat_zoo.hub import Head
-from idat_zoo.publishing import plan
+from idat_zoo.hub import Head, read_head, write_card
+from idat_zoo.publishing import plan, publish
 from idat_zoo.registry import get_recipe
-from idat_zoo.results import Result
+from idat_zoo.report.card import as_plain, card_fields, card_scores
+from idat_zoo.results import Result, load_result
 from idat_zoo.run_folder import run_folder
 from idat_zoo.runs import run
 
@@ -200,7 +209,7 @@ def test_a_tag_that_is_taken_is_named_and_left_where_it_is(
     runs: list[Path], hub: Hub, tmp_path: Path
 ) -> None:
     hub.repos[REPO] = Repo()
-    old = hub.repos[REPO].commit({"README.md": b"mine"})
+    old = hub.repos[REPO].commit({"photo.png": b"mine"})
     hub.repos[REPO].names["v1"] = old
     author = Person(hub, tmp_path, HF_TOKEN=TOKEN)
     done = author.idat("publish", str(runs[0]), "--repo", REPO, "--tag", "v1")
@@ -230,7 +239,7 @@ def test_a_dry_run_lists_files_and_changes_nothing(
 @pytest.mark.system
 def test_a_pull_request_leaves_the_main_branch(runs: list[Path], hub: Hub, tmp_path: Path) -> None:
     hub.repos[REPO] = Repo()
-    before = hub.repos[REPO].commit({"README.md": b"mine"})
+    before = hub.repos[REPO].commit({"photo.png": b"mine"})
     author = Person(hub, tmp_path, HF_TOKEN=TOKEN)
     done = author.idat("publish", str(runs[0]), "--repo", REPO, "--create-pr")
     assert done.returncode == 0, done.stderr
@@ -265,7 +274,7 @@ def test_a_lasting_fault_is_one_sentence_and_changes_nothing(
     fault: Fault, told: str, runs: list[Path], hub: Hub, tmp_path: Path
 ) -> None:
     hub.repos[REPO] = Repo()
-    hub.repos[REPO].commit({"README.md": b"mine"})
+    hub.repos[REPO].commit({"photo.png": b"mine"})
     hub.faults.append(fault)
     done = Person(hub, tmp_path, HF_TOKEN=TOKEN).idat("publish", str(runs[0]), "--repo", REPO)
     assert done.returncode == 1, done.stderr
@@ -308,12 +317,13 @@ def test_runs_that_come_later_join_the_index_and_the_card(
         f"{places[1]}/teacher/{name}" for name in ("config.json", "adapter_model.safetensors")
     }
     assert after["README.md"] == before["README.md"]
+    asked = len(hub.requests)
     reader = Person(hub, tmp_path / "reader", HF_TOKEN=TOKEN)
     done = reader.idat("eval", "--checkpoint", f"hub:{REPO}", "--device", "cpu", "--json")
     assert done.returncode == 0, done.stderr
     results = json.loads(done.stdout)["results"]
     assert [result["checkpoint"]["subfolder"] for result in results] == places
-    assert not [line for line in hub.requests if "HEAD" in line and "teacher" in line]
+    assert not [line for line in hub.requests[asked:] if "HEAD" in line and "teacher" in line]
     other = author.idat("publish", str(runs[2]), "--repo", REPO)
     assert other.returncode == 2
     assert "do not belong into one repository" in other.stderr
@@ -359,8 +369,274 @@ def test_a_repository_of_something_else_is_left_alone(
     hub.repos[REPO].commit({"config.json": b'{"architectures": ["ViT"]}'})
     done = Person(hub, tmp_path, HF_TOKEN=TOKEN).idat("publish", str(runs[0]), "--repo", REPO)
     assert done.returncode == 1, done.stderr
-    assert "holds something else than published runs" in done.stderr
+    assert "holds what idat-zoo did not write: config.json." in done.stderr
     assert commits_of(hub) == 1
+
+
+# What others put there
+
+CARD = b"---\nlicense: mit\nlanguage: en\n---\n\n# My own LoRA\n\nWritten by hand.\n"
+THEIRS = {
+    "README.md": CARD,
+    "adapter_config.json": b'{"peft_type": "LORA"}',
+    "adapter_model.safetensors": b"of somebody else",
+    "teacher/config.json": b'{"a": "teacher"}',
+    "photo.png": b"an image",
+}
+
+
+def head_with(hub: Hub, files: dict[str, bytes]) -> Head:
+    """The head of the repository once it holds these files and no others."""
+    hub.repos.setdefault(REPO, Repo()).commit(files)
+    return read_head(REPO)
+
+
+@pytest.fixture
+def here(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Hub:
+    """The Hub on loopback for this very process."""
+    known = "huggingface_hub.constants"
+    files = f"{hub.url}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
+    monkeypatch.setattr(f"{known}.ENDPOINT", hub.url)
+    monkeypatch.setattr(f"{known}.HUGGINGFACE_CO_URL_TEMPLATE", files)
+    monkeypatch.setattr(f"{known}.HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1,localhost")
+    return hub
+
+
+@pytest.mark.parametrize("large", ["", "lfs"])
+def test_files_of_others_are_refused_by_name(runs: list[Path], here: Hub, large: str) -> None:
+    here.large = "lfs" if large else ""
+    ready = plan([runs[0]], head_with(here, THEIRS))
+    assert ready.foreign == THEIRS.keys() - {"photo.png"}
+    with pytest.raises(HubError) as refused:
+        publish(ready)
+    told = str(refused.value)
+    assert "--overwrite README.md,adapter_config.json,adapter_model.safetensors" in told
+    assert "teacher/config.json" in told
+    assert "photo.png" not in told
+    assert commits_of(here) == 1
+
+
+def test_what_is_named_is_overwritten_or_removed(runs: list[Path], here: Hub) -> None:
+    named = THEIRS.keys() - {"photo.png"}
+    ready = plan([runs[0]], head_with(here, THEIRS), overwrite=named)
+    ready.require_allowed()
+    states = ready.states()
+    assert states["README.md"] == states["adapter_model.safetensors"] == "overwritten"
+    assert states["adapter_config.json"] == states["teacher/config.json"] == "removed"
+    assert states["result.json"] == "new"
+    assert "photo.png" not in states
+
+
+@pytest.mark.parametrize("name", ["adapter_model.safetensors", "result.json", "recipe.toml"])
+def test_a_published_file_that_someone_changed_is_refused(
+    name: str, runs: list[Path], here: Hub
+) -> None:
+    ours = new_repository([runs[0]])
+    ready = plan([runs[0]], head_with(here, ours | {name: ours[name] + b"\n"}))
+    assert ready.refused.keys() == {name}
+    assert ready.states()[name] == "overwritten"
+
+
+def test_a_run_that_is_published_anew_changes_what_was_published(
+    runs: list[Path], own: Path, here: Hub
+) -> None:
+    head = head_with(here, new_repository([runs[0]], with_teacher=True))
+    document = json.loads((own / "result.json").read_text())
+    (own / "result.json").write_text(json.dumps(document | {"seconds": 12.5}))
+    ready = plan([own], head)
+    assert not ready.foreign
+    states = ready.states()
+    assert states["result.json"] == states["README.md"] == "changed"
+    assert states["config.json"] == "unchanged"
+    assert states["teacher/config.json"] == "removed"
+
+
+def test_a_published_run_without_a_card_is_known_by_its_result(runs: list[Path], here: Hub) -> None:
+    ours = new_repository(runs[:1])
+    del ours["README.md"]
+    head = head_with(here, ours | {"probe.safetensors": b"other"})
+    assert plan([runs[0]], head).refused.keys() == {"probe.safetensors"}
+
+
+def test_a_name_that_is_not_concerned_is_no_permission(runs: list[Path], here: Hub) -> None:
+    with pytest.raises(UnknownNameError, match=r"Did you mean 'README\.md'"):
+        plan([runs[0]], head_with(here, THEIRS), overwrite=["README"])
+
+
+def edited(content: bytes, *changes: tuple[str, str]) -> bytes:
+    """A card after someone has written in it."""
+    text = content.decode()
+    for old, new in changes:
+        assert text.count(old) == 1, old
+        text = text.replace(old, new)
+    return text.encode()
+
+
+def test_a_card_keeps_what_a_person_wrote_beside_the_section(
+    runs: list[Path], own: Path, here: Hub
+) -> None:
+    ours = new_repository([runs[0]])
+    card = edited(
+        ours["README.md"],
+        ("\n<!-- idat-zoo: begin", '\n# Mine\n\nBefore: it "works".\n\n<!-- idat-zoo: begin'),
+        ("<!-- idat-zoo: end -->\n", "<!-- idat-zoo: end -->\n\n## After\n\n---\n"),
+        ("tags:\n", "language: de\nthumbnail: 'a: b'\ntags:\n- beautiful\n"),
+    )
+    repeated = plan([runs[0]], head_with(here, ours | {"README.md": card}))
+    assert set(repeated.states().values()) == {"unchanged"}
+    document = json.loads((own / "result.json").read_text())
+    (own / "result.json").write_text(json.dumps(document | {"top1": 0.123}))
+    ready = plan([own], repeated.head)
+    assert not ready.foreign
+    assert ready.states()["README.md"] == "changed"
+    elsewhere = ModelCard(ready.contents["README.md"].decode())
+    assert " 12.30 |" in elsewhere.text
+    assert elsewhere.data.eval_results[0].metric_value == 0.123
+    assert elsewhere.text.startswith('# Mine\n\nBefore: it "works".\n\n<!-- idat-zoo: begin ')
+    assert elsewhere.text.endswith("<!-- idat-zoo: end -->\n\n## After\n\n---\n")
+    assert (elsewhere.data.language, elsewhere.data.thumbnail) == ("de", "a: b")
+    assert "beautiful" in elsewhere.data.tags
+    assert "lora" in elsewhere.data.tags
+
+
+@pytest.mark.parametrize(
+    "change", [("## Limits", "## Limits of mine"), ("license: other", "license: mit")]
+)
+def test_a_section_that_was_edited_by_hand_is_refused(
+    change: tuple[str, str], runs: list[Path], here: Hub
+) -> None:
+    ours = new_repository([runs[0]])
+    card = edited(ours["README.md"], change, ("end -->\n", "end -->\n\nBelow.\n"))
+    ready = plan([runs[0]], head_with(here, ours | {"README.md": card}))
+    with pytest.raises(HubError, match=r"README\.md \(its section, or one of .* by hand\)"):
+        ready.require_allowed()
+    allowed = plan([runs[0]], ready.head, overwrite=["README.md"])
+    allowed.require_allowed()
+    assert allowed.contents["README.md"] == ours["README.md"] + b"\nBelow.\n"
+
+
+def test_two_marks_in_a_card_are_an_invitation(runs: list[Path], here: Hub) -> None:
+    card = b"# By hand\n\n<!-- idat-zoo: begin -->\n<!-- idat-zoo: end -->\n\nMore.\n"
+    ready = plan([runs[0]], head_with(here, {"README.md": card}))
+    assert not ready.foreign
+    text = ModelCard(ready.contents["README.md"].decode()).text
+    assert text.startswith("# By hand\n\n<!-- idat-zoo: begin ")
+    assert text.endswith("<!-- idat-zoo: end -->\n\nMore.\n")
+    assert "## Results" in text
+
+
+@pytest.mark.parametrize("card", [CARD, b"---\na: [\n---\n", b"\xff\xfe", b""])
+def test_a_card_without_a_section_is_refused(card: bytes, runs: list[Path], here: Hub) -> None:
+    ready = plan([runs[0]], head_with(here, {"README.md": card}))
+    assert ready.refused.keys() == {"README.md"}
+
+
+def test_a_dry_run_names_every_file_and_what_becomes_of_it(
+    runs: list[Path], hub: Hub, tmp_path: Path
+) -> None:
+    hub.repos[REPO] = Repo()
+    hub.repos[REPO].commit(
+        THEIRS | {"probe.safetensors": new_repository(runs[:1])["probe.safetensors"]}
+    )
+    words = ("publish", str(runs[0]), "--repo", REPO, "--dry-run")
+    done = Person(hub, tmp_path).idat(*words, "--json")
+    assert done.returncode == 1, done.stderr
+    assert "--overwrite README.md,adapter_config.json" in done.stderr
+    document = json.loads(done.stdout)
+    states = {file["path"]: file["state"] for file in document["files"]}
+    assert states["README.md"] == "overwritten"
+    assert states["recipe.toml"] == "new"
+    assert states["probe.safetensors"] == "unchanged"
+    assert document["removed"] == ["adapter_config.json", "teacher/config.json"]
+    assert document["refused"] == sorted(THEIRS.keys() - {"photo.png"})
+    named = ("--overwrite", ",".join(document["refused"]))
+    allowed = Person(hub, tmp_path).idat(*words, *named)
+    assert allowed.returncode == 0, allowed.stderr
+    assert "teacher/config.json" in allowed.stdout
+    assert "2 removed" in allowed.stdout
+    assert all(line.startswith("GET") or "HEAD" in line for line in hub.requests)
+
+
+# Read back
+
+
+def scored(**fields: object) -> dict[str, object]:
+    """A score of one data set, with fields of its own."""
+    about = {"dataset_type": "digits", "dataset_name": "Digits", "metric_type": "accuracy"}
+    return {"task_type": "image-classification", **about, "metric_value": 0.5, **fields}
+
+
+def test_two_seeds_of_one_data_set_keep_their_own_arguments(runs: list[Path]) -> None:
+    card = ModelCard(new_repository(runs[:2])["README.md"].decode())
+    written = [score.metric_args["seed"] for score in card.data.eval_results]
+    assert written == [0, 1]
+    assert len({score.dataset_config for score in card.data.eval_results}) == 2
+
+
+@pytest.mark.parametrize("field", ["source_url", "dataset_args", "dataset_name", "task_name"])
+def test_scores_that_would_share_the_first_ones_are_refused(field: str) -> None:
+    values = [{"seed": 0}, {"seed": 1}] if field == "dataset_args" else ["one", "two"]
+    scores = [scored(**{field: value}) for value in values]
+    with pytest.raises(HubError, match=f"{field} of score 2: .* becomes"):
+        write_card("tiny", {}, scores, "")
+    apart = [one | {"dataset_config": str(place)} for place, one in enumerate(scores)]
+    assert write_card("tiny", {}, apart, "")
+
+
+def test_a_number_of_numpy_is_refused_where_a_card_is_written() -> None:
+    with pytest.raises(HubError, match="cannot be read"):
+        write_card("tiny", {}, [scored(metric_value=np.float64(0.5))], "")
+
+
+@pytest.mark.parametrize("value", [np.float64(0.5), np.float32(0.5), torch.tensor(0.5)])
+def test_numbers_and_paths_of_any_type_are_plain_in_a_card(
+    value: object, runs: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    result = load_result(runs[0] / "result.json")
+    student = result.student.model_copy(update={"count": np.int64(797)})
+    odd = result.model_copy(
+        update={"top1": value, "top1_interval": (value, value), "student": student}
+    )
+    (score,) = card_scores({"": odd})
+    card = ModelCard(write_card("tiny", card_fields({"": odd}), [score], ""))
+    (back,) = card.data.eval_results
+    assert type(back.metric_value) is float
+    assert back.metric_value == 0.5
+    assert back.metric_args["interval"] == [0.5, 0.5]
+    assert back.metric_args["images"] == 797
+    assert as_plain({"at": Path("a/b")}) == {"at": "a/b"}
+
+
+@pytest.mark.parametrize(
+    "title",
+    [
+        'She said: "no"',
+        "it's: {a} [b] # c",
+        "one\n---\nlicense: mit\n---\ntwo",
+        " - yes",
+        "1e3",
+        "\u2028\u0085 end",
+        "null",
+        "---",
+    ],
+)
+def test_a_title_of_any_signs_comes_back(title: str, runs: list[Path]) -> None:
+    result = load_result(runs[0] / "result.json")
+    task = result.recipe.task.model_copy(update={"title": title})
+    odd = {
+        "": result.model_copy(update={"recipe": result.recipe.model_copy(update={"task": task})})
+    }
+    content = write_card("tiny", card_fields(odd), card_scores(odd), "Text.\n")
+    card = ModelCard(content)
+    assert card.data.eval_results[0].dataset_name == title
+    assert card.text == "Text.\n"
+    assert card.data.license == "other"
+
+
+def test_a_field_that_comes_back_as_another_is_named() -> None:
+    with pytest.raises(HubError, match=r"tags: .* becomes"):
+        write_card("tiny", {"tags": ["a", "a"]}, [scored()], "")
 
 
 def test_an_index_that_leads_elsewhere_is_refused(tmp_path: Path) -> None:

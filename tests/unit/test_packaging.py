@@ -46,7 +46,8 @@ FLAGS = {
     },
     "merge": {"--out", "-o", "--yes", "-y", "--json"},
     "publish": {
-        "--repo", "--tag", "--public", "--with-teacher", "--create-pr", "--dry-run", "--json",
+        "--repo", "--tag", "--public", "--with-teacher", "--create-pr", "--overwrite", "--dry-run",
+        "--json",
     },
     "export": {"--to", "--out", "-o", "--yes", "-y", "--json"},
     "import": {"--backbone", "--task", "--out", "-o", "--shelf", "--yes", "-y", "--json"},
