@@ -9,6 +9,7 @@ How each kind of image is handled (docs/data.md says the same to users):
 - of an animation the first frame is taken.
 
 Only the formats below are tried: Pillow knows others that start programs (EPS) or read more files.
+AVIF is read where Pillow was built with it, HEIC where pillow-heif is installed (the extra `heic`).
 """
 
 import io
@@ -16,6 +17,8 @@ import struct
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
+from importlib import metadata
 
 import numpy as np
 import PIL
@@ -24,7 +27,15 @@ from PIL import ExifTags, Image, TiffImagePlugin, WebPImagePlugin, features
 
 _LATE = (TiffImagePlugin, WebPImagePlugin)  # Pillow knows these formats once they are imported
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP")
-SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp")
+AVIF, HEIC = "AVIF", "HEIF"
+LATER_FORMATS = {  # by the brands in a file's first box, as ISO/IEC 23008-12 and AV1's own tell
+    **dict.fromkeys((b"avif", b"avis"), AVIF),
+    **dict.fromkeys((b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx"), HEIC),
+}
+SUFFIXES = (
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp"),
+    *(".avif", ".heic", ".heif", ".hif"),
+)
 PROCEDURE = "RGB, upright, first frame, direct bicubic resize, uint8; 1"
 """What turns a file into pixels, apart from the versions of the libraries. Counted up when it
 changes."""
@@ -63,7 +74,10 @@ class UnreadableImageError(Exception):
 def decoder() -> str:
     """The procedure with the libraries that carry it out: other versions may give other pixels."""
     jpeg = features.version("libjpeg_turbo") or features.version("jpg")
-    return f"{PROCEDURE}; Pillow {PIL.__version__}, libjpeg {jpeg}"
+    heic = _heic_version()
+    return f"{PROCEDURE}; Pillow {PIL.__version__}, libjpeg {jpeg}" + (
+        f", pillow-heif {heic}" if heic else ""
+    )
 
 
 def decode_image(content: bytes, size: int, *, max_megapixels: float) -> UInt8[np.ndarray, "S S 3"]:
@@ -74,7 +88,7 @@ def decode_image(content: bytes, size: int, *, max_megapixels: float) -> UInt8[n
     if not content:
         raise UnreadableImageError("is empty (0 bytes)")
     try:
-        with Image.open(io.BytesIO(content), formats=FORMATS) as image:
+        with Image.open(io.BytesIO(content), formats=_formats(content)) as image:
             width, height = image.size
             if width * height > max_megapixels * 1e6:
                 raise UnreadableImageError(
@@ -85,6 +99,49 @@ def decode_image(content: bytes, size: int, *, max_megapixels: float) -> UInt8[n
         raise UnreadableImageError("is not an image of a known format") from None
     except _DAMAGED as error:
         raise UnreadableImageError(f"is damaged: {error}") from None
+
+
+def _formats(content: bytes) -> tuple[str, ...]:
+    """The formats to try on a file's bytes; AVIF and HEIC only where a file says that it is one.
+
+    Raises: UnreadableImageError for one of these two that nothing here reads, with what would.
+    """
+    length = min(int.from_bytes(content[:4], "big"), 256)
+    brands = [content[place : place + 4] for place in (8, *range(16, length, 4))]
+    kind = next((LATER_FORMATS[brand] for brand in brands if brand in LATER_FORMATS), "")
+    if content[4:8] != b"ftyp" or not kind:
+        return FORMATS
+    if kind == AVIF and not _can_read_avif():
+        raise UnreadableImageError("is AVIF, which needs Pillow 11.3: pip install -U pillow")
+    if kind == HEIC and not _can_read_heic():
+        raise UnreadableImageError("is HEIC, which needs pillow-heif: pip install 'idat-zoo[heic]'")
+    return (kind,)
+
+
+@cache
+def _can_read_avif() -> bool:
+    try:
+        from PIL import AvifImagePlugin
+    except ImportError:  # before Pillow 11.3
+        return False
+    return AvifImagePlugin.SUPPORTED
+
+
+@cache
+def _can_read_heic() -> bool:
+    try:
+        from pillow_heif import register_heif_opener
+    except ImportError:
+        return False
+    register_heif_opener()
+    return True
+
+
+def _heic_version() -> str:
+    try:
+        return metadata.version("pillow-heif")
+    except metadata.PackageNotFoundError:
+        return ""
 
 
 def prepare(image: Image.Image, size: int) -> UInt8[np.ndarray, "S S 3"]:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import EpsImagePlugin, Image, PngImagePlugin
 
+from idat_zoo.data import image_file
 from idat_zoo.data.image_file import (
     FORMATS,
     UnreadableImageError,
@@ -323,8 +324,48 @@ def test_an_image_of_every_other_format_that_pillow_can_write_is_refused() -> No
     assert {"PPM", "TGA", "EPS"} <= set(refused)
 
 
-@pytest.mark.parametrize("kind", FORMATS)
+@pytest.mark.parametrize(
+    ("kind", "reader", "told"),
+    [
+        ("AVIF", "_can_read_avif", "is AVIF, which needs Pillow 11.3: pip install -U pillow"),
+        (
+            "HEIF",
+            "_can_read_heic",
+            "is HEIC, which needs pillow-heif: pip install 'idat-zoo[heic]'",
+        ),
+    ],
+)
+def test_avif_and_heic_are_read_or_say_what_would_read_them(
+    kind: str, reader: str, told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    learn_heic()
+    content = encoded(smooth(), kind, quality=95)
+    assert np.abs(decoded(content).astype(int) - np.asarray(smooth())).max() < 24
+    monkeypatch.setattr(image_file, reader, lambda: False)
+    assert refusal(content) == told
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_an_avif_ends_upright(orientation: int) -> None:
+    image = stored(smooth(height=24, width=40), orientation)
+    found = decoded(encoded(image, "AVIF", quality=95, exif=exif(orientation))).astype(int)
+    upright = smooth(height=24, width=40).resize((SIZE, SIZE), Image.Resampling.BICUBIC)
+    assert np.abs(found - np.asarray(upright)).max() < 24
+
+
+def test_heic_counts_in_what_the_decoder_is_called() -> None:
+    learn_heic()
+    assert "pillow-heif" in decoder()  # what could not be read without it is tried again
+
+
+def learn_heic() -> None:
+    pytest.importorskip("pillow_heif").register_heif_opener()
+
+
+@pytest.mark.parametrize("kind", [*FORMATS, "AVIF", "HEIF"])
 def test_an_image_that_is_cut_off_is_named_wherever_it_ends(kind: str) -> None:
+    if kind == "HEIF":
+        learn_heic()
     content = encoded(noise(), kind)
     whole = decoded(content)
     for length in range(0, len(content) - 1, 7):
