@@ -313,12 +313,14 @@ def _own_facts(data_dir: Path | None) -> Facts:
     if data_dir is None:
         return facts | {"place": None}
     from idat_zoo.data.folder import list_folder
+    from idat_zoo.data.listing import count_classes
 
     faults: list[str] = []
     listing = list_folder(data_dir, faults)
     return facts | {
         "place": str(data_dir),
         "num_classes": len(listing.class_names),
+        "classes": count_classes(listing),
         **{f"num_{split}": [len(rows)] for split, rows in listing.splits.items()},
         "notes": listing.notes,
         "faults": faults,

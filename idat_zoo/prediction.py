@@ -13,8 +13,8 @@ from torch import Tensor
 
 from idat_zoo.checkpoint import Reference, find_checkpoints, find_config
 from idat_zoo.data.decode import decode_bytes
-from idat_zoo.data.image_file import SUFFIXES
 from idat_zoo.data.reading import Reading
+from idat_zoo.data.walk import walk
 from idat_zoo.errors import DataError
 from idat_zoo.pool import AdapterPool
 
@@ -136,14 +136,18 @@ class Predictor:
 
 
 def find_pictures(places: Iterable[Path]) -> list[Path]:
-    """Image files as they are given, and those in folders and below, in order of name.
+    """Image files as they are given, and those in folders and below, as training finds them.
+
+    A folder below that cannot be walked is among them: `open_picture` says why.
 
     Raises: DataError for a place that is not there, and a folder without images.
     """
     found: list[Path] = []
     for place in places:
         if place.is_dir():
-            below = sorted(p for p in place.rglob("*") if p.suffix.lower() in SUFFIXES)
+            top = walk(place)
+            below = [place / name for name in top.image_paths()]
+            below += [path for path, _ in top.all_faults()]
             if not below:
                 raise DataError(f"there are no images in folder '{place}' or below.")
             found += below
@@ -156,6 +160,9 @@ def find_pictures(places: Iterable[Path]) -> list[Path]:
 
 def open_picture(path: Path) -> Picture:
     """The file's bytes, or why they cannot be had."""
+    if path.is_dir():
+        why = "is a link to" if path.is_symlink() else "is"
+        return Picture(name=str(path), fault=f"{why} a folder that cannot be walked")
     try:
         return Picture(name=str(path), content=path.read_bytes())
     except OSError as error:

@@ -1,6 +1,7 @@
 """Tasks as tensors: uint8 images with labels and a fingerprint, from disk or built in."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -10,7 +11,14 @@ from idat_zoo.data.decode import Decoded, decode_files
 from idat_zoo.data.fewshot import read_fewshot
 from idat_zoo.data.fgvc import read_fgvc
 from idat_zoo.data.folder import describe_folder, read_folder
-from idat_zoo.data.listing import SHOWN, Listing, check_files, describe_classes, refuse
+from idat_zoo.data.listing import (
+    SHOWN,
+    Listing,
+    check_files,
+    describe_classes,
+    emptied_classes,
+    refuse,
+)
 from idat_zoo.data.reading import Listener, Reading
 from idat_zoo.data.task_data import Split, TaskData
 from idat_zoo.data.vtab1k import read_vtab1k
@@ -57,14 +65,19 @@ def load_task(
         for split, rows in listing.splits.items()
     }
     unreadable = unreadable_images(listing, decoded)
+    left = _readable(listing, decoded)
+    readable = {name for rows in left.splits.values() for name in rows.names}
+    emptied = emptied_classes(listing, readable)
     if unreadable and not skip:
-        hint = "--skip-corrupt goes on without them." if task.may_shrink else ""
-        raise refuse(task.id, unreadable, hint=hint)
+        hint = "--skip-corrupt goes on without them." if task.may_shrink and not emptied else ""
+        raise refuse(task.id, [*emptied, *unreadable], hint=hint)
+    if emptied:
+        raise refuse(task.id, emptied, hint="Convert its images, or move its folder away.")
     data = _assemble(task, listing, decoded)
     empty = [split for split in ("train", "test") if not decoded[split].places]
     if empty:
         raise refuse(task.id, [f"no images for {split}" for split in empty])
-    for note in (*listing.notes, *_describe(data, listing, unreadable)):
+    for note in (*listing.notes, *_describe(data, left, unreadable)):
         listener.note(f"{task.id}: {note}")
     return data
 
@@ -99,6 +112,19 @@ def _assemble(task: Task, listing: Listing, decoded: Mapping[str, Decoded]) -> T
         unreadable=sum(len(found.unreadable) for found in decoded.values()),
         test_in_training=sum(sha256 in learnt for sha256 in decoded["test"].file_hashes),
     )
+
+
+def _readable(listing: Listing, decoded: Mapping[str, Decoded]) -> Listing:
+    """The lists without the images that cannot be decoded."""
+    splits = {
+        split: replace(
+            rows,
+            names=[rows.names[i] for i in decoded[split].places],
+            targets=[rows.targets[i] for i in decoded[split].places],
+        )
+        for split, rows in listing.splits.items()
+    }
+    return replace(listing, splits=splits)
 
 
 def _describe(data: TaskData, listing: Listing, unreadable: Sequence[str]) -> Iterator[str]:

@@ -6,6 +6,10 @@ PLACE is one of
     DIR/train/<class>/…  val/…  test/…          split there; a missing val is a tenth of train
     FILE.csv                                    columns path, label and, if split there, split
 
+`splits` says which names are splits'. Classes are in natural order, and no class is lost or doubled
+without a word: a folder of a class that holds no image is a fault, and so are two names that are
+likely one.
+
 A split that is made here depends on the images' names alone: it is the same on every machine, and
 an image that is added later moves few others. Each run keeps its split as `split.csv`, which is
 such a CSV itself.
@@ -14,26 +18,21 @@ such a CSV itself.
 import csv
 import hashlib
 import io
-import os
-from collections import defaultdict
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+import json
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePath
 
+from idat_zoo.data.class_names import like_names, natural_key, tell_apart
 from idat_zoo.data.decode import hash_files
-from idat_zoo.data.image_file import SUFFIXES
 from idat_zoo.data.listing import SPLITS, Listing, Rows, check_files, refuse, shown
 from idat_zoo.data.reading import Reading
+from idat_zoo.data.splits import recognise, split_of
+from idat_zoo.data.walk import Folder, walk
 from idat_zoo.recipe import Task
 
 FOLDER = "folder"
-SPLIT_FOLDERS = {
-    "train": "train",
-    "val": "val",
-    "valid": "val",
-    "validation": "val",
-    "test": "test",
-}
 VAL_PERCENT, TEST_PERCENT = 10, 20
 COLUMNS = ("path", "label", "split")
 
@@ -76,13 +75,30 @@ def read_folder(place: Path, task: Task | None = None, reading: Reading | None =
     listing = list_folder(place, faults)
     if faults:
         raise refuse(FOLDER, faults)
-    if task is not None:
-        found = _identify(listing, reading or Reading())
-        if found != task.id:
-            raise refuse(
-                task.id, [f"'{place}' is another folder of images, or has changed: it is {found}"]
-            )
+    if task is None:
+        return listing
+    if set(task.class_names) == set(listing.class_names):
+        listing = _in_order(listing, task.class_names)
+    found = _identify(listing, reading or Reading())
+    if found != task.id:
+        raise refuse(
+            task.id,
+            [f"'{place}' is another folder of images, or has changed: it is {found}"],
+            hint="A run's own split.csv, copied into the folder, is a --data-dir that names the "
+            "run's images alone.",
+        )
     return listing
+
+
+def _in_order(listing: Listing, class_names: tuple[str, ...]) -> Listing:
+    """The same lists with the classes in a given order: runs keep the one that they began with."""
+    number = {name: i for i, name in enumerate(class_names)}
+    renumbered = [number[name] for name in listing.class_names]
+    splits = {
+        split: replace(rows, targets=[renumbered[target] for target in rows.targets])
+        for split, rows in listing.splits.items()
+    }
+    return replace(listing, splits=splits, class_names=class_names)
 
 
 def list_folder(place: Path, faults: list[str]) -> Listing:
@@ -91,11 +107,10 @@ def list_folder(place: Path, faults: list[str]) -> Listing:
     if place.suffix.lower() == ".csv":
         root, images = place.parent, _read_csv(place, faults)
     else:
-        root, images = place, _walk(place, faults, notes)
-    if not images and not faults:
-        faults.append(f"no images in '{place}'; expected folders of images, one for each class")
-    images = _split(images, notes)
-    names = tuple(sorted({image.label for image in images}))
+        root, images = place, _read_folders(place, faults, notes)
+    _check_likeness(images, faults, notes)
+    images = _split(images, notes) if images else images
+    names = tuple(sorted({image.label for image in images}, key=natural_key))
     if images and len(names) < 2:
         faults.append(f"all images are of one class, {names[0]!r}; expected two classes or more")
     number = {name: i for i, name in enumerate(names)}
@@ -134,80 +149,86 @@ def _identify(listing: Listing, reading: Reading) -> str:
 
 
 def folder_id(listing: Listing, hashes: Sequence[str]) -> str:
-    """The task's id, from the SHA-256 of each file in the lists' order."""
+    """The task's id, from the SHA-256 of each file in the lists' order.
+
+    The classes' order counts where it is not that of code points, which all had once.
+    """
     digest = hashlib.sha256(split_csv(listing))
     digest.update("".join(hashes).encode())
+    if list(listing.class_names) != sorted(listing.class_names):
+        digest.update(json.dumps(listing.class_names).encode())
     return f"{FOLDER}-{digest.hexdigest()[:8]}"
 
 
-def _walk(place: Path, faults: list[str], notes: list[str]) -> list[_Image]:
-    """Images below class folders, which may lie below folders named for splits."""
+def _read_folders(place: Path, faults: list[str], notes: list[str]) -> list[_Image]:
+    """Images below class folders, which may lie below folders of splits."""
     if not place.is_dir():
         faults.append(f"'{place}' is not a folder and not a .csv file")
         return []
-    others: list[str] = []
-    top, loose = _contents(place, faults)
-    given = {name: SPLIT_FOLDERS[name.lower()] for name in top if name.lower() in SPLIT_FOLDERS}
-    images = []
-    if "train" in given.values():
-        left = [name for name in top if name not in given]
-        if left:
-            notes.append(f"left out: {', '.join(left)} beside the folders of the splits")
-        for folder, split in given.items():
-            labels, found = _contents(place / folder, faults)
-            loose += [f"{folder}/{name}" for name in found]
-            for label in labels:
-                names = _image_names(place, f"{folder}/{label}", faults, others)
-                images += [_Image(name, label, split) for name in names]
-    else:
-        for label in top:
-            names = _image_names(place, label, faults, others)
-            images += [_Image(name, label, "") for name in names]
-    loose = [name for name in loose if _is_image(name)]
-    if loose:
-        notes.append(f"left out: {len(loose):,} images in no class's folder, as {loose[0]}")
-    if others:
+    top = walk(place)
+    faults += [f"{path}: {reason}" for path, reason in top.all_faults()]
+    layout = recognise(top, faults, notes)
+    images = [
+        _Image(name, folder.last_name, split)
+        for folder, split in layout.classes
+        for name in folder.image_paths()
+    ]
+    there = {image.label for image in images}
+    faults += [
+        _tell_empty(folder)
+        for folder, _ in layout.classes
+        if not folder.has_images and (folder.other_paths() or folder.last_name not in there)
+    ]
+    if not images and not faults:
+        faults.append(_tell_no_classes(place, top))
+    elif layout.loose:
+        count, first = len(layout.loose), layout.loose[0]
+        notes.append(f"left out: {count:,} images in no class's folder, as {first}")
+    whole = [folder for folder, _ in layout.classes if folder.has_images]
+    others = [name for folder in whole for name in folder.other_paths()]
+    if images and others:
         notes.append(f"left out: {len(others):,} files that are no images by name, as {others[0]}")
     return images
 
 
-def _contents(folder: Path, faults: list[str]) -> tuple[list[str], list[str]]:
-    """The names of a folder's subfolders and of its files, without hidden ones, in order."""
-    subfolders: list[str] = []
-    others: list[str] = []
-    try:
-        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
-    except OSError as error:
-        faults.append(f"{folder}: cannot be read: {error.strerror}")
-        return subfolders, others
-    for entry in entries:
-        if entry.name.startswith("."):
-            continue
-        if not entry.is_dir():
-            others.append(entry.name)
-        elif entry.is_symlink():
-            faults.append(f"{entry.path}: is a link to a folder; links are not followed")
+def _tell_empty(folder: Folder) -> str:
+    """Why a class's folder is a fault that holds no image."""
+    others = folder.other_paths()
+    why = (
+        f"{len(others):,} files that are none by name, as {others[0]}" if others else "it is empty"
+    )
+    return f"class {folder.last_name!r}: no images in '{folder.name}' ({why}); fill or move it away"
+
+
+def _tell_no_classes(place: Path, top: Folder) -> str:
+    expected = "expected folders of images, one for each class"
+    tables = [name for name in top.others if PurePath(name).suffix.lower() == ".csv"]
+    if tables:
+        expected += f", or a CSV as --data-dir: '{place / tables[0]}' lies there"
+    if not top.images:
+        return f"no images in '{place}'; {expected}"
+    return (
+        f"'{place}' holds {len(top.images):,} images itself, as {top.images[0]}, and none in a "
+        f"folder for its class; {expected}"
+    )
+
+
+def _check_likeness(images: Sequence[_Image], faults: list[str], notes: list[str]) -> None:
+    """Two names that are likely one are a fault; letters that differ in case may be two classes."""
+    counts = Counter(image.label for image in images)
+    first: dict[str, str] = {}
+    for image in images:
+        first.setdefault(image.label, image.name)
+    learnt = {image.label for image in images if image.split in ("", "train")}
+    for group in like_names(counts):
+        told = ", ".join(
+            f"{name} ({counts[label]:,} images, as {shown(first[label])})"
+            for name, label in zip(tell_apart(group), group, strict=True)
+        )
+        if all(len(label) == 1 and label in learnt for label in group):
+            notes.append(f"classes that differ in case alone: {told}")
         else:
-            subfolders.append(entry.name)
-    return subfolders, others
-
-
-def _image_names(root: Path, folder: str, faults: list[str], others: list[str]) -> Iterator[str]:
-    """Names below `root` of the images in a folder and its subfolders, in order."""
-    waiting = [folder]
-    while waiting:
-        here = waiting.pop()
-        subfolders, names = _contents(root / here, faults)
-        waiting += [f"{here}/{name}" for name in reversed(subfolders)]
-        for name in names:
-            if _is_image(name):
-                yield f"{here}/{name}"
-            else:
-                others.append(f"{here}/{name}")
-
-
-def _is_image(name: str) -> bool:
-    return Path(name).suffix.lower() in SUFFIXES
+            faults.append(f"likely one class under {len(group)} names: {told}; expected one name")
 
 
 def _read_csv(path: Path, faults: list[str]) -> list[_Image]:
@@ -227,15 +248,21 @@ def _read_csv(path: Path, faults: list[str]) -> list[_Image]:
             )
             return images
         for row in reader:
-            image = _Image(row["path"] or "", row["label"] or "", row.get("split") or "")
-            split_there = len(header) < len(COLUMNS) or image.split in SPLITS
-            if None in row or not image.name or not image.label or not split_there:
+            split = split_of(row.get("split") or "")
+            image = _Image(row["path"] or "", row["label"] or "", split)
+            split_there = len(header) < len(COLUMNS) or bool(split)
+            if None in row or not image.name or not image.label.strip() or not split_there:
                 expected = ",".join(header) + ("" if split_there else " (train, val or test)")
                 faults.append(f"{path.name} line {reader.line_num}: expected {expected}")
             else:
                 images.append(image)
     except csv.Error as error:
         faults.append(f"{path.name} line {reader.reader.line_num}: {error}")
+    if not images and not faults:
+        faults.append(
+            f"no images in '{path}': it has a first line alone; expected a line "
+            f"'{','.join(header)}' for each image"
+        )
     return images
 
 

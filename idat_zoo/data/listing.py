@@ -6,7 +6,7 @@ Every fault is one line, and all are collected: no image is opened before its li
 import os
 import stat
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -173,9 +173,10 @@ def describe_classes(listing: Listing, num_classes: int) -> Iterator[str]:
     counts.update(listing.splits["val"].targets)
     if not counts:
         return
-    absent = num_classes - len(counts)
-    if absent:
-        yield f"{absent} of {num_classes} classes have no training image"
+    yield from _tell_absent(listing, counts, num_classes, "training")
+    if listing.class_names:
+        tested = Counter(listing.splits["test"].targets)
+        yield from _tell_absent(listing, tested, num_classes, "test")
     largest, smallest = counts.most_common(1)[0], min(counts.items(), key=lambda item: item[1])
     if largest[1] >= IMBALANCED * smallest[1]:
         yield (
@@ -184,9 +185,45 @@ def describe_classes(listing: Listing, num_classes: int) -> Iterator[str]:
         )
     tiny = [number for number, count in counts.items() if count < TINY]
     if tiny and listing.class_names:
-        named = ", ".join(_class_name(listing, number) for number in sorted(tiny)[:SHOWN])
-        more = ", …" if len(tiny) > SHOWN else ""
-        yield f"{len(tiny)} classes have fewer than {TINY} training images: {named}{more}"
+        named = _class_list(listing, sorted(tiny))
+        yield f"{len(tiny)} classes have fewer than {TINY} training images: {named}"
+
+
+def count_classes(listing: Listing) -> dict[str, dict[str, int]]:
+    """How many images each class has in each split, by its name; nothing where they have none."""
+    counts = {split: Counter(rows.targets) for split, rows in listing.splits.items()}
+    return {
+        name: {split: counts[split][number] for split in SPLITS}
+        for number, name in enumerate(listing.class_names)
+    }
+
+
+def emptied_classes(listing: Listing, readable: Collection[str]) -> list[str]:
+    """One line for each named class that has training images of which none can be read."""
+    counts, left = Counter[int](), Counter[int]()
+    for split in ("train", "val"):
+        rows = listing.splits[split]
+        counts.update(rows.targets)
+        left.update(t for n, t in zip(rows.names, rows.targets, strict=True) if n in readable)
+    return [
+        f"class {listing.class_names[number]!r}: none of its {count:,} training images can be read"
+        for number, count in sorted(counts.items())
+        if listing.class_names and not left[number]
+    ]
+
+
+def _tell_absent(
+    listing: Listing, counts: Counter[int], num_classes: int, what: str
+) -> Iterator[str]:
+    absent = [number for number in range(num_classes) if number not in counts]
+    if absent:
+        named = f": {_class_list(listing, absent)}" if listing.class_names else ""
+        yield f"{len(absent)} of {num_classes} classes have no {what} image{named}"
+
+
+def _class_list(listing: Listing, numbers: Sequence[int]) -> str:
+    named = ", ".join(_class_name(listing, number) for number in numbers[:SHOWN])
+    return named + (", …" if len(numbers) > SHOWN else "")
 
 
 def _class_name(listing: Listing, number: int) -> str:

@@ -10,7 +10,7 @@ from idat_zoo.data import read_listing
 from idat_zoo.data.cache import Cache
 from idat_zoo.data.decode import digest_pixels, examine_files
 from idat_zoo.data.folder import FOLDER, folder_id, list_folder
-from idat_zoo.data.listing import Listing, describe_classes, locate
+from idat_zoo.data.listing import Listing, count_classes, describe_classes, emptied_classes, locate
 from idat_zoo.data.reading import Listener, Reading
 from idat_zoo.errors import DataError
 from idat_zoo.layouts import drawn_seeds, task_folder
@@ -25,7 +25,8 @@ class Finding(Frozen):
     `lists` counts the images of each list, `images` the files that were opened. `test_in_training`
     names test images that have the bytes of an image that is learnt from. `files_sha256` is over
     the lists' names and classes and every file's SHA-256: where it is the same, so are the data.
-    `cached` counts the lists whose pixels the cache holds.
+    `cached` counts the lists whose pixels the cache holds. `classes` counts the images of each
+    class in each split, where classes have names.
     """
 
     task: str
@@ -37,6 +38,7 @@ class Finding(Frozen):
     test_in_training: tuple[str, ...]
     files_sha256: str
     cached: int
+    classes: dict[str, dict[str, int]]
 
 
 def verify_task(
@@ -71,6 +73,7 @@ def verify_folder(place: Path, *, reading: Reading, listener: Listener) -> Findi
         names = [name for rows in listing.splits.values() for name in rows.names]
         task_id = folder_id(listing, [files.hashes[name] for name in names])
     classes = len(listing.class_names)
+    faults += emptied_classes(listing, files.hashes.keys() - files.unreadable.keys())
     return _conclude(task_id, str(place), [listing], files, faults, classes, reading)
 
 
@@ -142,6 +145,7 @@ def _conclude(
         test_in_training=tuple(dict.fromkeys(_seen_in_training(listings, files))),
         files_sha256=digest.hexdigest() if lists else "",
         cached=cached,
+        classes={name: counts for one in listings for name, counts in count_classes(one).items()},
     )
 
 

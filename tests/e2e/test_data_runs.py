@@ -6,6 +6,7 @@ from typing import Any
 
 import fakes
 import pytest
+from PIL import Image
 from safetensors.torch import load_file
 from typer.testing import CliRunner, Result
 
@@ -164,6 +165,35 @@ def test_ones_own_images_train_and_their_split_is_kept_and_reusable(tmp_path: Pa
     assert predictions(second) == predictions(first)
     assert (Path(second["folder"]) / "split.csv").read_bytes() == kept.read_bytes()
     assert evaluate(second, place)["student"] == first["student"]
+
+
+def test_a_run_of_numbered_classes_in_the_old_order_is_evaluated_in_its_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = fakes.write_class_folders(tmp_path / "own", {str(k): 8 for k in range(1, 12)})
+    words = ("--task", "folder", *TINY, "batch_size=8", "--data-dir", place)
+    with monkeypatch.context() as patch:
+        patch.setattr("idat_zoo.data.folder.natural_key", str)  # as runs were sorted before
+        (old,) = train(*words)
+    (new,) = train(*words)
+    assert old["recipe"]["task"]["class_names"][:3] == ["1", "10", "11"]
+    assert new["recipe"]["task"]["class_names"][:3] == ["1", "2", "3"]
+    assert old["folder"] != new["folder"]
+    for result in (old, new):
+        again = evaluate(result, place)
+        assert again["student"] == result["student"]
+        assert again["data_fingerprint"] == result["data_fingerprint"]
+
+
+def test_heic_and_avif_are_trained_on_beside_other_images(tmp_path: Path) -> None:
+    pytest.importorskip("pillow_heif").register_heif_opener()
+    place = fakes.write_class_folders(tmp_path / "own", {"cat": 10, "dog": 10})
+    for suffix, label in ((".heic", "cat"), (".avif", "dog")):
+        for path in sorted((place / label).iterdir()):
+            Image.open(path).save(path.with_suffix(suffix))
+            path.unlink()
+    (result,) = train("--task", "folder", *TINY, "--data-dir", place)
+    assert sum(result["images"][split] for split in ("train", "val", "test")) == 20
 
 
 def test_skip_corrupt_goes_on_and_counts_what_it_left_out(tmp_path: Path) -> None:

@@ -159,6 +159,32 @@ def test_a_folder_of_hostile_images_is_refused_by_name(tmp_path: Path) -> None:
     assert "dog/pipe.png: is not a file" in told
 
 
+def test_folders_that_may_be_read_in_two_ways_are_refused_and_nothing_is_lost(
+    tmp_path: Path,
+) -> None:
+    train = ("train", "--task", "folder", *TINY, "--data-dir")
+    flat = tmp_path / "flat"
+    fakes.write_class_folders(tmp_path, {"flat": 6})
+    assert "holds 6 images itself, as 000.jpg, and none in a folder" in refusal(*train, flat)
+    (flat / "own.csv").write_text("path,label\n")
+    told = refusal(*train, flat / "own.csv")
+    assert "it has a first line alone; expected a line 'path,label' for each image" in told
+    apart = fakes.write_split_folders(
+        tmp_path / "apart", {"A": {"cat": 4, "dog": 4}, "B": {"cat": 4, "dog": 4}}
+    )
+    assert "'A', 'B' hold the same folders ('cat', 'dog')" in refusal(*train, apart)
+    doubled = fakes.write_class_folders(tmp_path / "doubled", {"01": 4, "1": 4, "2": 4})
+    (doubled / "3").mkdir()
+    told = refusal(*train, doubled)
+    assert "likely one class under 2 names: '01' (4 images, as '01/000.jpg'), '1' (4" in told
+    assert "class '3': no images in '3' (it is empty)" in told
+    emptied = fakes.write_class_folders(tmp_path / "emptied", {"cat": 4, "dog": 4, "eel": 4})
+    for path in (emptied / "eel").iterdir():
+        path.write_bytes(b"")
+    told = refusal(*train, emptied, "--skip-corrupt")
+    assert "class 'eel': none of its 3 training images can be read" in told
+
+
 # What the machine refuses
 
 # Runs a first command while it may read all modules, then gives up root for the others.

@@ -200,6 +200,35 @@ def test_ones_own_images_are_checked_under_the_id_they_are_trained_as(tmp_path: 
     assert len(found["faults"]) == 2
 
 
+def test_a_class_that_is_lost_or_doubled_is_never_ok(tmp_path: Path) -> None:
+    own = fakes.write_class_folders(tmp_path / "own", {"Cat": 9, "cat": 9, "dog": 9, "eel": 4})
+    (own / "fox").mkdir()
+    for path in (own / "eel").iterdir():
+        path.write_bytes(b"no image")
+    found = finding("folder", "--data-dir", own, code=1)
+    faults = "\n".join(found["faults"])
+    assert "likely one class under 2 names: 'Cat' (9 images, as 'Cat/000.jpg'), 'cat'" in faults
+    assert "class 'fox': no images in 'fox' (it is empty)" in faults
+    assert "class 'eel': none of its 3 training images can be read" in faults
+    assert found["classes"]["dog"] == {"train": 6, "val": 1, "test": 2}
+    facts = document("info", "folder", "--data-dir", own)["tasks"][0]
+    assert facts["classes"] == found["classes"]
+    assert len(facts["faults"]) == 2
+    assert not idat("verify", "folder", "--data-dir", own).stdout.startswith("ok")
+
+
+def test_splits_are_told_and_doubtful_ones_are_never_ok(tmp_path: Path) -> None:
+    own = fakes.write_split_folders(
+        tmp_path / "own", {name: {"cat": 9, "dog": 9} for name in ("Training", "Testing")}
+    )
+    found = finding("folder", "--data-dir", own)
+    assert list(found["classes"]) == ["cat", "dog"]
+    assert {"'Training' is train", "'Testing' is test"} <= set(found["notes"])
+    (own / "Testing").rename(own / "Prueba")
+    (fault,) = finding("folder", "--data-dir", own, code=1)["faults"]
+    assert fault.startswith("'Training' is named for splits, 'Prueba' beside is not")
+
+
 def test_many_faults_of_a_folder_are_all_told(tmp_path: Path) -> None:
     own = fakes.write_class_folders(tmp_path / "own", {"cat": 9, "dog": 9})
     for number in range(20):

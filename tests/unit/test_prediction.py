@@ -14,7 +14,7 @@ from typer.testing import CliRunner, Result
 from conftest import toy_pair, toy_recipe
 from idat_zoo.checkpoint import load, write_checkpoint
 from idat_zoo.cli import app
-from idat_zoo.prediction import Picture, Predictor, find_adapters
+from idat_zoo.prediction import Picture, Predictor, find_adapters, find_pictures, open_picture
 from idat_zoo.recipe import Recipe
 
 DIGITS = ("--checkpoint", "builtin:digits-lora", "--device", "cpu")
@@ -96,6 +96,20 @@ def test_files_folders_and_stdin_are_taken_in_order(photos: Path) -> None:
     assert result.exit_code == 0, result.output
     names = [one["image"] for one in document(result)]
     assert names == ["c.png", "photos/a.png", "photos/deep/b.PNG", "-"]
+
+
+def test_a_folder_is_walked_as_training_walks_it(photos: Path) -> None:
+    for hidden in ("._a.png", "deep/._b.PNG", ".ipynb_checkpoints/a-checkpoint.png"):
+        (photos / hidden).parent.mkdir(exist_ok=True)
+        (photos / hidden).write_bytes(png(4))
+    (photos / "__MACOSX").mkdir()
+    (photos / "__MACOSX" / "x.png").write_bytes(png(4))
+    (photos / "deep" / "Thumbs.db").touch()
+    assert find_pictures([photos]) == [photos / "a.png", photos / "deep/b.PNG"]
+    assert find_pictures([photos / "._a.png"]) == [photos / "._a.png"]  # as it was asked for
+    (photos / "link").symlink_to(photos / "deep")
+    assert find_pictures([photos])[-1] == photos / "link"
+    assert open_picture(photos / "link").fault == "is a link to a folder that cannot be walked"
 
 
 def test_people_see_percent_and_names_that_cannot_steer_a_terminal(
