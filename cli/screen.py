@@ -2,15 +2,23 @@
 
 import json
 import os
+import re
 import sys
 import traceback
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from idat_zoo.errors import ZooError
 
+if TYPE_CHECKING:
+    from rich.console import Console
+
+GAP = 2
+"""Blanks between the columns of a table."""
+WORD_ENDS = re.compile(r"\s+(?<!± )(?![kM](?:\s|$))")
+"""Where a cell may be wrapped: not inside `± 0.13` and `16.4 k`."""
 SCHEMA_VERSION = 1
 
 
@@ -21,26 +29,89 @@ def print_json(document: Mapping[str, Any]) -> None:
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """A rich table on a terminal, where the first column stays whole; aligned text elsewhere."""
+    """A table that a terminal wraps between words alone; aligned text elsewhere.
+
+    Where not even the longest words fit side by side, each row becomes lines of `column: cell`.
+    """
+    columns = [plain(name) for name in columns]
     rows = [[plain(cell) for cell in row] for row in rows]
     if sys.stdout.isatty():
         from rich.console import Console
-        from rich.table import Column, Table
-        from rich.text import Text
 
-        headers = [
-            Column(Text(plain(name)), no_wrap=i == 0, overflow="fold")
-            for i, name in enumerate(columns)
-        ]
-        table = Table(*headers, box=None, pad_edge=False, header_style="bold")
-        for row in rows:
-            table.add_row(*(Text(cell) for cell in row))
-        Console().print(table)
+        _print_on_terminal(columns, rows, Console())
         return
     widths = [max(map(len, column)) for column in zip(columns, *rows, strict=True)]
     for row in (columns, *rows):
         cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
         typer.echo("  ".join(cells).rstrip())
+
+
+def _print_on_terminal(
+    columns: Sequence[str], rows: Sequence[Sequence[str]], console: "Console"
+) -> None:
+    from rich.padding import Padding
+    from rich.table import Column, Table
+    from rich.text import Text
+
+    widths = _column_widths(columns, rows, console.width)
+    if widths is None:
+        for row in rows:
+            console.print(Text(row[0], style="bold", overflow="fold"))
+            for name, cell in zip(columns[1:], row[1:], strict=True):
+                if not cell:
+                    continue
+                console.print(
+                    Padding(Text(f"{name}: {cell}", overflow="fold"), (0, 0, 0, 2), expand=False)
+                )
+        return
+    heads = [
+        Column(Text(_wrapped(name, width)), width=width, overflow="fold")
+        for name, width in zip(columns, widths, strict=True)
+    ]
+    table = Table(*heads, box=None, padding=(0, GAP, 0, 0), pad_edge=False, header_style="bold")
+    for row in rows:
+        table.add_row(*map(Text, map(_wrapped, row, widths)))
+    console.print(table)
+
+
+def _column_widths(
+    columns: Sequence[str], rows: Sequence[Sequence[str]], width: int
+) -> list[int] | None:
+    """Widths at which no word is cut: the narrow columns stay whole, the widest wrap.
+
+    The first column stays whole. None where there is no room for the longest words.
+    """
+    from rich.cells import cell_len
+
+    cells = list(zip(columns, *rows, strict=True))
+    whole = [max(cell_len(line) for cell in own for line in cell.split("\n")) for own in cells]
+    least = [max(cell_len(word) for cell in own for word in WORD_ENDS.split(cell)) for own in cells]
+    widths = [whole[0], *least[1:]]
+    room = width - GAP * (len(columns) - 1) - sum(widths)
+    if room < 0:
+        return None
+    for place in sorted(range(len(widths)), key=lambda i: whole[i] - widths[i]):
+        more = min(room, whole[place] - widths[place])
+        widths[place] += more
+        room -= more
+    return widths
+
+
+def _wrapped(cell: str, width: int) -> str:
+    """A cell's words in lines of at most a width, if none of them is wider."""
+    from rich.cells import cell_len
+
+    lines: list[str] = []
+    for own in cell.split("\n"):
+        line = ""
+        for word in WORD_ENDS.split(own):
+            if line and cell_len(f"{line} {word}") > width:
+                lines.append(line)
+                line = word
+            else:
+                line = f"{line} {word}" if line else word
+        lines.append(line)
+    return "\n".join(lines)
 
 
 def plain(text: str) -> str:

@@ -1,13 +1,18 @@
-"""Tables in README and docs: written from results, and never stale."""
+"""Tables in README and docs: written from results, never stale. On a terminal: no word is cut."""
 
 import importlib.util
+import io
 import json
+import sys
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+from rich.console import Console
 
 from conftest import toy_recipe
+from idat_zoo.cli import screen
 from idat_zoo.errors import UnknownNameError
 from idat_zoo.runs import run
 
@@ -125,3 +130,70 @@ def test_a_row_of_another_width_is_an_error(
     (repository / "README.md").write_text(block("steps"))
     assert SCRIPT.main([], root=repository) == 1
     assert "row 2 has 1 values for 2 columns" in capsys.readouterr().err
+
+
+# On a terminal
+
+
+REPORT = (
+    ["task", "recipe", "top-1 %", "interval", "seeds", "top1_best_on_test %", "parameters"],
+    [
+        [
+            "sprites_loc",
+            "R1, lr 0.001, epochs 20",
+            "71.77 ± 0.40",
+            "68.9–74.5",
+            "3",
+            "1.5",
+            "16.4 k",
+        ],
+        ["digits", "R2, with its teacher", "100.00", "99.1–100.0", "12", "–", "1.23 M + 516"],
+    ],
+)
+NAMES = (
+    ["class", "index", "images", "recall"],
+    [
+        ["a very long name of one class that someone gave it", "0", "1000", "99.95"],
+        ["b", "1", "7", "1"],
+    ],
+)
+FOLDERS = (["file", "SHA-256"], [["photos/" + "x" * 40, "0123456789ab…"], ["y", "–"]])
+
+
+def on_terminal(
+    table: tuple[list[str], list[list[str]]], width: int, monkeypatch: pytest.MonkeyPatch
+) -> list[str]:
+    """The lines of a table on a terminal of a width."""
+    told = io.StringIO()
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    monkeypatch.setattr("rich.console.Console", partial(Console, file=told, width=width))
+    screen.print_table(*table)
+    return told.getvalue().splitlines()
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 120])
+@pytest.mark.parametrize("table", [REPORT, NAMES, FOLDERS], ids=["report", "names", "files"])
+def test_no_word_or_number_is_cut_at_any_width(
+    table: tuple[list[str], list[list[str]]], width: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = on_terminal(table, width, monkeypatch)
+    words = [word for line in lines for word in line.split()]
+    longest = max(len(word) for row in table[1] for cell in row for word in cell.split())
+    for word in [word for row in table[1] for cell in row for word in cell.split()]:
+        assert word in words or longest > width
+    assert max(map(len, lines)) <= width
+
+
+def test_a_deviation_and_a_unit_stay_with_their_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [["digits", "97.99 ± 0.13", "16.4 k + 1.3 k"]]
+    lines = on_terminal((["task", "top-1 %", "parameters"], rows), 28, monkeypatch)
+    assert any("97.99 " in line and "±" not in line for line in lines)
+    assert any("± 0.13" in line for line in lines)
+    assert any("16.4 k" in line for line in lines)
+    assert any("1.3 k" in line for line in lines)
+
+
+def test_what_fits_stays_on_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = on_terminal(REPORT, 120, monkeypatch)
+    assert len(lines) == 3
+    assert "71.77 ± 0.40" in lines[1]
