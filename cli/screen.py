@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import sys
 import traceback
 from collections.abc import Iterable, Mapping, Sequence
@@ -112,6 +113,11 @@ def _wrapped(cell: str, width: int) -> str:
                 line = f"{line} {word}" if line else word
         lines.append(line)
     return "\n".join(lines)
+
+
+def width() -> int:
+    """Letters in a line of stdout; without end where that is no terminal."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else sys.maxsize
 
 
 def plain(text: str) -> str:

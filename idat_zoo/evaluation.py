@@ -114,7 +114,7 @@ def evaluate(
     network = load_checkpoint(reference, backbone=backbone).network.to(where)
     with computing(Switches(), where):
         logits = predict_split(network, data.test, recipe)
-    metrics = score(logits, data.test.targets)
+    metrics = score(logits, data.test.targets, data.task.class_names)
     predictions = {"index": data.test.index, "target": data.test.targets, "student": logits}
     digests = {}
     if out is not None:
@@ -128,7 +128,7 @@ def evaluate(
         images=ImageCounts(**data.counts()),
         baselines=raw_pixel_baselines(data),
         parameters=Parameters(**count_parameters([("student", network)])),
-        recipe=config.recipe,
+        recipe=config.recipe.model_copy(update={"task": data.task}),
         recipe_hash=config.recipe_hash,
         seed=config.seed,
         checkpoint=_source_of(reference),

@@ -4,6 +4,7 @@ Shape letters: N images, K classes.
 """
 
 import math
+from collections.abc import Sequence
 from typing import Annotated
 
 import numpy as np
@@ -33,8 +34,12 @@ def interval(bounds: tuple[float, float]) -> str:
 
 
 class ClassScore(Frozen):
-    """How one class fares: fractions, and how many test images it has."""
+    """How one class fares: fractions, and how many test images it has.
 
+    Its index is its place in `Metrics.per_class`; `name` is there where the run knows it.
+    """
+
+    name: str | None = None
     precision: float
     recall: float
     f1: float
@@ -53,7 +58,9 @@ class Metrics(Frozen):
     confusion: Annotated[tuple[tuple[int, ...], ...], Strict(False)]
 
 
-def score(logits: Float32[Tensor, "N K"], targets: Int64[Tensor, "N"]) -> Metrics:
+def score(
+    logits: Float32[Tensor, "N K"], targets: Int64[Tensor, "N"], class_names: Sequence[str] = ()
+) -> Metrics:
     """Top-1 with its 95 % Wilson interval, balanced accuracy, calibration error, tables by class.
 
     Balanced accuracy is the mean recall of the classes that occur; calibration error is the
@@ -62,12 +69,13 @@ def score(logits: Float32[Tensor, "N K"], targets: Int64[Tensor, "N"]) -> Metric
     from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
     labels = np.arange(logits.shape[1])
+    names: Sequence[str | None] = class_names or [None] * len(labels)
     predicted = logits.argmax(dim=1).numpy()
     truth = targets.numpy()
     columns = precision_recall_fscore_support(truth, predicted, labels=labels, zero_division=0.0)
     per_class = tuple(
-        ClassScore(precision=float(p), recall=float(r), f1=float(f), count=int(n))
-        for p, r, f, n in zip(*columns, strict=True)
+        ClassScore(name=name, precision=float(p), recall=float(r), f1=float(f), count=int(n))
+        for name, p, r, f, n in zip(names, *columns, strict=True)
     )
     correct = int((predicted == truth).sum())
     matrix = confusion_matrix(truth, predicted, labels=labels)

@@ -4,7 +4,7 @@ Frozen, checked by pydantic, free of torch. The registry builds recipes from TOM
 `Recipe` trains just as well.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -130,6 +130,12 @@ class Task(Frozen):
                 f"class_names: {len(self.class_names)} names for {self.num_classes} classes"
             )
         return self
+
+    def with_names(self, names: Sequence[str]) -> "Task":
+        """The task with its classes' names, where it does not state its own."""
+        if self.class_names or not names:
+            return self
+        return self.model_copy(update={"class_names": tuple(names)})
 
     @property
     def may_shrink(self) -> bool:

@@ -334,6 +334,7 @@ def _finish(run: Begun, fitted: Fitted, *, final: Recipe, selection: Selection |
     """
     pair, folder, digest = fitted.pair, run.folder, recipe_hash(run.recipe)
     data = run.views["student"]
+    final = final.model_copy(update={"task": data.task})  # which names its classes
     logits = {
         role: predict_split(network, run.views[role].test, final) for role, network in pair.roles()
     }
@@ -344,7 +345,9 @@ def _finish(run: Begun, fitted: Fitted, *, final: Recipe, selection: Selection |
     files.write_whole(folder / PREDICTIONS_FILE, files.dump_tensors(predictions))
     probe = probe_logits(load_checkpoint(folder).network)
     files.write_whole(folder / PROBE_FILE, files.dump_tensors({"logits": probe}))
-    metrics = {role: score(z, data.test.targets) for role, z in logits.items()}
+    metrics = {
+        role: score(z, data.test.targets, data.task.class_names) for role, z in logits.items()
+    }
     watched = [log.test_top1 for log in fitted.logs if log.test_top1 is not None]
     result = Result(
         kind="run",
@@ -357,7 +360,7 @@ def _finish(run: Begun, fitted: Fitted, *, final: Recipe, selection: Selection |
         images=ImageCounts(**data.counts()),
         baselines=raw_pixel_baselines(data),
         parameters=Parameters(**count_parameters(pair.roles())),
-        recipe=run.recipe,
+        recipe=run.recipe.model_copy(update={"task": data.task}),
         recipe_hash=digest,
         seed=run.seed,
         data_fingerprint=data.fingerprint,

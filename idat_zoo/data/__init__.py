@@ -104,7 +104,7 @@ def _assemble(task: Task, listing: Listing, decoded: Mapping[str, Decoded]) -> T
     }
     learnt = {*decoded["train"].file_hashes, *decoded["val"].file_hashes}
     return TaskData(
-        task=task,
+        task=task.with_names(listing.class_names),
         train=splits["train"],
         val=splits["val"],
         test=splits["test"],

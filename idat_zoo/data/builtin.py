@@ -34,6 +34,7 @@ class _Source:
     targets: Int64[np.ndarray, "N"]
     raw: Float[np.ndarray, "N P"]
     splits: Sequence[Int64[np.ndarray, "_"]]
+    class_names: Sequence[str] = ()
 
 
 def load_builtin(task: Task, img_size: int) -> TaskData:
@@ -53,7 +54,7 @@ def load_builtin(task: Task, img_size: int) -> TaskData:
 
     train, val, test = source.splits
     return TaskData(
-        task=task,
+        task=task.with_names(source.class_names),
         train=split(train),
         val=split(val),
         test=split(test),
@@ -91,6 +92,7 @@ def _draw(name: str) -> _Source:
         targets=drawing.targets,
         raw=drawing.images.reshape(len(drawing.images), -1).astype(np.float32),
         splits=np.split(np.arange(len(drawing.targets)), np.cumsum(SIZES)),
+        class_names=drawing.class_names,
     )
 
 

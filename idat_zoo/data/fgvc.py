@@ -9,6 +9,7 @@ Classes may be any whole numbers or any strings: sorted over all three files, th
 
 import json
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 from idat_zoo.data.listing import Listing, Rows, check_count
@@ -37,7 +38,12 @@ def read_fgvc(task: Task, data_dir: Path, faults: list[str]) -> Listing:
             names=[below + name for name in rows],
             targets=[number[label] for label in rows.values()],
         )
-    return Listing(root=folder, splits=splits)
+    return Listing(root=folder, splits=splits, class_names=_names(ordered))
+
+
+def _names(ordered: Sequence[int | str]) -> tuple[str, ...]:
+    """What the lists call the classes; nothing where that is our own number."""
+    return () if ordered == list(range(len(ordered))) else tuple(map(str, ordered))
 
 
 def _read(path: Path, faults: list[str]) -> dict[str, int | str]:

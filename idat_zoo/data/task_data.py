@@ -52,6 +52,7 @@ class RawPixels:
 class TaskData:
     """A task's three splits. `train` and `val` are VTAB-1K's train800 and val200.
 
+    `task` names its classes where it does or where the images' source does.
     `unreadable` images were left out; `test_in_training` test images have the bytes of an image
     that was learnt from. `listing` is there for tasks that lie on disk.
     """

@@ -6,6 +6,7 @@ torch's own exporter makes it; onnxruntime must give the same logits before it i
 Shape letters: B batch, S input size, K classes.
 """
 
+import json
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -17,13 +18,15 @@ from idat_zoo.errors import CheckpointError, UsageError
 
 MODEL_FILE = "model.onnx"
 LABELS_FILE = "labels.txt"
+NAMES_KEY = "class_names"
+"""Of the graph's metadata: a JSON list of the classes' names, exactly, in the logits' order."""
 NEEDED = ("onnx", "onnxscript", "onnxruntime")
 TOLERANCE = 1e-4
 """How far logits may differ, of their largest: onnxruntime fuses and sums in its own order."""
 
 
 def write_onnx(checkpoint: Checkpoint, folder: Path) -> float:
-    """Write the graph, and its class names one a line if there are any; the largest difference.
+    """Write the graph with its class names, and these one a line; returns the largest difference.
 
     Raises: UsageError where one of onnx, onnxscript and onnxruntime is not installed;
     CheckpointError where the logits are not the same; what `whole_folder` raises.
@@ -47,6 +50,9 @@ def write_onnx(checkpoint: Checkpoint, folder: Path) -> float:
         verbose=False,
     )
     assert program is not None, "dynamo=True returns a program"
+    names = config.recipe.task.class_names
+    if names:
+        program.model.metadata_props[NAMES_KEY] = json.dumps(names, ensure_ascii=False)
     with files.whole_folder(folder) as place:
         program.save(place / MODEL_FILE)
         session = onnxruntime.InferenceSession(
@@ -60,7 +66,6 @@ def write_onnx(checkpoint: Checkpoint, folder: Path) -> float:
                 f"the ONNX graph's logits differ by {difference:.1e} of their largest; up to "
                 f"{TOLERANCE:.0e} is expected. Nothing was written."
             )
-        names = config.recipe.task.class_names
         if names:
             lines = [" ".join(name.splitlines()) for name in names]
             (place / LABELS_FILE).write_text("".join(f"{line}\n" for line in lines))

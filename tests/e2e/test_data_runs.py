@@ -122,6 +122,16 @@ def test_a_fine_grained_task_trains_on_its_json_splits(tmp_path: Path) -> None:
     fakes.write_fgvc(tmp_path / "data", task, [1, 2, 3, 4])
     (result,) = train("--task", "cub", "--data-dir", "data", "--shelf", "shelf", *TINY)
     assert (result["images"]["train"], result["images"]["test"]) == (24, 16)
+    folder = Path(result["folder"])
+    config = json.loads((folder / "config.json").read_text())
+    for recipe in (result["recipe"], config["recipe"]):  # the lists' names, told in both
+        assert recipe["task"]["class_names"] == ["1", "2", "3", "4"]
+    assert "class_names = []" in (folder / "recipe.toml").read_text()  # as runs before had it
+    assert [c["name"] for c in evaluate(result, Path("data"))["student"]["per_class"]] == [*"1234"]
+    image = next(Path("data/CUB_200_2011/images").rglob("*.png"))
+    words = ("predict", "--checkpoint", folder, image, "--json")
+    (said,) = json.loads(idat(*words).stdout)["predictions"]
+    assert all(r["name"] == str(r["number"] + 1) for r in said["ranked"])
 
 
 @pytest.mark.slow
@@ -155,6 +165,7 @@ def test_ones_own_images_train_and_their_split_is_kept_and_reusable(tmp_path: Pa
     task = first["recipe"]["task"]
     assert task["id"].startswith("folder-")
     assert task["class_names"] == ["cat", "dog", "eel"]
+    assert [c["name"] for c in first["student"]["per_class"]] == ["cat", "dog", "eel"]
     assert f"/{task['id']}/" in first["folder"]
     kept = Path(first["folder"]) / "split.csv"
     (place / "own.csv").write_bytes(kept.read_bytes())

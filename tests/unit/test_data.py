@@ -90,6 +90,18 @@ def test_drawn_tasks_have_the_promised_sizes_and_their_pixels_in_order() -> None
     assert raw.equal(data.test.held.float())
 
 
+def test_classes_of_built_in_tasks_are_named_where_they_are_more_than_a_number(
+    digits: TaskData,
+) -> None:
+    tasks = load_registry().tasks
+    count = load_task(tasks["count"], img_size=8).task
+    assert count.class_names == tuple(map(str, range(3, 11)))
+    textures = load_task(tasks["textures"], img_size=8).task
+    assert textures.class_names[:2] == ("stripes", "checks")
+    assert len(textures.class_names) == textures.num_classes
+    assert digits.task.class_names == ()
+
+
 # Fingerprints
 
 

@@ -84,6 +84,23 @@ def test_only_the_order_of_the_classes_counts(labels: list[int | str], tmp_path:
     assert other.fingerprint == plain.fingerprint
 
 
+@pytest.mark.parametrize(
+    ("labels", "names"),
+    [
+        ([0, 1, 2, 3], ()),  # our own numbers
+        ([1, 2, 3, 10], ("1", "2", "3", "10")),
+        (["a", "b", "c", "d"], ("a", "b", "c", "d")),
+    ],
+)
+def test_classes_keep_the_names_that_the_lists_have(
+    labels: list[int | str], names: tuple[str, ...], tmp_path: Path
+) -> None:
+    folder = fakes.write_fgvc(tmp_path, BIRDS, labels)
+    assert load(BIRDS, folder).task.class_names == names
+    own = BIRDS.model_copy(update={"class_names": ("w", "x", "y", "z")})
+    assert load(own, folder).task.class_names == ("w", "x", "y", "z")
+
+
 def test_numbers_as_strings_are_sorted_as_strings_as_vpt_does(tmp_path: Path) -> None:
     labels = ["1", "10", "2", "20"]
     plain = load(BIRDS, fakes.write_fgvc(tmp_path / "plain", BIRDS, [0, 1, 2, 3]))

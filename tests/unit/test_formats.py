@@ -96,6 +96,8 @@ def test_names_of_classes_go_along(tmp_path: Path) -> None:
     write_checkpoint(tmp_path / "a", student, recipe, role="student", recipe_hash="0" * 64, seed=0)
     write_merged(load_checkpoint(tmp_path / "a"), tmp_path / "vit")
     assert json.loads((tmp_path / "vit" / "config.json").read_text())["label_names"] == list(names)
+    vit = timm.create_model(f"local-dir:{tmp_path / 'vit'}", pretrained=True)
+    assert vit.pretrained_cfg["label_names"] == list(names)
 
 
 def test_a_merge_that_changes_the_logits_writes_nothing(
@@ -207,6 +209,8 @@ def test_onnxruntime_gives_the_same_logits_for_every_family(family: str, tmp_pat
         with torch.inference_mode():
             expected = network(images)
         torch.testing.assert_close(torch.from_numpy(found), expected, rtol=1e-4, atol=1e-4)
+    described = session.get_modelmeta().custom_metadata_map
+    assert json.loads(described["class_names"]) == list(names)
     assert (tmp_path / "onnx" / "labels.txt").read_text().splitlines() == [
         "<b>two</b> lines",
         *names[1:],

@@ -1,12 +1,17 @@
 """Metrics against cases worked out by hand, and laws that hold for any logits."""
 
+from collections.abc import Sequence
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rich.text import Text
 
+from idat_zoo.cli import present
 from idat_zoo.metrics import (
     Z95,
+    Metrics,
     paired_counts,
     paired_interval,
     score,
@@ -74,6 +79,76 @@ def test_a_case_worked_out_by_hand() -> None:
     assert (third.precision, third.recall, third.count) == (1, 1 / 2, 2)
     assert (absent.precision, absent.recall, absent.f1, absent.count) == (0, 0, 0, 0)
     assert metrics.top1_interval == wilson_interval(5, 8)
+
+
+def test_classes_are_named_where_their_names_are_known() -> None:
+    logits, targets = logits_for([0, 1], 3), torch.tensor([0, 2])
+    named = score(logits, targets, ("cat", "dog", "[red]eel"))
+    assert [c.name for c in named.per_class] == ["cat", "dog", "[red]eel"]
+    plain = score(logits, targets)
+    assert [c.name for c in plain.per_class] == [None] * 3
+    unnamed = [c.model_copy(update={"name": None}) for c in named.per_class]
+    assert plain == named.model_copy(update={"per_class": tuple(unnamed)})
+
+
+# What people see of them
+
+
+def shown(capsys: pytest.CaptureFixture[str], metrics: Metrics) -> list[list[str]]:
+    """The tables that are printed, each its lines."""
+    present.print_metrics(metrics)
+    return [part.splitlines() for part in capsys.readouterr().out.split("\n\n")]
+
+
+def confused(names: Sequence[str], classes: int, right: int = 0) -> Metrics:
+    """Every class once taken for the next, and each so many times right."""
+    truth = [k for k in range(classes) for _ in range(right + 1)]
+    said = [k if i % (right + 1) else (k + 1) % classes for i, k in enumerate(truth)]
+    return score(logits_for(said, classes), torch.tensor(truth), names)
+
+
+def test_tables_name_the_classes_beside_their_indices(capsys: pytest.CaptureFixture[str]) -> None:
+    _, table, matrix = shown(capsys, confused(("1", "10", "[/b]two\nlines"), 3, right=1))
+    assert [line.split()[:2] for line in table] == [
+        ["class", "name"],
+        ["0", "1"],
+        ["1", "10"],
+        ["2", "[/b]two"],
+    ]
+    assert matrix[1].split() == ["0", "1", "2"]
+    assert matrix[2].split() == ["0", "1", "1", "1", "0"]
+    assert matrix[4].split() == ["2", "[/b]two", "lines", "1", "0", "1"]
+    assert shown(capsys, confused((), 3))[2][2].split() == ["0", "0", "1", "0"]
+
+
+@pytest.mark.parametrize("columns", [80, 120])
+def test_a_matrix_beside_long_names_keeps_its_numbers_and_the_terminals_width(
+    columns: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    names = [f"[red]{k} " + "犬" * 60 for k in range(10)]
+    _, table, matrix = shown(capsys, confused(names, 10, right=99))
+    assert max(Text.from_ansi(line).cell_len for line in [*table, *matrix]) <= columns
+    rows = [line.split() for line in matrix[2:]]
+    assert [row[0] for row in rows] == [str(k) for k in range(10)]
+    assert all(row[1] == f"[red]{k}" and "…" in "".join(row) for k, row in enumerate(rows))
+    assert [row[-10:][k] for k, row in enumerate(rows)] == ["99"] * 10
+
+
+def test_where_the_matrix_is_too_wide_what_is_confused_most_is_named(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = [f"kind {k}" for k in range(30)]
+    mistakes = shown(capsys, confused(names, 30))[2]
+    assert mistakes[0] == "confused most often"
+    assert mistakes[2].split() == ["1", "0", "kind", "0", "1", "kind", "1"]
+    assert len(mistakes) == 12
+    assert len(shown(capsys, confused((), 30, right=1))[2]) == 12
+    assert len(shown(capsys, score(logits_for([0, 1], 30), torch.tensor([0, 1])))) == 2
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    assert shown(capsys, confused(names[:20], 20, right=9))[2][0] == "confused most often"
 
 
 def test_a_class_that_never_occurs_does_not_lower_balanced_accuracy() -> None:

@@ -140,4 +140,4 @@ def draw(draws: Draws) -> Drawing:
 
 def draw_count() -> Drawing:
     """The objects with their number less three as label, 0..7."""
-    return draw_all("count", draw)
+    return draw_all("count", draw, range(FEWEST, MOST + 1))

@@ -3,7 +3,7 @@
 Shape letters: N images, H W image.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Final
 
@@ -19,13 +19,19 @@ CHUNK: Final = 50
 
 @dataclass(frozen=True)
 class Drawing:
-    """Images `[N, H, W, 3]` and their classes `[N]`, in the order train800, val200, test."""
+    """Images `[N, H, W, 3]` and their classes `[N]`, in the order train800, val200, test.
+
+    `class_names` are empty where a class is no more than its number.
+    """
 
     images: UInt8[np.ndarray, "N H W 3"]
     targets: Int64[np.ndarray, "N"]
+    class_names: tuple[str, ...] = ()
 
 
-def draw_all(task: str, draw: Callable[[Draws], Drawing]) -> Drawing:
+def draw_all(
+    task: str, draw: Callable[[Draws], Drawing], class_names: Iterable[object] = ()
+) -> Drawing:
     """All images of a task; `draw` makes those of one chunk."""
     chunks = [
         draw(Draws(task=task, images=np.arange(start, start + CHUNK)))
@@ -34,4 +40,5 @@ def draw_all(task: str, draw: Callable[[Draws], Drawing]) -> Drawing:
     return Drawing(
         images=np.concatenate([chunk.images for chunk in chunks]),
         targets=np.concatenate([chunk.targets for chunk in chunks]),
+        class_names=tuple(map(str, class_names)),
     )

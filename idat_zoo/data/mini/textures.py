@@ -182,4 +182,4 @@ def draw(draws: Draws) -> Drawing:
 
 def draw_textures() -> Drawing:
     """The textures with their kind as label, 0..7 in the order of `KINDS`."""
-    return draw_all("textures", draw)
+    return draw_all("textures", draw, KINDS)
