@@ -2,8 +2,9 @@
 
     python benchmarks/micro.py choose      try settings on val200, write the table `micro_choice`
     python benchmarks/micro.py measure     run what the tables `digits`, `micro` and `mini` show
+    python benchmarks/micro.py gain        write the table `teacher_gain` from the recorded runs
     python benchmarks/micro.py ship        copy the LoRA student to idat_zoo/builtin/digits-lora
-    python benchmarks/micro.py             all three
+    python benchmarks/micro.py             all four
 
 Runs lie in build/micro-runs and are resumed or reused; remove that folder after a new pretraining.
 Test is read by `measure` alone, after the recipe is written.
@@ -14,6 +15,7 @@ import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from statistics import fmean
 
 import torch
 
@@ -24,8 +26,11 @@ from idat_zoo.fit import Progress, machine_for
 from idat_zoo.metrics import wilson_interval
 from idat_zoo.recipe import Recipe, Task
 from idat_zoo.registry import get_recipe, load_registry, task_suites
+from idat_zoo.report.build import build_report
+from idat_zoo.report.gain import Gain
+from idat_zoo.report.layout import percent, points
 from idat_zoo.report.rows import estimate
-from idat_zoo.results import PREDICTIONS_FILE, RESULT_FILE, Result, versions
+from idat_zoo.results import PREDICTIONS_FILE, RESULT_FILE, Result, find_results, versions
 from idat_zoo.run_folder import run_folder
 from idat_zoo.runs import Inputs, Run, begin, run
 from idat_zoo.runs import choose as choose_candidate
@@ -159,6 +164,33 @@ def write_mini(rows: Sequence[Sequence[str]], *, made_by: Result) -> None:
     write(RESULTS / "mini_baselines.json", {"columns": columns, "rows": rows, "note": note})
 
 
+def gain() -> None:
+    """Two rows of the mini suite: the largest of the teacher's gains and the smallest."""
+    found = find_results([RESULTS / "mini"])
+    gains = sorted(build_report(found).gains, key=lambda one: one.mean.gain if one.mean else 0.0)
+    rows = [gain_row(one, [result for _, result in found]) for one in (gains[-1], gains[0])]
+    note = (
+        "LoRA, pair micro, 3 seeds: top-1 in per cent on test, and the gain in points with its "
+        f"95 % interval as `idat report` gives it. Of the {len(gains)} tasks of the mini suite "
+        "these have the largest gain and the smallest. "
+        f"{found[0][1].device}; {told_versions(found[0][1].versions)}; "
+        "`python benchmarks/micro.py gain`"
+    )
+    columns = ["task", "student alone", "with its teacher", "gain"]
+    write(RESULTS / "teacher_gain.json", {"columns": columns, "rows": rows, "note": note})
+
+
+def gain_row(one: Gain, results: Sequence[Result]) -> list[str]:
+    """A task, the student's top-1 without and with its teacher, and what the teacher brought."""
+    assert one.mean is not None
+    own = [r for r in results if r.recipe.task.id == one.task and r.recipe.adapter.name == "lora"]
+    alone = fmean(r.top1 for r in own if r.recipe.pair.teacher is None)
+    taught = fmean(r.top1 for r in own if r.recipe.pair.teacher is not None)
+    low, high = one.mean.interval
+    told = f"{points(one.mean.gain)} ({points(low)} to {points(high)})"
+    return [one.task, percent(alone), percent(taught), told]
+
+
 def record(result: Result, table: str, names: Sequence[str]) -> None:
     """Keep a run's result, and for paired comparison its predictions, in the repository."""
     folder = run_folder(RUNS, result.recipe, result.seed)
@@ -192,7 +224,7 @@ def write(path: Path, document: dict[str, object]) -> None:
 
 def main() -> None:
     """The steps asked for, or all in order."""
-    steps = {"choose": choose, "measure": measure, "ship": ship}
+    steps = {"choose": choose, "measure": measure, "gain": gain, "ship": ship}
     for name in sys.argv[1:] or list(steps):
         steps[name]()
 
