@@ -1,5 +1,6 @@
 """`idat predict`: what trained adapters say of images."""
 
+import shlex
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
@@ -10,7 +11,6 @@ import typer
 
 from idat_zoo.cli import screen
 from idat_zoo.cli.options import (
-    CheckpointsOption,
     DeviceOption,
     JsonOption,
     MegapixelsOption,
@@ -18,25 +18,36 @@ from idat_zoo.cli.options import (
     YesOption,
     check_references,
 )
-from idat_zoo.errors import DataError
+from idat_zoo.errors import DataError, UsageError
 
 if TYPE_CHECKING:
     from idat_zoo.prediction import Picture, Prediction
 
 STDIN = "-"
+USE = "idat predict CHECKPOINT IMAGE…, e.g. idat predict builtin:digits-lora photo.png"
+COLUMNS = ("image", "checkpoint", "task", "rank", "class", "name", "probability", "fault")
+"""Of --csv. `class` is the index; `name` is empty where none is known."""
 SOME_FAILED = 3
 
 
 def predict(
-    images: Annotated[
-        list[str],
+    words: Annotated[
+        list[str] | None,
         typer.Argument(
-            metavar="IMAGE|FOLDER|-…",
-            help="Image files, folders of them, or - for one image on stdin.",
+            metavar="CHECKPOINT IMAGE…",
+            help="A folder, hub:ORG/NAME[@REV][/SUBFOLDER], or builtin:NAME; then image files, "
+            "folders of them, or - for one image on stdin.",
             show_default=False,
         ),
-    ],
-    checkpoint: CheckpointsOption,
+    ] = None,
+    checkpoint: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--checkpoint",
+            metavar="CHECKPOINT",
+            help="The same, in front; may be repeated. All words are images then.",
+        ),
+    ] = None,
     require_pinned: PinnedOption = False,
     top_k: Annotated[
         int, typer.Option("--top-k", metavar="N", min=1, help="At most N classes of each image.")
@@ -45,14 +56,18 @@ def predict(
     max_megapixels: MegapixelsOption = 64,
     yes: YesOption = False,
     json: JsonOption = False,
+    csv: Annotated[bool, typer.Option("--csv", help="A row for each class of each image.")] = False,
 ) -> None:
     """Classify images with trained adapters.
 
     Adapters of one backbone share a pass.
 
-    For example: idat predict --checkpoint builtin:digits-lora photo.png
+    For example: idat predict builtin:digits-lora photo.png
     """
-    check_references(checkpoint, require_pinned=require_pinned)
+    if json and csv:
+        raise UsageError("--json and --csv exclude each other.", hint="Leave one of them out.")
+    references, images = _told_apart(words or [], checkpoint or [])
+    check_references(references, require_pinned=require_pinned)
     from idat_zoo.checkpoint import find_config
     from idat_zoo.cli.offers import offer_weights, tell_cached
     from idat_zoo.data.reading import Reading
@@ -61,7 +76,7 @@ def predict(
     found: list[Path | None] = []
     for name in images:
         found += [None] if name == STDIN else find_pictures([Path(name)])
-    adapters = find_adapters(checkpoint)
+    adapters = find_adapters(references)
     tell_cached(adapters.values())
     needed = [find_config(place).backbone for place in adapters.values()]
     offer_weights(needed, yes=yes)
@@ -71,17 +86,57 @@ def predict(
     )
     several = len(predictor.configs) > 1
     told: list[Prediction] = []
+    if csv:
+        screen.print_csv([COLUMNS])
     for prediction in predictions:
         told.append(prediction)
         if prediction.fault:
             screen.note(f"{prediction.image}: {prediction.fault}")
-        elif not json:
+        if csv:
+            screen.print_csv(_as_rows(prediction))
+        elif not (json or prediction.fault):
             _print(prediction, several=several)
     if json:
         screen.print_json({"predictions": [_as_json(one) for one in told]})
     failed = [one for one in told if one.fault]
     if failed:
         raise typer.Exit(SOME_FAILED if len(failed) < len(told) else DataError.exit_code)
+
+
+def _told_apart(words: Sequence[str], references: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Checkpoints, and images: the first word is a checkpoint where no option names one.
+
+    Raises: UsageError where one of the two is missing.
+    """
+    if references:
+        if not words:
+            raise UsageError("there is no IMAGE to classify.", hint=USE)
+        return list(references), list(words)
+    if not words:
+        raise UsageError("there is neither a CHECKPOINT nor an IMAGE.", hint=USE)
+    first, *images = words
+    if not _may_be_checkpoint(first):
+        raise UsageError(
+            f"there is no CHECKPOINT: '{first}' holds none.",
+            hint=f"idat predict CHECKPOINT {shlex.join(words)}; one that ships: "
+            "builtin:digits-lora",
+        )
+    if not images:
+        raise UsageError(
+            f"there is no IMAGE to classify with '{first}'.",
+            hint=f"idat predict {shlex.quote(first)} IMAGE…",
+        )
+    return [first], images
+
+
+def _may_be_checkpoint(word: str) -> bool:
+    """All but images, stdin and folders without any config."""
+    from idat_zoo.data.image_file import SUFFIXES
+
+    place = Path(word)
+    if place.is_dir():
+        return any(place.rglob("config.json"))
+    return word != STDIN and not place.exists() and place.suffix.lower() not in SUFFIXES
 
 
 def _open(paths: Sequence[Path | None]) -> Iterator["Picture"]:
@@ -98,9 +153,22 @@ def _open(paths: Sequence[Path | None]) -> Iterator["Picture"]:
 def _print(prediction: "Prediction", *, several: bool) -> None:
     by = f"  {prediction.checkpoint}" if several else ""
     typer.echo(screen.plain(f"{prediction.image}{by}"))
+    width = max(len(str(ranked.number)) for ranked in prediction.ranked)
     for ranked in prediction.ranked:
-        name = ranked.name or f"class {ranked.number}"
-        typer.echo(screen.plain(f"  {100 * ranked.probability:5.1f} %  {name}"))
+        name = f"  {ranked.name}" if ranked.name else ""
+        share = f"{100 * ranked.probability:5.1f} %"
+        typer.echo(screen.plain(f"  {share}  class {ranked.number:<{width}}{name}"))
+
+
+def _as_rows(prediction: "Prediction") -> list[tuple[object, ...]]:
+    """A row for each class, the most probable first; one without a class for what is no image."""
+    of = (prediction.image, prediction.checkpoint, prediction.task)
+    if prediction.fault:
+        return [(*of, "", "", "", "", prediction.fault)]
+    return [
+        (*of, rank, ranked.number, ranked.name, ranked.probability, "")
+        for rank, ranked in enumerate(prediction.ranked, start=1)
+    ]
 
 
 def _as_json(prediction: "Prediction") -> dict[str, object]:

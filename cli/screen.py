@@ -1,5 +1,7 @@
 """How results and errors look: results on stdout, everything else on stderr."""
 
+import csv
+import io
 import json
 import os
 import re
@@ -27,6 +29,14 @@ def print_json(document: Mapping[str, Any]) -> None:
     """One JSON document on stdout, with its schema_version first."""
     text = json.dumps({"schema_version": SCHEMA_VERSION, **document}, indent=2, ensure_ascii=False)
     typer.echo(text.encode(errors="backslashreplace"))  # a name that is no UTF-8: JSON's own \udcff
+
+
+def print_csv(rows: Iterable[Sequence[object]]) -> None:
+    """Rows of a CSV on stdout, as they are but for what would steer a terminal, on one."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    told = plain(text.getvalue()) if sys.stdout.isatty() else text.getvalue()
+    typer.echo(told.encode(errors="surrogateescape"), nl=False)  # names may be no UTF-8
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:

@@ -1,5 +1,6 @@
 """`idat predict`: what trained adapters say of images, files and folders, and of what is none."""
 
+import csv
 import io
 import json
 from pathlib import Path
@@ -119,7 +120,11 @@ def test_people_see_percent_and_names_that_cannot_steer_a_terminal(
     assert result.exit_code == 0, result.output
     first, *ranked = result.stdout.splitlines()
     assert first == "c.png"
-    assert {line.rpartition("  ")[2] for line in ranked} == {"cat", "dog", "\\x1b[31mhamster"}
+    assert {line.partition("%  ")[2] for line in ranked} == {
+        "class 0  cat",
+        "class 1  dog",
+        "class 2  \\x1b[31mhamster",
+    }
     shares = [float(line.split("%")[0]) for line in ranked]
     assert shares == sorted(shares, reverse=True)
     assert sum(shares) == pytest.approx(100, abs=0.2)
@@ -193,6 +198,84 @@ def test_an_image_does_not_depend_on_those_beside_it() -> None:
 
 
 # What is no image
+
+
+# A checkpoint before the images, and a CSV of what it says
+
+
+def test_the_first_word_is_the_checkpoint_unless_an_option_names_one(
+    photos: Path, checkpoints: dict[str, Path]
+) -> None:
+    words = ("c.png", "photos", "--device", "cpu", "--json")
+    first = idat(str(checkpoints["pets"]), *words)
+    assert first.exit_code == 0, first.output
+    assert first.stdout == idat("--checkpoint", str(checkpoints["pets"]), *words).stdout
+    assert [one["image"] for one in document(first)] == [
+        "c.png",
+        "photos/a.png",
+        "photos/deep/b.PNG",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("words", "told", "hint"),
+    [
+        (("photos",), "there is no CHECKPOINT: 'photos' holds none.", "CHECKPOINT photos;"),
+        (("c.png", "photos"), "there is no CHECKPOINT: 'c.png'", "CHECKPOINT c.png photos;"),
+        (("-",), "there is no CHECKPOINT: '-'", "CHECKPOINT -;"),
+        (("gone.png", "c.png"), "there is no CHECKPOINT: 'gone.png'", "CHECKPOINT gone.png"),
+        (("pets",), "there is no IMAGE to classify with 'pets'.", "idat predict pets IMAGE…"),
+        (("builtin:digits-lora",), "there is no IMAGE", "idat predict builtin:digits-lora IMAGE…"),
+        (("--checkpoint", "pets"), "there is no IMAGE", "idat predict CHECKPOINT IMAGE…"),
+        ((), "there is neither a CHECKPOINT nor an IMAGE.", "idat predict CHECKPOINT IMAGE…"),
+        (("pets", "c.png", "--json", "--csv"), "--json and --csv exclude", "one of them"),
+    ],
+)
+def test_what_is_missing_is_said(
+    words: tuple[str, ...], told: str, hint: str, photos: Path, checkpoints: dict[str, Path]
+) -> None:
+    result = idat(*words)
+    assert result.exit_code == 2, result.output
+    error, hinted = result.stderr.splitlines()
+    assert told in error
+    assert hint in hinted
+    assert result.stdout == ""
+
+
+def test_a_csv_has_a_row_for_each_class_and_says_what_is_no_image(
+    photos: Path, checkpoints: dict[str, Path]
+) -> None:
+    odd = Path('a "b",\nc\udcff.png')
+    odd.write_bytes(png(3))
+    words = (str(checkpoints["pets"]), "c.png", str(odd), "photos/notes.txt", "--device", "cpu")
+    result = idat(*words, "--csv")
+    assert result.exit_code == 3, result.output
+    text = result.stdout_bytes.decode(errors="surrogateescape")
+    rows = list(csv.DictReader(io.StringIO(text, newline="")))
+    assert [(row["image"], row["rank"]) for row in rows] == [
+        *(("c.png", rank) for rank in "123"),
+        *((str(odd), rank) for rank in "123"),
+        ("photos/notes.txt", ""),
+    ]
+    ranked = [r for one in document(idat(*words, "--json")) for r in one.get("ranked", [])]
+    assert [(int(row["class"]), row["name"], float(row["probability"])) for row in rows[:-1]] == [
+        (r["number"], r["name"], r["probability"]) for r in ranked
+    ]
+    assert {row["task"] for row in rows} == {"digits"}
+    assert {row["checkpoint"] for row in rows} == {str(checkpoints["pets"])}
+    assert [row["fault"] for row in rows[:-1]] == [""] * 6
+    assert rows[-1]["fault"] == "is not an image of a known format"
+
+
+def test_a_csv_leaves_the_name_empty_where_none_is_known(
+    photos: Path, checkpoints: dict[str, Path]
+) -> None:
+    result = idat(str(checkpoints["digits"]), "c.png", "--device", "cpu", "--csv", "--top-k", "1")
+    (row,) = csv.DictReader(io.StringIO(result.stdout))
+    assert row["name"] == ""
+    assert row["class"].isdecimal()
+    told = idat(str(checkpoints["digits"]), "c.png", "--device", "cpu", "--top-k", "1")
+    assert told.stdout.splitlines()[1].endswith(f"class {row['class']}")
 
 
 @pytest.mark.slow
