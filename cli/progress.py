@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from statistics import fmean
 from types import TracebackType
 
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
-from rich.table import Column
+from rich.console import Console, RenderableType
+from rich.progress import Progress, ProgressColumn, Task, TaskID
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
 
 from idat_zoo.cli import screen
 from idat_zoo.engine.train import EpochLog
@@ -17,6 +19,7 @@ from idat_zoo.fit import Progress as Listener
 
 SECONDS_BETWEEN_LINES = 10
 SECONDS_BETWEEN_MOVES = 0.1
+BAR_WIDTH = 8
 PARTS = {
     "student_task_loss": "student",
     "teacher_task_loss": "teacher",
@@ -24,16 +27,58 @@ PARTS = {
 }
 
 
+class Line(ProgressColumn):
+    """A name, a bar, and behind it as many of the details as there is room for.
+
+    The last ones are left out first; the bar never is. Behind `details` comes the time that is
+    left, then `more`.
+    """
+
+    def __init__(self, console: Console) -> None:
+        super().__init__()
+        self._console = console
+
+    def render(self, task: Task) -> RenderableType:
+        """One line of at most the terminal's width."""
+        name = Text(task.description)
+        name.truncate(max(1, self._console.width - BAR_WIDTH - 1), overflow="ellipsis")
+        told = ""
+        room = self._console.width - name.cell_len - BAR_WIDTH - 2
+        for detail in (*task.fields["details"], _time_left(task), *task.fields["more"]):
+            longer = "  ".join(filter(None, (told, detail)))
+            if Text(longer).cell_len > room:
+                break
+            told = longer
+        line = Table.grid(padding=(0, 1, 0, 0), pad_edge=False)
+        bar = ProgressBar(
+            total=task.total,
+            completed=task.completed,
+            width=BAR_WIDTH,
+            pulse=task.total is None,
+            animation_time=task.get_time(),
+        )
+        line.add_row(name, bar, *([Text(told)] if told else []))
+        return line
+
+
+def _time_left(task: Task) -> str:
+    """`1:02:03`, `0:12`, or nothing where it is not known."""
+    seconds = task.time_remaining
+    if task.total is None or seconds is None:
+        return ""
+    minutes, seconds = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
+
+
 class LiveProgress(Listener):
-    """Epoch, loss and its parts, images a second and the time left, on stderr."""
+    """What is done: run, epoch, loss, images a second, time left, and the loss's parts."""
 
     def __init__(self) -> None:
+        console = Console(stderr=True)
         self._bar = Progress(
-            TextColumn("{task.description}", markup=False),
-            BarColumn(bar_width=10),
-            TextColumn("{task.fields[detail]}", markup=False),
-            TimeRemainingColumn(compact=True, table_column=Column(no_wrap=True, min_width=5)),
-            console=Console(stderr=True),
+            Line(console),
+            console=console,
             disable=not sys.stderr.isatty(),
             transient=True,
         )
@@ -43,7 +88,7 @@ class LiveProgress(Listener):
         self._name, self._images, self._steps = "", 0, 0
         self._epochs = (0, 0)
         self._started = self._said = time.monotonic()
-        self._loss = ""
+        self._run, self._loss, self._parts = "", "", list[str]()
 
     def __enter__(self) -> "LiveProgress":
         self._bar.start()
@@ -57,39 +102,55 @@ class LiveProgress(Listener):
     ) -> None:
         self._bar.stop()
 
+    def run(self, number: int, *, of: int) -> None:
+        """Shown with all that this run does, where there are several."""
+        self._run = f"run {number} of {of}" if of > 1 else ""
+
+    def doing(self, name: str, what: str) -> None:
+        """A bar that moves without an end, so that nobody takes seconds for a standstill."""
+        self._show(name, total=None, details=[what])
+
     def stage(self, name: str, *, done: int, epochs: int, steps: int, images: int) -> None:
         """A training begins, or goes on behind epoch `done`."""
-        if self._task is not None:
-            self._bar.remove_task(self._task)
-        self._name, self._images, self._steps, self._loss = name, images, 0, ""
+        self._name, self._images, self._steps = name, images, 0
+        self._loss, self._parts = "", []
         self._epochs = (done, epochs)
         self._started = time.monotonic()
-        self._task = self._bar.add_task(name, total=(epochs - done) * steps, detail="")
+        total = (epochs - done) * steps
+        self._show(name, total=total, details=[f"epoch {done}/{epochs}", "the first step"])
         if done:
             screen.note(f"{name}: going on behind epoch {done} of {epochs}")
+
+    def _show(self, name: str, *, total: int | None, details: list[str]) -> None:
+        if self._task is not None:
+            self._bar.remove_task(self._task)
+        told = [self._run, *details]
+        self._task = self._bar.add_task(name, total=total, details=told, more=[])
 
     def step(self) -> None:
         """Count the step and show the speed."""
         assert self._task is not None
         self._steps += 1
-        self._bar.update(self._task, advance=1, detail=self._detail())
+        told = [self._run, *self._details()]
+        self._bar.update(self._task, advance=1, details=told, more=self._parts)
 
     def epoch(self, logs: Sequence[EpochLog]) -> None:
         """Show the losses, means over the runs; without a terminal, a line every ten seconds."""
         if not logs:
             return
         parts = [log.as_json() for log in logs]
-        told = [
+        self._parts = [
             f"{label} {fmean(own[name] for own in parts):.2f}"
             for name, label in PARTS.items()
             if name in parts[0]
         ]
-        runs = f"{len(logs)} runs, mean " if len(logs) > 1 else ""
-        self._loss = f"{runs}loss {fmean(log.loss for log in logs):.2f} ({', '.join(told)})"
+        mean = "mean " if len(logs) > 1 else ""
+        self._loss = f"{mean}loss {fmean(log.loss for log in logs):.2f}"
         self._epochs = (logs[0].epoch, self._epochs[1])
         if not sys.stderr.isatty() and time.monotonic() - self._said > SECONDS_BETWEEN_LINES:
             self._said = time.monotonic()
-            screen.note(f"{self._name}: {self._detail()}")
+            told = [self._run, *self._details(), *self._parts]
+            screen.note(f"{self._name}: {'  '.join(filter(None, told))}")
 
     def decoding(self, what: str, done: int, total: int) -> None:
         """A bar for each list that is decoded; without a terminal, a line now and then."""
@@ -103,13 +164,13 @@ class LiveProgress(Listener):
     def _count(self, what: str, done: int, total: int, detail: str) -> None:
         """Called for every image, so the bar is moved once in a while."""
         if what not in self._counts:
-            self._counts[what] = self._bar.add_task(what, total=total, detail="")
+            self._counts[what] = self._bar.add_task(what, total=total, details=[], more=[])
         now = time.monotonic()
         if done == total:
             self._bar.remove_task(self._counts.pop(what))
         elif now - self._moved > SECONDS_BETWEEN_MOVES:
             self._moved = now
-            self._bar.update(self._counts[what], completed=done, detail=detail)
+            self._bar.update(self._counts[what], completed=done, details=[detail])
             if not sys.stderr.isatty() and now - self._said > SECONDS_BETWEEN_LINES:
                 self._said = now
                 screen.note(f"{what}: {detail}")
@@ -123,8 +184,7 @@ class LiveProgress(Listener):
         """A line above the bar."""
         screen.note(text)
 
-    def _detail(self) -> str:
+    def _details(self) -> list[str]:
         done, epochs = self._epochs
         speed = self._steps * self._images / max(time.monotonic() - self._started, 1e-9)
-        told = [f"epoch {done}/{epochs}", self._loss, f"{speed:.0f} images/s"]
-        return "  ".join(part for part in told if part)
+        return [f"epoch {done}/{epochs}", self._loss, f"{speed:.0f} images/s"]

@@ -83,10 +83,8 @@ def train(
     For example: idat train --task digits --adapter lora --seeds 0,1 epochs=20 lr=1e-3,1e-2
     """
     from idat_zoo.cli.offers import offer
-    from idat_zoo.cli.progress import LiveProgress
     from idat_zoo.data.reading import Reading
     from idat_zoo.registry import load_registry
-    from idat_zoo.runs import run_many
     from idat_zoo.switches import Switches
 
     reading = Reading(
@@ -100,6 +98,9 @@ def train(
     if dry_run:
         _print_plans(asked, device=device, data_dir=data_dir, out=place, json=json)
         return
+    with screen.waiting("loading torch"):
+        from idat_zoo.cli.progress import LiveProgress
+        from idat_zoo.runs import run_many
     unfinished = _unfinished(asked, device=device, out=place)
     agreed = offer(
         [one.task for one in unfinished],

@@ -34,6 +34,12 @@ from idat_zoo.switches import Switches
 class Progress(Listener):
     """Hears how trainings go; this one says nothing. The command line draws a bar."""
 
+    def run(self, number: int, *, of: int) -> None:
+        """Of several runs, one after the other, this one begins."""
+
+    def doing(self, name: str, what: str) -> None:
+        """What is done before the first step of a pass, or after its last."""
+
     def stage(self, name: str, *, done: int, epochs: int, steps: int, images: int) -> None:
         """A pass begins, `done` of its epochs done before; steps per epoch, images per step."""
 
@@ -125,7 +131,7 @@ Outcome = Fitted | ZooError
 
 
 def fit(
-    jobs: Sequence[Job], machine: Machine, progress: Progress, *, name: str = "train"
+    jobs: Sequence[Job], machine: Machine, progress: Progress, *, name: str = ""
 ) -> Iterator[tuple[Job, Outcome]]:
     """Train all, in as few passes as may be; each with what became of it, pass by pass.
 
@@ -140,7 +146,7 @@ def fit(
     for number, together in enumerate(passes, start=1):
         counted = f" {number} of {len(passes)}" if len(passes) > 1 else ""
         what = together[0].recipe.task.id if len(together) == 1 else f"{len(together)} runs"
-        told = f"{name}{counted}: {what}"
+        told = f"{name or 'pass'}{counted}: {what}" if name or counted else what
         try:
             with plain_memory_errors(together[0].recipe, runs=len(together)):
                 outcomes: Sequence[Outcome] = _fit_together(together, machine, progress, told)
@@ -201,12 +207,15 @@ def _fit_together(
     jobs: Sequence[Job], machine: Machine, progress: Progress, name: str
 ) -> list[Outcome]:
     """One pass, from its first epoch to its last."""
+    teacher = " and its teacher" if jobs[0].recipe.pair.teacher is not None else ""
+    progress.doing(name, f"building the student{teacher}")
     learners = [_learner_of(job, machine) for job in jobs]
     batch, asked = learners[0].batch_size, jobs[0].recipe.batch_size
     if batch < asked:
         progress.note(
             f"batches hold {batch} images instead of {asked}: there are no more to train on"
         )
+    progress.doing(name, "computing what comes before the first adapter")
     switches = _cache_prefixes(learners, machine.switches, progress)
     trainer = Trainer(learners, switches=switches, note=progress.note)
     switches = switches.model_copy(update={"fused": trainer.fused})

@@ -124,12 +124,15 @@ def run_many(
             progress.failed(run_label(run.recipe, run.seed), outcome)
 
     with computing(machine.switches, where):
-        for together in [[run] for run in runs] if machine.one_by_one else [runs]:
+        turns = [[run] for run in runs] if machine.one_by_one else [runs]
+        for number, together in enumerate(turns, start=1):
+            progress.run(number, of=len(turns))
             begun: list[Begun] = []
             for run in together:
                 try:
                     finished = claim(run.folder, run.recipe, out=out, resume=resume)
                     if finished is None:
+                        progress.doing(run.recipe.task.id, "loading images")
                         begun.append(begin(run, inputs))
                     else:
                         progress.note(f"finished before: {run.folder}")
@@ -262,6 +265,7 @@ def complete(
             continue
         chosen = selected.get(run.folder)
         assert not isinstance(chosen, ZooError)
+        progress.doing(run.recipe.task.id, "evaluating on test")
         try:
             with plain_memory_errors(job.recipe):
                 result = _finish(run, outcome, final=job.recipe, selection=chosen)

@@ -12,7 +12,8 @@ import pytest
 from rich.console import Console
 
 from conftest import toy_recipe
-from idat_zoo.cli import screen
+from idat_zoo.cli import progress, screen
+from idat_zoo.engine.train import EpochLog
 from idat_zoo.errors import UnknownNameError
 from idat_zoo.runs import run
 
@@ -197,3 +198,61 @@ def test_what_fits_stays_on_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     lines = on_terminal(REPORT, 120, monkeypatch)
     assert len(lines) == 3
     assert "71.77 ± 0.40" in lines[1]
+
+
+def bar_lines(width: int, name: str, monkeypatch: pytest.MonkeyPatch) -> tuple[str, str]:
+    """What the second of four runs says before its first step, and in its thirteenth epoch."""
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    monkeypatch.setattr(progress, "Console", lambda **_: Console(file=io.StringIO(), width=width))
+    monkeypatch.setattr(progress, "_time_left", lambda task: "1:05" if task.total else "")
+    bar = progress.LiveProgress()
+
+    def line() -> str:
+        style = {"force_terminal": True, "color_system": "standard"}
+        console = Console(file=io.StringIO(), width=width, record=True, **style)
+        console.print(bar._bar.get_renderable())
+        (shown,) = console.export_text().splitlines()
+        return shown.rstrip()
+
+    bar.run(2, of=4)
+    bar.doing(name, "loading images")
+    before = line()
+    bar.stage(name, done=0, epochs=20, steps=10, images=64)
+    parts = {"student_task_loss": 0.52, "teacher_task_loss": 0.75, "distillation_loss": 0.25}
+    bar.epoch([EpochLog(epoch=12, lr=0.01, loss=1.52, **parts)])
+    bar._started -= 1
+    bar.step()
+    return before, line()
+
+
+@pytest.mark.parametrize(
+    ("width", "told"),
+    [
+        (40, ["run 2 of 4"]),
+        (60, ["run 2 of 4", "epoch 12/20", "loss 1.52"]),
+        (80, ["run 2 of 4", "epoch 12/20", "loss 1.52", " images/s", "1:05"]),
+        (120, ["loss 1.52", " images/s", "1:05", "student 0.52", "teacher 0.75"]),
+        (130, ["teacher 0.75", "distillation 0.25"]),
+    ],
+)
+def test_a_bar_drops_details_from_the_right(
+    width: int, told: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, line = bar_lines(width, "sprites_loc", monkeypatch)
+    assert before.startswith("sprites_loc ")
+    assert "run 2 of 4" in before
+    assert ("loading images" in before) == (width > 40)
+    assert line.startswith("sprites_loc \N{BOX DRAWINGS HEAVY HORIZONTAL}")
+    assert len(line) <= width
+    for words in told:
+        assert words in line, line
+    assert ("teacher" in line) == (width > 80)
+    assert ("distillation" in line) == (width > 120)
+
+
+def test_a_long_name_gives_way_to_the_bar(monkeypatch: pytest.MonkeyPatch) -> None:
+    _, line = bar_lines(30, "[red]a name that is far too long", monkeypatch)
+    assert line.startswith("[red]a name that")
+    assert "… " in line
+    assert len(line) <= 30
+    assert line.endswith("\N{BOX DRAWINGS HEAVY HORIZONTAL}" * 7)
