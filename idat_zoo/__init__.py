@@ -24,6 +24,10 @@ _HOMES = {
 }
 
 
+def __dir__() -> list[str]:
+    return __all__
+
+
 def __getattr__(name: str) -> Any:  # a module or one of the functions
     if name not in _HOMES:
         raise AttributeError(f"module 'idat_zoo' has no attribute '{name}'")

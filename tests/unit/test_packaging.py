@@ -42,7 +42,7 @@ FLAGS = {
     },
     "predict": {
         "--checkpoint", "--require-pinned", "--top-k", "--device", "--max-megapixels", "--yes",
-        "-y", "--json",
+        "-y", "--json", "--csv",
     },
     "merge": {"--out", "-o", "--yes", "-y", "--json"},
     "publish": {
