@@ -38,14 +38,12 @@ from idat_zoo.errors import UsageError, ZooError
 
 if TYPE_CHECKING:
     from idat_zoo.data.reading import Reading
-    from idat_zoo.recipe import Recipe, Task
+    from idat_zoo.recipe import Recipe
     from idat_zoo.results import Result
 
     Asked = Sequence[tuple[Recipe, int]]
 
 RUNS = Path("runs")
-DEFAULT_PAIR = "vit_s_to_vit_b"
-"""What one's own images are trained with unless --pair names another."""
 SOME_FAILED = 3
 
 
@@ -168,6 +166,7 @@ def _recipes(
         recipe_from_file,
         resolve_tasks,
         spread_words,
+        with_folder,
     )
 
     settings = spread_words(words)
@@ -189,21 +188,16 @@ def _recipes(
     if FOLDER in task.split(",") and task != FOLDER:
         raise UsageError("--task folder stands alone: --data-dir names one folder of images.")
     if task == FOLDER:
-        own = _folder_task(data_dir, reading)
-        registry, task = registry.with_task(own, pair=DEFAULT_PAIR), own.id
+        if data_dir is None:
+            raise UsageError(
+                "--task folder trains on the images of --data-dir, which is not given."
+            )
+        registry, task = with_folder(registry, data_dir, reading)
     return [
         compose_recipe(registry, one.id, adapter, pair=pair, teacher=teacher, overrides=own)
         for one in resolve_tasks(task, registry)
         for own in settings
     ]
-
-
-def _folder_task(data_dir: Path | None, reading: "Reading") -> "Task":
-    from idat_zoo.data import describe_folder
-
-    if data_dir is None:
-        raise UsageError("--task folder trains on the images of --data-dir, which is not given.")
-    return describe_folder(data_dir, reading)
 
 
 def _unfinished(asked: "Asked", *, device: str, out: Path) -> list["Recipe"]:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from idat_zoo import files
 from idat_zoo.adapters import build_adapter
 from idat_zoo.backbones.frozen import FrozenBackbone, describe_anatomy, load_backbone
+from idat_zoo.backbones.inputs import check_inputs
 from idat_zoo.backbones.network import (
     Network,
     build_network,
@@ -190,15 +191,23 @@ def load_checkpoint(reference: Reference, *, backbone: FrozenBackbone | None = N
     with torch.no_grad():
         for name, tensor in network.published().items():
             tensor.copy_(tensors[name])
+    network.class_names = config.recipe.task.class_names
     return Checkpoint(network=network.eval(), config=config)
 
 
 def load(reference: Reference) -> tuple[Network, Transform]:
     """A trained network as `nn.Module`, and the transform that prepares a PIL image for it.
 
-    Logits `[B, K]` of uint8 images `[B, 3, S, S]`. Raises what `load_checkpoint` raises.
+    Logits `[B, K]` of uint8 images `[B, 3, S, S]`, as the transform gives them, or of floats that
+    are normalised already (`network.normalise`). Anything else raises InputError, a TypeError:
+    paths, PIL images, arrays, floats of 0 to 255. Floats of 0 to 1 look like normalised ones where
+    mean and std are 0.5; make them uint8. `network.class_names` are `()` where they are not known;
+    `network.num_classes` is K.
+
+    Raises: what `load_checkpoint` raises.
     """
     checkpoint = load_checkpoint(reference)
+    check_inputs(checkpoint.network)
     return checkpoint.network, Transform(checkpoint.config.backbone.img_size)
 
 

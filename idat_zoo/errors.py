@@ -10,7 +10,8 @@ ZooError                exit code 1
 ├── HubError            1  the Hub cannot be reached, or has not what is asked for
 ├── RunFolderError      1  a run folder holds something else, is unfinished or cannot be written
 ├── DeviceError         1  no such device, or its memory is full
-└── TrainingError       1  the loss is not finite, or a tensor that should learn does not
+├── TrainingError       1  the loss is not finite, or a tensor that should learn does not
+└── InputError          1  a network was called with what it does not take; a TypeError, too
 """
 
 import difflib
@@ -123,3 +124,7 @@ class DeviceError(ZooError):
 
 class TrainingError(ZooError):
     """The loss is not finite, or a tensor that should learn gets no gradient."""
+
+
+class InputError(ZooError, TypeError):
+    """A network was called with something else than the images it takes."""

@@ -83,7 +83,7 @@ def evaluate(
     reference: Reference,
     *,
     device: str = "auto",
-    data_dir: Path | None = None,
+    data_dir: Path | str | None = None,
     reading: Reading | None = None,
     out: Path | None = None,
     listener: Listener | None = None,
@@ -105,7 +105,7 @@ def evaluate(
     data = load_task(
         recipe.task,
         img_size=config.backbone.img_size,
-        data_dir=data_dir,
+        data_dir=None if data_dir is None else Path(data_dir),
         seed=config.seed,
         reading=reading,
         listener=listener,

@@ -51,7 +51,7 @@ def run(
     *,
     seed: int = 0,
     device: str = "auto",
-    data_dir: Path | None = None,
+    data_dir: Path | str | None = None,
     reading: Reading | None = None,
     out: Path | str = "runs",
     resume: bool = False,
@@ -87,7 +87,7 @@ def run_many(
     asked: Sequence[tuple[Recipe, int]],
     *,
     device: str = "auto",
-    data_dir: Path | None = None,
+    data_dir: Path | str | None = None,
     reading: Reading | None = None,
     out: Path | str = "runs",
     resume: bool = False,
@@ -108,7 +108,12 @@ def run_many(
         raise UsageError(f"a pass holds at least one run (stack = {stack}).")
     where, out, progress = find_device(device), Path(out), progress or Progress()
     machine = machine_for(where, switches, stack=stack)
-    inputs = Inputs(data_dir=data_dir, reading=reading, download=download, listener=progress)
+    inputs = Inputs(
+        data_dir=None if data_dir is None else Path(data_dir),
+        reading=reading,
+        download=download,
+        listener=progress,
+    )
     runs = [
         Run(recipe=recipe, seed=seed, folder=run_folder(out, recipe, seed))
         for recipe, seed in ((resolve_precision(recipe, where), seed) for recipe, seed in asked)

@@ -26,6 +26,7 @@ from idat_zoo.registry.resolve import (
     recipe_id,
     recipe_ids,
     spread_words,
+    with_folder,
 )
 from idat_zoo.registry.shelves import Family
 
@@ -51,4 +52,5 @@ __all__ = [
     "spread_words",
     "task_groups",
     "task_suites",
+    "with_folder",
 ]

@@ -7,14 +7,17 @@ pair's recipe file < the teacher asked for < words. An adapter's options are alw
 import itertools
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from idat_zoo.errors import RecipeError, UnknownNameError
+from idat_zoo.errors import RecipeError, UnknownNameError, UsageError
 from idat_zoo.recipe import AdapterChoice, Backbone, Recipe, Scalar, check_recipe
 from idat_zoo.recipe_toml import parse_recipe, parse_toml, read_text
-from idat_zoo.registry.load import Registry, load_registry
+from idat_zoo.registry.load import FOLDER, Registry, load_registry
 from idat_zoo.registry.recipe_files import SETTINGS, Rule
 from idat_zoo.registry.shelves import Family, collecting, unknown
+
+if TYPE_CHECKING:
+    from idat_zoo.data.reading import Reading
 
 OF_THE_TERM = ("distillation_weight", "temperature", "temperature_squared", "detach")
 """Fields that describe one distillation term, and do not carry over to another."""
@@ -31,25 +34,57 @@ HAS_A_FLAG = {
 }
 
 
+FOLDER_PAIR = "vit_s_to_vit_b"
+"""What one's own images are trained with unless another pair is named."""
+
+Overrides = Iterable[str] | Mapping[str, Any]
+"""Recipe fields to set: KEY=VALUE words, or a mapping of dotted names."""
+
+
 def get_recipe(
     task: str,
     adapter: str,
     *,
     pair: str | None = None,
     teacher: str | None = None,
-    overrides: Iterable[str] = (),
+    overrides: Overrides = (),
+    data_dir: Path | str | None = None,
     shelf: Path | None = None,
 ) -> Recipe:
     """The recipe of an adapter on a task, with the task's own pair unless another is named.
 
     `teacher` is the name of another backbone, or `none` to train the student alone. `overrides` are
-    KEY=VALUE words as on the command line. `shelf` is a folder of your own TOML files.
+    a mapping, {"epochs": 2, "adapter.rank": 4}, or KEY=VALUE words as on the command line. The task
+    `folder` is one's own images, and `data_dir` where they are; hand it to `run`, too. `shelf` is a
+    folder of your own TOML files.
 
-    Raises: UnknownNameError; RecipeError with every fault of the shelves or of the words.
+    Raises: UnknownNameError; RecipeError with every fault of the shelves or of the overrides;
+    UsageError where `data_dir` is given for another task, or lacks; DataError for what is no folder
+    of images.
     """
-    return compose_recipe(
-        load_registry(shelf), task, adapter, pair=pair, teacher=teacher, overrides=overrides
-    )
+    registry = load_registry(shelf)
+    if (task == FOLDER) != (data_dir is not None):
+        raise UsageError(
+            f"task '{task}' and data_dir = {data_dir!r}: data_dir is where the images of task "
+            f"'{FOLDER}' are, and of no other.",
+            hint='get_recipe("folder", adapter, data_dir=…); of other tasks: run(…, data_dir=…)',
+        )
+    if data_dir is not None:
+        registry, task = with_folder(registry, Path(data_dir))
+    return compose_recipe(registry, task, adapter, pair=pair, teacher=teacher, overrides=overrides)
+
+
+def with_folder(
+    registry: Registry, data_dir: Path, reading: "Reading | None" = None
+) -> tuple[Registry, str]:
+    """The shelves with the task that one's own images are, and its id. This loads torch.
+
+    Raises: DataError with every fault of the folder.
+    """
+    from idat_zoo.data import Reading, describe_folder
+
+    own = describe_folder(data_dir, reading or Reading())
+    return registry.with_task(own, pair=FOLDER_PAIR), own.id
 
 
 def compose_recipe(
@@ -59,7 +94,7 @@ def compose_recipe(
     *,
     pair: str | None = None,
     teacher: str | None = None,
-    overrides: Iterable[str] = (),
+    overrides: Overrides = (),
 ) -> Recipe:
     """As `get_recipe`, from shelves that are already loaded."""
     chosen_task = registry.find_task(task)
@@ -94,7 +129,7 @@ def recipe_from_file(
     *,
     registry: Registry,
     teacher: str | None = None,
-    overrides: Iterable[str] = (),
+    overrides: Overrides = (),
 ) -> Recipe:
     """A resolved recipe as `idat cp` or a run writes it; teacher and words as in `get_recipe`.
 
@@ -146,7 +181,7 @@ def find_recipe(registry: Registry, name: str) -> Recipe:
 
 
 def _adjust(
-    recipe: Recipe, registry: Registry, *, teacher: str | None, overrides: Iterable[str]
+    recipe: Recipe, registry: Registry, *, teacher: str | None, overrides: Overrides
 ) -> Recipe:
     if teacher is not None:
         changed = (
@@ -183,11 +218,15 @@ def _with_teacher(recipe: Recipe, teacher: Backbone) -> dict[str, Any]:
     return changed | _defaults(["distillation"]) | {"teacher_adapter": recipe.adapter}
 
 
-def parse_words(words: Iterable[str]) -> dict[str, Any]:
+def parse_words(words: Overrides) -> dict[str, Any]:
     """KEY=VALUE words as a mapping; VALUE is read as TOML, and as a plain string if it is not.
 
-    Raises: RecipeError for words without `=` and for keys given twice.
+    A mapping is what it is. Raises: RecipeError for words without `=` and for keys given twice.
     """
+    if isinstance(words, Mapping):
+        return dict(words)
+    if isinstance(words, str):  # one word, not its letters
+        words = [words]
     given: dict[str, str] = {}
     faults = []
     for word in words:

@@ -57,7 +57,10 @@ class Network(nn.Module):
     """Frozen backbone, adapter, head: images in, logits out.
 
     `mean` and `std` normalise uint8 images scaled to [0, 1]; float images are taken as they are.
+    `class_names` are those of the logits, in order, where they are known.
     """
+
+    class_names: tuple[str, ...] = ()
 
     mean: Tensor
     std: Tensor
@@ -83,6 +86,11 @@ class Network(nn.Module):
         self.constants = NamedTensors(Created(trainable={}, frozen=constants))
         self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1))
         self.register_buffer("std", torch.tensor(std).view(3, 1, 1))
+
+    @property
+    def num_classes(self) -> int:
+        """How many logits there are."""
+        return self.head.out_features
 
     def trainable(self) -> dict[str, nn.Parameter]:
         """The parameters that learn: `adapter.…` and `head.…`."""

@@ -71,7 +71,7 @@ MAY_KNOW = {
         "switches",
     },
     "report": FLOOR | {"adapters", "checkpoint", "files", "metrics", "results"},
-    "registry": FLOOR | {"layouts", "recipe_toml", "sources"},
+    "registry": FLOOR | {"data", "layouts", "recipe_toml", "sources"},
     "registry.write_adapters": FLOOR | {"adapters", "backbones", "randomness", "registry"},
 }
 """Rooms and the others they may import. `runs` may know all but these two, `cli` really all."""

@@ -1,5 +1,6 @@
 """Checkpoints: what is written is what is read, and nothing else is ever taken for one."""
 
+import copy
 import json
 import os
 import pickle
@@ -9,9 +10,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from conftest import toy_pair, toy_recipe
 from idat_zoo import files, load
@@ -20,12 +23,14 @@ from idat_zoo.backbones.pair import Role
 from idat_zoo.checkpoint import (
     CONFIG_FILE,
     TENSORS_FILE,
+    Transform,
     find_checkpoints,
     load_checkpoint,
     probe_logits,
     write_checkpoint,
 )
 from idat_zoo.errors import CheckpointError, UnknownNameError, ZooError
+from idat_zoo.randomness import generator
 
 IMAGES = torch.randint(256, (5, 3, 16, 16), generator=torch.Generator().manual_seed(0)).byte()
 
@@ -386,3 +391,119 @@ def test_checkpoints_below_a_folder_are_students_only(tmp_path: Path) -> None:
     toy_checkpoint(tmp_path / "b" / "c")
     assert find_checkpoints(tmp_path) == {"a": tmp_path / "a", "b/c": tmp_path / "b" / "c"}
     assert find_checkpoints(tmp_path / "a") == {".": tmp_path / "a"}
+
+
+# What a loaded network is called with
+
+
+@pytest.fixture(scope="module")
+def digits() -> tuple[Network, Transform]:
+    return load("builtin:digits-lora")
+
+
+def noise(*shape: int) -> torch.Tensor:
+    source = generator(0, "test", "noise")
+    return torch.randint(256, shape, dtype=torch.uint8, generator=source)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        ("photo.png", "got str."),
+        (Path("photo.png"), "Path."),
+        (Image.new("RGB", (48, 48)), "got PIL.Image.Image."),
+        (np.zeros((1, 3, 48, 48), dtype=np.uint8), "got numpy.ndarray."),
+        ([torch.zeros(3, 48, 48)], "got list."),
+        (noise(2, 3, 48, 48).float(), "got torch.float32 from 0 to 255."),
+        (noise(2, 3, 48, 48).double(), "got torch.float64 from 0 to 255."),
+        (noise(2, 3, 48, 48).half(), "got torch.float16 from 0 to 255."),
+        (noise(2, 3, 48, 48).long(), "got torch.int64."),
+        (torch.full((1, 3, 48, 48), torch.nan), "from nan to nan."),
+        (noise(3, 48, 48), "got the shape [3, 48, 48]."),
+        (noise(2, 48, 48, 3), "got the shape [2, 48, 48, 3]."),
+        (noise(2, 3, 224, 224), "got the shape [2, 3, 224, 224]."),
+    ],
+    ids=str,
+)
+def test_a_loaded_network_refuses_what_it_would_misread(
+    wrong: object, told: str, digits: tuple[Network, Transform]
+) -> None:
+    network, _ = digits
+    with pytest.raises(TypeError) as caught:
+        network(wrong)
+    error = caught.value
+    assert isinstance(error, ZooError)
+    assert "takes uint8 images [B, 3, 48, 48], or floats normalised to -1.00 … 1.00" in str(error)
+    assert error.message.endswith(told)
+    assert error.hint
+    again = pickle.loads(pickle.dumps(error))
+    assert (type(again), str(again)) == (type(error), str(error))
+    with pytest.raises(TypeError):
+        network(start=wrong)
+
+
+def test_a_loaded_network_takes_pixels_and_normalised_floats_as_before(
+    digits: tuple[Network, Transform],
+) -> None:
+    network, transform = digits
+    bare = load_checkpoint("builtin:digits-lora").network
+    images = torch.stack([transform(Image.new("RGB", (9, 9), colour)) for colour in ("red", "tan")])
+    normalised = network.normalise(images)
+    with torch.inference_mode():
+        expected = bare(images)
+        assert network(images).equal(expected)
+        assert network(normalised).equal(expected)
+        assert network(start=1.2 * normalised).equal(bare(1.2 * normalised))  # as filters overshoot
+    assert copy.deepcopy(network)(images).equal(network(images))
+    assert network.num_classes == 10
+    assert network.class_names == ()
+
+
+def test_a_loaded_network_knows_its_classes(tmp_path: Path) -> None:
+    names = tuple(f"kind {k}" for k in range(10))
+    recipe = toy_recipe()
+    task = recipe.task.model_copy(update={"class_names": names})
+    recipe = recipe.model_copy(update={"task": task})
+    student = toy_pair(recipe).student
+    write_checkpoint(tmp_path, student, recipe, role="student", recipe_hash="0" * 64, seed=0)
+    network, _ = load(tmp_path)
+    assert (network.class_names, network.num_classes) == (names, 10)
+
+
+@pytest.mark.slow
+def test_checking_what_comes_in_is_in_no_ones_way(digits: tuple[Network, Transform]) -> None:
+    network, _ = digits
+    images = noise(2, 3, 48, 48)
+    floats = network.normalise(images)
+    with torch.no_grad():
+        expected = network(images)
+        for given in (images, floats):
+            exported = torch.export.export(network, (given,)).module()
+            torch.testing.assert_close(exported(given), expected)
+            with sdpa_kernel(SDPBackend.MATH):  # the others say that vmap makes them slow
+                mapped = torch.vmap(lambda one: network(one[None])[0])(given)
+            torch.testing.assert_close(mapped, expected, rtol=1e-4, atol=1e-4)
+    leaf = floats.clone().requires_grad_()
+    network(leaf).sum().backward()
+    assert leaf.grad is not None
+
+
+COMPILED = """
+import torch
+from idat_zoo import load
+network, _ = load("builtin:digits-lora")
+images = torch.arange(256).repeat(54).view(2, 3, 48, 48).byte()
+with torch.no_grad():
+    for given in (images, network.normalise(images)):
+        compiled = torch.compile(network, backend="eager", fullgraph=True)
+        torch.testing.assert_close(compiled(given), network(given))
+print("equal")
+"""
+
+
+@pytest.mark.slow
+def test_a_loaded_network_compiles_in_one_graph() -> None:
+    done = subprocess.run(  # apart: the annotations that are checked here are in dynamo's way
+        [sys.executable, "-c", COMPILED], capture_output=True, text=True, check=False
+    )
+    assert done.stdout == "equal\n", done.stderr

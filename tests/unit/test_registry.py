@@ -1,14 +1,17 @@
 """The shelves, recipes made from them, and every way in which either can be wrong."""
 
+import subprocess
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import fakes
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from idat_zoo.errors import RecipeError, UnknownNameError
+from idat_zoo.errors import RecipeError, UnknownNameError, UsageError
 from idat_zoo.recipe import AdapterChoice, Backbone, Pair, Recipe, Task
 from idat_zoo.recipe_toml import dump_recipe, parse_recipe
 from idat_zoo.registry import (
@@ -652,3 +655,57 @@ def test_a_recipe_survives_toml_exactly(recipe: Recipe) -> None:
     again = parse_recipe(dump_recipe(recipe), where="recipe")
     assert again == recipe
     assert repr(again) == repr(recipe)
+
+
+# From Python
+
+
+def test_overrides_are_words_or_a_mapping() -> None:
+    words = get_recipe("digits", "lora", overrides=["epochs=2", "adapter.rank=4", "lr=0.02"])
+    mapping = {"epochs": 2, "adapter.rank": 4, "lr": 0.02}
+    assert get_recipe("digits", "lora", overrides=mapping) == words
+    assert get_recipe("digits", "lora", overrides="epochs=2").epochs == 2
+    chosen = get_recipe(
+        "digits", "lora", overrides={"selection": "val", "candidates.lr": (1e-3, 1e-2)}
+    )
+    assert chosen.candidates == {"lr": (1e-3, 1e-2)}
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        ({"epoch": 2}, "unknown key 'epoch'. Did you mean 'epochs'"),
+        ({"epochs": "2"}, "epochs: Input should be a valid integer (got '2')"),
+        ({"adapter.rank": 0}, "rank"),
+        ({"task": "dtd"}, "task"),
+    ],
+)
+def test_a_mapping_is_checked_as_words_are(wrong: dict[str, object], told: str) -> None:
+    with pytest.raises(RecipeError) as caught:
+        get_recipe("digits", "lora", overrides=wrong)
+    assert told in str(caught.value)
+
+
+def test_ones_own_images_are_a_task_from_python_too(tmp_path: Path) -> None:
+    fakes.write_class_folders(tmp_path / "pets", {"cat": 9, "dog": 9})
+    for place in (tmp_path / "pets", str(tmp_path / "pets")):
+        recipe = get_recipe("folder", "lora", pair="micro", data_dir=place)
+        assert recipe.task.class_names == ("cat", "dog")
+        assert recipe.task.id.startswith("folder-")
+    assert get_recipe("folder", "lora", data_dir=place).pair.name == "vit_s_to_vit_b"
+    for wrong in ({"task": "folder"}, {"task": "digits", "data_dir": tmp_path}):
+        with pytest.raises(UsageError, match="data_dir is where the images of task 'folder' are"):
+            get_recipe(adapter="lora", **wrong)  # type: ignore[arg-type]
+
+
+def test_dir_is_what_is_public_and_loads_nothing() -> None:
+    code = (
+        "import sys, idat_zoo; print(*dir(idat_zoo)); "
+        "print(all(callable(getattr(idat_zoo, name)) for name in dir(idat_zoo)))"
+    )
+    bare = "import sys, idat_zoo; dir(idat_zoo); print('torch' in sys.modules)"
+    said = [
+        subprocess.run([sys.executable, "-c", c], capture_output=True, text=True, check=True).stdout
+        for c in (code, bare)
+    ]
+    assert said == ["evaluate load run run_many\nTrue\n", "False\n"]
