@@ -225,6 +225,9 @@ DeterministicOption = Annotated[
 ResumeOption = Annotated[
     bool, typer.Option("--resume", help="Go on with an unfinished run, to the same bits.")
 ]
+WaitOption = Annotated[
+    bool, typer.Option("--wait", help="Wait for another process that trains the same run.")
+]
 DryRunOption = Annotated[
     bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")
 ]

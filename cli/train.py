@@ -32,6 +32,7 @@ from idat_zoo.cli.options import (
     StreamTestOption,
     TaskOption,
     TeacherOption,
+    WaitOption,
     YesOption,
 )
 from idat_zoo.errors import UsageError, ZooError
@@ -61,6 +62,7 @@ def train(
     out: OutOption = None,
     shelf: ShelfOption = None,
     resume: ResumeOption = False,
+    wait: WaitOption = False,
     dry_run: DryRunOption = False,
     skip_corrupt: SkipCorruptOption = False,
     stream_test: StreamTestOption = False,
@@ -116,6 +118,7 @@ def train(
             reading=reading,
             out=place,
             resume=resume,
+            wait=wait,
             download=agreed,
             switches=Switches(
                 prefix_cache=prefix_cache,

@@ -6,7 +6,7 @@ Shape letters: N images, C channels, H W image.
 import json
 import math
 import time
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -89,7 +89,8 @@ class Job:
     """One training: a recipe, the images it learns from, and where it keeps what it needs.
 
     `images` are the same ones at each network's size. `data` is their fingerprint. `test` is read
-    after every epoch, for `protocol = "paper"` alone.
+    after every epoch, for `protocol = "paper"` alone. `still_ours` raises a RunFolderError where
+    another process has taken the folder over.
     """
 
     recipe: Recipe
@@ -99,6 +100,7 @@ class Job:
     targets: Int64[Tensor, "N"]
     data: str
     test: Split | None = None
+    still_ours: Callable[[], None] = lambda: None
 
     @property
     def label(self) -> str:
@@ -311,6 +313,7 @@ class _Save:
 
     def add(self, log: EpochLog) -> None:
         """One epoch more: the log is written first, then the state."""
+        self.job.still_ours()
         self.logs.append(log)
         lines = "".join(json.dumps(log.as_json()) + "\n" for log in self.logs)
         files.write_whole(self.job.folder / LOG_FILE, lines.encode())

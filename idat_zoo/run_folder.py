@@ -9,10 +9,13 @@
   adapter_model.safetensors, config.json    the student; teacher/ holds the teacher's
   predictions.safetensors, probe.safetensors
   result.json                written last: its presence means finished
+  .lock, .owner.json         who works in it now (`run_lock.py`)
 """
 
+import contextlib
 import hashlib
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 from idat_zoo import files
@@ -21,6 +24,7 @@ from idat_zoo.errors import RunFolderError, UsageError
 from idat_zoo.recipe import DESCRIPTIVE, AdapterChoice, Recipe
 from idat_zoo.recipe_toml import dump_recipe
 from idat_zoo.results import RESULT_FILE, Result, load_result
+from idat_zoo.run_lock import clear_lock, is_lock
 
 RECIPE_FILE = "recipe.toml"
 SPLIT_FILE = "split.csv"
@@ -70,47 +74,66 @@ def run_label(recipe: Recipe, seed: int) -> str:
     return run_folder(Path(), recipe, seed).as_posix()
 
 
-def claim(folder: Path, recipe: Recipe, *, out: Path, resume: bool) -> Result | None:
-    """The result of a finished run; None for a folder that may be trained in.
+def find_finished(folder: Path, recipe: Recipe, *, out: Path) -> Result | None:
+    """The result of a finished run; None for a folder without one. No lock is needed for it.
 
-    Raises: RunFolderError for a folder of another run or one that may not be read, and for an
-    unfinished run without `resume`.
+    Raises: RunFolderError for a folder of another run or one that may not be read.
     """
+    with _readable(folder):
+        if (out / RECIPE_FILE).exists() or (out / RESULT_FILE).exists():
+            raise RunFolderError(
+                f"'{out}' is itself a run's folder.",
+                hint="--out names the folder above all runs; each run makes its own below it.",
+            )
+        own = folder / RECIPE_FILE
+        if not own.exists():
+            if folder.exists() and any(
+                not p.name.endswith(".part") and not is_lock(p) for p in folder.iterdir()
+            ):
+                raise RunFolderError(
+                    f"'{folder}' is not empty and holds no {RECIPE_FILE} of a run."
+                )
+            return None
+        if own.read_bytes() != dump_recipe(recipe).encode():
+            raise RunFolderError(
+                f"'{folder}' holds another run: its {RECIPE_FILE} is not this run's.",
+                hint="Choose another --out, or move that folder away.",
+            )
+        if not (folder / RESULT_FILE).exists():
+            return None
+        with contextlib.suppress(OSError):  # a disk that is read alone
+            tidy(folder)
+        clear_lock(folder)
+        return load_result(folder / RESULT_FILE)
+
+
+def check_resumable(folder: Path, *, resume: bool) -> None:
+    """Refuse an unfinished run without `resume`, which its lock's holder alone may ask.
+
+    Raises: RunFolderError.
+    """
+    with _readable(folder):
+        saved = (
+            p
+            for p in folder.rglob("*")
+            if p.is_file() and not p.name.endswith(".part") and not is_lock(p)
+        )
+        begun = {folder / RECIPE_FILE, folder / SPLIT_FILE}
+        if not resume and any(p not in begun for p in saved):  # these alone are nothing to lose
+            raise RunFolderError(
+                f"'{folder}' holds an unfinished run.",
+                hint="Add --resume to go on from its last whole epoch, or remove the folder.",
+            )
+
+
+@contextlib.contextmanager
+def _readable(folder: Path) -> Iterator[None]:
     try:
-        return _claim(folder, recipe, out=out, resume=resume)
+        yield
     except OSError as error:
         raise RunFolderError(
             f"cannot read '{folder}': {error.strerror}", hint="Choose another --out."
         ) from error
-
-
-def _claim(folder: Path, recipe: Recipe, *, out: Path, resume: bool) -> Result | None:
-    if (out / RECIPE_FILE).exists() or (out / RESULT_FILE).exists():
-        raise RunFolderError(
-            f"'{out}' is itself a run's folder.",
-            hint="--out names the folder above all runs; each run makes its own below it.",
-        )
-    own = folder / RECIPE_FILE
-    if not own.exists():
-        if folder.exists() and any(p for p in folder.iterdir() if not p.name.endswith(".part")):
-            raise RunFolderError(f"'{folder}' is not empty and holds no {RECIPE_FILE} of a run.")
-        return None
-    if own.read_bytes() != dump_recipe(recipe).encode():
-        raise RunFolderError(
-            f"'{folder}' holds another run: its {RECIPE_FILE} is not this run's.",
-            hint="Choose another --out, or move that folder away.",
-        )
-    if (folder / RESULT_FILE).exists():
-        tidy(folder)
-        return load_result(folder / RESULT_FILE)
-    saved = (p for p in folder.rglob("*") if p.is_file() and not p.name.endswith(".part"))
-    begun = {own, folder / SPLIT_FILE}
-    if not resume and any(p not in begun for p in saved):  # these alone are nothing to lose
-        raise RunFolderError(
-            f"'{folder}' holds an unfinished run.",
-            hint="Add --resume to go on from its last whole epoch, or remove the folder.",
-        )
-    return None
 
 
 def tidy(folder: Path) -> None:

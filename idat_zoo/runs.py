@@ -1,6 +1,7 @@
 """The table of contents of the project: recipe -> models -> loop -> checkpoint -> result."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,13 +36,15 @@ from idat_zoo.run_folder import (
     RECIPE_FILE,
     SPLIT_FILE,
     TEACHER_FOLDER,
-    claim,
+    check_resumable,
     digests,
+    find_finished,
     recipe_hash,
     run_folder,
     run_label,
     tidy,
 )
+from idat_zoo.run_lock import alone_in
 from idat_zoo.selection import Choice, select, with_values
 from idat_zoo.switches import Switches
 
@@ -55,13 +58,15 @@ def run(
     reading: Reading | None = None,
     out: Path | str = "runs",
     resume: bool = False,
+    wait: bool = False,
     download: bool = False,
     switches: Switches | None = None,
     progress: Progress | None = None,
 ) -> Result:
     """Train a recipe, write its run folder, and return its result.
 
-    A finished run is not repeated: its result is returned. An unfinished one needs `resume`.
+    A finished run is not repeated: its result is returned. An unfinished one needs `resume`. Where
+    another process trains it, that is an error, or with `wait` its result is waited for.
     `download` allows fetching missing backbone weights; `reading` says how images are read,
     `switches` how it is computed.
 
@@ -74,6 +79,7 @@ def run(
         reading=reading,
         out=out,
         resume=resume,
+        wait=wait,
         download=download,
         switches=switches,
         progress=progress,
@@ -91,6 +97,7 @@ def run_many(
     reading: Reading | None = None,
     out: Path | str = "runs",
     resume: bool = False,
+    wait: bool = False,
     download: bool = False,
     switches: Switches | None = None,
     stack: int | None = None,
@@ -128,26 +135,42 @@ def run_many(
         if isinstance(outcome, ZooError) and len(runs) > 1:
             progress.failed(run_label(run.recipe, run.seed), outcome)
 
+    @contextmanager
+    def settling(run: Run) -> Iterator[None]:
+        """Its own fault ends a run; what is wrong with all of them ends all."""
+        try:
+            yield
+        except UsageError:
+            raise
+        except ZooError as error:
+            settle(run, error)
+
     with computing(machine.switches, where):
         turns = [[run] for run in runs] if machine.one_by_one else [runs]
         for number, together in enumerate(turns, start=1):
             progress.run(number, of=len(turns))
-            begun: list[Begun] = []
-            for run in together:
-                try:
-                    finished = claim(run.folder, run.recipe, out=out, resume=resume)
-                    if finished is None:
-                        progress.doing(run.recipe.task.id, "loading images")
-                        begun.append(begin(run, inputs))
-                    else:
-                        progress.note(f"finished before: {run.folder}")
-                        settle(run, finished)
-                except UsageError:
-                    raise
-                except ZooError as error:
-                    settle(run, error)
-            for one, outcome in complete(begun, machine, progress):
-                settle(one, outcome)
+            with ExitStack() as locks:
+                ours: dict[Path, Callable[[], None]] = {}
+                for run in sorted(together, key=lambda run: run.folder):  # so none waits in a ring
+                    with settling(run):
+                        finished = find_finished(run.folder, run.recipe, out=out)
+                        if finished is None:
+                            lock = alone_in(run.folder, wait=wait, note=progress.note)
+                            ours[run.folder] = locks.enter_context(lock)
+                            finished = find_finished(run.folder, run.recipe, out=out)
+                        if finished is None:
+                            check_resumable(run.folder, resume=resume)
+                        else:
+                            progress.note(f"finished before: {run.folder}")
+                            settle(run, finished)
+                begun: list[Begun] = []
+                for run in together:
+                    if run.folder not in outcomes:
+                        with settling(run):
+                            progress.doing(run.recipe.task.id, "loading images")
+                            begun.append(begin(run, inputs, ours[run.folder]))
+                for one, outcome in complete(begun, machine, progress):
+                    settle(one, outcome)
     return [outcomes[run.folder] for run in runs]
 
 
@@ -207,9 +230,10 @@ class Run:
 
 @dataclass(frozen=True, kw_only=True)
 class Begun(Run):
-    """A run whose images are here."""
+    """A run whose images are here. `still_ours` raises where its folder is not any more."""
 
     views: Views
+    still_ours: Callable[[], None]
 
     def job(self, recipe: Recipe, split: str) -> Job:
         """The training of a recipe on one of the splits."""
@@ -224,10 +248,11 @@ class Begun(Run):
             targets=splits[id(student)].targets,
             data=begun_on(self.views),
             test=student.test if recipe.protocol == "paper" else None,
+            still_ours=self.still_ours,
         )
 
 
-def begin(run: Run, inputs: Inputs) -> Begun:
+def begin(run: Run, inputs: Inputs, still_ours: Callable[[], None] = lambda: None) -> Begun:
     """Read a run's images and write down its recipe, which claims its folder.
 
     Raises: DataError and WeightsError where something it needs is missing.
@@ -244,7 +269,9 @@ def begin(run: Run, inputs: Inputs) -> Begun:
         )
     files.write_whole(run.folder / RECIPE_FILE, dump_recipe(recipe).encode())
     _keep_split(recipe, views["student"], run.folder)
-    return Begun(recipe=recipe, seed=run.seed, folder=run.folder, views=views)
+    return Begun(
+        recipe=recipe, seed=run.seed, folder=run.folder, views=views, still_ours=still_ours
+    )
 
 
 def complete(
@@ -343,6 +370,7 @@ def _finish(run: Begun, fitted: Fitted, *, final: Recipe, selection: Selection |
     """
     pair, folder, digest = fitted.pair, run.folder, recipe_hash(run.recipe)
     data = run.views["student"]
+    run.still_ours()
     final = final.model_copy(update={"task": data.task})  # which names its classes
     logits = {
         role: predict_split(network, run.views[role].test, final) for role, network in pair.roles()

@@ -41,7 +41,8 @@ MAY_KNOW = {
         "switches",
     },
     "selection": FLOOR | {"data", "evaluation", "files", "fit", "results", "run_folder"},
-    "run_folder": FLOOR | {"adapters", "files", "recipe_toml", "results"},
+    "run_folder": FLOOR | {"adapters", "files", "recipe_toml", "results", "run_lock"},
+    "run_lock": {"errors", "results"},
     "checkpoint": FLOOR
     | {"adapters", "backbones", "data", "files", "hub", "randomness", "results"},
     "formats": FLOOR | {"adapters", "backbones", "checkpoint", "files", "run_folder"},

@@ -31,7 +31,7 @@ HELP = {"--help", "-h"}
 FLAGS = {
     "train": {
         "--task", "--adapter", "--pair", "--teacher", "--recipe", "--seed", "--seeds", "--device",
-        "--data-dir", "--out", "--shelf", "--resume", "--dry-run", "--skip-corrupt",
+        "--data-dir", "--out", "--shelf", "--resume", "--wait", "--dry-run", "--skip-corrupt",
         "--stream-test", "--max-megapixels", "--yes", "-y", "--json", "--stack", "--prefix-cache",
         "--compile", "--fused", "--keep-memory", "--deterministic",
     },
