@@ -23,7 +23,7 @@ from idat_zoo.cli.options import (
     TaskOption,
 )
 from idat_zoo.cli.screen import note, print_json, print_table
-from idat_zoo.errors import RecipeError, UnknownNameError, UsageError, ZooError
+from idat_zoo.errors import RecipeError, UnknownNameError, UsageError, ZooError, way_to_write
 
 if TYPE_CHECKING:
     from idat_zoo.recipe import Frozen, Pair, Recipe, Task
@@ -150,7 +150,10 @@ def copy(
             raise UsageError(f"'{file}' exists already", hint="--force writes over it.")
         _write_whole(file, _provenance(found, registry) + dump_recipe(found))
     except OSError as error:
-        raise ZooError(f"cannot write '{file}': {error.strerror}") from None
+        raise ZooError(
+            f"cannot write '{file}': {error.strerror}",
+            hint=way_to_write(error, other="another FILE"),
+        ) from None
     typer.echo(file)
     note(f"Edit it, then: idat validate {file} && idat train --recipe {file}")
 

@@ -11,7 +11,7 @@ import typer
 
 from idat_zoo.cli.options import JsonOption
 from idat_zoo.cli.screen import note, print_json, print_table
-from idat_zoo.errors import UsageError, ZooError
+from idat_zoo.errors import UsageError
 
 if TYPE_CHECKING:
     from idat_zoo.report.layout import Section
@@ -70,13 +70,9 @@ def report(
 
 
 def _write(file: Path, text: str) -> None:
-    from idat_zoo.errors import RunFolderError
     from idat_zoo.files import write_whole
 
-    try:
-        write_whole(file, text.encode())
-    except RunFolderError as error:  # its hint speaks of runs
-        raise ZooError(error.message) from error
+    write_whole(file, text.encode())
     note(f"wrote {file}")
 
 

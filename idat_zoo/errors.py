@@ -15,8 +15,13 @@ ZooError                exit code 1
 """
 
 import difflib
+import errno
 from collections.abc import Iterable
 from typing import Any
+
+FULL = {errno.ENOSPC, errno.EDQUOT}
+IN_THE_WAY = {errno.ENOTDIR, errno.EEXIST, errno.EISDIR}
+FORBIDDEN = {errno.EACCES, errno.EPERM}
 
 
 class ZooError(Exception):
@@ -128,3 +133,19 @@ class TrainingError(ZooError):
 
 class InputError(ZooError, TypeError):
     """A network was called with something else than the images it takes."""
+
+
+def way_to_write(error: OSError, *, other: str) -> str:
+    """What to do where a file cannot be written, by the system's reason; '' for reasons of reading.
+
+    `other` is what names another place: "another --out".
+    """
+    reasons = {
+        **dict.fromkeys(FULL, f"Free space on that disk, or choose {other}."),
+        **dict.fromkeys(IN_THE_WAY, f"A file or folder stands in the way: choose {other}."),
+        **dict.fromkeys(FORBIDDEN, f"Choose {other}, where you may write."),
+        errno.EROFS: f"That disk is read-only: choose {other}.",
+        errno.EFBIG: f"Files may not grow that large there (ulimit -f): choose {other}.",
+        errno.ENAMETOOLONG: f"Choose {other}, with a shorter path.",
+    }
+    return reasons.get(error.errno or 0, "")

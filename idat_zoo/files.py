@@ -14,7 +14,7 @@ from filelock import FileLock, Timeout
 from safetensors import SafetensorError
 from torch import Tensor
 
-from idat_zoo.errors import RunFolderError
+from idat_zoo.errors import RunFolderError, way_to_write
 
 
 def write_whole(path: Path, content: bytes) -> None:
@@ -36,8 +36,7 @@ def write_whole(path: Path, content: bytes) -> None:
             beside.unlink(missing_ok=True)
         raise RunFolderError(
             f"cannot write '{path}': {error.strerror or error}",
-            hint="What was saved before is untouched. Free space or choose another --out, then "
-            "repeat the command with --resume.",
+            hint=way_to_write(error, other="another --out"),
         ) from error
 
 
@@ -64,7 +63,7 @@ def whole_folder(folder: Path) -> Iterator[Path]:
     full.
     """
     if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
-        raise RunFolderError(f"'{folder}' is there already.", hint="Choose another folder.")
+        raise RunFolderError(f"'{folder}' is there already.", hint="Choose another --out.")
     beside = folder.with_name(f".{folder.name}.part")
     shutil.rmtree(beside, ignore_errors=True)
     try:
@@ -74,7 +73,10 @@ def whole_folder(folder: Path) -> Iterator[Path]:
             folder.rmdir()
         beside.rename(folder)
     except OSError as error:
-        raise RunFolderError(f"cannot write '{folder}': {error.strerror or error}") from error
+        raise RunFolderError(
+            f"cannot write '{folder}': {error.strerror or error}",
+            hint=way_to_write(error, other="another --out"),
+        ) from error
     finally:
         shutil.rmtree(beside, ignore_errors=True)
 

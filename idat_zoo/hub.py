@@ -13,7 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
-from idat_zoo.errors import HubError, UsageError, WeightsError
+from idat_zoo.errors import HubError, UsageError, WeightsError, way_to_write
 
 WEIGHTS_FILE = "model.safetensors"
 PREFIXES = ("hub:", "hf://", "https://huggingface.co/", "https://hf.co/")
@@ -572,6 +572,11 @@ def plain_errors(reference: HubReference, *, logged: int = logging.ERROR) -> Ite
         told = f"{_first_line(error)} {_first_line(error.__cause__)}".strip()
         raise HubError(f"the Hub refused '{reference}': {told}") from None
     except (OSError, ValueError, errors.RevisionResolutionError) as error:
+        way = way_to_write(error, other="another HF_HOME") if isinstance(error, OSError) else ""
+        if way:
+            raise HubError(
+                f"'{reference}' cannot be kept in the Hub's cache: {_first_line(error)}", hint=way
+            ) from None
         raise HubError(
             f"cannot reach '{reference}': {_first_line(error)}",
             hint="Offline, only what was downloaded before can be used.",

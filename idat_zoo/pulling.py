@@ -17,7 +17,7 @@ from idat_zoo.data import read_listing
 from idat_zoo.data.archive import find_members, open_archive, unpack
 from idat_zoo.data.listing import refuse
 from idat_zoo.data.reading import Listener
-from idat_zoo.errors import DataError, RunFolderError
+from idat_zoo.errors import DataError, RunFolderError, way_to_write
 from idat_zoo.hub import open_remote
 from idat_zoo.layouts import SOURCE_FILE, data_folder, missing_lists, task_folder
 from idat_zoo.recipe import Task
@@ -103,10 +103,13 @@ def _pull_task(opened: _Opened, task: Task, data_dir: Path | None, listener: Lis
             _check(task, beside)
             _write_source(opened, beside / task.folder)
             (beside / task.folder).rename(folder)
-    except RunFolderError as error:  # its hint speaks of runs
-        raise DataError(error.message) from None
-    except OSError as error:
-        raise DataError(f"cannot write below '{beside}': {error.strerror or error}") from None
+    except (OSError, RunFolderError) as error:
+        cause = error if isinstance(error, OSError) else error.__cause__
+        assert isinstance(cause, OSError)  # what a RunFolderError of writing comes from
+        raise DataError(
+            f"cannot write below '{beside}': {cause.strerror or cause}",
+            hint=way_to_write(cause, other="another --data-dir"),
+        ) from None
     return Pulled(
         task=task.id,
         folder=folder,

@@ -133,7 +133,7 @@ def _readable(folder: Path) -> Iterator[None]:
     except OSError as error:
         raise RunFolderError(
             f"cannot read '{folder}': {error.strerror}", hint="Choose another --out."
-        ) from error
+        ) from None
 
 
 def tidy(folder: Path) -> None:

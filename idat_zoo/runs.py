@@ -14,7 +14,7 @@ from idat_zoo.data.baselines import raw_pixel_baselines
 from idat_zoo.data.folder import split_csv
 from idat_zoo.data.reading import Listener
 from idat_zoo.engine.precision import computing, describe_device, find_device, resolve_precision
-from idat_zoo.errors import DataError, UsageError, ZooError
+from idat_zoo.errors import DataError, RunFolderError, UsageError, ZooError
 from idat_zoo.evaluation import predict_split
 from idat_zoo.fit import Fitted, Job, Machine, Progress, fit, machine_for, plain_memory_errors
 from idat_zoo.layouts import missing_lists
@@ -170,6 +170,10 @@ def run_many(
                             progress.doing(run.recipe.task.id, "loading images")
                             begun.append(begin(run, inputs, ours[run.folder]))
                 for one, outcome in complete(begun, machine, progress):
+                    if isinstance(outcome, RunFolderError) and isinstance(
+                        outcome.__cause__, OSError
+                    ):
+                        outcome.hint += " What was saved is kept: --resume goes on with it."
                     settle(one, outcome)
     return [outcomes[run.folder] for run in runs]
 

@@ -33,7 +33,7 @@ from idat_zoo.data.image_file import (
     without_pillow_warnings,
 )
 from idat_zoo.data.reading import Listener, Reading
-from idat_zoo.errors import DataError, RunFolderError
+from idat_zoo.errors import DataError, RunFolderError, way_to_write
 
 HANDED = 16
 
@@ -219,8 +219,8 @@ class _Source:
                 return entry, map_pixels(Path(file.name), shape)
         except OSError as error:
             raise DataError(
-                f"{self.what}: no space for the decoded images: {error.strerror}",
-                hint="Free some, or name another folder by IDAT_CACHE_DIR or TMPDIR.",
+                f"{self.what}: no place for the decoded images: {error.strerror}",
+                hint=way_to_write(error, other="another folder by IDAT_CACHE_DIR or TMPDIR"),
             ) from error
 
     def _write(self, target: int | None, listener: Listener) -> Entry:

@@ -1,5 +1,6 @@
 """Wrong input: one clear line, a documented exit code, no traceback, nothing written or lost."""
 
+import errno
 import json
 import os
 import pickle
@@ -284,8 +285,10 @@ def own(trained: Path, tmp_path: Path) -> Path:
 
 def test_an_output_folder_that_is_a_file() -> None:
     Path("file").write_text("mine")
-    assert refusal(*LORA, "--out", "file", code=1).startswith("error: cannot write 'file/")
-    assert refusal(*LORA, "--out", "file/below", code=1).startswith("error: cannot write 'file/")
+    for out in ("file", "file/below"):
+        told = refusal(*LORA, "--out", out, code=1)
+        assert told.startswith("error: cannot write 'file/")
+        assert told.endswith("hint: A file or folder stands in the way: choose another --out.\n")
 
 
 def test_an_output_folder_that_holds_another_run(own: Path) -> None:
@@ -367,6 +370,50 @@ def test_eval_into_a_file(trained: Path) -> None:
     Path("file").write_text("mine")
     told = refusal("eval", "--checkpoint", trained, "--device", "cpu", "--out", "file", code=1)
     assert told.startswith("error: cannot write 'file/")
+    assert "stands in the way" in told
+    assert "--resume" not in told
+
+
+@pytest.mark.parametrize(
+    ("reason", "hint"),
+    [
+        (errno.EROFS, "That disk is read-only: choose another "),
+        (errno.EACCES, "where you may write."),
+        (errno.ENOSPC, "Free space on that disk, or choose another "),
+    ],
+)
+@pytest.mark.parametrize(
+    ("words", "other"),
+    [
+        ((*LORA, "--out", "runs"), "--out"),
+        (("eval", "--checkpoint", "builtin:digits-lora", "--out", "evaluated"), "--out"),
+        (("report", "builtin", "--out", "report.md"), "--out"),
+        (("cp", "micro/lora/digits", "mine.toml"), "FILE"),
+        (("merge", "builtin:digits-lora", "--out", "merged"), "--out"),
+    ],
+    ids=lambda words: words[0],
+)
+def test_what_to_do_follows_from_why_a_file_cannot_be_written(
+    reason: int,
+    hint: str,
+    words: tuple[str, ...],
+    other: str,
+    trained: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refused(path: Path, target: Any = None, **_: Any) -> None:
+        raise OSError(reason, os.strerror(reason), str(path))
+
+    words = tuple(str(trained) if word == "builtin" else word for word in words)
+    monkeypatch.setattr(Path, "replace", refused)
+    monkeypatch.setattr(Path, "rename", refused)
+    result = idat(*words)
+    assert result.exit_code == 1
+    assert os.strerror(reason) in result.stderr
+    told = next(line for line in result.stderr.splitlines() if line.startswith("hint: "))
+    assert hint in told
+    assert f"another {other}" in told
+    assert "--resume" not in told
 
 
 # What the machine refuses

@@ -530,7 +530,7 @@ def test_no_space_at_all_is_one_error(
     load: Callable[..., TaskData], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(os, "pwrite", lambda *_: 0)
-    with pytest.raises(DataError, match="no space for the decoded images: No space left") as caught:
+    with pytest.raises(DataError, match="no place for the decoded images: No space left") as caught:
         load()
     assert "IDAT_CACHE_DIR" in caught.value.hint
 
