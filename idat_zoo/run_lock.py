@@ -18,7 +18,7 @@ from pathlib import Path
 
 from filelock import SoftFileLease, Timeout
 
-from idat_zoo.errors import RunFolderError
+from idat_zoo.errors import RunFolderError, way_to_write
 from idat_zoo.results import now
 
 LOCK_FILE = ".lock"
@@ -101,7 +101,8 @@ def alone_in(
         _write_owner(folder)
     except OSError as error:  # Timeout is one too, but is told by then
         raise RunFolderError(
-            f"cannot write '{folder}': {error.strerror or error}", hint="Choose another --out."
+            f"cannot write '{folder}': {error.strerror or error}",
+            hint=way_to_write(error, other="another --out"),
         ) from error
 
     def still_ours() -> None:
