@@ -1,5 +1,6 @@
 """`idat report`: many results as one, on the terminal, as Markdown or as JSON."""
 
+import re
 import shutil
 import sys
 import textwrap
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
 LABEL_WIDTH = 24
 """Longer labels would squeeze the numbers out of a terminal of 80 columns."""
+WRITTEN = re.compile(r"\s*\Z|\*\*\d+ results?, \d+ recipes?\*\*")
+"""How the reports begin that --out writes, which a new one may replace."""
 
 
 class Format(StrEnum):
@@ -72,6 +75,12 @@ def report(
 def _write(file: Path, text: str) -> None:
     from idat_zoo.files import write_whole
 
+    try:
+        before = file.read_text(errors="replace") if file.exists() else ""
+    except OSError as error:
+        raise ZooError(f"cannot write '{file}': {error.strerror}") from None
+    if not WRITTEN.match(before):
+        raise UsageError(f"'{file}' is there, and is no report.", hint="Choose another --out.")
     write_whole(file, text.encode())
     note(f"wrote {file}")
 

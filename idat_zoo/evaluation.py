@@ -26,6 +26,7 @@ from idat_zoo.engine.precision import (
     find_device,
     resolve_precision,
 )
+from idat_zoo.errors import RunFolderError, ZooError
 from idat_zoo.hub import HubReference
 from idat_zoo.metrics import Metrics, score
 from idat_zoo.recipe import Recipe
@@ -36,6 +37,7 @@ from idat_zoo.results import (
     Parameters,
     Result,
     Source,
+    load_result,
     now,
     versions,
 )
@@ -79,6 +81,20 @@ def predict_split(network: Network, split: Split, recipe: Recipe) -> Float32[Ten
     return predict_logits(network, split.images, device=device, precision=recipe.precision)
 
 
+def _check_free(out: Path) -> None:
+    """An evaluation may take the place of one before it, never a run's or something else's."""
+    path = out / RESULT_FILE
+    if not path.exists():
+        return
+    try:
+        before = load_result(path).kind
+    except ZooError:
+        before = ""
+    if before != "eval":
+        told = "a run's result" if before else "no result of an evaluation"
+        raise RunFolderError(f"'{path}' is {told}.", hint="Choose another --out.")
+
+
 def evaluate(
     reference: Reference,
     *,
@@ -94,9 +110,12 @@ def evaluate(
     `reference` is one as `load_checkpoint` takes them. With `out`, result.json and the predictions
     are written there. `backbones` are those that other checkpoints brought to the device before.
 
-    Raises: what `load_checkpoint` raises; DataError where the task's images are missing.
+    Raises: what `load_checkpoint` raises; DataError where the task's images are missing;
+    RunFolderError where `out` holds another result than an evaluation's.
     """
     started = time.perf_counter()
+    if out is not None:
+        _check_free(out)
     where = find_device(device)
     backbones = backbones or Backbones(where)
     reference = pin(reference)

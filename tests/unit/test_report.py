@@ -765,6 +765,17 @@ def test_out_writes_what_format_markdown_prints(runs: Path, tmp_path: Path) -> N
     assert outcome.stderr == f"wrote {file}\n"
 
 
+def test_out_replaces_a_report_and_nothing_else(runs: Path, tmp_path: Path) -> None:
+    file = tmp_path / "report.md"
+    idat(str(runs), "--out", str(file))
+    assert idat(str(runs), "--out", str(file)).exit_code == 0
+    file.write_text("# By hand\n")
+    outcome = idat(str(runs), "--out", str(file))
+    assert outcome.exit_code == 2
+    assert "is there, and is no report" in outcome.stderr
+    assert file.read_text() == "# By hand\n"
+
+
 def test_json_and_format_exclude_each_other(runs: Path) -> None:
     outcome = idat(str(runs), "--json", "--format", "table")
     assert outcome.exit_code == 2

@@ -32,6 +32,7 @@ from idat_zoo.errors import (
     TrainingError,
     UsageError,
 )
+from idat_zoo.evaluation import evaluate
 from idat_zoo.fit import Progress
 from idat_zoo.recipe import Recipe
 from idat_zoo.recipe_toml import parse_recipe
@@ -597,3 +598,19 @@ def test_a_fault_before_anything_is_written_leaves_no_folder(tmp_path: Path) -> 
     with pytest.raises(DataError):
         run(toy_recipe().model_copy(update={"task": absent}), device="cpu", out=tmp_path / "runs")
     assert not list(tmp_path.iterdir())
+
+
+def test_an_evaluation_replaces_none_but_another(tmp_path: Path) -> None:
+    recipe = resolve_precision(toy_recipe(), torch.device("cpu"))
+    run(recipe, out=tmp_path, device="cpu")
+    folder = run_folder(tmp_path, recipe, 0)
+    before = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+    with pytest.raises(RunFolderError, match=r"result\.json' is a run's result"):
+        evaluate(folder, device="cpu", out=folder)
+    assert before == {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+    (tmp_path / "theirs").mkdir()
+    (tmp_path / "theirs" / "result.json").write_text("{}")
+    with pytest.raises(RunFolderError, match="no result of an evaluation"):
+        evaluate(folder, device="cpu", out=tmp_path / "theirs")
+    for _ in range(2):
+        evaluate(folder, device="cpu", out=tmp_path / "own")
