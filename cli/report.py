@@ -12,7 +12,7 @@ import typer
 
 from idat_zoo.cli.options import JsonOption
 from idat_zoo.cli.screen import note, print_json, print_table
-from idat_zoo.errors import UsageError
+from idat_zoo.errors import UsageError, ZooError
 
 if TYPE_CHECKING:
     from idat_zoo.report.layout import Section
@@ -76,7 +76,7 @@ def _write(file: Path, text: str) -> None:
     from idat_zoo.files import write_whole
 
     try:
-        before = file.read_text(errors="replace") if file.exists() else ""
+        before = file.read_text(errors="replace") if file.is_file() else ""
     except OSError as error:
         raise ZooError(f"cannot write '{file}': {error.strerror}") from None
     if not WRITTEN.match(before):
