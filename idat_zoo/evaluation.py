@@ -86,13 +86,13 @@ def _check_free(out: Path) -> None:
     path = out / RESULT_FILE
     if not path.exists():
         return
+    told = "a run's result"
     try:
-        before = load_result(path).kind
+        if load_result(path).kind == "eval":
+            return
     except ZooError:
-        before = ""
-    if before != "eval":
-        told = "a run's result" if before else "no result of an evaluation"
-        raise RunFolderError(f"'{path}' is {told}.", hint="Choose another --out.")
+        told = "no result of an evaluation"
+    raise RunFolderError(f"'{path}' is {told}.", hint="Choose another --out.")
 
 
 def evaluate(
