@@ -8,7 +8,7 @@ TEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -q
 .PHONY: help demo test quick check test-system test-live bench micro registry tables
 help:
 	@echo "make demo         train LoRA with and without its teacher, evaluate, report (3 minutes)"
-	@echo "make quick        lint, types and fast tests (about a minute)"
+	@echo "make quick        lint, types and fast tests (a few minutes on two cores)"
 	@echo "make test         all tests but the long sweeps (under 10 minutes)"
 	@echo "make check        ruff, format, mypy"
 	@echo "make test-system  the long sweeps (under 40 minutes)"
