@@ -38,7 +38,8 @@ def read_fgvc(task: Task, data_dir: Path, faults: list[str]) -> Listing:
             names=[below + name for name in rows],
             targets=[number[label] for label in rows.values()],
         )
-    return Listing(root=folder, splits=splits, class_names=_names(ordered))
+    names = _names(ordered) if len(ordered) == task.num_classes else ()
+    return Listing(root=folder, splits=splits, class_names=names)
 
 
 def _names(ordered: Sequence[int | str]) -> tuple[str, ...]:
