@@ -35,6 +35,7 @@ FILES = {
     "probe.safetensors": bytes(range(255)) * 30,
 }
 BEFORE = {"README.md": b"# What was there", "old.safetensors": b"old" * 1000}
+CARD_TOO = ("--overwrite", "README.md")  # of BEFORE, and not ours
 
 
 class Client(Person):
@@ -343,7 +344,7 @@ def test_a_pull_request_whose_answer_is_lost_is_not_made_twice(
 ) -> None:
     hub.faults.append(Fault(UPLOADING["commit"], times=1, after=True))
     client = Client(hub, tmp_path)
-    done = client.idat("publish", str(finished), "--repo", REPO, "--create-pr")
+    done = client.idat("publish", str(finished), "--repo", REPO, "--create-pr", *CARD_TOO)
     assert done.returncode == 1, done.stderr
     assert tells_one_error(done), done.stderr
     assert repo.names.keys() == {"main", "refs/pr/1"}
@@ -498,7 +499,7 @@ def test_a_killed_upload_changes_nothing_and_may_be_repeated(
     fault = replace(fault)
     hub.faults.append(fault)
     author, before = Client(hub, tmp_path), dict(repo.names)
-    words = [str(IDAT), "publish", str(finished), "--repo", REPO, "--tag", "v1"]
+    words = [str(IDAT), "publish", str(finished), "--repo", REPO, "--tag", "v1", *CARD_TOO]
     started = author.start(*words)
     hub.wait_for(fault.matching, timeout=LIMIT)
     os.kill(started.pid, signal.SIGKILL)
