@@ -102,7 +102,7 @@ def evaluate_command(
             failures.append(error)
             screen.print_error(error)
     if json:
-        screen.print_json({"results": [result.as_json() for result in results]})
+        screen.print_json({"results": [result.as_document() for result in results]})
     else:
         for result in results:
             typer.echo(screen.plain(str(result)))

@@ -228,6 +228,10 @@ ResumeOption = Annotated[
 WaitOption = Annotated[
     bool, typer.Option("--wait", help="Wait for another process that trains the same run.")
 ]
+KeepDivergedOption = Annotated[
+    bool,
+    typer.Option("--keep-diverged", help="Write the result of a training that diverged, labelled."),
+]
 DryRunOption = Annotated[
     bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")
 ]

@@ -16,6 +16,7 @@ from idat_zoo.cli.options import (
     DryRunOption,
     FusedOption,
     JsonOption,
+    KeepDivergedOption,
     KeepMemoryOption,
     MegapixelsOption,
     OutOption,
@@ -63,6 +64,7 @@ def train(
     shelf: ShelfOption = None,
     resume: ResumeOption = False,
     wait: WaitOption = False,
+    keep_diverged: KeepDivergedOption = False,
     dry_run: DryRunOption = False,
     skip_corrupt: SkipCorruptOption = False,
     stream_test: StreamTestOption = False,
@@ -119,6 +121,7 @@ def train(
             out=place,
             resume=resume,
             wait=wait,
+            keep_diverged=keep_diverged,
             download=agreed,
             switches=Switches(
                 prefix_cache=prefix_cache,
@@ -223,7 +226,7 @@ def _print_results(results: Sequence["Result"], *, out: Path, json: bool) -> Non
     folders = [run_folder(out, result.recipe, result.seed) for result in results]
     if json:
         documents = [
-            {"folder": str(folder), **result.as_json()}
+            {"folder": str(folder), **result.as_document()}
             for folder, result in zip(folders, results, strict=True)
         ]
         screen.print_json({"results": documents})

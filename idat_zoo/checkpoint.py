@@ -62,7 +62,7 @@ class Config(Frozen):
     """What is needed to load an adapter, and the recipe and seed that made it.
 
     `mean` and `std` normalise pixels scaled to [0, 1]; they follow from the recipe and stand here
-    for readers without idat-zoo.
+    for readers without idat-zoo. `diverged` is there where the training did.
     """
 
     schema_version: int = SCHEMA_VERSION
@@ -77,6 +77,7 @@ class Config(Frozen):
     std: Rgb
     tensors: dict[str, TensorSpec]
     tensors_sha256: str
+    diverged: bool = False
 
     @property
     def backbone(self) -> Backbone:
@@ -135,7 +136,14 @@ class Transform:
 
 
 def write_checkpoint(
-    folder: Path, network: Network, recipe: Recipe, *, role: Role, recipe_hash: str, seed: int
+    folder: Path,
+    network: Network,
+    recipe: Recipe,
+    *,
+    role: Role,
+    recipe_hash: str,
+    seed: int,
+    diverged: bool = False,
 ) -> None:
     """Write both files. The same network and recipe give the same bytes."""
     tensors = network.published()
@@ -152,10 +160,12 @@ def write_checkpoint(
         std=std,
         tensors={name: _spec(tensors[name]) for name in sorted(tensors)},
         tensors_sha256=files.sha256(folder / TENSORS_FILE),
+        diverged=diverged,
     )
-    files.write_whole(
-        folder / CONFIG_FILE, files.dump_json(config.model_dump(mode="json", exclude_none=True))
-    )
+    fields = config.model_dump(mode="json", exclude_none=True)
+    if not diverged:
+        del fields["diverged"]  # the same bytes as before there was such a field
+    files.write_whole(folder / CONFIG_FILE, files.dump_json(fields))
 
 
 def load_checkpoint(reference: Reference, *, backbone: FrozenBackbone | None = None) -> Checkpoint:

@@ -10,7 +10,8 @@ ZooError                exit code 1
 ├── HubError            1  the Hub cannot be reached, or has not what is asked for
 ├── RunFolderError      1  a run folder holds something else, is unfinished or cannot be written
 ├── DeviceError         1  no such device, or its memory is full
-├── TrainingError       1  the loss is not finite, or a tensor that should learn does not
+├── TrainingError       1  a tensor that should learn does not
+│   └── DivergedError      the loss is not finite, or far above that of guessing
 └── InputError          1  a network was called with what it does not take; a TypeError, too
 """
 
@@ -129,6 +130,10 @@ class DeviceError(ZooError):
 
 class TrainingError(ZooError):
     """The loss is not finite, or a tensor that should learn gets no gradient."""
+
+
+class DivergedError(TrainingError):
+    """The loss is not finite, or in the last epoch far above that of guessing."""
 
 
 class InputError(ZooError, TypeError):

@@ -13,9 +13,9 @@ from torch import Tensor
 from idat_zoo import files
 from idat_zoo.backbones.network import Network
 from idat_zoo.backbones.pair import Backbones, count_parameters
+from idat_zoo.baselines import find_baselines
 from idat_zoo.checkpoint import Reference, find_config, load_checkpoint, pin
 from idat_zoo.data import Reading, Split, load_task
-from idat_zoo.data.baselines import raw_pixel_baselines
 from idat_zoo.data.decode import Images
 from idat_zoo.data.reading import Listener
 from idat_zoo.engine.precision import (
@@ -134,6 +134,7 @@ def evaluate(
     with computing(Switches(), where):
         logits = predict_split(network, data.test, recipe)
     metrics = score(logits, data.test.targets, data.task.class_names)
+    baselines = find_baselines(data, (reading or Reading()).cache)
     predictions = {"index": data.test.index, "target": data.test.targets, "student": logits}
     digests = {}
     if out is not None:
@@ -145,7 +146,9 @@ def evaluate(
         top1_interval=metrics.top1_interval,
         student=metrics,
         images=ImageCounts(**data.counts()),
-        baselines=raw_pixel_baselines(data),
+        baselines=baselines.top1,
+        raw_pixels=baselines.raw_pixels,
+        diverged=config.diverged,
         parameters=Parameters(**count_parameters([("student", network)])),
         recipe=config.recipe.model_copy(update={"task": data.task}),
         recipe_hash=config.recipe_hash,

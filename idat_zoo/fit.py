@@ -22,9 +22,10 @@ from idat_zoo.backbones.pair import Backbones, NetworkPair, Role, build_pair
 from idat_zoo.data import Split
 from idat_zoo.data.reading import Listener
 from idat_zoo.engine.memory import prefixes_fit, runs_in_one_pass
+from idat_zoo.engine.schedule import total_epochs
 from idat_zoo.engine.state import load_state, state_of
-from idat_zoo.engine.train import EpochLog, Learner, Trainer
-from idat_zoo.errors import DeviceError, RunFolderError, ZooError
+from idat_zoo.engine.train import EpochLog, Learner, Trainer, divergence
+from idat_zoo.errors import DeviceError, DivergedError, RunFolderError, ZooError
 from idat_zoo.evaluation import score_network
 from idat_zoo.recipe import Recipe
 from idat_zoo.run_folder import LOG_FILE, STATE_FILE, run_label
@@ -116,12 +117,18 @@ class Fitted:
     through them together, if there were several.
     """
 
+    recipe: Recipe
     pair: NetworkPair
     logs: list[EpochLog]
     seconds: float
     images: int
     switches: Switches
     stack: tuple[str, ...]
+
+    @property
+    def divergence(self) -> DivergedError | None:
+        """What is wrong where the student ended far worse than guessing."""
+        return divergence(self.logs[-1], self.recipe)
 
     @property
     def images_per_second(self) -> float | None:
@@ -256,6 +263,7 @@ def _fit_together(
     return [
         learner.fault
         or Fitted(
+            recipe=learner.recipe,
             pair=learner.pair,
             logs=save.logs,
             seconds=seconds,
@@ -369,3 +377,14 @@ def plain_memory_errors(recipe: Recipe, *, runs: int = 1) -> Iterator[None]:
             f"out of memory with batch_size = {recipe.batch_size}{told}.",
             hint=f"Try {smaller}. What was saved is kept.",
         ) from error
+
+
+def diverged_before(folder: Path, recipe: Recipe) -> DivergedError | None:
+    """What a training that is through, and has no result, ended with; None for any other."""
+    try:
+        lines = (folder / LOG_FILE).read_text().splitlines()
+        last = EpochLog(**json.loads(lines[-1]))
+    except (OSError, ValueError, TypeError, IndexError):
+        return None
+    whole = last.epoch == total_epochs(recipe) and (folder / STATE_FILE).is_file()
+    return divergence(last, recipe) if whole else None

@@ -13,6 +13,7 @@ from pydantic import Field, Strict, ValidationError
 from idat_zoo.errors import ZooError
 from idat_zoo.metrics import Metrics, interval, percent
 from idat_zoo.recipe import Frozen, Recipe, Scalar, describe_faults
+from idat_zoo.standing import Standing, are_too_few, compare, in_words, too_few_in_words
 from idat_zoo.switches import Switches
 
 if TYPE_CHECKING:
@@ -21,17 +22,18 @@ if TYPE_CHECKING:
 SCHEMA_VERSION = 1
 RESULT_FILE = "result.json"
 PREDICTIONS_FILE = "predictions.safetensors"
-BASELINE_TITLES = {
-    "logistic_regression": "logistic regression",
-    "nearest_neighbour": "1-nearest-neighbour",
-}
+DIVERGED = "the training diverged, and its result was kept by --keep-diverged"
 
 
 class Candidate(Frozen):
-    """One setting that `selection = "val"` tried, and its last-epoch top-1 on val200."""
+    """One setting that `selection = "val"` tried, and its last-epoch top-1 on val200.
+
+    One that diverged loses to all that did not; its top-1 is 0 where its loss was not finite.
+    """
 
     values: dict[str, Scalar]
     val_top1: float
+    diverged: bool = False
 
 
 class Selection(Frozen):
@@ -66,6 +68,14 @@ class ImageCounts(Frozen):
     test_in_training: int = 0
 
 
+class RawPixels(Frozen):
+    """What raw-pixel baselines saw: at most 32 x 32 pixels, and how many of the images."""
+
+    size: int
+    train: int
+    test: int
+
+
 class Source(Frozen):
     """Where on the Hub a checkpoint was, at which commit, and which revision was asked for."""
 
@@ -83,6 +93,8 @@ class Result(Frozen):
     `kind` is `run` for training, `eval` for a checkpoint evaluated later. `switches` and `stack`
     (the runs that went through one pass with it, and it among them) can change the last bits;
     `seconds` is then its share of the pass. `data_copy` names where the images were pulled from.
+    `raw_pixels` is there where the raw-pixel baselines did not see all pixels of all images.
+    `diverged` marks a training that diverged and was kept on purpose.
     """
 
     schema_version: int = SCHEMA_VERSION
@@ -95,6 +107,8 @@ class Result(Frozen):
     selection: Selection | None = None
     images: ImageCounts | None = None
     baselines: dict[str, float] = Field(default_factory=dict)
+    raw_pixels: RawPixels | None = None
+    diverged: bool = False
     parameters: Parameters
     recipe: Recipe
     recipe_hash: str
@@ -116,6 +130,23 @@ class Result(Frozen):
     def label(self) -> str:
         """pair/adapter/task, as the run's folder begins."""
         return f"{self.recipe.pair.name}/{self.recipe.adapter.name}/{self.recipe.task.id}"
+
+    @property
+    def reached(self) -> dict[str, float]:
+        """The baselines' top-1 by name; chance also of results that were made without it."""
+        return {"chance": 1 / self.recipe.task.num_classes} | self.baselines
+
+    @property
+    def standing(self) -> Standing:
+        """How its top-1 stands against the baselines, and whether it rests on too few images."""
+        return Standing(
+            baselines=compare(self.top1, self.top1_interval, self.reached),
+            too_few_images=are_too_few(self.student.count, self.top1_interval),
+        )
+
+    def as_document(self) -> dict[str, Any]:
+        """As commands print it: `as_json`, and how it stands."""
+        return {**self.as_json(), "standing": self.standing.model_dump(mode="json")}
 
     def as_json(self) -> dict[str, Any]:
         """Plain values, without the fields that do not apply."""
@@ -146,8 +177,14 @@ def _summary(result: Result) -> Iterator[str]:
         f"{result.label} {trained_with}, seed {result.seed}: top-1 {percent(result.top1)} "
         f"{interval(result.top1_interval)} on {result.student.count} test images"
     )
-    if result.baselines:
-        yield f"  {_against_baselines(result)}"
+    standing = result.standing
+    yield f"  {in_words(result.top1, standing.baselines, percent)}"
+    if result.raw_pixels is not None:
+        yield f"  {raw_pixels_in_words(result.raw_pixels)}"
+    if standing.too_few_images:
+        yield f"  it {too_few_in_words(result.student.count)}"
+    if result.diverged:
+        yield f"  {DIVERGED}"
     if result.teacher is not None:
         yield f"  teacher {percent(result.teacher.top1)} {interval(result.teacher.top1_interval)}"
     if result.top1_best_on_test is not None:
@@ -165,15 +202,12 @@ def _summary(result: Result) -> Iterator[str]:
     )
 
 
-def _against_baselines(result: Result) -> str:
-    """Raw-pixel baselines of the task, and whether the adapter beats them."""
-    named = ", ".join(
-        f"{BASELINE_TITLES.get(name, name)} {percent(top1)}"
-        for name, top1 in result.baselines.items()
+def raw_pixels_in_words(pixels: RawPixels) -> str:
+    """`raw pixels: 32 x 32, 1,000 images for training, 5,000 for test`."""
+    return (
+        f"raw pixels: {pixels.size} x {pixels.size}, {pixels.train:,} images for training, "
+        f"{pixels.test:,} for test"
     )
-    beaten = result.top1 > max(result.baselines.values())
-    verdict = "the adapter beats them" if beaten else "the adapter does not beat them"
-    return f"raw pixels: {named}; {verdict}"
 
 
 def load_result(path: Path) -> Result:

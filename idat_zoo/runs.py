@@ -8,15 +8,24 @@ from pathlib import Path
 from idat_zoo import files
 from idat_zoo.backbones.frozen import missing_weights, weights_path
 from idat_zoo.backbones.pair import Role, count_parameters
+from idat_zoo.baselines import find_baselines
 from idat_zoo.checkpoint import load_checkpoint, probe_logits, write_checkpoint
 from idat_zoo.data import Reading, TaskData, load_task
-from idat_zoo.data.baselines import raw_pixel_baselines
 from idat_zoo.data.folder import split_csv
 from idat_zoo.data.reading import Listener
 from idat_zoo.engine.precision import computing, describe_device, find_device, resolve_precision
 from idat_zoo.errors import DataError, RunFolderError, UsageError, ZooError
 from idat_zoo.evaluation import predict_split
-from idat_zoo.fit import Fitted, Job, Machine, Progress, fit, machine_for, plain_memory_errors
+from idat_zoo.fit import (
+    Fitted,
+    Job,
+    Machine,
+    Progress,
+    diverged_before,
+    fit,
+    machine_for,
+    plain_memory_errors,
+)
 from idat_zoo.layouts import missing_lists
 from idat_zoo.metrics import score
 from idat_zoo.recipe import Recipe, Task
@@ -59,6 +68,7 @@ def run(
     out: Path | str = "runs",
     resume: bool = False,
     wait: bool = False,
+    keep_diverged: bool = False,
     download: bool = False,
     switches: Switches | None = None,
     progress: Progress | None = None,
@@ -68,7 +78,8 @@ def run(
     A finished run is not repeated: its result is returned. An unfinished one needs `resume`. Where
     another process trains it, that is an error, or with `wait` its result is waited for.
     `download` allows fetching missing backbone weights; `reading` says how images are read,
-    `switches` how it is computed.
+    `switches` how it is computed. A training that diverged ends with an error and no result;
+    `keep_diverged` writes it all the same, labelled, also of one that ended so before.
 
     Raises: ZooError and its kinds, each saying what to do; what was saved before stays.
     """
@@ -80,6 +91,7 @@ def run(
         out=out,
         resume=resume,
         wait=wait,
+        keep_diverged=keep_diverged,
         download=download,
         switches=switches,
         progress=progress,
@@ -98,6 +110,7 @@ def run_many(
     out: Path | str = "runs",
     resume: bool = False,
     wait: bool = False,
+    keep_diverged: bool = False,
     download: bool = False,
     switches: Switches | None = None,
     stack: int | None = None,
@@ -159,7 +172,10 @@ def run_many(
                             ours[run.folder] = locks.enter_context(lock)
                             finished = find_finished(run.folder, run.recipe, out=out)
                         if finished is None:
-                            check_resumable(run.folder, resume=resume)
+                            diverged = diverged_before(run.folder, run.recipe)
+                            if diverged is not None and not keep_diverged:
+                                raise diverged
+                            check_resumable(run.folder, resume=resume or diverged is not None)
                         else:
                             progress.note(f"finished before: {run.folder}")
                             settle(run, finished)
@@ -169,7 +185,7 @@ def run_many(
                         with settling(run):
                             progress.doing(run.recipe.task.id, "loading images")
                             begun.append(begin(run, inputs, ours[run.folder]))
-                for one, outcome in complete(begun, machine, progress):
+                for one, outcome in complete(begun, machine, progress, keep_diverged=keep_diverged):
                     if isinstance(outcome, RunFolderError) and isinstance(
                         outcome.__cause__, OSError
                     ):
@@ -238,6 +254,7 @@ class Begun(Run):
 
     views: Views
     still_ours: Callable[[], None]
+    cache: Path
 
     def job(self, recipe: Recipe, split: str) -> Job:
         """The training of a recipe on one of the splits."""
@@ -274,12 +291,21 @@ def begin(run: Run, inputs: Inputs, still_ours: Callable[[], None] = lambda: Non
     files.write_whole(run.folder / RECIPE_FILE, dump_recipe(recipe).encode())
     _keep_split(recipe, views["student"], run.folder)
     return Begun(
-        recipe=recipe, seed=run.seed, folder=run.folder, views=views, still_ours=still_ours
+        recipe=recipe,
+        seed=run.seed,
+        folder=run.folder,
+        views=views,
+        still_ours=still_ours,
+        cache=(inputs.reading or Reading()).cache,
     )
 
 
 def complete(
-    begun: Sequence[Begun], machine: Machine, progress: Progress
+    begun: Sequence[Begun],
+    machine: Machine,
+    progress: Progress,
+    *,
+    keep_diverged: bool = False,
 ) -> Iterator[tuple[Begun, Result | ZooError]]:
     """Select, train, write: each run with its result, or what went wrong with it."""
     selected = choose(begun, machine, progress)
@@ -298,6 +324,9 @@ def complete(
         run = by_folder[job.folder]
         if isinstance(outcome, ZooError):
             yield run, outcome
+            continue
+        if outcome.divergence is not None and not keep_diverged:
+            yield run, outcome.divergence
             continue
         chosen = selected.get(run.folder)
         assert not isinstance(chosen, ZooError)
@@ -373,7 +402,7 @@ def _finish(run: Begun, fitted: Fitted, *, final: Recipe, selection: Selection |
     `final` is the run's recipe with the selected values in it.
     """
     pair, folder, digest = fitted.pair, run.folder, recipe_hash(run.recipe)
-    data = run.views["student"]
+    data, diverged = run.views["student"], fitted.divergence is not None
     run.still_ours()
     final = final.model_copy(update={"task": data.task})  # which names its classes
     logits = {
@@ -381,7 +410,15 @@ def _finish(run: Begun, fitted: Fitted, *, final: Recipe, selection: Selection |
     }
     for role, network in pair.roles():
         place = folder if role == "student" else folder / TEACHER_FOLDER
-        write_checkpoint(place, network, final, role=role, recipe_hash=digest, seed=run.seed)
+        write_checkpoint(
+            place,
+            network,
+            final,
+            role=role,
+            recipe_hash=digest,
+            seed=run.seed,
+            diverged=diverged,
+        )
     predictions = {"index": data.test.index, "target": data.test.targets} | logits
     files.write_whole(folder / PREDICTIONS_FILE, files.dump_tensors(predictions))
     probe = probe_logits(load_checkpoint(folder).network)
@@ -389,6 +426,7 @@ def _finish(run: Begun, fitted: Fitted, *, final: Recipe, selection: Selection |
     metrics = {
         role: score(z, data.test.targets, data.task.class_names) for role, z in logits.items()
     }
+    baselines = find_baselines(data, run.cache)
     watched = [log.test_top1 for log in fitted.logs if log.test_top1 is not None]
     result = Result(
         kind="run",
@@ -399,7 +437,9 @@ def _finish(run: Begun, fitted: Fitted, *, final: Recipe, selection: Selection |
         teacher=metrics.get("teacher"),
         selection=selection,
         images=ImageCounts(**data.counts()),
-        baselines=raw_pixel_baselines(data),
+        baselines=baselines.top1,
+        raw_pixels=baselines.raw_pixels,
+        diverged=diverged,
         parameters=Parameters(**count_parameters(pair.roles())),
         recipe=run.recipe.model_copy(update={"task": data.task}),
         recipe_hash=digest,

@@ -11,9 +11,9 @@ from pathlib import Path
 
 from idat_zoo import files
 from idat_zoo.data import Split
-from idat_zoo.errors import DataError, ZooError
+from idat_zoo.errors import DataError, DivergedError, ZooError
 from idat_zoo.evaluation import score_network
-from idat_zoo.fit import Fitted, Job, Machine, Progress, fit
+from idat_zoo.fit import Job, Machine, Progress, fit
 from idat_zoo.recipe import Recipe, Scalar, check_recipe
 from idat_zoo.results import Candidate, Selection
 from idat_zoo.run_folder import SELECTION_FOLDER
@@ -43,6 +43,8 @@ def select(
 ) -> list[Selection | ZooError]:
     """The best candidate of each run (of equals the first), or the fault of one of them.
 
+    One that diverged loses; it is a fault where all did.
+
     Every candidate has a folder below its run's, where it is resumed or reused.
     """
     todo: dict[Path, tuple[Choice, dict[str, Scalar]]] = {}
@@ -62,11 +64,15 @@ def select(
                 jobs.append(replace(job, recipe=recipe, folder=place))
     for job, outcome in fit(jobs, machine, progress, name="candidate"):
         choice, values = todo[job.folder]
-        if not isinstance(outcome, Fitted):
+        if isinstance(outcome, DivergedError):
+            tried = Candidate(values=values, val_top1=0.0, diverged=True)
+        elif isinstance(outcome, ZooError):
             faults[choice.job.folder] = outcome
             continue
-        metrics = score_network(outcome.pair.student, choice.val, job.recipe)
-        tried = Candidate(values=values, val_top1=metrics.top1)
+        else:
+            metrics = score_network(outcome.pair.student, choice.val, job.recipe)
+            diverged = outcome.divergence is not None
+            tried = Candidate(values=values, val_top1=metrics.top1, diverged=diverged)
         files.write_whole(job.folder / SCORE_FILE, files.dump_json(tried.model_dump(mode="json")))
     return [
         faults[choice.job.folder] if choice.job.folder in faults else _best(choice)
@@ -74,12 +80,17 @@ def select(
     ]
 
 
-def _best(choice: Choice) -> Selection:
+def _best(choice: Choice) -> Selection | DivergedError:
     tried = [
         Candidate.model_validate_json((place / SCORE_FILE).read_bytes())
         for place, _ in choice.settings()
     ]
-    best = max(range(len(tried)), key=lambda i: tried[i].val_top1)
+    if all(one.diverged for one in tried):
+        return DivergedError(
+            f"all {len(tried)} candidates diverged on the training images.",
+            hint="Lower learning rates often help: candidates.lr=[1e-4,1e-3]",
+        )
+    best = max(range(len(tried)), key=lambda i: (not tried[i].diverged, tried[i].val_top1))
     return Selection(tried=tuple(tried), chosen=best)
 
 

@@ -55,7 +55,11 @@ class StreamedImages:
 
     def __getitem__(self, part: slice) -> UInt8[Tensor, "N 3 S S"]:
         """Decode a part. Raises: DataError where a file is no longer what it was."""
-        paths, hashes = self._paths[part], self._hashes[part]
+        return self.take(range(len(self))[part])
+
+    def take(self, places: Sequence[int]) -> UInt8[Tensor, "N 3 S S"]:
+        """Decode the images of these places. Raises: as for a part."""
+        paths, hashes = [self._paths[i] for i in places], [self._hashes[i] for i in places]
         images = np.zeros((len(paths), self._size, self._size, 3), dtype=np.uint8)
         _decode_all(paths, hashes, self._size, self._reading, images.__setitem__)
         return torch.from_numpy(images).permute(0, 3, 1, 2)

@@ -7,6 +7,7 @@ sum of their losses is each one's own.
 Shape letters: B batch, N images, C channels, H W image, K classes.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -26,7 +27,7 @@ from idat_zoo.engine.augment import augment
 from idat_zoo.engine.compiled import compile_or_not
 from idat_zoo.engine.precision import autocast, cast_frozen
 from idat_zoo.engine.schedule import learning_rates, total_epochs
-from idat_zoo.errors import DataError, TrainingError, ZooError
+from idat_zoo.errors import DataError, DivergedError, TrainingError, ZooError
 from idat_zoo.randomness import Draws, generator
 from idat_zoo.recipe import Recipe
 from idat_zoo.switches import Switches
@@ -186,9 +187,9 @@ class Learner:
         if not all(map(_is_finite, means.values())):
             shown = ", ".join(f"{name} = {value}" for name, value in means.items())
             wider = ", or a wider number format: precision=float32"
-            self.fault = self.fault or TrainingError(
+            self.fault = self.fault or DivergedError(
                 f"the loss is not finite in epoch {self.done}: {shown}.",
-                hint=f"A lower learning rate often helps: lr={self.recipe.lr / 10:g}"
+                hint=f"A lower learning rate often helps: {lower_rate(self.recipe)}"
                 + (wider if self.precision == "fp16" else ""),
             )
         if self.fault is not None:
@@ -364,6 +365,31 @@ class Trainer:
     def _as_rates(self, learner: Learner) -> Sequence[float] | Tensor:
         """A run's learning rates; fused kernels read them on the device."""
         return torch.tensor(learner.rates, device=self.device) if self.fused else learner.rates
+
+
+def divergence(log: EpochLog, recipe: Recipe) -> DivergedError | None:
+    """What is wrong with a last epoch whose student is far worse than guessing, if it is.
+
+    A student that knows nothing, and says so, has a task loss of ln K, where a training on labels
+    that are noise ends. Twice that is out of reach for one that is merely bad.
+    """
+    classes = recipe.task.num_classes
+    bound = 2 * math.log(classes)
+    if log.student_task_loss <= bound:
+        return None
+    return DivergedError(
+        f"the training diverged: the student's task loss in its last epoch, {log.epoch}, is "
+        f"{log.student_task_loss:.6g}, above 2 ln K = {bound:.3g} (K = {classes} classes; guessing "
+        "has half of that). No result is written.",
+        hint=f"A lower learning rate often helps: {lower_rate(recipe)}. --keep-diverged writes the "
+        "result of this training, labelled; nothing is trained again.",
+    )
+
+
+def lower_rate(recipe: Recipe) -> str:
+    """A learning rate to try where this one is too high: a tenth, and no more than the default."""
+    usual = float(Recipe.model_fields["lr"].default)
+    return f"lr={min(recipe.lr / 10, usual):g}"
 
 
 def double_gradients(teacher: Network) -> None:

@@ -70,7 +70,8 @@ def card_scores(results: Mapping[str, Result]) -> list[dict[str, Any]]:
             "dataset_config": place or result.recipe.task.id,
             "dataset_split": "test",
             "metric_type": "accuracy",
-            "metric_name": METRICS[result.recipe.protocol],
+            "metric_name": METRICS[result.recipe.protocol]
+            + (", diverged" if result.diverged else ""),
             "metric_value": result.top1,
             "metric_args": {
                 "seed": result.seed,

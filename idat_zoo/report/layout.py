@@ -1,6 +1,6 @@
 """Report -> sections of text, for a terminal, Markdown or any other surface. Per cent from here."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from idat_zoo.metrics import Interval
 from idat_zoo.recipe import Frozen, Scalar
@@ -8,8 +8,9 @@ from idat_zoo.report.build import Report
 from idat_zoo.report.fields import as_text
 from idat_zoo.report.gain import Gain
 from idat_zoo.report.means import BENCHMARKS, Benchmark, Mean, SeriesMeans
-from idat_zoo.report.rows import Baseline, Chosen, Estimate, Row
-from idat_zoo.results import BASELINE_TITLES
+from idat_zoo.report.rows import Chosen, Estimate, Row
+from idat_zoo.results import DIVERGED, raw_pixels_in_words
+from idat_zoo.standing import in_words, too_few_in_words
 
 INTRODUCED = (
     "pair",
@@ -90,11 +91,11 @@ def _scores(rows: Sequence[Row], names: Names) -> Section:
         "teacher": [_estimate(row.teacher_top1) if row.teacher_top1 else "" for row in rows],
         "parameters": [_parameters(row) for row in rows],
     }
-    baselines = [_versus_raw_pixels(row, names) for row in rows if row.baselines]
+    standing = [line for row in rows for line in _standing(row, names)]
     selections = [
         f"{_called(row, names)}: {_chosen(row.selection)}" for row in rows if row.selection
     ]
-    return _section("Top-1 on test", columns, [*baselines, *selections, *_legend(rows)])
+    return _section("Top-1 on test", columns, [*standing, *selections, *_legend(rows)])
 
 
 def _section(title: str, columns: Mapping[str, list[str]], lines: Iterable[str]) -> Section:
@@ -114,20 +115,14 @@ def _called(thing: Row | Gain, names: Names) -> str:
     return ", ".join(filter(None, (thing.task, names[as_words(thing.label)])))
 
 
-def _versus_raw_pixels(row: Row, names: Names) -> str:
-    """How the adapter fares against what needs no network."""
-    beaten = [_baseline(b) for b in row.baselines if b.beaten]
-    others = [_baseline(b) for b in row.baselines if not b.beaten]
-    verdicts = [f"beats {' and '.join(beaten)}"] if beaten else []
-    verdicts += [f"does not beat {' or '.join(others)}"] if others else []
-    verdict = ", but ".join(verdicts)
-    return f"{_called(row, names)}: {percent(row.top1.mean)} {verdict} on raw pixels"
-
-
-def _baseline(baseline: Baseline) -> str:
-    doubt = ", within its interval" if baseline.inside_interval else ""
-    name = BASELINE_TITLES.get(baseline.name, baseline.name)
-    return f"{name} ({percent(baseline.top1)}{doubt})"
+def _standing(row: Row, names: Names) -> Iterator[str]:
+    """How the adapter fares against what needs no network, and what to mind about its number."""
+    called = _called(row, names)
+    yield f"{called}: {in_words(row.top1.mean, row.baselines, percent)}"
+    if row.too_few_images:
+        yield f"{called}: {too_few_in_words(row.images)}"
+    if row.diverged:
+        yield f"{called}, seed {', '.join(map(str, row.diverged))}: {DIVERGED}"
 
 
 def _chosen(selection: Chosen) -> str:
@@ -154,7 +149,9 @@ def _legend(rows: Sequence[Row]) -> list[str]:
         "protocol imported: trained elsewhere, with settings that are not known.": imported,
         "teacher: its own top-1 %. parameters: trained, adapter + head.": True,
     }
-    return [line for line, applies in legend.items() if applies]
+    pixels = dict.fromkeys(row.raw_pixels for row in rows if row.raw_pixels is not None)
+    told = [raw_pixels_in_words(one) for one in pixels]
+    return [*told, *(line for line, applies in legend.items() if applies)]
 
 
 def _means(benchmark: Benchmark, means: Sequence[SeriesMeans], names: Names) -> Section:

@@ -13,7 +13,8 @@ from scipy.special import stdtrit
 from idat_zoo.metrics import Interval, Metrics, wilson_interval
 from idat_zoo.recipe import Frozen, Scalar
 from idat_zoo.report.fields import Fields, flatten, label, telling
-from idat_zoo.results import Result
+from idat_zoo.results import RawPixels, Result
+from idat_zoo.standing import Baseline, are_too_few, compare
 
 Over = Literal["images", "seeds"]
 """What an interval covers: other test images, or other seeds on these test images."""
@@ -33,15 +34,6 @@ class Estimate(Frozen):
     over: Over
 
 
-class Baseline(Frozen):
-    """What raw pixels reach without any network, and how the adapter compares."""
-
-    name: str
-    top1: float
-    beaten: bool
-    inside_interval: bool
-
-
 class Chosen(Frozen):
     """What `selection = "val"` tried: how many candidates, and the chosen one of each seed."""
 
@@ -50,7 +42,10 @@ class Chosen(Frozen):
 
 
 class Row(Frozen):
-    """One recipe on one task, over its seeds. `label` is what sets it apart in this report."""
+    """One recipe on one task, over its seeds. `label` is what sets it apart in this report.
+
+    `diverged` are the seeds whose training did.
+    """
 
     task: str
     label: dict[str, Scalar]
@@ -61,6 +56,10 @@ class Row(Frozen):
     teacher_top1: Estimate | None = None
     selection: Chosen | None = None
     baselines: tuple[Baseline, ...] = ()
+    raw_pixels: RawPixels | None = None
+    images: int
+    too_few_images: bool
+    diverged: tuple[int, ...] = ()
     adapter_parameters: int
     head_parameters: int
 
@@ -130,7 +129,11 @@ def _row(group: Group, shown: dict[str, Scalar]) -> Row:
         top1_best_on_test=statistics.fmean(best) if best else None,
         teacher_top1=estimate(teachers) if teachers else None,
         selection=_chosen(results),
-        baselines=_baselines(results, top1),
+        baselines=compare(top1.mean, top1.interval, _reached(results)),
+        raw_pixels=first.raw_pixels,
+        images=first.student.count,
+        too_few_images=are_too_few(first.student.count, _over_images([r.student for r in results])),
+        diverged=tuple(result.seed for result in results if result.diverged),
         adapter_parameters=first.parameters.adapter,
         head_parameters=first.parameters.head,
     )
@@ -138,9 +141,8 @@ def _row(group: Group, shown: dict[str, Scalar]) -> Row:
 
 def estimate(seeds: Sequence[Metrics]) -> Estimate:
     """The top-1 of one recipe's seeds, all of the same test images."""
-    tops, count = [metrics.top1 for metrics in seeds], seeds[0].count
-    correct = statistics.fmean(round(top1 * count) for top1 in tops)
-    over_images = wilson_interval(correct, count)
+    tops = [metrics.top1 for metrics in seeds]
+    over_images = _over_images(seeds)
     if len(tops) == 1:
         return Estimate(mean=tops[0], interval=over_images, over="images")
     low, high = over_seeds(tops)
@@ -148,6 +150,12 @@ def estimate(seeds: Sequence[Metrics]) -> Estimate:
     return Estimate(
         mean=statistics.fmean(tops), sd=statistics.stdev(tops), interval=interval, over=over
     )
+
+
+def _over_images(seeds: Sequence[Metrics]) -> Interval:
+    """Wilson's at the mean of the seeds."""
+    count = seeds[0].count
+    return wilson_interval(statistics.fmean(round(one.top1 * count) for one in seeds), count)
 
 
 def over_seeds(values: Sequence[float]) -> Interval:
@@ -174,13 +182,7 @@ def _chosen(results: Sequence[Result]) -> Chosen | None:
     )
 
 
-def _baselines(results: Sequence[Result], top1: Estimate) -> tuple[Baseline, ...]:
+def _reached(results: Sequence[Result]) -> dict[str, float]:
     """The task's baselines; where versions of scikit-learn disagree, the higher one."""
-    names = dict.fromkeys(name for result in results for name in result.baselines)
-    low, high = top1.interval
-    baselines = []
-    for name in names:
-        reached = max(r.baselines[name] for r in results if name in r.baselines)
-        beaten, inside = top1.mean > reached, low <= reached <= high
-        baselines.append(Baseline(name=name, top1=reached, beaten=beaten, inside_interval=inside))
-    return tuple(baselines)
+    names = dict.fromkeys(name for result in results for name in result.reached)
+    return {name: max(r.reached[name] for r in results if name in r.reached) for name in names}

@@ -25,8 +25,8 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from conftest import toy_recipe
 from idat_zoo import files
+from idat_zoo.baselines import find_baselines
 from idat_zoo.data import load_task
-from idat_zoo.data.baselines import raw_pixel_baselines
 from idat_zoo.errors import ZooError
 from idat_zoo.recipe import Recipe
 from idat_zoo.runs import run_many
@@ -153,7 +153,7 @@ def main() -> None:
     """Make the undisturbed run, then kill as the arguments ask."""
     torch.set_num_threads(1)
     root, runs, how = Path(sys.argv[1]), WHAT[sys.argv[2]], sys.argv[3]
-    raw_pixel_baselines(load_task(runs[0].task, img_size=16))  # children find scikit-learn loaded
+    find_baselines(load_task(runs[0].task, img_size=16), root)  # loads scikit-learn
     started = time.perf_counter()
     expected = finish(root / "undisturbed", runs)
     seconds = time.perf_counter() - started

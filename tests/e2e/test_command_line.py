@@ -83,7 +83,7 @@ def test_train_prints_its_result_and_where_it_lies() -> None:
     first, *_, last = result.stdout.splitlines()
     assert first.startswith("tiny_random/lora/digits with tiny_random_teacher, seed 0: top-1 ")
     assert first.endswith(" on 797 test images")
-    assert "raw pixels: logistic regression 9" in result.stdout
+    assert "raw-pixel logistic regression (9" in result.stdout
     assert Path(last.strip()).is_relative_to("runs/tiny_random/lora/digits")
     assert (Path(last.strip()) / "result.json").is_file()
 
@@ -93,6 +93,7 @@ def test_json_is_one_document_and_progress_is_on_stderr(monkeypatch: pytest.Monk
     result = idat(*LORA, "--json")
     (only,) = document(result)["results"]
     on_disk = json.loads((Path(only.pop("folder")) / "result.json").read_bytes())
+    assert not only.pop("standing")["too_few_images"]
     assert only == on_disk
     assert "epoch 2/2" in result.stderr
     assert "distillation 0." in result.stderr

@@ -58,7 +58,14 @@ def test_a_vtab1k_task_trains_on_a_folder(pair: str, vtab: Path) -> None:
     images = {"train": 24, "val": 8, "test": 16, "unreadable": 0, "test_in_training": 0}
     assert result["images"] == images
     assert result["recipe"]["task"]["num_classes"] == 47
-    assert result["baselines"] == {}
+    assert result["baselines"].keys() == {
+        "chance",
+        "majority_class",
+        "logistic_regression",
+        "nearest_neighbour",
+    }
+    assert result["raw_pixels"]["train"] == 32
+    assert result["standing"]["too_few_images"]
     lines = (vtab / "data/dtd/test.txt").read_text().splitlines()
     stored = load_file(Path(result["folder"]) / "predictions.safetensors")
     assert stored["target"].tolist() == [int(line.split()[1]) for line in lines]
@@ -218,6 +225,22 @@ def test_skip_corrupt_goes_on_and_counts_what_it_left_out(tmp_path: Path) -> Non
     assert sum(result["images"][split] for split in ("train", "val", "test")) == 33
     assert "left out, as unreadable: 2 images: " in done.stderr
     assert "cat/000.jpg is empty (0 bytes)" in done.stderr
+
+
+def test_a_number_from_a_few_images_says_what_it_is_worth(tmp_path: Path) -> None:
+    place = fakes.write_class_folders(tmp_path / "pets", {"cat": 22, "dog": 22, "eel": 22})
+    (place / "cat/000.jpg").write_bytes(b"")
+    words = ("train", "--task", "folder", *TINY, "--data-dir", place, "--skip-corrupt")
+    done = idat(*words)
+    assert "chance (33.3 %)" in done.stdout
+    assert "the majority class (" in done.stdout
+    assert "cannot be told from" in done.stdout
+    assert "rests on too few images: 12 for test" in done.stdout
+    (result,) = json.loads(idat(*words, "--json").stdout)["results"]
+    assert result["standing"]["too_few_images"]
+    assert {one["name"] for one in result["standing"]["baselines"]} == {
+        "chance", "majority_class", "logistic_regression", "nearest_neighbour",
+    }  # fmt: skip
 
 
 def test_fewer_images_than_a_batch_shrink_the_batch_and_say_so(tmp_path: Path) -> None:

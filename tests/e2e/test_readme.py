@@ -89,4 +89,4 @@ def test_the_shipped_adapter_reaches_93_per_cent_in_at_most_30_epochs() -> None:
     result = evaluate("builtin:digits-lora", device="cpu")
     assert result.top1 >= 0.93
     assert result.recipe.epochs <= 30
-    assert result.baselines.keys() == {"logistic_regression", "nearest_neighbour"}
+    assert result.baselines.keys() >= {"chance", "logistic_regression", "nearest_neighbour"}

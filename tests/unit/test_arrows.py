@@ -20,7 +20,9 @@ MAY_KNOW = {
     "randomness": set(),
     "hub": {"errors"},
     "metrics": {"recipe"},
-    "results": FLOOR | {"metrics", "switches"},
+    "results": FLOOR | {"metrics", "standing", "switches"},
+    "standing": {"metrics", "recipe"},
+    "baselines": FLOOR | {"data", "files", "randomness", "results"},
     "switches": {"recipe"},
     "adapters": FLOOR,
     "distillation": {"recipe"},
@@ -62,6 +64,7 @@ MAY_KNOW = {
     "evaluation": FLOOR
     | {
         "backbones",
+        "baselines",
         "checkpoint",
         "data",
         "engine",
@@ -71,7 +74,7 @@ MAY_KNOW = {
         "results",
         "switches",
     },
-    "report": FLOOR | {"adapters", "checkpoint", "files", "metrics", "results"},
+    "report": FLOOR | {"adapters", "checkpoint", "files", "metrics", "results", "standing"},
     "registry": FLOOR | {"data", "layouts", "recipe_toml", "sources"},
     "registry.write_adapters": FLOOR | {"adapters", "backbones", "randomness", "registry"},
 }

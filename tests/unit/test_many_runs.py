@@ -15,7 +15,14 @@ from idat_zoo.backbones import pair as pair_module
 from idat_zoo.data import load_task
 from idat_zoo.engine import memory
 from idat_zoo.engine.train import Learner, Trainer
-from idat_zoo.errors import DataError, RunFolderError, TrainingError, UsageError, ZooError
+from idat_zoo.errors import (
+    DataError,
+    DivergedError,
+    RunFolderError,
+    TrainingError,
+    UsageError,
+    ZooError,
+)
 from idat_zoo.fit import Job, machine_for, plan_passes
 from idat_zoo.recipe import Recipe
 from idat_zoo.results import Result
@@ -101,6 +108,18 @@ def test_each_backbone_is_loaded_once(
     monkeypatch.setattr(pair_module, "load_backbone", counting)
     trained(tmp_path, [(recipe, 0) for recipe in recipes()], stack=stack)
     assert sorted(loaded) == ["toy_student", "toy_teacher"]
+
+
+def test_a_run_of_a_pass_that_diverged_ends_alone(tmp_path: Path) -> None:
+    first, *others = recipes()
+    wild = first.model_copy(update={"lr": 10.0, "warmup_epochs": 0, "precision": "float32"})
+    outcomes = run_many(
+        [(wild, 0), *((one, 0) for one in others)], device="cpu", out=tmp_path, stack=3
+    )
+    assert [type(one) for one in outcomes] == [DivergedError, *(Result for _ in others)]
+    (kept,) = many(tmp_path, [(wild, 0)], stack=3, keep_diverged=True)
+    assert isinstance(kept, Result), kept
+    assert kept.diverged
 
 
 @pytest.mark.slow

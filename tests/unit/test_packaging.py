@@ -31,9 +31,9 @@ HELP = {"--help", "-h"}
 FLAGS = {
     "train": {
         "--task", "--adapter", "--pair", "--teacher", "--recipe", "--seed", "--seeds", "--device",
-        "--data-dir", "--out", "--shelf", "--resume", "--wait", "--dry-run", "--skip-corrupt",
-        "--stream-test", "--max-megapixels", "--yes", "-y", "--json", "--stack", "--prefix-cache",
-        "--compile", "--fused", "--keep-memory", "--deterministic",
+        "--data-dir", "--out", "--shelf", "--resume", "--wait", "--keep-diverged", "--dry-run",
+        "--skip-corrupt", "--stream-test", "--max-megapixels", "--yes", "-y", "--json", "--stack",
+        "--prefix-cache", "--compile", "--fused", "--keep-memory", "--deterministic",
     },
     "eval": {
         "--checkpoint", "--require-pinned", "--task", "--fail-under", "--device", "--data-dir",

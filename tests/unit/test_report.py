@@ -320,18 +320,19 @@ def test_paper_numbers_are_labelled_even_where_all_are_paper() -> None:
     [
         (
             50,
-            "50.00 does not beat logistic regression (96.00) or 1-nearest-neighbour (98.00) "
-            "on raw pixels",
+            "50.00 beats chance (10.00); is below raw-pixel logistic regression (96.00) and "
+            "raw-pixel 1-nearest-neighbour (98.00)",
         ),
         (
             97,
-            "97.00 beats logistic regression (96.00, within its interval), but does not beat "
-            "1-nearest-neighbour (98.00, within its interval) on raw pixels",
+            "97.00 beats chance (10.00); is above raw-pixel logistic regression (96.00), but "
+            "cannot be told from it; is below raw-pixel 1-nearest-neighbour (98.00), but cannot be "
+            "told from it",
         ),
         (
             100,
-            "100.00 beats logistic regression (96.00) and 1-nearest-neighbour "
-            "(98.00, within its interval) on raw pixels",
+            "100.00 beats chance (10.00) and raw-pixel logistic regression (96.00); is above "
+            "raw-pixel 1-nearest-neighbour (98.00), but cannot be told from it",
         ),
     ],
 )
@@ -348,9 +349,25 @@ def test_each_row_says_in_one_line_whether_it_beats_raw_pixels(correct: int, ver
 def test_baselines_that_differ_are_noted_and_the_higher_one_counts() -> None:
     found = [made(97, seed=s, baselines={"nearest_neighbour": 0.96 + s / 50}) for s in (0, 1)]
     report = build_report(found)
-    assert report.rows[0].baselines[0].top1 == 0.98
-    assert not report.rows[0].baselines[0].beaten
+    chance, nearest = report.rows[0].baselines
+    assert (chance.name, chance.top1) == ("chance", 0.1)
+    assert nearest.top1 == 0.98
+    assert not nearest.beaten
     assert any("nearest_neighbour differs" in note for note in report.notes)
+
+
+def test_a_number_on_too_few_images_is_said_to_be() -> None:
+    few = scored(2).model_copy(update={"count": 13, "top1": 2 / 13})
+    report = build_report([made(top1=2 / 13, student=few)])
+    assert report.rows[0].too_few_images
+    assert "digits: rests on too few images: 13 for test" in text(report)
+    assert not build_report([made(90)]).rows[0].too_few_images
+
+
+def test_a_training_that_diverged_is_labelled() -> None:
+    report = build_report([made(10), made(10, seed=1, diverged=True)])
+    assert report.rows[0].diverged == (1,)
+    assert "digits, seed 1: the training diverged" in text(report)
 
 
 # Means
@@ -740,7 +757,7 @@ def test_real_runs_are_reported_with_baselines_and_paired_gain(runs: Path) -> No
     outcome = idat(str(runs))
     assert outcome.exit_code == 0, outcome.output
     assert "2 results, 2 recipes" in outcome.stdout
-    assert "does not beat logistic regression (96.24)" in outcome.stdout
+    assert "raw-pixel logistic regression (96.24)" in outcome.stdout
     assert "(paired, 797 images)" in outcome.stdout
     assert outcome.stderr == ""
 
@@ -810,7 +827,7 @@ def test_a_result_prints_as_a_few_lines_and_its_repr_is_short() -> None:
     assert lines[0] == (
         "toy/lora/digits with [/b]toy, seed 0: top-1 90.0 % [82.6, 94.5] on 100 test images"
     )
-    assert "raw pixels: logistic regression 96.0 %" in lines[1]
+    assert "raw-pixel logistic regression (96.0 %)" in lines[1]
     assert lines[2].startswith("  teacher 80.0 %")
     console = Console(file=io.StringIO(), width=200)
     console.print(result)

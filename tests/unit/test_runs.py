@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -27,19 +28,20 @@ from idat_zoo.engine.precision import resolve_precision
 from idat_zoo.errors import (
     DataError,
     DeviceError,
+    DivergedError,
     RecipeError,
     RunFolderError,
     TrainingError,
     UsageError,
 )
 from idat_zoo.evaluation import evaluate
-from idat_zoo.fit import Progress
+from idat_zoo.fit import Job, Progress
 from idat_zoo.recipe import Recipe
 from idat_zoo.recipe_toml import parse_recipe
 from idat_zoo.results import load_result
 from idat_zoo.run_folder import recipe_hash, run_folder
 from idat_zoo.run_lock import holder_of
-from idat_zoo.runs import load_views, run
+from idat_zoo.runs import Begun, load_views, run
 
 WRITTEN = {
     "recipe.toml",
@@ -337,6 +339,64 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match=r"not finite in epoch \d+: loss = (nan|inf)"):
         run(toy_recipe(lr=1e30, epochs=4), device="cpu", out=tmp_path)
     assert not list(tmp_path.rglob("result.json"))
+
+
+def diverging(**fields: object) -> Recipe:
+    """A training whose loss is finite and far above that of guessing."""
+    return toy_recipe(lr=10.0, epochs=2, warmup_epochs=0, precision="float32", **fields)
+
+
+def test_a_training_that_diverged_leaves_no_result_and_says_how_to_go_on(tmp_path: Path) -> None:
+    recipe = diverging()
+    with pytest.raises(DivergedError, match=r"above 2 ln K = 4\.61 \(K = 10") as found:
+        run(recipe, device="cpu", out=tmp_path)
+    assert "lr=0.001" in found.value.hint
+    assert "--keep-diverged" in found.value.hint
+    folder = run_folder(tmp_path, recipe, 0)
+    assert not (folder / "result.json").exists()
+    assert not (folder / "adapter_model.safetensors").exists()
+
+
+def test_a_training_that_diverged_is_not_repeated_but_kept_where_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = diverging()
+    with pytest.raises(DivergedError) as first:
+        run(recipe, device="cpu", out=tmp_path)
+    monkeypatch.setattr(train_module.Trainer, "train_epoch", None)
+    for resume in (False, True):
+        with pytest.raises(DivergedError) as again:
+            run(recipe, device="cpu", out=tmp_path, resume=resume)
+        assert str(again.value) == str(first.value)
+    result = run(recipe, device="cpu", out=tmp_path, keep_diverged=True)
+    assert result.diverged
+    assert "the training diverged" in str(result)
+    assert evaluate(run_folder(tmp_path, recipe, 0), device="cpu").diverged
+    assert run(recipe, device="cpu", out=tmp_path) == result
+
+
+def test_a_training_on_noise_has_not_diverged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = torch.Generator().manual_seed(0)
+    job = Begun.job
+
+    def shuffled(self: Begun, recipe: Recipe, split: str) -> Job:
+        found = job(self, recipe, split)
+        order = torch.randperm(len(found.targets), generator=source)
+        return replace(found, targets=found.targets[order])
+
+    monkeypatch.setattr(Begun, "job", shuffled)
+    assert not run(toy_recipe(epochs=1, drop_path=0.5), device="cpu", out=tmp_path).diverged
+
+
+@pytest.mark.parametrize("rate", [10.0, 1e30])
+def test_a_candidate_that_diverged_loses(rate: float, tmp_path: Path) -> None:
+    recipe = toy_recipe(teacher=False, selection="val", candidates={"lr": (rate, 1e-2)})
+    result = run(recipe, device="cpu", out=tmp_path)
+    assert result.selection is not None
+    assert result.selection.chosen == 1
+    assert [one.diverged for one in result.selection.tried] == [True, False]
 
 
 def test_an_adapter_that_gets_no_gradient_stops_the_run(

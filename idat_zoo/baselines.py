@@ -1,0 +1,163 @@
+"""What is reached on a task without any network: chance, the majority class, raw pixels.
+
+Shape letters: N images, M of them, P pixels.
+"""
+
+import hashlib
+import json
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float32
+from pydantic import ValidationError
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+from idat_zoo import files
+from idat_zoo.data.decode import Images, StreamedImages
+from idat_zoo.data.task_data import TaskData
+from idat_zoo.errors import RunFolderError
+from idat_zoo.randomness import generator
+from idat_zoo.recipe import Frozen
+from idat_zoo.results import RawPixels, versions
+
+SIDE, MOST_TRAINING, MOST_TEST = 32, 1000, 5000
+RULE = 1
+"""To be raised with any change of what `_small_pixel_baselines` computes."""
+AT_ONCE = 256
+
+
+class Baselines(Frozen):
+    """Top-1 on test by name, as fractions; `raw_pixels` where they were made smaller or fewer."""
+
+    top1: dict[str, float]
+    raw_pixels: RawPixels | None = None
+
+
+def find_baselines(data: TaskData, cache: Path) -> Baselines:
+    """Chance (1 / K), the class that most training images are of, and raw pixels.
+
+    Built-in tasks keep all of an image's own pixels. Of other tasks, images are averaged over areas
+    to 32 x 32 at most, and at most 1,000 training and 5,000 test images take part, drawn with seed
+    0; what they reach is kept in the cache by the images' fingerprint.
+    """
+    plain = {"chance": 1 / data.task.num_classes, "majority_class": _majority_class(data)}
+    if data.raw_pixels is not None:
+        reached = _fit(
+            data.raw_pixels.trainval,
+            _training_targets(data),
+            data.raw_pixels.test,
+            data.test.targets,
+            most_iterations=2000,
+        )
+        return Baselines(top1=plain | reached)
+    small = _kept(data, cache)
+    return small.model_copy(update={"top1": plain | small.top1})
+
+
+def _training_targets(data: TaskData) -> Tensor:
+    return torch.cat([data.train.targets, data.val.targets])
+
+
+def _majority_class(data: TaskData) -> float:
+    """The share of test images of the class most frequent in training (of equals the first)."""
+    counts = torch.bincount(_training_targets(data))
+    return (data.test.targets == counts.argmax()).double().mean().item()
+
+
+def _kept(data: TaskData, cache: Path) -> Baselines:
+    """From the cache, or computed now and kept there, if it can be written."""
+    found = versions()
+    made_with = [found[package] for package in ("numpy", "scikit-learn", "torch")]
+    key = hashlib.sha256(json.dumps([RULE, data.fingerprint, made_with]).encode()).hexdigest()[:32]
+    place = cache / "baselines" / f"{key}.json"
+    computed: Baselines | None = None
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        with files.alone(place.with_suffix(".lock"), lambda: None):
+            kept = _read(place)
+            if kept is not None:
+                return kept
+            computed = _small_pixel_baselines(data)
+            files.write_whole(place, files.dump_json(computed.model_dump(mode="json")))
+    except (OSError, RunFolderError):  # it is only a cache
+        pass
+    return computed or _small_pixel_baselines(data)
+
+
+def _read(place: Path) -> Baselines | None:
+    """What is kept there; None for nothing, or what is damaged."""
+    try:
+        return Baselines.model_validate_json(place.read_bytes())
+    except (OSError, ValidationError):
+        return None
+
+
+def _small_pixel_baselines(data: TaskData) -> Baselines:
+    training = len(data.train) + len(data.val)
+    seen, unseen = _drawn(training, MOST_TRAINING), _drawn(len(data.test), MOST_TEST)
+    targets = _training_targets(data)[seen]
+    if len(targets.unique()) < 2:
+        return Baselines(top1={})
+    first = len(data.train)
+    pixels = [
+        _small(data.train.images, [place for place in seen if place < first]),
+        _small(data.val.images, [place - first for place in seen if place >= first]),
+    ]
+    reached = _fit(
+        np.concatenate([part for part in pixels if len(part)]),
+        targets,
+        _small(data.test.images, unseen),
+        data.test.targets[unseen],
+        most_iterations=200,
+    )
+    side = min(SIDE, data.test.images[:1].shape[-1])
+    return Baselines(
+        top1=reached, raw_pixels=RawPixels(size=side, train=len(seen), test=len(unseen))
+    )
+
+
+def _drawn(count: int, most: int) -> list[int]:
+    """Places of all images, or of as many as may take part, in order."""
+    if count <= most:
+        return list(range(count))
+    chosen = torch.randperm(count, generator=generator(0, "data", "raw_pixels", 0))[:most]
+    return sorted(chosen.tolist())
+
+
+def _small(images: Images, places: Sequence[int]) -> Float32[np.ndarray, "M P"]:
+    rows = []
+    for start in range(0, len(places), AT_ONCE):
+        part = places[start : start + AT_ONCE]
+        taken = images.take(part) if isinstance(images, StreamedImages) else images[list(part)]
+        pixels = taken.float()
+        if pixels.shape[-1] > SIDE:
+            pixels = interpolate(pixels, size=(SIDE, SIDE), mode="area")
+        rows.append(pixels.flatten(1).numpy())
+    return np.concatenate(rows) if rows else np.zeros((0, 0), dtype=np.float32)
+
+
+def _fit(
+    pixels: np.ndarray, seen: Tensor, test: np.ndarray, unseen: Tensor, *, most_iterations: int
+) -> dict[str, float]:
+    """Logistic regression on standardised pixels (scikit-learn's defaults), 1-nearest-neighbour."""
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.neighbors import KNeighborsClassifier
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    models = {
+        "logistic_regression": make_pipeline(
+            StandardScaler(), LogisticRegression(max_iter=most_iterations)
+        ),
+        "nearest_neighbour": KNeighborsClassifier(n_neighbors=1),
+    }
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # not converged, or as many classes as images: it is meant
+        return {
+            name: float(np.mean(model.fit(pixels, seen.numpy()).predict(test) == unseen.numpy()))
+            for name, model in models.items()
+        }

@@ -1,0 +1,79 @@
+"""How a top-1 stands: against what needs no network, and on how many images it rests.
+
+Every surface says it from here: `idat train`, `eval`, `report`, cards and `--json`.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+
+from idat_zoo.metrics import Interval
+from idat_zoo.recipe import Frozen
+
+BASELINE_TITLES = {
+    "chance": "chance",
+    "majority_class": "the majority class",
+    "logistic_regression": "raw-pixel logistic regression",
+    "nearest_neighbour": "raw-pixel 1-nearest-neighbour",
+}
+FEWEST_IMAGES = 30
+WIDEST_INTERVAL = 0.2
+"""Fewer test images than the one, or an interval over them wider than the other, are too few."""
+
+
+class Baseline(Frozen):
+    """What is reached without any network, and how a top-1 with its interval compares.
+
+    One inside the interval cannot be told from it.
+    """
+
+    name: str
+    top1: float
+    beaten: bool
+    inside_interval: bool
+
+
+class Standing(Frozen):
+    """The baselines that a top-1 stands beside, and whether it rests on too few images."""
+
+    baselines: tuple[Baseline, ...]
+    too_few_images: bool
+
+
+def compare(top1: float, interval: Interval, reached: Mapping[str, float]) -> tuple[Baseline, ...]:
+    """A top-1 against baselines; all are fractions."""
+    low, high = interval
+    return tuple(
+        Baseline(name=name, top1=own, beaten=top1 > own, inside_interval=low <= own <= high)
+        for name, own in reached.items()
+    )
+
+
+def are_too_few(count: int, over_images: Interval) -> bool:
+    """Whether a top-1 over so many test images, with this interval over them, says little."""
+    low, high = over_images
+    return count < FEWEST_IMAGES or high - low > WIDEST_INTERVAL
+
+
+def in_words(top1: float, baselines: Iterable[Baseline], show: Callable[[float], str]) -> str:
+    """`15.4 % is below chance (33.3 %), but cannot be told from it`."""
+    parts: dict[tuple[str, bool], list[str]] = {}
+    for one in baselines:
+        clear = "beats" if one.beaten else "is below"
+        near = "equals" if one.top1 == top1 else "is above" if one.beaten else "is below"
+        named = f"{BASELINE_TITLES.get(one.name, one.name)} ({show(one.top1)})"
+        verb = near if one.inside_interval else clear
+        parts.setdefault((verb, one.inside_interval), []).append(named)
+    told = [
+        f"{verb} {_listed(names)}"
+        + (f", but cannot be told from {'it' if len(names) == 1 else 'them'}" if near else "")
+        for (verb, near), names in sorted(parts.items(), key=lambda part: part[0][1])
+    ]
+    return f"{show(top1)} {'; '.join(told)}"
+
+
+def too_few_in_words(count: int) -> str:
+    """Said of a top-1 that rests on too few images."""
+    return f"rests on too few images: {count:,} for test"
+
+
+def _listed(names: list[str]) -> str:
+    return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
