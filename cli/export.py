@@ -1,5 +1,6 @@
 """`idat merge`, `idat export`, `idat import`: adapters to and from other libraries."""
 
+import shlex
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -7,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from idat_zoo.cli import screen
-from idat_zoo.cli.options import JsonOption, ShelfOption, YesOption
+from idat_zoo.cli.options import DataDirOption, JsonOption, ShelfOption, YesOption
 from idat_zoo.errors import UsageError
 
 if TYPE_CHECKING:
@@ -94,7 +95,10 @@ def import_adapter(
         typer.Option("--backbone", metavar="NAME", help="The shelves' name of what it stands on."),
     ],
     task: Annotated[
-        str, typer.Option("--task", metavar="TASK", help="The task that its head classifies.")
+        str,
+        typer.Option(
+            "--task", metavar="TASK", help="What its head classifies; or folder: of --data-dir."
+        ),
     ],
     out: NewFolderOption,
     overrides: Annotated[
@@ -106,6 +110,7 @@ def import_adapter(
             show_default=False,
         ),
     ] = None,
+    data_dir: DataDirOption = None,
     shelf: ShelfOption = None,
     yes: YesOption = False,
     json: JsonOption = False,
@@ -118,7 +123,7 @@ def import_adapter(
     """
     from idat_zoo.cli.offers import offer_weights
     from idat_zoo.formats.peft_import import import_peft
-    from idat_zoo.registry import load_registry, parse_words
+    from idat_zoo.registry import FOLDER, load_registry, parse_words, with_folder
 
     words = {"normalisation": "model"} | parse_words(overrides or [])
     beside = words.keys() - {"normalisation"}
@@ -128,6 +133,14 @@ def import_adapter(
             hint="Only normalisation=model|imagenet|none is taken.",
         )
     registry = load_registry(shelf)
+    own = task == FOLDER
+    if own:
+        if data_dir is None:
+            raise UsageError(
+                "--task folder is the images of --data-dir, which is not given.",
+                hint="The outputs of the head stand for its classes, in their order.",
+            )
+        registry, task = with_folder(registry, data_dir)
     offer_weights([registry.find_backbone(backbone)], yes=yes)
     recipe = import_peft(
         source,
@@ -144,7 +157,10 @@ def import_adapter(
         return
     told = ", ".join(f"{name} {value}" for name, value in options.items())
     typer.echo(f"{out}: lora on {backbone} for {recipe.task.id} ({told})")
-    typer.echo(f"  idat eval --checkpoint {out}")
+    place = f" --data-dir {shlex.quote(str(data_dir))}" if data_dir is not None else ""
+    typer.echo(f"  idat eval --checkpoint {shlex.quote(str(out))}{place}")
+    if own:
+        screen.note(f"outputs stand for, in order: {', '.join(recipe.task.class_names)}")
 
 
 def _load(checkpoint: str, *, yes: bool) -> "Checkpoint":

@@ -155,14 +155,16 @@ def _missing_images(
     return wanted
 
 
-def _missing_weights(backbones: Iterable["Backbone"]) -> dict[str, str]:
-    """The repositories of weights that are not here, and their licences."""
+def _missing_weights(backbones: Iterable["Backbone"]) -> dict[str, "Backbone"]:
+    """The repositories of weights that are not here, each with its backbone."""
     from idat_zoo.backbones.frozen import missing_weights
 
-    return {repo: one.licence for one in backbones if (repo := missing_weights(one))}
+    return {repo: one for one in backbones if (repo := missing_weights(one))}
 
 
-def _agrees(wanted: "Wanted", weights: dict[str, str], data_dir: Path | None, *, yes: bool) -> bool:
+def _agrees(
+    wanted: "Wanted", weights: dict[str, "Backbone"], data_dir: Path | None, *, yes: bool
+) -> bool:
     """Whether what is missing may be fetched, once it was told what that is."""
     if not wanted and not weights:
         return yes
@@ -173,8 +175,9 @@ def _agrees(wanted: "Wanted", weights: dict[str, str], data_dir: Path | None, *,
     return yes or typer.confirm("Download?", err=True)
 
 
-def _tell(wanted: "Wanted", weights: dict[str, str], data_dir: Path | None) -> None:
+def _tell(wanted: "Wanted", weights: dict[str, "Backbone"], data_dir: Path | None) -> None:
     """What would be fetched, from where, under which licence, and to where."""
+    from idat_zoo.backbones.frozen import weights_size
     from idat_zoo.layouts import data_folder
 
     for source, tasks in wanted.values():
@@ -185,5 +188,7 @@ def _tell(wanted: "Wanted", weights: dict[str, str], data_dir: Path | None) -> N
         if source.remarks:
             screen.note(f"  note: {source.remarks}")
         screen.note(f"  to: {data_folder(data_dir)}")
-    for repo, licence in weights.items():
-        screen.note(f"weights of {repo} (licence: {licence or 'not stated'})")
+    for repo, backbone in weights.items():
+        size = weights_size(backbone)
+        about = f"about {screen.size(size)}" if size else "size not known"
+        screen.note(f"weights of {repo}, {about} (licence: {backbone.licence or 'not stated'})")

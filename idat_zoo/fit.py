@@ -369,7 +369,9 @@ def plain_memory_errors(recipe: Recipe, *, runs: int = 1) -> Iterator[None]:
         own = isinstance(error, torch.OutOfMemoryError | MemoryError)
         if not own and "can't allocate memory" not in str(error):
             raise
-        smaller = f"batch_size={max(1, recipe.batch_size // 2)}"
+        smaller = f"batch_size={recipe.batch_size // 2}"
+        if recipe.batch_size == 1:
+            smaller = "a smaller --pair, or --device cpu"
         if runs > 1:
             smaller = f"--stack {runs // 2}, or {smaller}"
         told = f" and {runs} runs in one pass" if runs > 1 else ""

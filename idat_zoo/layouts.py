@@ -64,6 +64,15 @@ def task_folder(task: Task, data_dir: Path | None) -> Path:
     return data_folder(data_dir) / task.folder
 
 
+def how_to_get(task: Task) -> str:
+    """What brings a task's images here."""
+    if task.suite == "folder":
+        return "--data-dir DIR names the folder that they lie in, or a CSV of them"
+    if task.suite == "vtab1k":
+        return f"`idat data pull {task.id}` fetches them; or --data-dir DIR"
+    return "get the folders (docs/data.md), then --data-dir DIR"
+
+
 def missing_lists(task: Task, data_dir: Path | None, *, seed: int = 0) -> str:
     """What is not there of a task's lists, in words, or ''."""
     if task.suite == "mini":

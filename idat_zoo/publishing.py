@@ -9,6 +9,7 @@ SHA-256 is the one that a published result, or the record in the card, has of it
 
 import json
 import re
+import shlex
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
@@ -48,7 +49,7 @@ from idat_zoo.hub import (
 from idat_zoo.report.card import PEFT_FOLDER, card_fields, card_scores, card_text
 from idat_zoo.report.section import INVITATION, KEYS, Section, find_section, write_section
 from idat_zoo.results import RESULT_FILE, Result, load_result
-from idat_zoo.run_folder import PROBE_FILE, RECIPE_FILE, TEACHER_FOLDER, recipe_hash
+from idat_zoo.run_folder import PROBE_FILE, RECIPE_FILE, TEACHER_FOLDER, recipe_hash, resume_command
 
 CARD_FILE = "README.md"
 NEEDED = (TENSORS_FILE, CONFIG_FILE, RECIPE_FILE, PROBE_FILE)
@@ -233,10 +234,7 @@ def _digests(published: Mapping[str, Result]) -> dict[str, str]:
 def _finished(folder: Path) -> Result:
     """The folder's result, with every file beside it as it was when that was written."""
     if not (folder / RESULT_FILE).is_file():
-        raise RunFolderError(
-            f"'{folder}' holds no {RESULT_FILE}: not a finished run.",
-            hint="An unfinished one goes on with `idat train … --resume`.",
-        )
+        raise _no_run(folder)
     result = load_result(folder / RESULT_FILE)
     if result.kind != "run":
         raise RunFolderError(f"'{folder}' holds an evaluation, not a run.")
@@ -257,6 +255,28 @@ def _finished(folder: Path) -> Result:
             f"'{folder}' has a best epoch on test, and is not labelled protocol = paper."
         )
     return result
+
+
+def _no_run(folder: Path) -> RunFolderError:
+    """Why a folder without a result cannot be published, by what it does hold."""
+    if not folder.is_dir():
+        return RunFolderError(f"there is no folder '{folder}'.")
+    if (folder / RECIPE_FILE).is_file():
+        return RunFolderError(
+            f"'{folder}' holds an unfinished run.",
+            hint=f"`{resume_command(folder)}` goes on with it.",
+        )
+    if (folder / CONFIG_FILE).is_file() and read_config(folder).recipe.protocol == "imported":
+        return RunFolderError(
+            f"'{folder}' holds an imported adapter: of its training there is no {RESULT_FILE}, "
+            "which a card is made of.",
+            hint=f"`idat eval --checkpoint {shlex.quote(str(folder))}` says what it reaches; what "
+            "PEFT wrote goes to the Hub by PEFT's own push_to_hub.",
+        )
+    return RunFolderError(
+        f"'{folder}' holds no {RESULT_FILE}: not a finished run.",
+        hint="RUN is a folder that `idat train` names at its end: …/seed0.",
+    )
 
 
 def _check_same(repo: str, there: Result, ours: Result) -> None:

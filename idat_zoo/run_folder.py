@@ -15,14 +15,16 @@
 import contextlib
 import hashlib
 import json
-from collections.abc import Iterator
+import shlex
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from idat_zoo import files
 from idat_zoo.adapters import find_adapter
-from idat_zoo.errors import RunFolderError, UsageError
+from idat_zoo.errors import RecipeError, RunFolderError, UsageError
 from idat_zoo.recipe import DESCRIPTIVE, AdapterChoice, Recipe
-from idat_zoo.recipe_toml import dump_recipe
+from idat_zoo.recipe_toml import dump_recipe, parse_recipe, read_text
 from idat_zoo.results import RESULT_FILE, Result, load_result
 from idat_zoo.run_lock import clear_lock, is_lock
 
@@ -33,6 +35,7 @@ STATE_FILE = "resume.safetensors"
 PROBE_FILE = "probe.safetensors"
 SELECTION_FOLDER = "selection"
 TEACHER_FOLDER = "teacher"
+LEVELS = 5  # of a run's folder, below --out
 
 
 def recipe_hash(recipe: Recipe) -> str:
@@ -72,6 +75,64 @@ def run_folder(out: Path, recipe: Recipe, seed: int) -> Path:
 def run_label(recipe: Recipe, seed: int) -> str:
     """What tells a run from others, for people: its folder below --out."""
     return run_folder(Path(), recipe, seed).as_posix()
+
+
+def resume_command(folder: Path) -> str:
+    """The command that goes on with the unfinished run in a folder, which is where it was made.
+
+    Raises: RecipeError for a recipe that cannot be read.
+    """
+    file = folder / RECIPE_FILE
+    recipe = parse_recipe(read_text(file), where=str(file))
+    seed = folder.name.removeprefix("seed")
+    out = (folder if len(folder.parts) > LEVELS else folder.resolve()).parents[LEVELS - 1]
+    words = ["idat", "train", "--recipe", str(file), "--seed", seed, "--out", str(out)]
+    if recipe.task.suite == "folder":
+        words += ["--data-dir", "DIR"]
+    return shlex.join([*words, "--resume"])
+
+
+def tell_beside(folder: Path, recipe: Recipe, *, asked: Collection[Path]) -> str:
+    """Of a run that has not begun: which run beside it was perhaps meant, and what sets it apart.
+
+    The nearest one of the same pair, adapter, task and seed that is not asked for itself; '' where
+    there is none, or where the run itself has begun.
+    """
+    if (folder / RECIPE_FILE).exists():
+        return ""
+    apart = {}
+    files_beside = sorted(folder.parents[1].glob(f"*/{folder.name}/{RECIPE_FILE}"))
+    for file in (file for file in files_beside if file.parent not in asked):
+        with contextlib.suppress(RecipeError):
+            other = parse_recipe(read_text(file), where=str(file))
+            apart[file.parent] = _set_apart(other, recipe)
+    if not apart:
+        return ""
+    near = min(apart, key=lambda place: len(apart[place]))
+    state = "finished" if (near / RESULT_FILE).is_file() else "unfinished"
+    return (
+        f"nothing to resume in '{folder}', which begins anew; the {state} run in '{near}' has "
+        f"{', '.join(apart[near])}"
+    )
+
+
+def _set_apart(other: Recipe, recipe: Recipe) -> list[str]:
+    """Each field in which another recipe differs, with both values."""
+    ours, theirs = _flat(recipe.model_dump(mode="json")), _flat(other.model_dump(mode="json"))
+    return [
+        f"{key.replace('.options.', '.')} = {theirs.get(key)} (asked for: {ours.get(key)})"
+        for key in dict.fromkeys([*theirs, *ours])
+        if theirs.get(key) != ours.get(key)
+    ]
+
+
+def _flat(fields: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in fields.items():
+        flat |= (
+            _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+        )
+    return flat
 
 
 def find_finished(folder: Path, recipe: Recipe, *, out: Path) -> Result | None:

@@ -1,5 +1,6 @@
 """The table of contents of the project: recipe -> models -> loop -> checkpoint -> result."""
 
+import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -26,9 +27,9 @@ from idat_zoo.fit import (
     machine_for,
     plain_memory_errors,
 )
-from idat_zoo.layouts import missing_lists
+from idat_zoo.layouts import how_to_get, missing_lists
 from idat_zoo.metrics import score
-from idat_zoo.recipe import Recipe, Task
+from idat_zoo.recipe import Recipe
 from idat_zoo.recipe_toml import dump_recipe
 from idat_zoo.results import (
     PREDICTIONS_FILE,
@@ -51,6 +52,7 @@ from idat_zoo.run_folder import (
     recipe_hash,
     run_folder,
     run_label,
+    tell_beside,
     tidy,
 )
 from idat_zoo.run_lock import alone_in
@@ -138,7 +140,8 @@ def run_many(
         Run(recipe=recipe, seed=seed, folder=run_folder(out, recipe, seed))
         for recipe, seed in ((resolve_precision(recipe, where), seed) for recipe, seed in asked)
     ]
-    twice = {str(run.folder) for run in runs if [one.folder for one in runs].count(run.folder) > 1}
+    folders = [run.folder for run in runs]
+    twice = {str(folder) for folder in folders if folders.count(folder) > 1}
     if twice:
         raise UsageError(f"asked for twice: {', '.join(sorted(twice))}")
     outcomes: dict[Path, Result | ZooError] = {}
@@ -176,6 +179,9 @@ def run_many(
                             if diverged is not None and not keep_diverged:
                                 raise diverged
                             check_resumable(run.folder, resume=resume or diverged is not None)
+                            beside = tell_beside(run.folder, run.recipe, asked=folders)
+                            if resume and beside:
+                                progress.note(beside)
                         else:
                             progress.note(f"finished before: {run.folder}")
                             settle(run, finished)
@@ -353,17 +359,12 @@ def missing_inputs(
     missing = []
     images = missing_lists(recipe.task, data_dir, seed=seed)
     if images:
-        missing.append(f"{images}; {_how_to_get(recipe.task)}")
+        sure = "--yes or " if recipe.task.suite == "vtab1k" else ""
+        missing.append(f"{images}; {sure}{how_to_get(recipe.task)}")
     if not download:
         repos = [missing_weights(spec) for spec in recipe.pair.backbones()]
         missing += [f"weights of '{r}'; --yes downloads them from the Hub" for r in repos if r]
     return missing
-
-
-def _how_to_get(task: Task) -> str:
-    if task.suite == "vtab1k":
-        return f"--yes or `idat data pull {task.id}` fetches them; or --data-dir DIR"
-    return "get the folders (docs/data.md), then --data-dir DIR"
 
 
 def require_inputs(recipe: Recipe, data_dir: Path | None, *, seed: int, download: bool) -> None:
@@ -377,11 +378,23 @@ def require_inputs(recipe: Recipe, data_dir: Path | None, *, seed: int, download
         raise DataError(
             f"'{recipe.pair.name}/{recipe.adapter.name}/{recipe.task.id}' needs what is not here:"
             + "".join(f"\n  - {line}" for line in missing),
-            hint=f"Needs no download: idat train --task digits --adapter {recipe.adapter.name}",
+            hint=f"Needs no download: {_without_download(recipe, data_dir, seed=seed)}",
         )
     for spec in recipe.pair.backbones():
         if missing_weights(spec):
             weights_path(spec)
+
+
+def _without_download(recipe: Recipe, data_dir: Path | None, *, seed: int) -> str:
+    """A command that trains the adapter without weights: on the same images, if they are here."""
+    task, place = ("folder" if recipe.task.suite == "folder" else recipe.task.id), []
+    if missing_lists(recipe.task, data_dir, seed=seed):
+        task = "digits"
+    elif data_dir is not None:
+        place = ["--data-dir", str(data_dir)]
+    pair = [] if task == "digits" else ["--pair", "micro"]
+    adapter = ["--adapter", recipe.adapter.name]
+    return shlex.join(["idat", "train", "--task", task, *place, *pair, *adapter])
 
 
 def choose(

@@ -329,6 +329,11 @@ def _dangling_tasks(tasks: Mapping[str, _Raw], known: Known) -> Iterator[str]:
         yield from known.dangling("pair", raw.table.get("pair"), where=f"{raw.where}: pair")
         if name in TASK_WORDS:
             yield f"{raw.where}: '{name}' is the name of a group or suite"
+        if raw.table.get("suite") == FOLDER:
+            yield (
+                f"{raw.where}: suite: 'folder' is of the images of --data-dir, which name their "
+                f"own classes; a shelf's task is of {', '.join(SUITES)}"
+            )
         for alias in strings(raw.table.get("aliases")):
             owner = owners.setdefault(alias, name)
             overruled = alias == owner and raw.builtin and not tasks[owner].builtin

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from idat_zoo.errors import RecipeError, UnknownNameError, UsageError
 from idat_zoo.recipe import AdapterChoice, Backbone, Recipe, Scalar, check_recipe
-from idat_zoo.recipe_toml import parse_recipe, parse_toml, read_text
+from idat_zoo.recipe_toml import parse_toml, read_text
 from idat_zoo.registry.load import FOLDER, Registry, load_registry
 from idat_zoo.registry.recipe_files import SETTINGS, Rule
 from idat_zoo.registry.shelves import Family, collecting, unknown
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 OF_THE_TERM = ("distillation_weight", "temperature", "temperature_squared", "detach")
 """Fields that describe one distillation term, and do not carry over to another."""
+
+DEFAULT_WARMUP: int = Recipe.model_fields["warmup_epochs"].default
 
 NO_CANDIDATES = {"selection", "candidates", "protocol", "precision", "augmentation"}
 CANDIDATE_SETTINGS = [name for name in SETTINGS if name not in NO_CANDIDATES]
@@ -135,9 +137,26 @@ def recipe_from_file(
 
     Raises: UnknownNameError; RecipeError with every fault of the file or of the words.
     """
-    written = parse_recipe(read_text(path), where=str(path))
+    fields = parse_toml(read_text(path), where=str(path))
+    written = check_recipe(_with_short_warmup(fields, registry), where=str(path))
     recipe = _check(dict(written), registry=registry, where=str(path))
     return _adjust(recipe, registry, teacher=teacher, overrides=overrides)
+
+
+def _with_short_warmup(fields: Mapping[str, Any], registry: Registry) -> Mapping[str, Any]:
+    """A file's fields; a warm-up that is the shelves' own gives way to fewer epochs, as to a word.
+
+    One that a person wrote stays, and is refused where it is longer than the training.
+    """
+    epochs, warmup = fields.get("epochs"), fields.get("warmup_epochs", DEFAULT_WARMUP)
+    if not (isinstance(epochs, int) and isinstance(warmup, int) and 0 < epochs < warmup):
+        return fields
+    names = (("pair", "name"), ("adapter", "name"), ("task", "id"))
+    pair, adapter, task = (str(dict(fields.get(part) or {}).get(key)) for part, key in names)
+    own = DEFAULT_WARMUP
+    for rule in applying_rules(registry, pair=pair, adapter=adapter, task=task):
+        own = rule.settings.get("warmup_epochs", own)
+    return {**fields, "warmup_epochs": epochs // 2} if warmup == own else fields
 
 
 def applying_rules(registry: Registry, *, pair: str, adapter: str, task: str) -> list[Rule]:

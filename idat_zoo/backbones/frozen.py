@@ -77,6 +77,20 @@ def missing_weights(spec: Backbone) -> str:
     return hub.weights_repo(spec.timm, spec.weights)
 
 
+def weights_size(spec: Backbone) -> int:
+    """About how many bytes the file of its weights on the Hub has.
+
+    Timm's are float32 numbers of the network with the head of its own classes. 0 for a tag that
+    timm does not know.
+    """
+    try:
+        with torch.device("meta"):
+            vit = timm.create_model(f"{spec.timm}.{spec.weights}", pretrained=False)
+    except UNBUILDABLE:
+        return 0
+    return 4 * sum(int(tensor.numel()) for tensor in vit.state_dict().values())
+
+
 def load_backbone(spec: Backbone) -> FrozenBackbone:
     """Build the network, load its pinned weights, freeze it, and hash what was loaded.
 

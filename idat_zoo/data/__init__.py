@@ -23,7 +23,7 @@ from idat_zoo.data.reading import Listener, Reading
 from idat_zoo.data.task_data import Split, TaskData
 from idat_zoo.data.vtab1k import read_vtab1k
 from idat_zoo.errors import DataError
-from idat_zoo.layouts import data_folder, missing_lists
+from idat_zoo.layouts import data_folder, how_to_get, missing_lists
 from idat_zoo.recipe import Task
 
 __all__ = ["Reading", "Split", "TaskData", "describe_folder", "load_task", "read_listing"]
@@ -154,9 +154,7 @@ def read_listing(
     """
     absent = missing_lists(task, data_dir, seed=seed)
     if absent:
-        raise DataError(
-            absent, hint="`idat data pull` fetches VTAB-1K; docs/data.md says what else may be."
-        )
+        raise DataError(absent, hint=f"{how_to_get(task)}.")
     place = data_folder(data_dir)
     if task.suite == "folder":
         return read_folder(place, task, reading)

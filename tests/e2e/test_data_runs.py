@@ -1,6 +1,7 @@
 """`idat train` on images that lie on disk, through exactly the code that real ones take."""
 
 import json
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from safetensors.torch import load_file
 from typer.testing import CliRunner, Result
 
 from idat_zoo.cli import app
+from idat_zoo.cli.offers import offer_weights
 from idat_zoo.data import decode as decoding
 from idat_zoo.registry import load_registry
 
@@ -270,3 +272,41 @@ def test_a_folder_task_needs_its_one_folder(words: list[str], told: str) -> None
     done = CliRunner().invoke(app, ["train", *words, "--adapter", "lora"], env={"COLUMNS": "200"})
     assert done.exit_code in (1, 2)
     assert told in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "hint"),
+    [
+        (
+            "--task folder --data-dir 'my photos'",
+            "--task folder --data-dir 'my photos' --pair micro",
+        ),
+        ("--task dtd --data-dir vtab/data", "--task dtd --data-dir vtab/data --pair micro"),
+        ("--task svhn --data-dir vtab/data", "--task digits"),
+        ("--task digits --pair vit_s_to_vit_b", "--task digits"),
+    ],
+)
+def test_without_weights_a_pair_that_ships_is_named_for_images_that_are_here(
+    words: str, hint: str, vtab: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("idat_zoo.hub.cached_weights", lambda *of: None)
+    fakes.write_class_folders(Path("my photos"), {"cat": 9, "dog": 9})
+    fakes.link_tree(vtab / "data/dtd", Path("vtab/data/dtd"))
+    shelf = ("--shelf", str(vtab / "shelf"))
+    given = ["train", *shlex.split(words), *shelf, "--adapter", "linear"]
+    done = CliRunner().invoke(app, given, env={"COLUMNS": "200"})
+    assert done.exit_code == 1
+    told = f"hint: Needs no download: idat train {hint} --adapter linear"
+    assert done.stderr.splitlines()[-1] == told
+
+
+def test_the_question_before_a_download_names_sizes(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("idat_zoo.hub.cached_weights", lambda *of: None)
+    backbones = load_registry().backbones
+    offer_weights([backbones["vit_s"], backbones["vit_l"]], yes=True)
+    assert capsys.readouterr().err.splitlines() == [
+        "weights of timm/vit_small_patch16_224.augreg_in21k, about 120.3 MB (licence: Apache-2.0)",
+        "weights of timm/vit_large_patch16_224.augreg_in21k, about 1.3 GB (licence: Apache-2.0)",
+    ]

@@ -116,8 +116,30 @@ def test_runs_of_unlike_families_do_not_share_a_repository(runs: list[Path]) -> 
 
 def test_an_unfinished_run_is_refused(own: Path) -> None:
     (own / "result.json").unlink()
+    with pytest.raises(RunFolderError, match="holds an unfinished run") as caught:
+        new_repository([own])
+    assert "--resume` goes on with it" in caught.value.hint
+
+
+def test_what_is_no_run_is_told_what_it_is(runs: list[Path], own: Path, tmp_path: Path) -> None:
+    with pytest.raises(RunFolderError, match="there is no folder"):
+        new_repository([tmp_path / "absent"])
+    with pytest.raises(RunFolderError, match="not a finished run") as caught:
+        new_repository([runs[0].parent / ".."])
+    assert "--resume" not in caught.value.hint
+    for name in ("result.json", "recipe.toml"):
+        (own / name).unlink()
     with pytest.raises(RunFolderError, match="not a finished run"):
         new_repository([own])
+    config = json.loads((own / "config.json").read_text())
+    config["recipe"] |= {"protocol": "imported", "distillation": "none"}
+    for teacher in (config["recipe"]["pair"], config["recipe"]):
+        teacher.pop("teacher", None)
+        teacher.pop("teacher_adapter", None)
+    (own / "config.json").write_text(json.dumps(config))
+    with pytest.raises(RunFolderError, match="holds an imported adapter") as caught:
+        new_repository([own])
+    assert "--resume" not in caught.value.hint
 
 
 @pytest.mark.parametrize("name", ["config.json", "adapter_model.safetensors", "recipe.toml"])

@@ -1,11 +1,13 @@
 """`idat import`: an adapter that PEFT trained gives PEFT's logits here, or is refused."""
 
 import json
+import shlex
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import fakes
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -195,6 +197,33 @@ def test_eval_predict_and_report_say_that_it_was_trained_elsewhere(tmp_path: Pat
     (tmp_path / "x.png").write_bytes(PIXEL)
     told = idat("predict", "--checkpoint", str(folder), str(tmp_path / "x.png"))
     assert told.exit_code == 0, told.output
+
+
+@pytest.mark.slow
+def test_an_adapter_for_ones_own_images_is_imported_and_evaluated_as_is_printed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    source = str(peft_folder(tmp_path / "peft"))
+    words = ("--backbone", BACKBONE, "--task", "folder", "-o", "ours")
+    refused = idat("import", source, *words)
+    assert refused.exit_code == 2
+    assert "--task folder is the images of --data-dir, which is not given." in refused.stderr
+    fakes.write_class_folders(Path("my photos"), dict.fromkeys("abcdefghij", 6))
+    made = idat("import", source, *words, "--data-dir", "my photos")
+    assert made.exit_code == 0, made.output
+    assert "outputs stand for, in order: a, b, c, d, e, f, g, h, i, j" in made.stderr
+    printed = made.stdout.splitlines()[1]
+    assert printed == "  idat eval --checkpoint ours --data-dir 'my photos'"
+    evaluated = idat(*shlex.split(printed)[1:])
+    assert evaluated.exit_code == 0, evaluated.output
+    lost = idat("eval", "--checkpoint", "ours")
+    assert (lost.exit_code, "data pull" in lost.stderr) == (1, False)
+    assert "hint: --data-dir DIR names the folder that they lie in" in lost.stderr
+    fakes.write_class_folders(Path("three"), dict.fromkeys("abc", 6))
+    fewer = idat("import", source, *words[:-1], "other", "--data-dir", "three")
+    assert fewer.exit_code == 1
+    assert "3" in fewer.stderr
 
 
 def test_two_imported_adapters_are_two_recipes(tmp_path: Path) -> None:

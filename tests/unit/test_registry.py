@@ -1,5 +1,6 @@
 """The shelves, recipes made from them, and every way in which either can be wrong."""
 
+import re
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -559,6 +560,33 @@ def test_a_recipe_file_gives_the_recipe_back_and_takes_words(
     file.write_text(dump_recipe(alone), encoding="utf-8")
     again = recipe_from_file(file, registry=registry, teacher="vit_s")
     assert (again.distillation, again.teacher_adapter) == ("mse", recipe.adapter)
+
+
+@pytest.mark.parametrize(
+    ("pair", "epochs", "warmup"),
+    [("micro", 1, 0), ("tiny_random", 5, 2), ("vit_s_to_vit_b", 1, 0)],
+)
+def test_fewer_epochs_in_a_file_shorten_the_warmup_as_a_word_does(
+    pair: str, epochs: int, warmup: int, tmp_path: Path, registry: Registry
+) -> None:
+    file = tmp_path / "mine.toml"
+    text = dump_recipe(get_recipe("digits", "lora", pair=pair))
+    file.write_text(re.sub(r"(?m)^epochs = \d+$", f"epochs = {epochs}", text))
+    recipe = recipe_from_file(file, registry=registry)
+    assert recipe == get_recipe("digits", "lora", pair=pair, overrides=[f"epochs={epochs}"])
+    assert recipe.warmup_epochs == warmup
+    long = get_recipe("digits", "lora", pair=pair, overrides=["epochs=50", "warmup_epochs=20"])
+    file.write_text(dump_recipe(long))
+    assert recipe_from_file(file, registry=registry) == long
+    file.write_text(dump_recipe(long).replace("epochs = 50", "epochs = 19"))
+    with pytest.raises(RecipeError, match="warmup_epochs = 20 is more than epochs = 19"):
+        recipe_from_file(file, registry=registry)
+
+
+def test_no_shelf_has_a_task_of_the_images_of_data_dir(tmp_path: Path) -> None:
+    table = 'suite = "folder"\nnum_classes = 3\nnum_test = []\npair = "micro"\n'
+    (fault,) = faults_of(tmp_path, {"tasks.toml": f"[flowers]\n{table}"})
+    assert "[flowers]: suite: 'folder' is of the images of --data-dir" in fault
 
 
 def test_another_distillation_term_starts_afresh(tmp_path: Path, registry: Registry) -> None:

@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -35,13 +36,13 @@ from idat_zoo.errors import (
     UsageError,
 )
 from idat_zoo.evaluation import evaluate
-from idat_zoo.fit import Job, Progress
+from idat_zoo.fit import Job, Progress, plain_memory_errors
 from idat_zoo.recipe import Recipe
 from idat_zoo.recipe_toml import parse_recipe
 from idat_zoo.results import load_result
 from idat_zoo.run_folder import recipe_hash, run_folder
 from idat_zoo.run_lock import holder_of
-from idat_zoo.runs import Begun, load_views, run
+from idat_zoo.runs import Begun, load_views, run, run_many
 
 WRITTEN = {
     "recipe.toml",
@@ -397,6 +398,64 @@ def test_a_candidate_that_diverged_loses(rate: float, tmp_path: Path) -> None:
     assert result.selection is not None
     assert result.selection.chosen == 1
     assert [one.diverged for one in result.selection.tried] == [True, False]
+
+
+@pytest.mark.parametrize(
+    ("lr", "lower"), [(1e30, "lr=0.001"), (10.0, "lr=0.001"), (0.002, "lr=0.0002")]
+)
+def test_the_lower_learning_rate_that_is_named_is_a_sane_one(
+    lr: float, lower: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("idat_zoo.engine.train._is_finite", lambda value: False)
+    with pytest.raises(DivergedError) as caught:
+        run(toy_recipe(lr=lr), device="cpu", out=tmp_path)
+    assert caught.value.hint == f"A lower learning rate often helps: {lower}"
+
+
+def test_no_memory_for_one_image_is_told_no_smaller_batch() -> None:
+    with pytest.raises(DeviceError) as caught, plain_memory_errors(toy_recipe(batch_size=1)):
+        raise MemoryError
+    assert caught.value.hint.startswith("Try a smaller --pair, or --device cpu.")
+
+
+@pytest.mark.parametrize(
+    ("fields", "apart"),
+    [
+        ({"epochs": 3}, "epochs = 2 (asked for: 3)"),
+        ({"lr": 1e-3}, "lr = 0.005 (asked for: 0.001)"),
+        (
+            {"options": {"rank": 4}},
+            "adapter.rank = None (asked for: 4), teacher_adapter.rank = None (asked for: 4)",
+        ),
+    ],
+)
+@pytest.mark.parametrize("state", ["finished", "unfinished"])
+def test_resume_with_nothing_to_resume_names_the_run_that_was_perhaps_meant(
+    fields: dict[str, Any], apart: str, state: str, tmp_path: Path
+) -> None:
+    run(toy_recipe(), device="cpu", out=tmp_path)
+    (before,) = tmp_path.rglob("result.json")
+    if state == "unfinished":
+        before.unlink()
+    told = Notes()
+    asked = toy_recipe(**fields)
+    run(asked, device="cpu", out=tmp_path, resume=True, progress=told)
+    ours = run_folder(tmp_path, resolve_precision(asked, torch.device("cpu")), 0)
+    assert told.told == [
+        f"nothing to resume in '{ours}', which begins anew; the {state} run in "
+        f"'{before.parent}' has {apart}"
+    ]
+
+
+def test_resume_says_nothing_of_runs_that_are_asked_for_or_where_it_was_not_given(
+    tmp_path: Path,
+) -> None:
+    told = Notes()
+    asked = [(toy_recipe(), 0), (toy_recipe(lr=1e-3), 0)]
+    run_many(asked, device="cpu", out=tmp_path, resume=True, progress=told)
+    assert told.told == []
+    run(toy_recipe(lr=2e-3), device="cpu", out=tmp_path, progress=told)
+    assert told.told == []
 
 
 def test_an_adapter_that_gets_no_gradient_stops_the_run(

@@ -11,7 +11,13 @@ from torch import nn
 from conftest import TOY_PAIR, toy_backbone
 from idat_zoo import files, hub
 from idat_zoo.adapters.base import Site
-from idat_zoo.backbones.frozen import faults_of, hash_network, hash_tensors, load_backbone
+from idat_zoo.backbones.frozen import (
+    faults_of,
+    hash_network,
+    hash_tensors,
+    load_backbone,
+    weights_size,
+)
 from idat_zoo.backbones.walk import embed, features
 from idat_zoo.errors import UsageError, WeightsError
 from idat_zoo.randomness import generator
@@ -229,3 +235,18 @@ def test_random_weights_are_the_same_for_the_same_name_and_leave_the_global_gene
 def test_no_tensor_of_a_backbone_can_learn() -> None:
     vit = load_backbone(TOY_PAIR.student).vit
     assert not any(parameter.requires_grad for parameter in vit.parameters())
+
+
+@pytest.mark.parametrize(
+    ("timm_name", "tag", "numbers"),
+    [
+        ("vit_small_patch16_224", "augreg_in21k", 21_665_664 + 385 * 21_843),
+        ("vit_base_patch16_224", "orig_in21k", 85_798_656),
+        ("vit_tiny_patch16_224", "none_such", 0),
+    ],
+)
+def test_the_size_of_weights_is_told_before_they_are_fetched(
+    timm_name: str, tag: str, numbers: int
+) -> None:
+    spec = Backbone(name="mine", timm=timm_name, weights=tag, img_size=48)
+    assert weights_size(spec) == 4 * numbers
