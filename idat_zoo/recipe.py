@@ -41,6 +41,7 @@ DEFAULT_TEMPERATURE = 5.0
 MOST_EPOCHS = 100_000  # a learning rate is written out for every step
 MOST_CLASSES = 1_000_000
 MOST_PIXELS = 4096  # along a side
+MOST_NUMBER = 1e30  # float32 ends at 3e38, and rates are divided by what begins at 1e-3
 MOST_OF_ANYTHING = 16_384  # blocks, heads, channels: beyond any backbone there is
 
 # What describes a recipe without changing what it computes. Left out of the recipe's hash.
@@ -53,11 +54,15 @@ DESCRIPTIVE: Any = {  # as pydantic's `exclude` takes it
 def _check_size(value: Scalar) -> Scalar:
     if isinstance(value, int) and value > MOST_OF_ANYTHING:
         raise ValueError(f"at most {MOST_OF_ANYTHING:,}")
+    if isinstance(value, float) and abs(value) > MOST_NUMBER:
+        raise ValueError(f"at most {MOST_NUMBER:g}")
     return value
 
 
 Bounded = Annotated[Scalar, AfterValidator(_check_size)]
-"""A value that makes nothing larger than memory."""
+"""A value that makes nothing larger than memory or than float32."""
+Number = Annotated[float, AfterValidator(_check_size)]
+"""The same of a number."""
 
 
 class Frozen(BaseModel):
@@ -165,16 +170,16 @@ class Recipe(Frozen):
     adapter: AdapterChoice
     teacher_adapter: AdapterChoice | None = None
 
-    lr: float = Field(default=1e-3, gt=0)
-    weight_decay: float = Field(default=1e-4, ge=0)
+    lr: Number = Field(default=1e-3, gt=0)
+    weight_decay: Number = Field(default=1e-4, ge=0)
     drop_path: float = Field(default=0.1, ge=0, lt=1)
     batch_size: int = Field(default=64, gt=0)
     epochs: int = Field(default=100, gt=0, le=MOST_EPOCHS)
     warmup_epochs: int = Field(default=10, ge=0, le=MOST_EPOCHS)
 
     distillation: Distillation = "mse"
-    distillation_weight: float = Field(default=1.0, ge=0)
-    temperature: float = Field(default=DEFAULT_TEMPERATURE, gt=0)
+    distillation_weight: Number = Field(default=1.0, ge=0)
+    temperature: Number = Field(default=DEFAULT_TEMPERATURE, gt=0)
     temperature_squared: bool = False
     detach: Literal["none", "teacher", "student"] = "none"
 

@@ -82,9 +82,11 @@ class Family(Frozen):
             name: option.default for name, option in self.options.items() if option.unwritten
         }
         values = self.check(options, where=where).items()
-        return AdapterChoice(
-            name=self.name,
-            options={k: v for k, v in values if k not in unwritten or v != unwritten[k]},
+        chosen = {k: v for k, v in values if k not in unwritten or v != unwritten[k]}
+        return check_table(
+            AdapterChoice,
+            {"name": self.name, "options": chosen},
+            where=f"{where}: adapter '{self.name}'",
         )
 
     def check(self, options: Mapping[str, Any], *, where: str) -> dict[str, Any]:

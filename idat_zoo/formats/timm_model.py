@@ -10,9 +10,9 @@ import copy
 from pathlib import Path
 from typing import Any
 
-import timm
 import torch
 from jaxtyping import Float
+from timm.models._hub import save_config_for_hf  # half of `save_for_hf`; the weights are our part
 from torch import Tensor, nn
 
 from idat_zoo import files
@@ -23,6 +23,9 @@ from idat_zoo.errors import CheckpointError, UsageError
 
 LINEAR = {Site.QKV: "attn.qkv", Site.PROJ: "attn.proj", Site.FC1: "mlp.fc1", Site.FC2: "mlp.fc2"}
 """The frozen linear layer at a site of a block, as timm names it."""
+
+CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
+"""What timm calls a model's files."""
 
 TOLERANCE = 1e-4
 """How far logits may differ, of their largest: W x + s B A x and (W + s B A) x round unlike."""
@@ -90,14 +93,14 @@ def write_merged(checkpoint: Checkpoint, folder: Path) -> float:
     }
     vit.pretrained_cfg = vit.pretrained_cfg | preprocessing
     with files.whole_folder(folder) as place:
-        timm.models.save_for_hf(
+        save_config_for_hf(
             vit,
-            str(place),
+            str(place / CONFIG_FILE),
             model_config={
                 "num_classes": task.num_classes,
                 **({"label_names": list(task.class_names)} if task.class_names else {}),
             },
             model_args={**spec.args, "img_size": spec.img_size},
-            safe_serialization=True,
         )
+        (place / WEIGHTS_FILE).write_bytes(files.dump_tensors(vit.state_dict()))
     return difference

@@ -112,6 +112,48 @@ def test_what_cannot_be_is_refused_before_anything_is_trained(
     assert not list(Path().rglob("*.safetensors"))
 
 
+ABSURD = ("1e400", "nan", "-1", "1e300", "100000", "10" * 40, "true", '"much"', "[1,2],[3]")
+OPTIONS = [
+    (family, name)
+    for family, shelf in load_registry().adapters.items()
+    for name, option in shelf.options.items()
+    if not isinstance(option.default, bool)
+]
+
+
+@pytest.mark.parametrize(("family", "option"), OPTIONS)
+def test_absurd_options_are_refused_in_words(family: str, option: str) -> None:
+    for value in ABSURD:
+        for role, more in (("adapter", ()), ("teacher_adapter", ("--dry-run",))):
+            if option == "scale" and value == "100000":
+                continue  # large, but a number that can be computed with
+            words = ("--adapter", family, "--task", "digits", *TINY, f"{role}.{option}={value}")
+            result = idat("train", *words, *more)
+            assert result.exit_code == 2, (words, result.output)
+            assert isinstance(result.exception, SystemExit), words
+            assert option in result.stderr
+            assert result.stdout == ""
+
+
+@pytest.mark.parametrize(
+    ("word", "told"),
+    [
+        ("adapter.rank=100000", "rank: at most 16,384 (got 100000)"),
+        ("adapter.scale=1e300", "scale: at most 1e+30 (got 1e+300)"),
+        ("lr=1e300", "lr: at most 1e+30 (got 1e+300)"),
+        ("weight_decay=1e300", "weight_decay: at most 1e+30"),
+        ("distillation_weight=1e300", "distillation_weight: at most 1e+30"),
+        ("epochs=1000000000", "epochs: Input should be less than or equal to 100000"),
+        ("batch_size=0", "batch_size: Input should be greater than 0"),
+    ],
+)
+def test_a_refused_value_is_told_with_its_bound(word: str, told: str) -> None:
+    for more in ((), ("--dry-run",)):
+        result = idat(*LORA, "--task", "digits", word, *more)
+        assert result.exit_code == 2, result.output
+        assert told in result.stderr
+
+
 def test_all_is_vtab_1k() -> None:
     registry = load_registry()
     assert resolve_tasks("all", registry) == resolve_tasks("vtab1k", registry)

@@ -1,6 +1,10 @@
 """`idat merge` and `idat export`: other libraries give the adapter's logits."""
 
 import json
+import os
+import stat
+import subprocess
+import sys
 import warnings
 from pathlib import Path
 
@@ -253,6 +257,48 @@ def test_a_folder_that_is_filled_in_part_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="half-way"):
         fill()
     assert not list(tmp_path.iterdir())
+
+
+COMMANDS = {
+    "merge": ("merge", "builtin:digits-lora"),
+    "peft": ("export", "builtin:digits-lora", "--to", "peft"),
+    "onnx": ("export", "builtin:digits-lora", "--to", "onnx"),
+}
+"""What writes a new folder."""
+SMALL_FILES = """
+import resource, sys
+from idat_zoo.cli import main
+resource.setrlimit(resource.RLIMIT_FSIZE, (8192, 8192))
+sys.argv = ["idat", *sys.argv[1:]]
+main()
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("what", COMMANDS)
+def test_a_file_that_cannot_be_written_whole_is_told_and_leaves_nothing(
+    what: str, tmp_path: Path
+) -> None:
+    command = [sys.executable, "-c", SMALL_FILES, *COMMANDS[what], "-o", str(tmp_path / "new")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1, done.stderr
+    error, hint = done.stderr.splitlines()[-2:]
+    assert error == f"error: cannot write '{tmp_path / 'new'}': File too large"
+    assert hint.endswith("choose another --out.")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("what", COMMANDS)
+def test_all_files_are_for_those_whom_the_umask_lets_read(what: str, tmp_path: Path) -> None:
+    before = os.umask(0o027)
+    try:
+        assert idat(*COMMANDS[what], "-o", str(tmp_path / "new")).exit_code == 0
+    finally:
+        os.umask(before)
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "new").iterdir()}
+    assert len(modes) > 1 or what == "onnx"
+    assert set(modes.values()) == {0o640}, modes
 
 
 def test_an_empty_folder_is_filled_and_one_with_files_is_left(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from idat_zoo.errors import RecipeError, UnknownNameError, UsageError
-from idat_zoo.recipe import AdapterChoice, Backbone, Pair, Recipe, Task
+from idat_zoo.recipe import MOST_NUMBER, AdapterChoice, Backbone, Pair, Recipe, Task
 from idat_zoo.recipe_toml import dump_recipe, parse_recipe
 from idat_zoo.registry import (
     Registry,
@@ -628,8 +628,8 @@ def test_a_recipe_file_that_is_missing_or_no_text_is_named(
 
 texts = st.text(max_size=20)
 names = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,19}", fullmatch=True)
-positive = st.floats(min_value=1e-300, max_value=1e300)
-others = st.booleans() | st.floats(allow_nan=False, allow_infinity=False) | texts
+positive = st.floats(min_value=1e-300, max_value=MOST_NUMBER)
+others = st.booleans() | st.floats(-MOST_NUMBER, MOST_NUMBER) | texts
 scalars = others | st.integers()
 bounded = others | st.integers(max_value=16_384)
 backbones: st.SearchStrategy[Backbone] = st.builds(
