@@ -3,6 +3,7 @@
 import fnmatch
 import os
 import platform
+import shlex
 import textwrap
 from collections.abc import Iterable, Mapping
 from enum import StrEnum
@@ -155,7 +156,8 @@ def copy(
             hint=way_to_write(error, other="another FILE"),
         ) from None
     typer.echo(file)
-    note(f"Edit it, then: idat validate {file} && idat train --recipe {file}")
+    word = shlex.quote(str(file))
+    note(f"Edit it, then: idat validate {word} && idat train --recipe {word}")
 
 
 def validate(

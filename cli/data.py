@@ -113,7 +113,7 @@ def info(
     else:
         columns = ["task", "suite", "classes", "train", "val", "test", "here"]
         print_table(columns, [_row(known) for known in facts])
-        note("idat data info TASK says more")
+        note("`idat data info TASK` says more")
 
 
 @app.command(cls=PlainCommand)
@@ -132,7 +132,7 @@ def pull(
 
     They are put into --data-dir, else into the user's data folder.
 
-    For example: idat data pull dtd,svhn, or idat data pull all
+    For example: idat data pull dtd,svhn
     """
     from idat_zoo.cli.offers import pull_asked
     from idat_zoo.registry import load_registry
@@ -236,7 +236,7 @@ def _lying_below(data_dir: Path | None, registry: "Registry") -> list["Task"]:
     found = [task for task in registry.tasks.values() if any(_lists(task, data_dir).values())]
     if not found and data_dir is None:
         raise UsageError(
-            "TASK or --data-dir says what to check.", hint="idat data info says what is expected."
+            "TASK or --data-dir says what to check.", hint="`idat data info` says what is expected."
         )
     if not found:
         raise DataError(

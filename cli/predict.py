@@ -118,8 +118,7 @@ def _told_apart(words: Sequence[str], references: Sequence[str]) -> tuple[list[s
     if not _may_be_checkpoint(first):
         raise UsageError(
             f"there is no CHECKPOINT: '{first}' holds none.",
-            hint=f"idat predict CHECKPOINT {shlex.join(words)}; one that ships: "
-            "builtin:digits-lora",
+            hint=f"One that ships: idat predict builtin:digits-lora {shlex.join(words)}",
         )
     if not images:
         raise UsageError(

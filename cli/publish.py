@@ -67,7 +67,8 @@ def publish(
         return
     typer.echo(published.url)
     if published.commit:
-        typer.echo(f"  idat eval --checkpoint hub:{repo}@{published.commit}")
+        place = " --data-dir DIR" if ready.own_images else ""
+        typer.echo(f"  idat eval --checkpoint hub:{repo}@{published.commit}{place}")
 
 
 def _head_or_new(repo: str) -> "Head":

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 from pathlib import Path
 
 from idat_zoo.recipe import Task
@@ -71,6 +72,12 @@ def how_to_get(task: Task) -> str:
     if task.suite == "vtab1k":
         return f"`idat data pull {task.id}` fetches them; or --data-dir DIR"
     return "get the folders (docs/data.md), then --data-dir DIR"
+
+
+def verify_command(task: str, data_dir: Path | None) -> str:
+    """The command that lists every fault of a task's images, or of a `folder` of one's own."""
+    place = [] if data_dir is None else ["--data-dir", str(data_dir)]
+    return shlex.join(["idat", "data", "verify", task, *place])
 
 
 def missing_lists(task: Task, data_dir: Path | None, *, seed: int = 0) -> str:

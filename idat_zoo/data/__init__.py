@@ -23,7 +23,7 @@ from idat_zoo.data.reading import Listener, Reading
 from idat_zoo.data.task_data import Split, TaskData
 from idat_zoo.data.vtab1k import read_vtab1k
 from idat_zoo.errors import DataError
-from idat_zoo.layouts import data_folder, how_to_get, missing_lists
+from idat_zoo.layouts import data_folder, how_to_get, missing_lists, verify_command
 from idat_zoo.recipe import Task
 
 __all__ = ["Reading", "Split", "TaskData", "describe_folder", "load_task", "read_listing"]
@@ -47,10 +47,11 @@ def load_task(
     reading, listener = reading or Reading(), listener or Listener()
     if task.suite == "mini":
         return load_builtin(task, img_size)
+    check = verify_command("folder" if task.suite == "folder" else task.id, data_dir)
     faults: list[str] = []
     listing = read_listing(task, data_dir, faults, seed=seed, reading=reading)
     if faults:
-        raise refuse(task.id, faults)
+        raise refuse(task.id, faults, check=check)
     skip = reading.skip_corrupt and task.may_shrink
     decoded = {
         split: decode_files(
@@ -70,7 +71,7 @@ def load_task(
     emptied = emptied_classes(listing, readable)
     if unreadable and not skip:
         hint = "--skip-corrupt goes on without them." if task.may_shrink and not emptied else ""
-        raise refuse(task.id, [*emptied, *unreadable], hint=hint)
+        raise refuse(task.id, [*emptied, *unreadable], hint=hint, check=check)
     if emptied:
         raise refuse(task.id, emptied, hint="Convert its images, or move its folder away.")
     data = _assemble(task, listing, decoded)

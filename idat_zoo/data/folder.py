@@ -30,6 +30,7 @@ from idat_zoo.data.listing import SPLITS, Listing, Rows, check_files, refuse, sh
 from idat_zoo.data.reading import Reading
 from idat_zoo.data.splits import recognise, split_of
 from idat_zoo.data.walk import Folder, walk
+from idat_zoo.layouts import verify_command
 from idat_zoo.recipe import Task
 
 FOLDER = "folder"
@@ -55,7 +56,7 @@ def describe_folder(place: Path, reading: Reading) -> Task:
     """
     listing = read_folder(place)
     return Task(
-        id=_identify(listing, reading),
+        id=_identify(listing, place, reading),
         title=place.resolve().name,
         suite="folder",
         num_classes=len(listing.class_names),
@@ -74,12 +75,12 @@ def read_folder(place: Path, task: Task | None = None, reading: Reading | None =
     faults: list[str] = []
     listing = list_folder(place, faults)
     if faults:
-        raise refuse(FOLDER, faults)
+        raise refuse(FOLDER, faults, check=verify_command(FOLDER, place))
     if task is None:
         return listing
     if set(task.class_names) == set(listing.class_names):
         listing = _in_order(listing, task.class_names)
-    found = _identify(listing, reading or Reading())
+    found = _identify(listing, place, reading or Reading())
     if found != task.id:
         raise refuse(
             task.id,
@@ -140,11 +141,12 @@ def split_csv(listing: Listing) -> bytes:
     return text.getvalue().encode()
 
 
-def _identify(listing: Listing, reading: Reading) -> str:
+def _identify(listing: Listing, place: Path, reading: Reading) -> str:
     names = [name for rows in listing.splits.values() for name in rows.names]
     hashes, unreadable = hash_files([listing.root / name for name in names], reading)
     if unreadable:
-        raise refuse(FOLDER, [f"{names[i]}: {reason}" for i, reason in unreadable.items()])
+        faults = [f"{names[i]}: {reason}" for i, reason in unreadable.items()]
+        raise refuse(FOLDER, faults, check=verify_command(FOLDER, place))
     return folder_id(listing, hashes)
 
 

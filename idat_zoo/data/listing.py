@@ -45,12 +45,12 @@ class Listing:
     notes: list[str] = field(default_factory=list)
 
 
-def refuse(task_id: str, faults: Sequence[str], *, hint: str = "") -> DataError:
-    """The error that tells of all faults; it shows the first ten."""
+def refuse(task_id: str, faults: Sequence[str], *, hint: str = "", check: str = "") -> DataError:
+    """The error that tells of all faults; it shows the first ten. `check` is a command for all."""
     rest = ""
     if len(faults) > SHOWN:
         rest = f"\n  … and {len(faults) - SHOWN} more"
-        hint = f"{hint} `idat data verify` lists them all.".strip()
+        hint = f"{hint} `{check}` lists them all.".strip() if check else hint
     count = "1 fault" if len(faults) == 1 else f"{len(faults)} faults"
     return DataError(
         f"task '{task_id}': {count} in its data:\n  " + "\n  ".join(faults[:SHOWN]) + rest,

@@ -153,9 +153,10 @@ def _folders(results: Mapping[str, Result]) -> list[str]:
 def _use(repo: str, place: str, result: Result) -> list[str]:
     """How the first of the adapters is loaded here, with PEFT and with plain timm."""
     reference = f"hub:{repo}" + (f"/{place}" if place else "")
+    images = " --data-dir DIR" if result.recipe.task.suite == "folder" else ""
     lines = [
         "```",
-        f"idat eval --checkpoint {reference}",
+        f"idat eval --checkpoint {reference}{images}",
         f"idat predict --checkpoint {reference} photo.jpg",
         f"idat export {reference} --to onnx -o graph",
         "```",

@@ -220,10 +220,14 @@ def test_the_first_word_is_the_checkpoint_unless_an_option_names_one(
 @pytest.mark.parametrize(
     ("words", "told", "hint"),
     [
-        (("photos",), "there is no CHECKPOINT: 'photos' holds none.", "CHECKPOINT photos;"),
-        (("c.png", "photos"), "there is no CHECKPOINT: 'c.png'", "CHECKPOINT c.png photos;"),
-        (("-",), "there is no CHECKPOINT: '-'", "CHECKPOINT -;"),
-        (("gone.png", "c.png"), "there is no CHECKPOINT: 'gone.png'", "CHECKPOINT gone.png"),
+        (("photos",), "there is no CHECKPOINT: 'photos' holds none.", "builtin:digits-lora photos"),
+        (
+            ("c.png", "photos"),
+            "there is no CHECKPOINT: 'c.png'",
+            "builtin:digits-lora c.png photos",
+        ),
+        (("-",), "there is no CHECKPOINT: '-'", "builtin:digits-lora -"),
+        (("gone.png", "c.png"), "there is no CHECKPOINT: 'gone.png'", "lora gone.png c.png"),
         (("pets",), "there is no IMAGE to classify with 'pets'.", "idat predict pets IMAGE…"),
         (("builtin:digits-lora",), "there is no IMAGE", "idat predict builtin:digits-lora IMAGE…"),
         (("--checkpoint", "pets"), "there is no IMAGE", "idat predict CHECKPOINT IMAGE…"),
