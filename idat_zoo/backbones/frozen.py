@@ -70,11 +70,13 @@ class FrozenBackbone:
 
 def missing_weights(spec: Backbone) -> str:
     """The Hub repository of weights that are not here yet, or ''."""
-    if not spec.from_hub:
-        return ""
-    if hub.cached_weights(spec.timm, spec.weights) is not None:
-        return ""
-    return hub.weights_repo(spec.timm, spec.weights)
+    repo = weights_repo(spec)
+    return "" if repo and hub.cached_weights(spec.timm, spec.weights) is not None else repo
+
+
+def weights_repo(spec: Backbone) -> str:
+    """The Hub repository of its weights, or '' where they are not timm's on the Hub."""
+    return hub.weights_repo(spec.timm, spec.weights) if spec.from_hub else ""
 
 
 def weights_size(spec: Backbone) -> int:
@@ -108,7 +110,12 @@ def load_backbone(spec: Backbone) -> FrozenBackbone:
 
 
 def describe_anatomy(spec: Backbone) -> Anatomy:
-    """A backbone's measures, without any memory for its tensors (they are on the meta device).
+    """A backbone's measures. Raises: what `outline` raises."""
+    return _anatomy(outline(spec))
+
+
+def outline(spec: Backbone) -> VisionTransformer:
+    """The network without any memory for its tensors (they are on the meta device).
 
     Raises: UsageError where timm knows no such plain ViT, or it is larger than any there is.
     """
@@ -121,7 +128,7 @@ def describe_anatomy(spec: Backbone) -> Anatomy:
     if count > MOST_NUMBERS:
         raise UsageError(f"backbone '{spec.name}' would have {count:,} parameters.")
     _try_out(vit, spec)
-    return _anatomy(vit)
+    return vit
 
 
 def faults_of(spec: Backbone) -> list[str]:

@@ -2,41 +2,43 @@
 
 PEFT's A and B of the fused qkv are our LoRA with the same A for q, k and v, and the rows of B that
 belong to each. What a column of B adds to none of them is left out, so that an adapter of ours that
-was exported comes back with its own tensors; unlike ranks are padded with zeros to the largest.
+was exported comes back with its own tensors; unlike ranks are padded with zeros to the largest, and
+a block that is not updated has an update of zeros.
 
 Shape letters: D width, R rank, K classes.
 """
 
 import hashlib
 import json
-import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import torch
 import torch.nn.functional as F
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from torch import Tensor
+from pydantic import ValidationError
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor, nn
 
 from idat_zoo import files
 from idat_zoo.adapters import build_adapter
-from idat_zoo.adapters.base import Anatomy
 from idat_zoo.adapters.lora import ROWS
-from idat_zoo.backbones.frozen import describe_anatomy, load_backbone
+from idat_zoo.backbones.frozen import load_backbone, outline, weights_repo
 from idat_zoo.backbones.network import build_network
 from idat_zoo.checkpoint import write_checkpoint
 from idat_zoo.errors import CheckpointError
-from idat_zoo.formats.peft_lora import CONFIG_FILE, PREFIX, TENSORS_FILE
+from idat_zoo.formats.peft_lora import CONFIG_FILE, PREFIX, TENSORS_FILE, adapted_class
+from idat_zoo.formats.peft_targets import PeftConfig, Update, find_updates
 from idat_zoo.recipe import Backbone, Recipe, Scalar, Task, check_recipe, describe_faults
 from idat_zoo.run_folder import recipe_hash
 
 PICKLE_FILE = "adapter_model.bin"
 SEED = 0  # nothing of an imported adapter is drawn
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
-QKV = re.compile(re.escape(PREFIX) + r"blocks\.(\d{1,4})\.attn\.qkv\.lora_[AB]\.weight")
-UPDATED = re.compile(re.escape(PREFIX) + r"(?:blocks\.\d{1,4}\.)?(.+)\.lora_[AB]\.weight")
+UPDATED = re.compile(re.escape(PREFIX) + r"(.+)\.lora_[AB]\.weight")
+QKV = re.compile(r"blocks\.(\d{1,4})\.attn\.qkv")
+WITHIN = re.compile(r"^blocks\.\d+\.")
 HEAD = tuple(f"{PREFIX}head.{name}" for name in ("weight", "bias"))
 
 STARTS = (True, False, "gaussian", "eva", "orthogonal")
@@ -71,40 +73,6 @@ OF_NO_MATTER = {
 """Keys that may hold `true` or a table without making something else of it, or are looked at."""
 
 
-Rank = Annotated[int, Field(ge=1, le=16_384)]
-Place = Annotated[str, Field(pattern=r"^\^?[\w.\\]*(?:\.\*)?[\w.\\]*\$?$")]
-"""Names of modules as a regular expression, with one repetition at most: it cannot run for long."""
-
-
-class PeftConfig(BaseModel):
-    """What of adapter_config.json says how large the updates are."""
-
-    model_config = ConfigDict(strict=True, allow_inf_nan=False)
-
-    r: Rank = 8
-    lora_alpha: float = 8
-    use_rslora: bool = False
-    rank_pattern: dict[Place, Rank] | None = None
-    alpha_pattern: dict[Place, float] | None = None
-
-    def rank(self, block: int) -> int:
-        """R of a block's update."""
-        patterns = self.rank_pattern or {}
-        return patterns.get(_pattern(patterns, block), self.r)
-
-    def scale(self, block: int) -> float:
-        """The factor on B A, as PEFT computes it."""
-        rank, patterns = self.rank(block), self.alpha_pattern or {}
-        alpha = patterns.get(_pattern(patterns, block), self.lora_alpha)
-        return alpha / (math.sqrt(rank) if self.use_rslora else rank)
-
-
-def _pattern(patterns: Iterable[str], block: int) -> str:
-    """The first pattern that is the name of a block's qkv, or ends it; '' if none is."""
-    name = f"blocks.{block}.attn.qkv"
-    return next((pattern for pattern in patterns if re.match(rf"(.*\.)?({pattern})$", name)), "")
-
-
 def import_peft(
     source: Path, folder: Path, *, backbone: Backbone, task: Task, normalisation: str = "model"
 ) -> Recipe:
@@ -115,22 +83,29 @@ def import_peft(
     Raises: CheckpointError with every reason why it is not the same function in our form;
     RecipeError for an unknown normalisation; what `load_backbone` and `whole_folder` raise.
     """
-    document, tensors = _read_config(source), _read_tensors(source)
-    anatomy = describe_anatomy(backbone)
-    faults = [*_other_forms(document), *_names_amiss(tensors, anatomy, backbone)]
+    document, tensors, vit = _read_config(source), _read_tensors(source), outline(backbone)
+    faults = list(_other_forms(document))
+    updates: dict[str, Update] = {}
     try:
         config = PeftConfig.model_validate(document)
+        modules = {name: isinstance(each, nn.Linear) for name, each in vit.named_modules() if name}
+        updates = find_updates(config, modules)
     except ValidationError as error:
         faults += describe_faults(error, where=CONFIG_FILE)
+    except ValueError as error:
+        faults.append(f"{CONFIG_FILE}: {error}")
     else:
-        faults += _first(_values_amiss(tensors, config, anatomy, task))
+        faults += _networks_amiss(config, vit, backbone)
+        faults += _targets_amiss(config, updates, vit, backbone)
+        faults += _names_amiss(config, updates, tensors, vit, backbone)
+        faults += _first(_values_amiss(updates, tensors, vit, task))
     if faults:
         raise CheckpointError(
             f"'{source}' cannot be imported:\n  " + "\n  ".join(faults),
-            hint="What can be: plain LoRA on attn.qkv of every block, with the head saved beside "
-            'it (modules_to_save=["head"]).',
+            hint="What can be: plain LoRA on attn.qkv of some or all blocks, with the head saved "
+            'beside it (modules_to_save=["head"]).',
         )
-    options, ours = _as_ours(config, tensors, anatomy.depth)
+    options, ours = _as_ours(updates, tensors, vit)
     recipe = check_recipe(
         {
             "pair": {"name": backbone.name, "student": backbone},
@@ -223,26 +198,70 @@ def _other_forms(document: Mapping[str, Any]) -> Iterator[str]:
             yield f"{CONFIG_FILE}: {key} is set, which may be another form of LoRA"
 
 
-def _names_amiss(
-    tensors: Mapping[str, Tensor], anatomy: Anatomy, backbone: Backbone
+def _networks_amiss(
+    config: PeftConfig, vit: VisionTransformer, backbone: Backbone
 ) -> Iterator[str]:
-    """Tensors that are missing, or that we have no place for."""
-    adapted = {int(found[1]) for name in tensors if (found := QKV.fullmatch(name))}
-    others = sorted(name for name in tensors if not QKV.fullmatch(name) and name not in HEAD)
-    targets = {found[1]: None for name in others if (found := UPDATED.fullmatch(name))}
-    strange = [name for name in others if not UPDATED.fullmatch(name)]
-    if targets:
-        yield f"it updates {', '.join(targets)}; only attn.qkv has a place here"
+    """Where it was trained on another network, as far as PEFT or our export noted on which."""
+    own, noted = adapted_class(vit), config.auto_mapping
+    if noted is not None and noted.model_dump() != own:
+        yield (
+            f"{CONFIG_FILE}: it was trained on a {noted.base_model_class} of "
+            f"{noted.parent_library}; backbone '{backbone.name}' is a {own['base_model_class']} of "
+            f"{own['parent_library']}"
+        )
+    weights, ours = config.base_model_name_or_path or "", weights_repo(backbone)
+    if weights.startswith("timm/") and weights != ours:
+        yield (
+            f"{CONFIG_FILE}: it was trained on the weights of {weights}; those of backbone "
+            f"'{backbone.name}' are {ours or backbone.weights}"
+        )
+
+
+def _targets_amiss(
+    config: PeftConfig, updates: Mapping[str, Update], vit: VisionTransformer, backbone: Backbone
+) -> Iterator[str]:
+    """What the configuration adapts and we have no place for."""
+    others = [name for name in updates if name not in _every_qkv(vit)]
+    if others:
+        yield (
+            f"{CONFIG_FILE}: {config.targets} means {', '.join(_first(others))}; only attn.qkv has "
+            "a place here"
+        )
+    if not updates:
+        yield f"{CONFIG_FILE}: {config.targets} means no module of backbone '{backbone.name}'"
+
+
+def _names_amiss(
+    config: PeftConfig,
+    updates: Mapping[str, Update],
+    tensors: Mapping[str, Tensor],
+    vit: VisionTransformer,
+    backbone: Backbone,
+) -> Iterator[str]:
+    """Tensors that are left over, or missing: each has one place, and each place its tensor."""
+    own = _every_qkv(vit)
+    left = tensors.keys() - HEAD - {name for module in updates for name in _names(module)}
+    held = {found[1] for name in left if (found := UPDATED.fullmatch(name))}
+    blocks = {int(found[1]): name for name in held if (found := QKV.fullmatch(name))}
+    unmeant = sorted(block for block, name in blocks.items() if name in own)
+    beyond = sorted(blocks.keys() - own.values())
+    others = sorted({WITHIN.sub("", name) for name in held - set(blocks.values())})
+    strange = sorted(name for name in left if not UPDATED.fullmatch(name))
+    if others:
+        yield f"it updates {', '.join(_first(others))}; only attn.qkv has a place here"
+    if unmeant:
+        yield f"it updates attn.qkv of {_blocks(unmeant)}, which {config.targets} does not mean"
+    if beyond:
+        yield f"it updates {_blocks(beyond)}; backbone '{backbone.name}' has {len(own)} blocks"
     if strange:
         yield f"no place for the tensors {', '.join(_first(strange))}"
-    missing = sorted(set(range(anatomy.depth)) - adapted)
-    beyond = sorted(adapted - set(range(anatomy.depth)))
-    if missing:
-        yield f"no LoRA on attn.qkv of {_blocks(missing)}; every block was expected to have one"
-    if beyond:
-        yield f"it updates {_blocks(beyond)}; backbone '{backbone.name}' has {anatomy.depth} blocks"
-    for block in sorted(adapted):
-        yield from (f"no {name}" for name in _names(block) if name not in tensors)
+    meant = {name: block for name, block in own.items() if name in updates}
+    lacking = [block for name, block in meant.items() if not tensors.keys() & {*_names(name)}]
+    if lacking:
+        yield f"no LoRA on attn.qkv of {_blocks(lacking)}, which {config.targets} means"
+    for name, block in meant.items():
+        if block not in lacking:
+            yield from (f"no {each}" for each in _names(name) if each not in tensors)
     for name in HEAD:
         if name not in tensors:
             yield f"no {name}: train with modules_to_save=['head']"
@@ -259,19 +278,18 @@ def _blocks(numbers: list[int]) -> str:
 
 
 def _values_amiss(
-    tensors: Mapping[str, Tensor], config: PeftConfig, anatomy: Anatomy, task: Task
+    updates: Mapping[str, Update],
+    tensors: Mapping[str, Tensor],
+    vit: VisionTransformer,
+    task: Task,
 ) -> Iterator[str]:
     """Tensors of another type or shape than the backbone, the task and the ranks ask for."""
-    width = anatomy.embed_dim
-    try:
-        ranks = [config.rank(block) for block in range(anatomy.depth)]
-        _ = [config.scale(block) for block in range(anatomy.depth)]
-    except re.error as error:
-        yield f"{CONFIG_FILE}: rank_pattern or alpha_pattern is no regular expression: {error}"
-        return
+    width = vit.embed_dim
     expected = dict(zip(HEAD, ((task.num_classes, width), (task.num_classes,)), strict=True))
-    for block, rank in enumerate(ranks):
-        expected |= dict(zip(_names(block), ((rank, width), (3 * width, rank)), strict=True))
+    for module in _every_qkv(vit):
+        if module in updates:
+            rank = updates[module].rank
+            expected |= dict(zip(_names(module), ((rank, width), (3 * width, rank)), strict=True))
     for name, shape in expected.items():
         tensor = tensors.get(name)
         if tensor is None:
@@ -284,29 +302,35 @@ def _values_amiss(
             yield f"{name} holds values that are not finite"
 
 
-def _names(block: int) -> tuple[str, str]:
-    place = f"{PREFIX}blocks.{block}.attn.qkv"
-    return f"{place}.lora_A.weight", f"{place}.lora_B.weight"
+def _every_qkv(vit: VisionTransformer) -> dict[str, int]:
+    """Names of the layers that our LoRA updates, each with its block."""
+    return {f"blocks.{block}.attn.qkv": block for block in range(len(vit.blocks))}
+
+
+def _names(module: str) -> tuple[str, str]:
+    return f"{PREFIX}{module}.lora_A.weight", f"{PREFIX}{module}.lora_B.weight"
 
 
 def _as_ours(
-    config: PeftConfig, tensors: Mapping[str, Tensor], depth: int
+    updates: Mapping[str, Update], tensors: Mapping[str, Tensor], vit: VisionTransformer
 ) -> tuple[dict[str, Scalar], dict[str, Tensor]]:
     """Options of our LoRA, and its tensors and the head's by the names of a checkpoint."""
-    scales = [config.scale(block) for block in range(depth)]
-    scale = scales[0] if len(set(scales)) == 1 and scales[0] > 0 else 1.0
-    updates: dict[str, tuple[Tensor, Tensor]] = {}
-    for block, own in enumerate(scales):
-        down, up = (tensors[name].float() for name in _names(block))
-        if own != scale:
-            up = own * up
+    scales = {update.scale for update in updates.values()}
+    scale = scales.pop() if len(scales) == 1 and min(scales) > 0 else 1.0
+    parts: dict[str, tuple[Tensor, Tensor]] = {}
+    for module, block in _every_qkv(vit).items():
+        down, up = torch.zeros(0, vit.embed_dim), torch.zeros(3 * vit.embed_dim, 0)
+        if module in updates:
+            down, up = (tensors[name].float() for name in _names(module))
+            if updates[module].scale != scale:
+                up = updates[module].scale * up
         for rows, part in zip(ROWS, up.chunk(3), strict=True):
             acting = part.any(dim=0)
-            updates[f"blocks.{block}.{rows}"] = down[acting], part[:, acting]
-    rank = max(1, *(len(down) for down, _ in updates.values()))
-    key = any(len(down) for name, (down, _) in updates.items() if name.endswith("key"))
+            parts[f"blocks.{block}.{rows}"] = down[acting], part[:, acting]
+    rank = max(1, *(len(down) for down, _ in parts.values()))
+    key = any(len(down) for name, (down, _) in parts.items() if name.endswith("key"))
     ours = {f"head.{name.rpartition('.')[2]}": tensors[name].float() for name in HEAD}
-    for name, (down, part) in updates.items():
+    for name, (down, part) in parts.items():
         if key or not name.endswith("key"):
             missing = rank - len(down)
             ours[f"adapter.{name}.down.weight"] = F.pad(down, (0, 0, 0, missing))

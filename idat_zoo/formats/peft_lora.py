@@ -12,16 +12,19 @@ Shape letters: D width, R rank, K classes.
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from idat_zoo import files
 from idat_zoo.adapters.lora import ROWS, LoRA
+from idat_zoo.backbones.frozen import weights_repo
 from idat_zoo.checkpoint import Checkpoint
 from idat_zoo.errors import UsageError
 
 TENSORS_FILE = "adapter_model.safetensors"
 CONFIG_FILE = "adapter_config.json"
 PREFIX = "base_model.model."
+EVERY_QKV = r"^blocks\.\d+\.attn\.qkv$"
+"""A regular expression: PEFT takes names in a list for ends of names, of other modules too."""
 
 
 def as_peft(checkpoint: Checkpoint) -> tuple[dict[str, Tensor], dict[str, object]]:
@@ -49,14 +52,21 @@ def as_peft(checkpoint: Checkpoint) -> tuple[dict[str, Tensor], dict[str, object
         tensors[f"{place}.lora_B.weight"] = torch.cat([parts.get(rows, nothing) for rows in ROWS])
     for name, parameter in network.head.named_parameters():
         tensors[f"{PREFIX}head.{name}"] = parameter
-    config = {
+    config: dict[str, object] = {
         "peft_type": "LORA",
+        "auto_mapping": adapted_class(network.backbone.vit),
+        "base_model_name_or_path": weights_repo(network.backbone.spec) or None,
         "r": rank,
         "lora_alpha": rank * adapter.options.scale,
-        "target_modules": ["qkv"],
+        "target_modules": EVERY_QKV,
         "modules_to_save": ["head"],
     }
     return tensors, config
+
+
+def adapted_class(vit: nn.Module) -> dict[str, str]:
+    """What PEFT notes of a network that is adapted."""
+    return {"base_model_class": type(vit).__name__, "parent_library": type(vit).__module__}
 
 
 def has_form(checkpoint: Checkpoint) -> bool:

@@ -1,9 +1,10 @@
 """`idat import`: an adapter that PEFT trained gives PEFT's logits here, or is refused."""
 
+import copy
 import json
 import shlex
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,15 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from typer.testing import CliRunner, Result
 
+from idat_zoo.adapters.lora import ROWS
 from idat_zoo.backbones.frozen import load_backbone
 from idat_zoo.checkpoint import load_checkpoint, probe_images, read_config
 from idat_zoo.cli import app
 from idat_zoo.errors import CheckpointError, RecipeError, UsageError
+from idat_zoo.formats import peft_targets
 from idat_zoo.formats.peft_import import import_peft
 from idat_zoo.formats.peft_lora import write_peft
+from idat_zoo.formats.peft_targets import PeftConfig, Update, find_updates
 from idat_zoo.formats.timm_model import largest_difference, merge
 from idat_zoo.randomness import generator
 from idat_zoo.recipe import Recipe
@@ -41,11 +45,13 @@ def noise(*shape: int, name: str) -> Tensor:
     return torch.randn(shape, generator=generator(0, "test", name))
 
 
-def peft_folder(folder: Path, *, rank: int = 3, key: bool = True, **config: Any) -> Path:
+def peft_folder(
+    folder: Path, *, rank: int = 3, key: bool = True, depth: int = 2, **config: Any
+) -> Path:
     """What PEFT would have written, by hand; a tensor's name maps to another, or to None."""
     changes = config.pop("tensors", {})
     tensors = {f"{HEAD}weight": noise(10, 24, name="head"), f"{HEAD}bias": noise(10, name="bias")}
-    for block in range(2):
+    for block in range(depth):
         tensors[QKV.format(block, "A")] = noise(rank, 24, name=f"A{block}")
         up = noise(72, rank, name=f"B{block}")
         up[24:48] *= key
@@ -76,8 +82,8 @@ def trained_by_peft(folder: Path, *, halves: bool = False, **config: Any) -> tup
         with torch.random.fork_rng():
             torch.manual_seed(0)  # PEFT draws from the global generator
             torch.nn.init.normal_(vit.head.weight)
-            asked = LoraConfig(target_modules=["qkv"], modules_to_save=["head"], **config)
-            model = get_peft_model(vit, asked)
+            asked = {"target_modules": ["qkv"], "modules_to_save": ["head"], **config}
+            model = get_peft_model(vit, LoraConfig(**asked))
         images = noise(8, 3, 32, 32, name="images")
         learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
         optimiser = torch.optim.AdamW(learning, lr=0.1)
@@ -111,8 +117,23 @@ def trained_by_peft(folder: Path, *, halves: bool = False, **config: Any) -> tup
         # Unlike scales are multiplied into B, which is kept in float32.
         ({"r": 4, "rank_pattern": {"blocks.1.attn.qkv": 7}}, 1e-6),
         ({"r": 4, "alpha_pattern": {r"blocks\.0\..*": 5}, "use_rslora": True}, 1e-6),
+        ({"target_modules": r"blocks\.(0|1)\.attn\.(q|k|v|qkv)"}, 1e-12),
+        ({"target_modules": "blocks.[12].attn.qkv", "r": 3}, 1e-12),
+        ({"layers_to_transform": [0], "layers_pattern": "blocks"}, 1e-12),
+        ({"rank_pattern": {"blocks.[1-9].attn.(qkv|proj)": 7}}, 1e-6),
     ],
-    ids=["plain", "alpha", "rslora", "bf16", "ranks", "alphas"],
+    ids=[
+        "plain",
+        "alpha",
+        "rslora",
+        "bf16",
+        "ranks",
+        "alphas",
+        "alternation",
+        "class",
+        "layers",
+        "rank-class",
+    ],
 )
 def test_an_adapter_that_peft_trained_gives_the_same_logits(
     config: dict[str, Any], tolerance: float, tmp_path: Path
@@ -133,6 +154,98 @@ def test_an_adapter_that_peft_trained_gives_the_same_logits(
         for tensor in network.adapter_tensors.tensors().values():
             tensor.zero_()
         assert (network(images) - expected).abs().max() > 0.01 * largest
+
+
+TWELVE = BASE.model_copy(update={"name": "twelve", "args": BASE.args | {"depth": 12}})
+
+
+def adapted_by_peft(vit: Any, adapt: Callable[[Any], Any]) -> dict[str, Update]:
+    """The modules that `adapt` gave a LoRA, with rank and scale."""
+    model = adapt(vit)
+    return {
+        name.removeprefix("base_model.model."): Update(
+            rank=module.r["default"], scale=module.scaling["default"]
+        )
+        for name, module in model.named_modules()
+        if hasattr(module, "lora_A")
+    }
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"target_modules": ["qkv"]},
+        {"target_modules": ["blocks.1.attn.qkv", "kv"]},
+        {"target_modules": ["1.attn.qkv", "mlp.fc1"]},
+        {"target_modules": "all-linear"},
+        {"target_modules": r".*\.(qkv|proj)"},
+        {"target_modules": r"blocks\.1\.attn\.qkv"},
+        {"target_modules": "blocks.[12].attn.qkv"},
+        {"target_modules": r"(?!.*\.1\d?\.).*(?:qkv|fc[12])"},
+        {"target_modules": r"(?i)BLOCKS\.(1|11)\.ATTN\.QKV"},
+        {"target_modules": ["qkv"], "exclude_modules": ["1.attn.qkv"]},
+        {"target_modules": ["qkv", "fc1"], "exclude_modules": r".*1\.attn.*|.*fc1"},
+        {"target_modules": ["qkv"], "layers_to_transform": 1, "layers_pattern": "blocks"},
+        {
+            "target_modules": ["qkv", "blocks.5.mlp.fc1"],
+            "layers_to_transform": [1, 11],
+            "layers_pattern": ["layers", "bl[ao]cks"],
+        },
+        {
+            "target_modules": ["qkv"],
+            "rank_pattern": {"1.attn.qkv": 2, r"blocks\.1\d.*": 3, "blocks.(1|2).attn.qkv": 5},
+            "alpha_pattern": {"^blocks.0.attn.qkv": 7, "qkv": 9, ".*": 11},
+            "use_rslora": True,
+        },
+    ],
+)
+def test_modules_ranks_and_scales_are_those_that_peft_chooses(config: dict[str, Any]) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from peft import LoraConfig, get_peft_model
+
+        vit = load_backbone(TWELVE).vit
+        modules = {n: isinstance(m, torch.nn.Linear) for n, m in vit.named_modules() if n}
+        found = find_updates(PeftConfig.model_validate(config), modules)
+        assert found == adapted_by_peft(vit, lambda vit: get_peft_model(vit, LoraConfig(**config)))
+
+
+@pytest.mark.slow
+def test_peft_adapts_the_exported_modules_and_no_other(tmp_path: Path) -> None:
+    source = peft_folder(tmp_path / "peft", depth=12, target_modules=r"blocks\.\d+\.attn\.qkv")
+    import_peft(source, tmp_path / "ours", backbone=TWELVE, task=DIGITS)
+    write_peft(load_checkpoint(tmp_path / "ours"), tmp_path / "exported")
+    vit = load_backbone(TWELVE).vit
+    vit.reset_classifier(10)
+    vit.x = torch.nn.ModuleDict({"blocks": copy.deepcopy(vit.blocks)})
+    vit.qkv = torch.nn.Linear(24, 72)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from peft import PeftModel
+
+        adapted = adapted_by_peft(
+            vit, lambda vit: PeftModel.from_pretrained(vit, str(tmp_path / "exported"))
+        )
+    assert adapted.keys() == {f"blocks.{block}.attn.qkv" for block in range(12)}
+
+
+def test_blocks_without_an_update_stay_as_they_are_and_come_back(tmp_path: Path) -> None:
+    source = peft_folder(
+        tmp_path / "peft",
+        target_modules="blocks.[1].attn.qkv",
+        tensors={QKV.format(0, "A"): None, QKV.format(0, "B"): None},
+    )
+    imported(source, tmp_path / "first")
+    network = load_checkpoint(tmp_path / "first").network
+    assert not any(network.local(0)[f"{rows}.up.weight"].any() for rows in ROWS)
+    assert all(network.local(1)[f"{rows}.up.weight"].any() for rows in ROWS)
+    write_peft(load_checkpoint(tmp_path / "first"), tmp_path / "exported")
+    imported(tmp_path / "exported", tmp_path / "second")
+    first, second = (
+        (tmp_path / name / "adapter_model.safetensors").read_bytes() for name in ("first", "second")
+    )
+    assert first == second
 
 
 @pytest.mark.parametrize("key", [False, True])
@@ -291,11 +404,39 @@ def test_a_normalisation_is_all_that_can_be_said(tmp_path: Path) -> None:
         ({"r": 0}, "adapter_config.json: r: "),
         ({"r": "3"}, "adapter_config.json: r: "),
         ({"lora_alpha": None}, "adapter_config.json: lora_alpha: "),
-        ({"rank_pattern": {"\\": 3}}, "rank_pattern or alpha_pattern is no regular expression"),
-        ({"rank_pattern": {"(((.+)+)+)+!": 2}}, "adapter_config.json: rank_pattern"),
-        ({"alpha_pattern": {"a{99999999999999999999}": 2}}, "adapter_config.json: alpha_pattern"),
-        ({"rank_pattern": {"(" * 2000: 2}}, "adapter_config.json: rank_pattern"),
+        ({"rank_pattern": {"\\": 3}}, r"adapter_config.json: '\\' is no regular expression: "),
+        (
+            {"alpha_pattern": {"a{99999999999999999999}": 2}},
+            "is no regular expression: the repetit",
+        ),
+        ({"rank_pattern": {"(" * 2000: 2}}, "((((((' is no regular expression: "),
+        ({"target_modules": "[qkv"}, "'[qkv' is no regular expression: unterminated character set"),
+        ({"exclude_modules": "qkv)"}, "'qkv)' is no regular expression: unbalanced parenthesis"),
+        (
+            {"layers_to_transform": 0, "layers_pattern": ["blocks", "("]},
+            "'(' is no regular expression: missing )",
+        ),
         ({"r": 10**400}, "adapter_config.json: r: "),
+        ({"target_modules": None}, "adapter_config.json: target_modules"),
+        ({"auto_mapping": {"base_model_class": 3}}, "adapter_config.json: auto_mapping.base_mod"),
+        (
+            {"target_modules": "blocks.0.(attn.(qkv|proj)|mlp.fc1)|blocks.1.attn.qkv"},
+            "target_modules='blocks.0.(attn.(qkv|proj)|mlp.fc1)|blocks.1.attn.qkv' means "
+            "blocks.0.attn.proj, blocks.0.mlp.fc1; only attn.qkv has a place here",
+        ),
+        (
+            {"target_modules": "all-linear"},
+            "target_modules='all-linear' means blocks.0.attn.proj, blocks.0.mlp.fc1, "
+            "blocks.0.mlp.fc2, blocks.1.attn.proj, and 2 more; only attn.qkv",
+        ),
+        (
+            {"layers_to_transform": [0]},
+            "target_modules=['qkv'], layers_to_transform=[0] means no module of backbone",
+        ),
+        (
+            {"target_modules": "blocks.[1].attn.qkv"},
+            "it updates attn.qkv of block 0, which target_modules='blocks.[1].attn.qkv' does not",
+        ),
         ({"rank_pattern": {"qkv": 0}}, "adapter_config.json: rank_pattern.qkv: "),
         ({"rank_pattern": {"qkv": 4}}, "lora_A.weight is [3, 24]; expected [4, 24]"),
     ],
@@ -307,6 +448,101 @@ def test_a_configuration_that_is_not_plain_lora_is_refused(
         imported(peft_folder(tmp_path / "peft", **config), tmp_path / "ours")
     assert told in caught.value.message
     assert not (tmp_path / "ours").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("pattern", ["target_modules", "rank_pattern", "layers_pattern"])
+def test_patterns_that_take_too_long_are_stopped(
+    pattern: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(peft_targets, "PATIENCE", 0.5)
+    monkeypatch.setattr(peft_targets, "MATCHER", "import time; time.sleep(60)")
+    config: dict[str, Any] = {pattern: {"qkv": 2} if pattern == "rank_pattern" else "qkv"}
+    source = peft_folder(tmp_path / "peft", **{"layers_to_transform": 0} | config)
+    with pytest.raises(CheckpointError, match=r"matching .* takes longer than 0\.5 seconds"):
+        imported(source, tmp_path / "ours")
+
+
+NOTED = {
+    "base_model_class": "VisionTransformer",
+    "parent_library": "timm.models.vision_transformer",
+}
+
+
+@pytest.mark.parametrize(
+    ("config", "told"),
+    [
+        (
+            {"auto_mapping": {"base_model_class": "Beit", "parent_library": "timm.models.beit"}},
+            f"it was trained on a Beit of timm.models.beit; backbone '{BACKBONE}' is a "
+            "VisionTransformer of timm.models.vision_transformer",
+        ),
+        (
+            {"auto_mapping": NOTED | {"parent_library": "torchvision.models.vision_transformer"}},
+            "a VisionTransformer of torchvision.models.vision_transformer; backbone",
+        ),
+        (
+            {"auto_mapping": NOTED | {"base_model_class": "VisionTransformerDistilled"}},
+            "it was trained on a VisionTransformerDistilled of timm.models.vision_transformer; ",
+        ),
+        (
+            {"base_model_name_or_path": "timm/vit_tiny_patch16_224.augreg_in21k"},
+            "it was trained on the weights of timm/vit_tiny_patch16_224.augreg_in21k; those of "
+            f"backbone '{BACKBONE}' are random",
+        ),
+        ({"auto_mapping": NOTED, "base_model_name_or_path": "/my/vit"}, ""),
+        ({"auto_mapping": None, "base_model_name_or_path": None}, ""),
+    ],
+)
+def test_an_adapter_of_another_network_is_refused(
+    config: dict[str, Any], told: str, tmp_path: Path
+) -> None:
+    source = peft_folder(tmp_path / "peft", **config)
+    if not told:
+        imported(source, tmp_path / "ours")
+        return
+    with pytest.raises(CheckpointError) as caught:
+        imported(source, tmp_path / "ours")
+    assert told in caught.value.message
+
+
+@pytest.mark.slow
+def test_what_peft_writes_of_other_networks_is_refused_by_their_names(tmp_path: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import timm
+        import transformers
+        from peft import LoraConfig, get_peft_model
+
+        shape = {"embed_dim": 24, "depth": 2, "num_heads": 3, "patch_size": 8}
+        small = {"hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 3}
+        networks = {
+            "Beit of timm.models.beit": timm.create_model(
+                "beit_base_patch16_224", img_size=32, num_classes=10, **shape
+            ),
+            "VisionTransformerDistilled of timm.models.deit": timm.create_model(
+                "deit_tiny_distilled_patch16_224", img_size=32, num_classes=10, **shape
+            ),
+            "ViTForImageClassification of transformers.models.vit.modeling_vit": (
+                transformers.ViTForImageClassification(transformers.ViTConfig(**small))
+            ),
+        }
+        for number, (name, network) in enumerate(networks.items()):
+            head = "head" if hasattr(network, "head") else "classifier"
+            config = LoraConfig(target_modules=["qkv", "q_proj", "query"], modules_to_save=[head])
+            get_peft_model(network, config).save_pretrained(str(tmp_path / str(number)))
+            with pytest.raises(CheckpointError, match=f"it was trained on a {name}; backbone"):
+                imported(tmp_path / str(number), tmp_path / "ours")
+
+
+def test_an_adapter_fits_its_own_depth_alone(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=f"it updates block 2; backbone '{BACKBONE}' has 2 b"):
+        imported(peft_folder(tmp_path / "three", depth=3), tmp_path / "ours")
+    imported(peft_folder(tmp_path / "two"), tmp_path / "ours")
+    write_peft(load_checkpoint(tmp_path / "ours"), tmp_path / "exported")
+    for name in ("two", "exported"):
+        with pytest.raises(CheckpointError, match=r"no LoRA on attn\.qkv of blocks 2, 3, 4, "):
+            import_peft(tmp_path / name, tmp_path / "more", backbone=TWELVE, task=DIGITS)
 
 
 @pytest.mark.parametrize(
@@ -326,7 +562,7 @@ def test_a_configuration_that_is_not_plain_lora_is_refused(
         ),
         (
             {QKV.format(1, "A"): None, QKV.format(1, "B"): None},
-            "no LoRA on attn.qkv of block 1; every block was expected",
+            "no LoRA on attn.qkv of block 1, which target_modules=['qkv'] means",
         ),
         ({QKV.format(1, "A"): None}, f"no {QKV.format(1, 'A')}"),
         ({QKV.format(7, "A"): torch.zeros(3, 24)}, f"it updates block 7; backbone '{BACKBONE}'"),
@@ -364,7 +600,7 @@ def test_another_backbone_is_seen_by_its_width_and_depth(tmp_path: Path) -> None
     assert done.exit_code == 1
     told = [line.strip() for line in done.stderr.splitlines()]
     assert told[1:-1] == [
-        "no LoRA on attn.qkv of blocks 2, 3; every block was expected to have one",
+        "no LoRA on attn.qkv of blocks 2, 3, which target_modules=['qkv'] means",
         "base_model.model.head.weight is [10, 24]; expected [10, 128]",
         f"{QKV.format(0, 'A')} is [3, 24]; expected [3, 128]",
         f"{QKV.format(0, 'B')} is [72, 3]; expected [384, 3]",
