@@ -132,7 +132,7 @@ def strings_below(value: Any) -> Iterator[str]:
 
 
 def texts() -> Iterator[tuple[str, str]]:
-    """Whatever our sources and shelves may say, by their files."""
+    """Whatever our sources and shelves may say, and the blocks of our pages, by their files."""
     files = {file.resolve() for room in ROOMS for file in (ROOT / room).rglob("*.*")}
     for file in sorted(files):
         name = str(file.relative_to(ROOT))
@@ -140,6 +140,10 @@ def texts() -> Iterator[tuple[str, str]]:
             yield from ((name, text) for text in texts_of(file.read_text()))
         elif file.suffix == ".toml":
             yield from ((name, text) for text in strings_below(tomllib.loads(file.read_text())))
+    for page in sorted([ROOT / "README.md", *ROOT.glob("docs/*.md")]):
+        blocks = re.findall(r"```\n(.*?)```", page.read_text(), flags=re.DOTALL)
+        name = str(page.relative_to(ROOT))
+        yield from ((name, block.replace(".venv/bin/", "")) for block in blocks)
 
 
 TEXTS = list(texts())
