@@ -15,7 +15,7 @@ help:
 	@echo "make test-live    try the live Hub, with a token of yours: REPO=ORG/NAME"
 	@echo "make bench        time all that is timed, and write the tables (half an hour)"
 	@echo "make micro        pretrain the micro pair anew, and all that depends on it (hours)"
-	@echo "make registry     write registry/adapters.toml from the adapter classes"
+	@echo "make registry     write registry/adapters.toml and pretrained.toml from code and timm"
 	@echo "make tables       write the tables in README and docs from results in the repository"
 
 .venv/bin/python:
@@ -73,6 +73,7 @@ micro: .venv/installed-dev
 
 registry: .venv/installed
 	$(BIN)/python -m idat_zoo.registry.write_adapters
+	$(BIN)/python -m idat_zoo.registry.write_pretrained
 
 tables: .venv/installed
 	$(BIN)/python docs/write_tables.py

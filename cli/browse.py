@@ -27,7 +27,7 @@ from idat_zoo.cli.screen import note, print_json, print_table
 from idat_zoo.errors import RecipeError, UnknownNameError, UsageError, ZooError, way_to_write
 
 if TYPE_CHECKING:
-    from idat_zoo.recipe import Frozen, Pair, Recipe, Task
+    from idat_zoo.recipe import Backbone, Frozen, Pair, Recipe, Task
     from idat_zoo.registry import Registry
 
 Row = dict[str, Any]
@@ -170,16 +170,21 @@ def validate(
 ) -> None:
     """Check recipe files and shelves; every fault is listed.
 
-    Without FILE or DIR: the shelves in use.
+    Without FILE or DIR: the shelves in use. Backbones that did not ship are held against the timm
+    that is installed; nothing is fetched.
     """
     faults: list[str] = []
+    notes: list[str] = []
     for path in paths or (None,):
-        found = _faults_of(path, shelf)
+        found = _faults_of(path, shelf, notes)
         faults += found
         if not (found or json):
             typer.echo(f"ok  {path or shelf or 'built-in shelf'}")
     if json:
-        print_json({"valid": not faults, "faults": faults})
+        print_json({"valid": not faults, "faults": faults, "notes": notes})
+    else:
+        for told in dict.fromkeys(notes):
+            note(told)
     if faults:
         raise RecipeError(faults)
 
@@ -462,15 +467,15 @@ def _provenance(recipe: "Recipe", registry: "Registry") -> str:
     return "\n".join(lines) + "\n\n"
 
 
-def _faults_of(path: Path | None, shelf: Path | None) -> list[str]:
+def _faults_of(path: Path | None, shelf: Path | None, notes: list[str]) -> list[str]:
     """Faults of a recipe file, a shelf, or (None) of the shelves in use."""
     from idat_zoo.registry import find_recipe, load_registry, recipe_from_file, recipe_ids
 
     faults: list[str] = []
     try:
         if path is not None and not path.is_dir():
-            recipe_from_file(path, registry=load_registry(shelf))
-            return []
+            recipe = recipe_from_file(path, registry=load_registry(shelf))
+            return _backbones_amiss(recipe.pair.backbones(), str(path), notes)
         registry = load_registry(path or shelf)
     except RecipeError as error:
         return error.faults
@@ -479,7 +484,22 @@ def _faults_of(path: Path | None, shelf: Path | None) -> list[str]:
             find_recipe(registry, name)
         except RecipeError as error:
             faults += error.faults
+    faults += _backbones_amiss(registry.backbones.values(), str(path or shelf), notes)
     return list(dict.fromkeys(faults))
+
+
+def _backbones_amiss(backbones: Iterable["Backbone"], where: str, notes: list[str]) -> list[str]:
+    """What timm says against backbones that did not ship; where they differ from timm is noted."""
+    from idat_zoo.registry import differences, load_registry
+
+    shipped = load_registry().backbones.values()
+    own = [backbone for backbone in backbones if backbone not in shipped]
+    if not own:
+        return []  # timm takes seconds to load
+    from idat_zoo.backbones.frozen import faults_of
+
+    notes += [f"{where}: {told}" for backbone in own for told in differences(backbone)]
+    return [f"{where}: {fault}" for backbone in own for fault in faults_of(backbone)]
 
 
 def _version(package: str) -> str:

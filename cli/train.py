@@ -86,7 +86,7 @@ def train(
     """
     from idat_zoo.cli.offers import offer
     from idat_zoo.data.reading import Reading
-    from idat_zoo.registry import load_registry
+    from idat_zoo.registry import differences, load_registry
     from idat_zoo.switches import Switches
 
     reading = Reading(
@@ -95,6 +95,9 @@ def train(
     recipes = _recipes(
         task, adapter, pair, teacher, recipe, overrides or [], shelf, data_dir, reading
     )
+    backbones = [spec for one in recipes for spec in one.pair.backbones()]
+    for told in dict.fromkeys(told for spec in backbones for told in differences(spec)):
+        screen.note(told)
     asked = [(one, number) for one in recipes for number in _seeds(seed, seeds)]
     place = out or RUNS
     if dry_run:
@@ -252,16 +255,38 @@ def _print_plans(
     plans = []
     for one, seed in asked:
         recipe = resolve_precision(one, find_device(device))
+        decoded = _decoded_bytes(recipe, data_dir)
         plans.append(
             {
                 "folder": str(run_folder(out, recipe, seed)),
                 "missing": missing_inputs(recipe, data_dir, seed=seed),
+                "decoded_bytes": decoded,
                 "recipe": recipe.model_dump(mode="json", exclude_none=True),
             }
         )
         if not json:
             missing = "; ".join(plans[-1]["missing"]) or "nothing"
             typer.echo(f"# folder: {plans[-1]['folder']}\n# missing: {missing}")
+            for side, splits in decoded.items():
+                sizes = (f"{split} {screen.size(taken)}" for split, taken in splits.items())
+                typer.echo(f"# decoded images at {side} x {side}: {', '.join(sizes) or 'unknown'}")
             typer.echo(dump_recipe(recipe))
     if json:
         screen.print_json({"plans": plans})
+
+
+def _decoded_bytes(recipe: "Recipe", data_dir: Path | None) -> dict[str, dict[str, int]]:
+    """By input size and split, what the images take once decoded, where their number is known."""
+    from idat_zoo.data.folder import list_folder
+
+    task = recipe.task
+    if task.suite == "folder":
+        own = list_folder(data_dir, []).splits if data_dir is not None else {}
+        counts = {split: len(rows) for split, rows in own.items()}
+    else:
+        known = {"train": task.num_train, "val": task.num_val, "test": task.num_test}
+        counts = {split: max(sizes, default=0) for split, sizes in known.items()}
+    return {
+        str(side): {split: count * 3 * side**2 for split, count in counts.items() if count}
+        for side in sorted({spec.img_size for spec in recipe.pair.backbones()})
+    }

@@ -15,6 +15,7 @@ from idat_zoo.registry.load import (
     task_groups,
     task_suites,
 )
+from idat_zoo.registry.pretrained import differences
 from idat_zoo.registry.recipe_files import Rule
 from idat_zoo.registry.resolve import (
     applying_rules,
@@ -41,6 +42,7 @@ __all__ = [
     "Rule",
     "applying_rules",
     "compose_recipe",
+    "differences",
     "find_recipe",
     "get_recipe",
     "load_registry",

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 from idat_zoo.errors import RecipeError, UnknownNameError, folded
 from idat_zoo.recipe import Backbone, Pair, Task
 from idat_zoo.recipe_toml import parse_toml, read_text
+from idat_zoo.registry.pretrained import with_timms_values
 from idat_zoo.registry.recipe_files import Rule, read_recipe_files
 from idat_zoo.registry.shelves import (
     Family,
@@ -188,6 +189,9 @@ def load_registry(shelf: Path | None = None) -> Registry:
         for name in SHELF_FILES
     }
     raw["tasks.toml"] = _expand_shots(raw["tasks.toml"])
+    raw["backbones.toml"] = {
+        name: _with_timms_values(table, faults) for name, table in raw["backbones.toml"].items()
+    }
     raw["adapters.toml"] = _read_tables([BUILTIN / "adapters.toml"], faults, broken)
 
     backbones = _check_all(Backbone, raw["backbones.toml"], faults)
@@ -304,6 +308,13 @@ def _expand_shots(tables: Mapping[str, _Raw]) -> dict[str, _Raw]:
             own = f"{name}_{count}"
             expanded[own] = _Raw(raw.file, own, {**raw.table, "shots": count})
     return expanded
+
+
+def _with_timms_values(raw: _Raw, faults: list[str]) -> _Raw:
+    table = dict(raw.table)
+    with collecting(faults):
+        table = with_timms_values(table, where=raw.where)
+    return replace(raw, table=table)
 
 
 def _check_all(

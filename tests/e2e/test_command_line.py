@@ -195,6 +195,8 @@ def test_a_dry_run_writes_nothing_and_says_what_is_missing(tmp_path: Path) -> No
     (plan,) = parsed["plans"]
     assert plan["missing"] == []
     assert plan["recipe"]["epochs"] == 2
+    assert plan["decoded_bytes"] == {"32": {"train": 2457600, "val": 614400, "test": 2448384}}
+    assert "# decoded images at 32 x 32: train 2.5 MB, val 614.4 kB, test 2.4 MB" in result.stdout
     assert not list(tmp_path.iterdir())
 
 

@@ -187,6 +187,31 @@ def test_ones_own_images_train_and_their_split_is_kept_and_reusable(tmp_path: Pa
     assert evaluate(second, place)["student"] == first["student"]
 
 
+def test_a_dry_run_says_what_ones_own_images_would_take_at_a_size_asked_for(tmp_path: Path) -> None:
+    place = fakes.write_class_folders(tmp_path / "pets", {"cat": 20, "dog": 15})
+    shelf = tmp_path / "shelf"
+    shelf.mkdir()
+    (shelf / "backbones.toml").write_text(
+        """[dino]
+        timm = "vit_small_patch14_dinov2"
+        weights = "lvd142m"
+        img_size = "native"
+        """
+    )
+    (shelf / "pairs.toml").write_text('[own]\nteacher = "micro_teacher"\nstudent = "dino"\n')
+    words = ("--task", "folder", "--data-dir", place, "--pair", "own", "--adapter", "lora")
+    done = idat("train", *words, "--shelf", shelf, "--dry-run", "--json")
+    assert done.exit_code == 0, done.output
+    (plan,) = json.loads(done.stdout)["plans"]
+    assert plan["recipe"]["pair"]["student"]["img_size"] == 518
+    images = {
+        side: sum(taken.values()) // (3 * int(side) ** 2)
+        for side, taken in plan["decoded_bytes"].items()
+    }
+    assert images == {"48": 35, "518": 35}
+    assert list(plan["decoded_bytes"]["518"]) == ["train", "val", "test"]
+
+
 def test_a_run_of_numbered_classes_in_the_old_order_is_evaluated_in_its_order(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

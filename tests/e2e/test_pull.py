@@ -51,6 +51,8 @@ def shelf(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "timm": "vit_tiny_patch16_224",
             "weights": name,
             "img_size": 32,
+            "mean": (0.5, 0.5, 0.5),
+            "std": (0.5, 0.5, 0.5),
             "args": TINY | {"embed_dim": width, "num_heads": 3},
             "licence": "Apache-2.0",
         }

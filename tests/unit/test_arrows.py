@@ -76,13 +76,15 @@ MAY_KNOW = {
     },
     "report": FLOOR | {"adapters", "checkpoint", "files", "metrics", "results", "standing"},
     "registry": FLOOR | {"data", "layouts", "recipe_toml", "sources"},
+    "registry.write_pretrained": {"hub", "registry"},
     "registry.write_adapters": FLOOR | {"adapters", "backbones", "randomness", "registry"},
 }
 """Rooms and the others they may import. `runs` may know all but these two, `cli` really all."""
 
 ABOVE_ALL = {"cli", "registry"}
 HEAVY = {"torch", "timm", "sklearn", "huggingface_hub"}
-WITH_TORCH = {"registry.write_adapters"}  # a command of its own, which no other module imports
+WITH_TORCH = {"registry.write_adapters", "registry.write_pretrained"}
+"""Commands of their own, which no other module imports."""
 
 
 class Import(NamedTuple):

@@ -13,7 +13,7 @@ from typer.testing import CliRunner, Result
 from idat_zoo.cli import app
 from idat_zoo.cli.browse import TRY
 from idat_zoo.layouts import VTAB1K_LISTS
-from idat_zoo.recipe_toml import parse_recipe
+from idat_zoo.recipe_toml import dump_recipe, parse_recipe
 from idat_zoo.registry import get_recipe, load_registry
 
 HEAVY = ("torch", "timm", "sklearn", "huggingface_hub")
@@ -203,6 +203,54 @@ def test_cp_into_a_folder_that_is_not_there_is_one_line(tmp_path: Path) -> None:
     result = idat("cp", "micro/lora/digits", str(tmp_path / "no/mine.toml"))
     assert result.exit_code == 1
     assert result.stderr.startswith(f"error: cannot write '{tmp_path}/no/mine.toml': No such file")
+
+
+OWN_BACKBONES = """
+[swin]
+timm = "swin_tiny_patch4_window7_224"
+weights = "ms_in1k"
+[pooled]
+timm = "vit_tiny_patch16_224"
+weights = "random"
+args = { global_pool = "" }
+[tag]
+timm = "vit_small_patch16_224"
+weights = "augreg_in21kk"
+img_size = 224
+mean = [0.5, 0.5, 0.5]
+std = [0.5, 0.5, 0.5]
+[dino]
+timm = "vit_small_patch14_dinov2"
+weights = "lvd142m"
+img_size = 224
+"""
+
+
+def test_validate_holds_backbones_of_ones_own_against_timm(tmp_path: Path) -> None:
+    (tmp_path / "backbones.toml").write_text(OWN_BACKBONES)
+    result = idat("validate", str(tmp_path))
+    assert result.exit_code == 2
+    for told in (
+        "backbone 'swin' (swin_tiny_patch4_window7_224) is not a plain ViT: it is a SwinTransfor",
+        "backbone 'pooled': args: global_pool: without pooling",
+        "unknown tag of vit_small_patch16_224 'augreg_in21kk'. Did you mean 'augreg_in21k'",
+        "error: 3 faults",
+    ):
+        assert told in result.stderr
+    note = "backbone 'dino': img_size is 224; vit_small_patch14_dinov2.lvd142m was trained with 518"
+    assert note in result.stderr
+    answer = json.loads(idat("validate", str(tmp_path), "--json").stdout)
+    assert answer["notes"] == [f"{tmp_path}: {note}"]
+    assert len(answer["faults"]) == 3
+
+
+def test_validate_holds_the_backbones_of_a_recipe_against_timm(tmp_path: Path) -> None:
+    file = tmp_path / "recipe.toml"
+    text = dump_recipe(get_recipe("digits", "lora", pair="vit_s_to_vit_b"))
+    file.write_text(text.replace("vit_base_patch16_224", "vit_base_patch16_225"))
+    result = idat("validate", str(file))
+    assert result.exit_code == 2
+    assert "unknown network 'vit_base_patch16_225'. Did you mean" in result.stderr
 
 
 @pytest.mark.slow

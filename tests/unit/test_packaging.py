@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import timm
 import typer
 from pydantic import Field
 
@@ -21,7 +22,9 @@ from idat_zoo.backbones import frozen
 from idat_zoo.backbones.frozen import describe_anatomy
 from idat_zoo.cli import app
 from idat_zoo.recipe import Backbone
+from idat_zoo.registry.pretrained import TABLE, read_table
 from idat_zoo.registry.write_adapters import render_adapters
+from idat_zoo.registry.write_pretrained import render_pretrained
 
 ROOT = Path(__file__).parents[2]
 PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
@@ -231,6 +234,12 @@ def test_the_list_of_adapters_is_what_the_classes_say_and_a_stale_one_is_seen() 
         patch.setitem(ADAPTERS, "another", ADAPTERS["lora"])
         assert not is_up_to_date()
     assert is_up_to_date()
+
+
+def test_the_table_of_pretrained_weights_is_what_timm_says() -> None:
+    if read_table()[0] != timm.__version__:
+        pytest.skip(f"the table is of timm {read_table()[0]}")
+    assert TABLE.read_text(encoding="utf-8") == render_pretrained()
 
 
 FROM_ELSEWHERE = """

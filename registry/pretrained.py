@@ -1,0 +1,90 @@
+"""What timm's pretrained weights were trained with, told without timm: size, mean and std.
+
+What a shelf leaves out about a backbone of timm's weights is taken from here; what it says is kept.
+"""
+
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from idat_zoo.errors import RecipeError
+from idat_zoo.recipe import Backbone, Frozen, Rgb
+from idat_zoo.recipe_toml import parse_toml, read_text
+from idat_zoo.registry.shelves import unknown
+
+TABLE = Path(__file__).with_name("pretrained.toml")
+NATIVE = "native"
+"""What a shelf may say for any of them, instead of leaving it out."""
+
+
+class Pretrained(Frozen):
+    """What weights were trained with."""
+
+    img_size: int
+    mean: Rgb
+    std: Rgb
+
+
+@cache
+def read_table() -> tuple[str, Mapping[str, Pretrained]]:
+    """The version of timm that the table was written from, and ARCHITECTURE.TAG -> its values."""
+    document = parse_toml(read_text(TABLE), where=str(TABLE))
+    values = {
+        name: Pretrained.model_validate({key: row[key] for key in Pretrained.model_fields})
+        for row in document["values"]
+        for name in row["of"]
+    }
+    return document["timm"], values
+
+
+def with_timms_values(table: Mapping[str, Any], *, where: str) -> dict[str, Any]:
+    """A shelf's table of a backbone, with what it leaves to timm.
+
+    Raises: RecipeError for weights that timm has not, and about which the table does not say all.
+    """
+    timm, tag = table.get("timm"), table.get("weights")
+    left = [key for key in Pretrained.model_fields if table.get(key, NATIVE) == NATIVE]
+    named = isinstance(timm, str) and isinstance(tag, str)
+    if not (left and named) or tag == "random" or str(tag).startswith("builtin:"):
+        return dict(table)
+    version, known = read_table()
+    values = known.get(f"{timm}.{tag}")
+    if values is None:
+        raise RecipeError([f"{where}: {_unknown_weights(str(timm), str(tag), version, known)}"])
+    return {**table, **{key: getattr(values, key) for key in left}}
+
+
+def _unknown_weights(timm: str, tag: str, version: str, known: Mapping[str, Pretrained]) -> str:
+    tags: dict[str, list[str]] = {}
+    for name in known:
+        architecture, _, own = name.partition(".")
+        tags.setdefault(architecture, []).append(own)
+    said = (
+        f"weights: {unknown(f'tag of {timm}', tag, tags[timm])}"
+        if timm in tags
+        else f"timm: {unknown('network', timm, tags)}"
+    )
+    return (
+        f"{said} (timm {version}; a backbone of another timm has to say img_size, mean and std "
+        "itself)"
+    )
+
+
+def differences(backbone: Backbone) -> list[str]:
+    """Where a backbone is not given what its weights were trained with, one sentence each."""
+    if not backbone.from_hub:
+        return []
+    values = read_table()[1].get(f"{backbone.timm}.{backbone.weights}")
+    if values is None:
+        return []
+    return [
+        f"backbone '{backbone.name}': {key} is {_shown(getattr(backbone, key))}; "
+        f"{backbone.timm}.{backbone.weights} was trained with {_shown(getattr(values, key))}"
+        for key in Pretrained.model_fields
+        if getattr(backbone, key) != getattr(values, key)
+    ]
+
+
+def _shown(value: object) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)

@@ -1,0 +1,48 @@
+"""Write registry/pretrained.toml from timm's configurations of weights: `make registry`.
+
+The shelves let a backbone leave to timm what its weights were trained with, and are read without
+timm.
+"""
+
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import timm
+import tomli_w
+
+from idat_zoo.hub import weights_repo
+from idat_zoo.registry.pretrained import TABLE
+
+HEADER = (
+    "# Source: written by command from the pretrained_cfg of timm {version}: all weights that lie "
+    "under timm/ARCHITECTURE.TAG on the Hub.\n\n"
+)
+
+
+def render_pretrained() -> str:
+    """The table as TOML: image size, mean and std, and the weights that they are of."""
+    weights: dict[tuple[Any, ...], list[str]] = defaultdict(list)
+    for name in timm.list_pretrained():
+        config = timm.get_pretrained_cfg(name)
+        if config is None or config.hf_hub_id != weights_repo(*name.split(".", maxsplit=1)):
+            continue
+        channels, height, width = config.input_size
+        if channels == 3 and height == width:
+            weights[height, tuple(config.mean), tuple(config.std)].append(name)
+    values = [
+        {"img_size": size, "mean": list(mean), "std": list(std), "of": sorted(names)}
+        for (size, mean, std), names in sorted(weights.items())
+    ]
+    document = {"timm": timm.__version__, "values": values}
+    return HEADER.format(version=timm.__version__) + tomli_w.dumps(document)
+
+
+def main() -> None:
+    """Write the file."""
+    TABLE.write_text(render_pretrained(), encoding="utf-8")
+    print(Path(TABLE))
+
+
+if __name__ == "__main__":
+    main()
