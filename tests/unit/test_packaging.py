@@ -53,7 +53,9 @@ FLAGS = {
         "--json",
     },
     "export": {"--to", "--out", "-o", "--yes", "-y", "--json"},
-    "import": {"--backbone", "--task", "--out", "-o", "--shelf", "--yes", "-y", "--json"},
+    "import": {
+        "--backbone", "--task", "--data-dir", "--out", "-o", "--shelf", "--yes", "-y", "--json",
+    },
     "report": {"--format", "--out", "--json"},
     "list": {"--task", "--adapter", "--pair", "--shelf", "--data-dir", "--json"},
     "show": {"--shelf", "--json"},
