@@ -417,7 +417,7 @@ def _look_up(name: str, registry: "Registry") -> tuple[str, str, Row]:
 
     Raises: UnknownNameError; RecipeError for a recipe file with faults.
     """
-    from idat_zoo.registry import find_recipe, recipe_from_file
+    from idat_zoo.registry import FOLDER, find_recipe, recipe_from_file
 
     if name.endswith(".toml"):
         recipe = recipe_from_file(Path(name), registry=registry)
@@ -425,7 +425,7 @@ def _look_up(name: str, registry: "Registry") -> tuple[str, str, Row]:
     if "/" in name:
         recipe = find_recipe(registry, name)
         return "recipe", _provenance(recipe, registry), _dump(recipe)
-    task = registry.find_task(name).id if registry.has_task(name) else name
+    task = registry.find_task(name).id if registry.has_task(name) or name == FOLDER else name
     shelves: list[tuple[str, str, Mapping[str, Frozen]]] = [
         ("adapter", name, registry.adapters),
         ("pair", name, registry.pairs),

@@ -3,7 +3,7 @@
 import shutil
 import textwrap
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -170,11 +170,13 @@ def cache(
     """
     from idat_zoo.data.cache import Cache, free_bytes
     from idat_zoo.data.reading import default_cache
+    from idat_zoo.registry import load_registry, resolve_held
 
     kept = Cache(default_cache())
     entries = kept.entries()
     if tasks:
-        asked = _asked_for(tasks, {entry.task for entry in entries.values()}, shelf)
+        held = {entry.task for entry in entries.values()}
+        asked = resolve_held(",".join(tasks), held, load_registry(shelf))
         entries = {key: entry for key, entry in entries.items() if entry.task in asked}
     if not json:
         _print_entries(list(entries.values()))
@@ -393,22 +395,6 @@ def _print_wrapped(name: str, value: str) -> None:
             break_long_words=False,
         )
     )
-
-
-def _asked_for(tasks: Sequence[str], held: Iterable[str], shelf: Path | None) -> set[str]:
-    """Ids of tasks by their names; those that are held need not be on a shelf any more."""
-    from idat_zoo.registry import FOLDER, load_registry, resolve_tasks
-
-    held = set(held)
-    asked: set[str] = set()
-    for name in _words(tasks):
-        if name in held:
-            asked.add(name)
-        elif name == FOLDER:
-            asked |= {task for task in held if task.startswith(f"{FOLDER}-")}
-        else:
-            asked |= {task.id for task in resolve_tasks(name, load_registry(shelf))}
-    return asked
 
 
 def _print_entries(entries: Sequence["Entry"]) -> None:

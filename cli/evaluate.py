@@ -124,7 +124,7 @@ def _asked_for(
     Raises: UsageError for a task that no checkpoint there is of.
     """
     from idat_zoo.checkpoint import find_checkpoints, find_config
-    from idat_zoo.registry import resolve_tasks
+    from idat_zoo.registry import resolve_held
 
     several = len(references) > 1
     folders: dict[str, Reference] = {
@@ -135,7 +135,7 @@ def _asked_for(
     if task is None:
         return folders
     held = {name: find_config(place).recipe.task.id for name, place in folders.items()}
-    asked = [one.id for one in resolve_tasks(task, registry)]
+    asked = resolve_held(task, held.values(), registry)
     lacking = [one for one in asked if one not in held.values()]
     if lacking:
         raise UsageError(

@@ -6,13 +6,13 @@ built-in table or recipe file as a whole. Adapters are code, so a shelf has none
 """
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
-from idat_zoo.errors import RecipeError, UnknownNameError, folded
+from idat_zoo.errors import RecipeError, UnknownNameError, UsageError, folded
 from idat_zoo.recipe import Backbone, Pair, Task
 from idat_zoo.recipe_toml import parse_toml, read_text
 from idat_zoo.registry.pretrained import with_timms_values
@@ -86,9 +86,15 @@ class Registry:
     def find_task(self, name: str) -> Task:
         """A task by its id or an alias; case does not matter, and `-` is `_`.
 
-        Raises: UnknownNameError.
+        Raises: UnknownNameError; UsageError for `folder`, which is no shelf's.
         """
         task = self._task_id(name)
+        if name == FOLDER:
+            raise UsageError(
+                "task 'folder' is the images of --data-dir: no shelf has it.",
+                hint="`idat train --task folder --data-dir DIR --adapter lora --dry-run` shows its "
+                "recipe.",
+            )
         if task is None:
             raise UnknownNameError("task", name, [*self._task_ids, *TASK_WORDS])
         return self.tasks[task]
@@ -171,6 +177,24 @@ def resolve_tasks(text: str, registry: Registry) -> list[Task]:
         task for name in names for task in members.get(folded(name)) or [registry.find_task(name)]
     )
     return list({task.id: task for task in found}.values())
+
+
+def resolve_held(text: str, held: Collection[str], registry: Registry) -> list[str]:
+    """Ids of the tasks of a comma list as `resolve_tasks` takes it, where the `held` are meant.
+
+    These need not be on a shelf any more; `folder` is all of them that are one's own images.
+
+    Raises: UnknownNameError; RecipeError for an empty name.
+    """
+    found: list[str] = []
+    for name in (name.strip() for name in text.split(",")):
+        if name in held:
+            found.append(name)
+        elif name == FOLDER:
+            found += [task for task in held if task.startswith(f"{FOLDER}-")] or [FOLDER]
+        else:
+            found += [task.id for task in resolve_tasks(name, registry)]
+    return list(dict.fromkeys(found))
 
 
 def load_registry(shelf: Path | None = None) -> Registry:

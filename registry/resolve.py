@@ -190,10 +190,13 @@ def recipe_ids(registry: Registry) -> list[str]:
 def find_recipe(registry: Registry, name: str) -> Recipe:
     """The recipe with an id; its task may be an alias.
 
-    Raises: UnknownNameError; RecipeError when its tables do not fit together.
+    Raises: UnknownNameError; RecipeError when its tables do not fit together; UsageError for
+    `folder`, whose recipe is made of images.
     """
     pair, _, rest = name.partition("/")
     adapter, _, task = rest.partition("/")
+    if task == FOLDER:
+        registry.find_task(task)  # which says where its recipe is
     if not (pair in registry.pairs and adapter in registry.adapters and registry.has_task(task)):
         raise UnknownNameError("recipe", name, recipe_ids(registry))
     return compose_recipe(registry, task, adapter, pair=pair)

@@ -299,6 +299,26 @@ def test_a_folder_task_needs_its_one_folder(words: list[str], told: str) -> None
     assert told in done.stderr
 
 
+def test_runs_on_ones_own_images_are_evaluated_by_name(tmp_path: Path) -> None:
+    fakes.write_class_folders(tmp_path / "photos", {"cat": 9, "dog": 9})
+    (own,) = train("--task", "folder", "--data-dir", tmp_path / "photos", *TINY)
+    (digits,) = train("--task", "digits", *TINY)
+    place = ("--data-dir", "photos", "--device", "cpu", "--json")
+    named = own["recipe"]["task"]["id"]
+    for asked, tasks in (
+        ("folder", [named]),
+        (named, [named]),
+        ("digits,folder", [named, "digits"]),
+    ):
+        done = idat("eval", "--checkpoint", "runs", "--task", asked, *place)
+        found = [one["recipe"]["task"]["id"] for one in json.loads(done.stdout)["results"]]
+        assert sorted(found) == sorted(tasks)
+    lacking = CliRunner().invoke(
+        app, ["eval", "--checkpoint", digits["folder"], "--task", "folder"], env={"COLUMNS": "200"}
+    )
+    assert (lacking.exit_code, "has no task folder." in lacking.stderr) == (2, True)
+
+
 @pytest.mark.parametrize(
     ("words", "hint"),
     [

@@ -366,3 +366,20 @@ def test_what_was_published_is_used_as_its_card_says(here: Path) -> None:
         for command in commands:
             used = person.idat(*words_of(command))
             assert used.returncode == 0, (command, used.stderr)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("show", "folder"),
+        ("show", "micro/lora/folder"),
+        ("cp", "micro/lora/folder", "mine.toml"),
+        ("list", "recipes", "--task", "folder"),
+    ],
+)
+def test_where_the_recipe_of_ones_own_images_is_is_said(words: tuple[str, ...], here: Path) -> None:
+    told = refused(*words)
+    assert told.startswith("error: task 'folder' is the images of --data-dir: no shelf has it.")
+    (shown,) = follow(told)
+    assert 'suite = "folder"' in shown.stdout
