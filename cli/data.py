@@ -233,7 +233,7 @@ def _lying_below(data_dir: Path | None, registry: "Registry") -> list["Task"]:
 
     Raises: UsageError where no folder is given and nothing was pulled; DataError where none is.
     """
-    from idat_zoo.layouts import data_folder
+    from idat_zoo.layouts import data_folder, verify_command
 
     found = [task for task in registry.tasks.values() if any(_lists(task, data_dir).values())]
     if not found and data_dir is None:
@@ -243,8 +243,8 @@ def _lying_below(data_dir: Path | None, registry: "Registry") -> list["Task"]:
     if not found:
         raise DataError(
             f"no list of a task lies below '{data_folder(data_dir)}'.",
-            hint="`idat data info` says what is expected; `idat data verify folder` checks images "
-            "of your own.",
+            hint=f"`idat data info` says what is expected; `{verify_command('folder', data_dir)}` "
+            "checks images of your own.",
         )
     return found
 

@@ -341,6 +341,7 @@ def test_a_spoilt_copy_is_removed_as_is_said(here: Path) -> None:
     [
         ("data", "info"),
         ("data", "verify"),
+        ("data", "verify", "--data-dir", PHOTOS),
         ("eval", "--checkpoint", "builtin:digits-lora", "--device", "cuda:99"),
         ("eval", "--bogus"),
         ("import", "photo.png"),
