@@ -212,7 +212,7 @@ def env(json: JsonOption = False) -> None:
 
 
 def _write_whole(file: Path, text: str) -> None:
-    beside = file.with_name(f".{file.name}.part")
+    beside = file.parent / f".{file.name}.part"
     try:
         beside.write_text(text, encoding="utf-8")
         beside.replace(file)

@@ -21,7 +21,7 @@ from collections.abc import Iterable
 from typing import Any
 
 FULL = {errno.ENOSPC, errno.EDQUOT}
-IN_THE_WAY = {errno.ENOTDIR, errno.EEXIST, errno.EISDIR}
+IN_THE_WAY = {errno.EBUSY, errno.ENOTDIR, errno.EEXIST, errno.EISDIR}
 FORBIDDEN = {errno.EACCES, errno.EPERM}
 
 

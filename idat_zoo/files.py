@@ -23,7 +23,7 @@ def write_whole(path: Path, content: bytes) -> None:
     Raises: RunFolderError where the folder cannot be written or the disk is full; whatever stood
     at `path` before stands there still.
     """
-    beside = path.with_name(f".{path.name}.part")
+    beside = _beside(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with beside.open("wb") as file:
@@ -34,10 +34,19 @@ def write_whole(path: Path, content: bytes) -> None:
     except OSError as error:
         with contextlib.suppress(OSError):  # where the folder is a file there is nothing to remove
             beside.unlink(missing_ok=True)
-        raise RunFolderError(
-            f"cannot write '{path}': {error.strerror or error}",
-            hint=way_to_write(error, other="another --out"),
-        ) from error
+        raise _unwritable(path, error) from error
+
+
+def _beside(path: Path) -> Path:
+    """Where a file or folder is made before it takes its name; `path` may be `.` or `/`."""
+    return path.parent / f".{path.name}.part"
+
+
+def _unwritable(path: Path, error: OSError) -> RunFolderError:
+    return RunFolderError(
+        f"cannot write '{path}': {error.strerror or error}",
+        hint=way_to_write(error, other="another --out"),
+    )
 
 
 @contextlib.contextmanager
@@ -64,19 +73,18 @@ def whole_folder(folder: Path) -> Iterator[Path]:
     """
     if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
         raise RunFolderError(f"'{folder}' is there already.", hint="Choose another --out.")
-    beside = folder.with_name(f".{folder.name}.part")
+    beside = _beside(folder)
     shutil.rmtree(beside, ignore_errors=True)
     try:
         beside.mkdir(parents=True)
         yield beside
-        if folder.exists():
-            folder.rmdir()
         beside.rename(folder)
     except OSError as error:
-        raise RunFolderError(
-            f"cannot write '{folder}': {error.strerror or error}",
-            hint=way_to_write(error, other="another --out"),
-        ) from error
+        raise _unwritable(folder, error) from error
+    except RunFolderError as error:
+        if isinstance(error.__cause__, OSError):  # of a file below `beside`, which nobody knows
+            raise _unwritable(folder, error.__cause__) from error.__cause__
+        raise
     finally:
         shutil.rmtree(beside, ignore_errors=True)
 

@@ -1,5 +1,6 @@
 """`idat merge` and `idat export`: other libraries give the adapter's logits."""
 
+import errno
 import json
 import os
 import stat
@@ -21,11 +22,12 @@ from idat_zoo.backbones.network import Network
 from idat_zoo.checkpoint import load, load_checkpoint, probe_images, write_checkpoint
 from idat_zoo.cli import app
 from idat_zoo.errors import CheckpointError, RunFolderError, UsageError
-from idat_zoo.files import whole_folder
+from idat_zoo.files import whole_folder, write_whole
 from idat_zoo.formats import onnx_graph, timm_model
 from idat_zoo.formats.timm_model import largest_difference, merge, write_merged
 from idat_zoo.randomness import generator
 
+RESULTS = Path(__file__).parents[2] / "benchmarks" / "results" / "digits"
 MERGEABLE = [family for family in FAMILIES if find_adapter(family).mergeable]
 
 
@@ -299,6 +301,49 @@ def test_all_files_are_for_those_whom_the_umask_lets_read(what: str, tmp_path: P
     modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "new").iterdir()}
     assert len(modes) > 1 or what == "onnx"
     assert set(modes.values()) == {0o640}, modes
+
+
+@pytest.mark.parametrize("place", [".", "", ".."])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("merge", "builtin:digits-lora", "--out"),
+        ("export", "builtin:digits-lora", "--to", "peft", "--out"),
+        ("report", str(RESULTS), "--out"),
+        ("cp", "--force", "tiny_random/lora/digits"),
+    ],
+    ids=lambda words: words[0],
+)
+def test_a_folder_that_one_stands_in_is_no_place_for_a_new_one(
+    words: tuple[str, ...], place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = tmp_path / "here"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    result = idat(*words, place)
+    assert result.exit_code == 1, result.output
+    assert isinstance(result.exception, SystemExit)
+    told = Path(place)
+    known = (f"error: cannot write '{told}': ", f"error: '{told}' is there already.")
+    assert result.stderr.startswith(known)
+    assert "choose another" in result.stderr.lower()
+    assert not list(here.iterdir())
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_a_full_disk_is_told_by_the_name_that_was_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with (
+        pytest.raises(RunFolderError, match=r"new': No space left on device\nFree space"),
+        whole_folder(tmp_path / "new") as place,
+    ):
+        write_whole(place / "file", b"there")
+    assert not list(tmp_path.iterdir())
 
 
 def test_an_empty_folder_is_filled_and_one_with_files_is_left(tmp_path: Path) -> None:
