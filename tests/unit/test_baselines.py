@@ -83,10 +83,10 @@ def test_one_class_to_learn_from_leaves_chance_and_majority(tmp_path: Path) -> N
 
 
 @pytest.mark.slow
-def test_a_hundred_classes_and_fifty_thousand_test_images_take_under_ten_seconds(
+def test_four_hundred_classes_and_fifty_thousand_test_images_take_under_ten_seconds(
     tmp_path: Path,
 ) -> None:
-    data = task_data(classes=100, train=2000, test=50_000, size=32)
+    data = task_data(classes=397, train=2000, test=50_000, size=32)
     started = time.process_time()
     found = find_baselines(data, tmp_path)
     assert time.process_time() - started < 10  # CPU seconds: other processes do not count
