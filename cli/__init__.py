@@ -77,9 +77,9 @@ def idat(
     To begin with, and nothing is downloaded:
 
     \b
-      idat list                                    see adapters, pairs, tasks
-      idat eval --checkpoint builtin:digits-lora   try an adapter that ships
-      idat train --task digits --adapter lora      train one, with its teacher
+      idat list                                 see adapters, pairs and tasks
+      idat eval builtin:digits-lora             try an adapter that ships
+      idat train --task digits --adapter lora   train one, with its teacher
 
     idat COMMAND --help says more of each.
     """

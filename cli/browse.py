@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 Row = dict[str, Any]
 
-TRY = ("idat train --task digits --adapter lora", "idat eval --checkpoint builtin:digits-lora")
+TRY = ("idat train --task digits --adapter lora", "idat eval builtin:digits-lora")
 PACKAGES = ("torch", "timm", "safetensors", "huggingface-hub", "scikit-learn", "numpy", "typer")
 
 
@@ -108,7 +108,7 @@ def list_shelves(
     elif rows:
         _print_rows(rows, COLUMNS[kind])
     if not rows:
-        note(f"no {kind.value} match" + (f" '{glob}'" if glob else ""))
+        raise ZooError(f"no {kind.value} match" + (f" '{glob}'" if glob else "") + ".")
 
 
 def show(
@@ -139,6 +139,7 @@ def copy(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="Where to write it.")],
     shelf: ShelfOption = None,
     force: Annotated[bool, typer.Option("--force", help="Write over FILE.")] = False,
+    json: JsonOption = False,
 ) -> None:
     """Copy a recipe to a file of your own, for `train --recipe FILE`."""
     from idat_zoo.recipe_toml import dump_recipe
@@ -155,7 +156,10 @@ def copy(
             f"cannot write '{file}': {error.strerror}",
             hint=way_to_write(error, other="another FILE"),
         ) from None
-    typer.echo(file)
+    if json:
+        print_json({"file": str(file), "recipe": _dump(found)})
+    else:
+        typer.echo(file)
     word = shlex.quote(str(file))
     note(f"Edit it, then: idat validate {word} && idat train --recipe {word}")
 
@@ -233,10 +237,10 @@ def _recipe_rows(
     pair: str | None,
 ) -> list[Row]:
     """Recipes of the tasks' own pairs, or of any pair where GLOB or --pair asks for it."""
-    from idat_zoo.registry import find_recipe, resolve_tasks
+    from idat_zoo.registry import ALL, find_recipe, resolve_adapters, resolve_tasks
 
     tasks = resolve_tasks(task, registry) if task else list(registry.tasks.values())
-    adapters = [registry.find_adapter(adapter)] if adapter else list(registry.adapters.values())
+    adapters = resolve_adapters(adapter or ALL, registry)
     own_pairs = registry.default_pairs
     rows = []
     for each in tasks:

@@ -7,7 +7,8 @@ import typer
 
 from idat_zoo.cli import screen
 from idat_zoo.cli.options import (
-    CheckpointsOption,
+    CheckpointOption,
+    CheckpointsArgument,
     DataDirOption,
     DeviceOption,
     JsonOption,
@@ -20,6 +21,7 @@ from idat_zoo.cli.options import (
     TaskOption,
     YesOption,
     check_references,
+    named_checkpoints,
 )
 from idat_zoo.errors import UsageError, ZooError
 
@@ -32,7 +34,8 @@ SOME_FAILED, BELOW_THRESHOLD = 3, 4
 
 
 def evaluate_command(
-    checkpoint: CheckpointsOption,
+    checkpoints: CheckpointsArgument = None,
+    checkpoint: CheckpointOption = None,
     require_pinned: PinnedOption = False,
     task: TaskOption = None,
     fail_under: Annotated[
@@ -51,9 +54,10 @@ def evaluate_command(
 ) -> None:
     """Evaluate trained adapters: top-1, calibration, tables by class.
 
-    For example: idat eval --checkpoint builtin:digits-lora
+    For example: idat eval builtin:digits-lora
     """
-    check_references(checkpoint, require_pinned=require_pinned)
+    named = named_checkpoints(checkpoints or [], checkpoint)
+    check_references(named, require_pinned=require_pinned)
     from idat_zoo.backbones.pair import Backbones
     from idat_zoo.checkpoint import find_config
     from idat_zoo.cli import present
@@ -68,7 +72,7 @@ def evaluate_command(
         skip_corrupt=skip_corrupt, stream_test=stream_test, max_megapixels=max_megapixels
     )
     registry = load_registry(shelf)
-    folders = _asked_for(checkpoint, task, registry)
+    folders = _asked_for(named, task, registry)
     tell_cached(folders.values())
     configs = [find_config(place) for place in folders.values()]
     needed = [config.backbone for config in configs]

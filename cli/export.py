@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from idat_zoo.cli import screen
-from idat_zoo.cli.options import DataDirOption, JsonOption, ShelfOption, YesOption
+from idat_zoo.cli.options import (
+    CheckpointArgument,
+    CheckpointOption,
+    DataDirOption,
+    JsonOption,
+    ShelfOption,
+    YesOption,
+    one_checkpoint,
+)
 from idat_zoo.errors import UsageError
 
 if TYPE_CHECKING:
@@ -22,21 +30,15 @@ class Format(StrEnum):
     ONNX = "onnx"
 
 
-CheckpointArgument = Annotated[
-    str,
-    typer.Argument(
-        metavar="CHECKPOINT",
-        help="A run's folder, hub:ORG/NAME[@REV][/SUBFOLDER], or builtin:NAME.",
-    ),
-]
 NewFolderOption = Annotated[
     Path, typer.Option("--out", "-o", metavar="DIR", help="A new folder for what is written.")
 ]
 
 
 def merge(
-    checkpoint: CheckpointArgument,
     out: NewFolderOption,
+    checkpoint: CheckpointArgument = None,
+    named: CheckpointOption = None,
     yes: YesOption = False,
     json: JsonOption = False,
 ) -> None:
@@ -48,12 +50,11 @@ def merge(
     """
     from idat_zoo.formats.timm_model import write_merged
 
-    difference = write_merged(_load(checkpoint, yes=yes), out)
+    difference = write_merged(_load(one_checkpoint(checkpoint, named), yes=yes), out)
     _tell(out, difference, f'timm.create_model("local-dir:{out}", pretrained=True)', json=json)
 
 
 def export(
-    checkpoint: CheckpointArgument,
     out: NewFolderOption,
     to: Annotated[
         Format,
@@ -64,6 +65,8 @@ def export(
             help="PEFT's LoRA, or an ONNX graph.",
         ),
     ],
+    checkpoint: CheckpointArgument = None,
+    named: CheckpointOption = None,
     yes: YesOption = False,
     json: JsonOption = False,
 ) -> None:
@@ -71,7 +74,7 @@ def export(
 
     For example: idat export builtin:digits-lora --to onnx -o digits-onnx
     """
-    loaded = _load(checkpoint, yes=yes)
+    loaded = _load(one_checkpoint(checkpoint, named), yes=yes)
     if to is Format.ONNX:
         from idat_zoo.formats.onnx_graph import MODEL_FILE, write_onnx
 
@@ -158,7 +161,7 @@ def import_adapter(
     told = ", ".join(f"{name} {value}" for name, value in options.items())
     typer.echo(f"{out}: lora on {backbone} for {recipe.task.id} ({told})")
     place = f" --data-dir {shlex.quote(str(data_dir))}" if data_dir is not None else ""
-    typer.echo(f"  idat eval --checkpoint {shlex.quote(str(out))}{place}")
+    typer.echo(f"  idat eval {shlex.quote(str(out))}{place}")
     if own:
         screen.note(f"outputs stand for, in order: {', '.join(recipe.task.class_names)}")
 

@@ -1,7 +1,7 @@
 """Options that several commands share, with completion of names."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Annotated
 
@@ -26,7 +26,7 @@ def _completer(kind: str) -> Callable[[typer.Context, str], list[str]]:
             return []
         names = {
             "task": [*registry.tasks, ALL, *GROUPS, *SUITES, FOLDER, *registry.aliases],
-            "adapter": list(registry.adapters),
+            "adapter": [*registry.adapters, ALL],
             "pair": list(registry.pairs),
             "teacher": ["none", *registry.backbones],
         }[kind]
@@ -59,8 +59,8 @@ AdapterOption = Annotated[
     str | None,
     typer.Option(
         "--adapter",
-        metavar="NAME",
-        help="An adapter family.",
+        metavar="NAME,…",
+        help="Adapter families with commas between, or all.",
         autocompletion=_completer("adapter"),
     ),
 ]
@@ -125,6 +125,41 @@ MegapixelsOption = Annotated[
 OutOption = Annotated[
     Path | None, typer.Option("--out", metavar="DIR", help="Where results are written.")
 ]
+PLACES = "A run's folder, hub:ORG/NAME[@REV][/SUBFOLDER], or builtin:NAME."
+CheckpointsArgument = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="CHECKPOINT…", help=f"{PLACES} Or a folder of runs.", show_default=False
+    ),
+]
+CheckpointArgument = Annotated[
+    str | None, typer.Argument(metavar="CHECKPOINT", help=PLACES, show_default=False)
+]
+CheckpointOption = Annotated[
+    list[str] | None,
+    typer.Option("--checkpoint", metavar="REF", help="CHECKPOINT, said as an option."),
+]
+
+
+def named_checkpoints(words: Iterable[str], options: Iterable[str] | None) -> list[str]:
+    """All checkpoints that are named, as words or as options. Raises: UsageError for none."""
+    named = [*words, *(options or ())]
+    if not named:
+        raise UsageError(
+            "CHECKPOINT says which adapter: a run's folder, hub:ORG/NAME or builtin:NAME.",
+            hint="One ships: builtin:digits-lora",
+        )
+    return named
+
+
+def one_checkpoint(word: str | None, options: Iterable[str] | None) -> str:
+    """The one checkpoint that is named. Raises: UsageError for none or several."""
+    named = named_checkpoints([word] if word else [], options)
+    if len(named) > 1:
+        raise UsageError(f"one CHECKPOINT at a time; {len(named)} are named: {', '.join(named)}")
+    return named[0]
+
+
 CheckpointsOption = Annotated[
     list[str],
     typer.Option(

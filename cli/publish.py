@@ -68,7 +68,7 @@ def publish(
     typer.echo(published.url)
     if published.commit:
         place = " --data-dir DIR" if ready.own_images else ""
-        typer.echo(f"  idat eval --checkpoint hub:{repo}@{published.commit}{place}")
+        typer.echo(f"  idat eval hub:{repo}@{published.commit}{place}")
 
 
 def _head_or_new(repo: str) -> "Head":

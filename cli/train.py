@@ -82,7 +82,7 @@ def train(
 
     Everything is kept in a folder of its own below --out, else below runs/.
 
-    For example: idat train --task digits --adapter lora --seeds 0,1 epochs=20 lr=1e-3,1e-2
+    For example: idat train --task digits --adapter lora,linear --seeds 0,1 epochs=20 lr=1e-3,1e-2
     """
     from idat_zoo.cli.offers import offer
     from idat_zoo.data.reading import Reading
@@ -167,12 +167,13 @@ def _recipes(
     data_dir: Path | None,
     reading: "Reading",
 ) -> list["Recipe"]:
-    """The recipes that the options ask for: for each task one, or one for each of the values."""
+    """The recipes that the options ask for: of each task, adapter and combination of values one."""
     from idat_zoo.registry import (
         FOLDER,
         compose_recipe,
         load_registry,
         recipe_from_file,
+        resolve_adapters,
         resolve_tasks,
         spread_words,
         with_folder,
@@ -203,8 +204,9 @@ def _recipes(
             )
         registry, task = with_folder(registry, data_dir, reading)
     return [
-        compose_recipe(registry, one.id, adapter, pair=pair, teacher=teacher, overrides=own)
+        compose_recipe(registry, one.id, family.name, pair=pair, teacher=teacher, overrides=own)
         for one in resolve_tasks(task, registry)
+        for family in resolve_adapters(adapter, registry)
         for own in settings
     ]
 

@@ -43,7 +43,7 @@ GROUPS = ("natural", "specialized", "structured")
 SUITE = "vtab1k"
 SUITES = ("mini", SUITE, "fgvc", "fewshot")
 ALL = "all"
-"""All of VTAB-1K, in one word."""
+"""All of VTAB-1K's tasks, or all adapters, in one word."""
 FOLDER = "folder"
 """The name under which one's own folder of images is asked for; no shelf has it."""
 TASK_WORDS = (*GROUPS, *SUITES, ALL, FOLDER)
@@ -177,6 +177,25 @@ def resolve_tasks(text: str, registry: Registry) -> list[Task]:
         task for name in names for task in members.get(folded(name)) or [registry.find_task(name)]
     )
     return list({task.id: task for task in found}.values())
+
+
+def resolve_adapters(text: str, registry: Registry) -> list[Family]:
+    """The adapters of a comma list of names; `all` is every one.
+
+    Raises: UnknownNameError; RecipeError for an empty name or one that is there twice.
+    """
+    names = [name.strip() for name in text.split(",")]
+    if not all(names):
+        raise RecipeError(
+            [f"adapter '{text}': expected names with commas between, e.g. lora,linear"]
+        )
+    if names == [ALL]:
+        return list(registry.adapters.values())
+    found = [registry.find_adapter(name) for name in names]
+    twice = [family.name for family in found if found.count(family) > 1]
+    if twice:
+        raise RecipeError([f"adapter '{text}': '{twice[0]}' is named twice"])
+    return found
 
 
 def resolve_held(text: str, held: Collection[str], registry: Registry) -> list[str]:
