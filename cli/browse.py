@@ -23,14 +23,17 @@ from idat_zoo.cli.options import (
     ShelfOption,
     TaskOption,
 )
-from idat_zoo.cli.screen import note, print_json, print_table
+from idat_zoo.cli.screen import note, plain, print_json, print_table
 from idat_zoo.errors import RecipeError, UnknownNameError, UsageError, ZooError, way_to_write
 
 if TYPE_CHECKING:
     from idat_zoo.recipe import Backbone, Frozen, Pair, Recipe, Task
     from idat_zoo.registry import Registry
+    from idat_zoo.run_states import RunState
 
 Row = dict[str, Any]
+
+RUNS = "runs"
 
 TRY = ("idat train --task digits --adapter lora", "idat eval builtin:digits-lora")
 PACKAGES = ("torch", "timm", "safetensors", "huggingface-hub", "scikit-learn", "numpy", "typer")
@@ -44,6 +47,7 @@ class Kind(StrEnum):
     PAIRS = "pairs"
     BACKBONES = "backbones"
     TASKS = "tasks"
+    RUNS = "runs"
 
 
 COLUMNS = {
@@ -70,7 +74,11 @@ def list_shelves(
         typer.Argument(metavar="[KIND]", case_sensitive=False, help=f"One of: {', '.join(Kind)}."),
     ] = None,
     glob: Annotated[
-        str | None, typer.Argument(metavar="[GLOB]", help="Only names like this, e.g. '*/lora/*'.")
+        str | None,
+        typer.Argument(
+            metavar="[GLOB]",
+            help="Only names like this, e.g. '*/lora/*'; of runs, the folder above them (runs/).",
+        ),
     ] = None,
     task: TaskOption = None,
     adapter: AdapterOption = None,
@@ -89,6 +97,9 @@ def list_shelves(
             f"{', '.join(given)}: only recipes can be filtered so",
             hint="idat list recipes --task dtd",
         )
+    if kind == Kind.RUNS:
+        _list_runs(Path(glob or RUNS), data_dir, json=json)
+        return
     registry = load_registry(shelf)
     if kind is None:
         _print_overview(registry, data_dir, json=json)
@@ -222,6 +233,56 @@ def _write_whole(file: Path, text: str) -> None:
         beside.replace(file)
     finally:
         beside.unlink(missing_ok=True)
+
+
+def _list_runs(place: Path, data_dir: Path | None, *, json: bool) -> None:
+    """Finished and unfinished runs, what some ended with, and the commands that go on with them."""
+    from idat_zoo.run_states import find_runs, resume_command
+
+    faults: list[str] = []
+    runs = find_runs(place, faults)
+    resume = {run.folder: resume_command(run.folder, data_dir) for run in runs if run.waits}
+    if json:
+        print_json(
+            {"runs": [_run_facts(run, resume.get(run.folder)) for run in runs], "faults": faults}
+        )
+    elif runs:
+        rows = [[run.label, str(run.seed), _how_far(run)] for run in runs]
+        print_table(["run", "seed", "state"], rows)
+        ended = [f"{run.folder}\n  {run.fault}" for run in runs if run.fault]
+        for title, lines in (("Ended with:", ended), ("To go on:", dict.fromkeys(resume.values()))):
+            if lines:
+                typer.echo(plain("\n".join(["", title, *lines])))
+    for fault in faults:
+        note(fault)
+    if not runs:
+        raise ZooError(
+            f"no runs lie below '{place}'.",
+            hint="`idat train` makes runs/, or what --out names: idat list runs DIR",
+        )
+
+
+def _how_far(run: "RunState") -> str:
+    if run.top1 is not None:
+        return f"finished, top-1 {100 * run.top1:.1f} %"
+    if run.state == "not begun":
+        return run.state
+    return f"{run.state}, epoch {run.epoch} of {run.epochs}"
+
+
+def _run_facts(run: "RunState", resume: str | None) -> Row:
+    facts = {
+        "folder": str(run.folder),
+        "label": run.label,
+        "seed": run.seed,
+        "state": run.state,
+        "epoch": run.epoch,
+        "epochs": run.epochs,
+        "top1": run.top1,
+        "fault": run.fault or None,
+        "resume": resume,
+    }
+    return {name: value for name, value in facts.items() if value is not None}
 
 
 def _matches(name: str, glob: str | None) -> bool:

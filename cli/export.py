@@ -17,10 +17,10 @@ from idat_zoo.cli.options import (
     YesOption,
     one_checkpoint,
 )
-from idat_zoo.errors import UsageError
+from idat_zoo.errors import UsageError, ZooError
 
 if TYPE_CHECKING:
-    from idat_zoo.checkpoint import Checkpoint
+    from idat_zoo.checkpoint import Checkpoint, Reference
 
 
 class Format(StrEnum):
@@ -30,6 +30,9 @@ class Format(StrEnum):
     ONNX = "onnx"
 
 
+Written = tuple[Path, float | None, str]
+"""Where an adapter was written, the largest difference of its logits, and how it is loaded."""
+SOME_FAILED = 3
 NewFolderOption = Annotated[
     Path, typer.Option("--out", "-o", metavar="DIR", help="A new folder for what is written.")
 ]
@@ -72,21 +75,47 @@ def export(
 ) -> None:
     """Write an adapter in another format: PEFT's LoRA, or ONNX.
 
+    Of a folder of runs each one below it, into a folder of the same name below --out.
+
     For example: idat export builtin:digits-lora --to onnx -o digits-onnx
     """
-    loaded = _load(one_checkpoint(checkpoint, named), yes=yes)
+    from idat_zoo.checkpoint import find_checkpoints
+
+    places = find_checkpoints(one_checkpoint(checkpoint, named))
+    if list(places) == ["."]:
+        _tell(*_export(places["."], out, to, yes=yes), json=json)
+        return
+    written: list[Written] = []
+    failures: list[ZooError] = []
+    for below, place in places.items():
+        try:
+            written.append(_export(place, out / below, to, yes=yes))
+        except ZooError as error:
+            failures.append(error)
+            screen.note(f"{below}:")
+            screen.print_error(error)
+    if json:
+        screen.print_json({"exported": [_document(*one[:2]) for one in written]})
+    else:
+        for one in written:
+            _tell(*one, json=False)
+    if failures:
+        raise typer.Exit(SOME_FAILED if written else failures[-1].exit_code)
+
+
+def _export(place: "Reference", out: Path, to: Format, *, yes: bool) -> Written:
+    loaded = _load(place, yes=yes)
     if to is Format.ONNX:
         from idat_zoo.formats.onnx_graph import MODEL_FILE, write_onnx
 
         difference = write_onnx(loaded, out)
         how = f'onnxruntime.InferenceSession("{out / MODEL_FILE}")  # uint8 images in, logits out'
-        _tell(out, difference, how, json=json)
-        return
+        return out, difference, how
     from idat_zoo.formats.peft_lora import write_peft
 
     write_peft(loaded, out)
     how = f'PeftModel.from_pretrained(vit, "{out}")  # on timm\'s {loaded.config.backbone.timm}'
-    _tell(out, None, how, json=json)
+    return out, None, how
 
 
 def import_adapter(
@@ -166,7 +195,7 @@ def import_adapter(
         screen.note(f"outputs stand for, in order: {', '.join(recipe.task.class_names)}")
 
 
-def _load(checkpoint: str, *, yes: bool) -> "Checkpoint":
+def _load(checkpoint: "Reference", *, yes: bool) -> "Checkpoint":
     """A checkpoint on its backbone, whose weights may have to be downloaded."""
     from idat_zoo.checkpoint import find_config, load_checkpoint, pin
     from idat_zoo.cli.offers import offer_weights
@@ -179,11 +208,15 @@ def _load(checkpoint: str, *, yes: bool) -> "Checkpoint":
 def _tell(out: Path, difference: float | None, how: str, *, json: bool) -> None:
     """The folder, what was compared, and how to load it."""
     if json:
-        document = {"folder": str(out), "largest_difference": difference}
-        screen.print_json({key: value for key, value in document.items() if value is not None})
+        screen.print_json(_document(out, difference))
         return
     compared = (
         "" if difference is None else f": probe logits within {difference:.1e} of the largest"
     )
     typer.echo(f"{out}{compared}")
     typer.echo(f"  {how}")
+
+
+def _document(out: Path, difference: float | None) -> dict[str, object]:
+    document = {"folder": str(out), "largest_difference": difference}
+    return {key: value for key, value in document.items() if value is not None}

@@ -6,6 +6,7 @@ likes.
 
 from typing import Any
 
+import typer
 from typer.core import TyperCommand, TyperGroup
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
@@ -13,6 +14,8 @@ CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
 class PlainCommand(TyperCommand):
     """A command whose help shows its parameters as they are written."""
+
+    context_class = typer.Context  # which its function may ask for
 
     def collect_usage_pieces(self, ctx: Any) -> list[str]:
         """What stands behind the command's name: arguments first, as they are given."""

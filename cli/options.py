@@ -160,14 +160,6 @@ def one_checkpoint(word: str | None, options: Iterable[str] | None) -> str:
     return named[0]
 
 
-CheckpointsOption = Annotated[
-    list[str],
-    typer.Option(
-        "--checkpoint",
-        metavar="REF",
-        help="A folder, hub:ORG/NAME[@REV][/SUBFOLDER], or builtin:NAME; may be repeated.",
-    ),
-]
 PinnedOption = Annotated[
     bool,
     typer.Option("--require-pinned", help="Refuse places on the Hub that name no commit."),

@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 
 
 def publish(
-    runs: Annotated[list[Path], typer.Argument(metavar="RUN…", help="Folders of finished runs.")],
+    runs: Annotated[
+        list[Path], typer.Argument(metavar="RUN…", help="Finished runs, or folders above them.")
+    ],
     repo: Annotated[
         str, typer.Option("--repo", metavar="ORG/NAME", help="The repository on the Hub.")
     ],
@@ -51,12 +53,12 @@ def publish(
     from idat_zoo.hub import check_repo_name, read_head
 
     check_repo_name(repo)
-    from idat_zoo.publishing import plan
+    from idat_zoo.publishing import find_finished_runs, plan
     from idat_zoo.publishing import publish as upload
 
     head = _head_or_new(repo) if dry_run else read_head(repo)
     named = [name.strip() for names in overwrite or [] for name in names.split(",")]
-    ready = plan(runs, head, with_teacher=with_teacher, overwrite=named)
+    ready = plan(find_finished_runs(runs), head, with_teacher=with_teacher, overwrite=named)
     if dry_run:
         _print_plan(ready, json=json)
         ready.require_allowed()

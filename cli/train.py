@@ -41,6 +41,7 @@ from idat_zoo.errors import UsageError, ZooError
 if TYPE_CHECKING:
     from idat_zoo.data.reading import Reading
     from idat_zoo.recipe import Recipe
+    from idat_zoo.registry import Family
     from idat_zoo.results import Result
 
     Asked = Sequence[tuple[Recipe, int]]
@@ -50,6 +51,7 @@ SOME_FAILED = 3
 
 
 def train(
+    context: typer.Context,
     overrides: Overrides = None,
     task: TaskOption = None,
     adapter: AdapterOption = None,
@@ -135,6 +137,7 @@ def train(
             ),
             stack=stack,
             progress=progress,
+            words=context.obj,
         )
     failures = [outcome for outcome in outcomes if isinstance(outcome, ZooError)]
     if len(asked) == 1 and failures:
@@ -203,12 +206,27 @@ def _recipes(
                 "--task folder trains on the images of --data-dir, which is not given."
             )
         registry, task = with_folder(registry, data_dir, reading)
+    families = resolve_adapters(adapter, registry)
+    _check_options(families, words)
     return [
         compose_recipe(registry, one.id, family.name, pair=pair, teacher=teacher, overrides=own)
         for one in resolve_tasks(task, registry)
-        for family in resolve_adapters(adapter, registry)
+        for family in families
         for own in settings
     ]
+
+
+def _check_options(families: Sequence["Family"], words: Sequence[str]) -> None:
+    """Raises: UsageError for an option that some of several adapters have, and others have not."""
+    for word in words:
+        prefix, _, option = word.partition("=")[0].partition(".")
+        without = [family.name for family in families if option not in family.options]
+        if prefix == "adapter" and 0 < len(without) < len(families):
+            raise UsageError(
+                f"'{word}' does not fit all adapters that are asked for: {', '.join(without)} "
+                f"{'has' if len(without) == 1 else 'have'} no option '{option}'.",
+                hint="Train those with a command of their own.",
+            )
 
 
 def _unfinished(asked: "Asked", *, device: str, out: Path) -> list["Recipe"]:

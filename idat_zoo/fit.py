@@ -28,7 +28,8 @@ from idat_zoo.engine.train import EpochLog, Learner, Trainer, divergence
 from idat_zoo.errors import DeviceError, DivergedError, RunFolderError, ZooError
 from idat_zoo.evaluation import score_network
 from idat_zoo.recipe import Recipe
-from idat_zoo.run_folder import LOG_FILE, STATE_FILE, run_label
+from idat_zoo.run_files import LOG_FILE
+from idat_zoo.run_folder import STATE_FILE, run_label
 from idat_zoo.switches import Switches
 
 

@@ -10,7 +10,7 @@ SHA-256 is the one that a published result, or the record in the card, has of it
 import json
 import re
 import shlex
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -48,8 +48,10 @@ from idat_zoo.hub import (
 )
 from idat_zoo.report.card import PEFT_FOLDER, card_fields, card_scores, card_text
 from idat_zoo.report.section import INVITATION, KEYS, Section, find_section, write_section
-from idat_zoo.results import RESULT_FILE, Result, load_result
-from idat_zoo.run_folder import PROBE_FILE, RECIPE_FILE, TEACHER_FOLDER, recipe_hash, resume_command
+from idat_zoo.results import Result, load_result
+from idat_zoo.run_files import RECIPE_FILE, RESULT_FILE
+from idat_zoo.run_folder import PROBE_FILE, TEACHER_FOLDER, recipe_hash
+from idat_zoo.run_states import resume_command
 
 CARD_FILE = "README.md"
 NEEDED = (TENSORS_FILE, CONFIG_FILE, RECIPE_FILE, PROBE_FILE)
@@ -99,6 +101,18 @@ class Plan:
             hint="Choose another --repo, or let these be overwritten or removed by name: "
             f"--overwrite {','.join(sorted(self.refused))}",
         )
+
+
+def find_finished_runs(places: Iterable[Path]) -> list[Path]:
+    """The finished runs below folders; a folder without any as it is, for its fault to be told."""
+    return [folder for place in places for folder in _runs_below(place) or [place]]
+
+
+def _runs_below(place: Path) -> list[Path]:
+    if (place / RESULT_FILE).exists():
+        return [place]
+    found = (path.parent for path in sorted(place.rglob(RESULT_FILE)))
+    return [folder for folder in found if (folder / RECIPE_FILE).is_file()]
 
 
 def plan(
@@ -272,7 +286,7 @@ def _no_run(folder: Path) -> RunFolderError:
         return RunFolderError(
             f"'{folder}' holds an imported adapter: of its training there is no {RESULT_FILE}, "
             "which a card is made of.",
-            hint=f"`idat eval --checkpoint {shlex.quote(str(folder))}` says what it reaches; what "
+            hint=f"`idat eval {shlex.quote(str(folder))}` says what it reaches; what "
             "PEFT wrote goes to the Hub by PEFT's own push_to_hub.",
         )
     return RunFolderError(

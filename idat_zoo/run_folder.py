@@ -5,6 +5,7 @@
   split.csv                  of one's own images alone: which of them were train, val and test
   log.jsonl                  one line per epoch
   resume.safetensors         the state after the last whole epoch; gone once finished
+  call.json, fault.json      how it was asked for, and what it ended with; gone once finished
   selection/<k>/             the same, and val.json, for each candidate of `selection = "val"`
   adapter_model.safetensors, config.json    the student; teacher/ holds the teacher's
   predictions.safetensors, probe.safetensors
@@ -15,27 +16,24 @@
 import contextlib
 import hashlib
 import json
-import shlex
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from idat_zoo import files
 from idat_zoo.adapters import find_adapter
-from idat_zoo.errors import RecipeError, RunFolderError, UsageError
+from idat_zoo.errors import RecipeError, RunFolderError, UsageError, ZooError
 from idat_zoo.recipe import DESCRIPTIVE, AdapterChoice, Recipe
 from idat_zoo.recipe_toml import dump_recipe, parse_recipe, read_text
-from idat_zoo.results import RESULT_FILE, Result, load_result
+from idat_zoo.results import Result, load_result
+from idat_zoo.run_files import CALL_FILE, FAULT_FILE, NOTHING_TRAINED, RECIPE_FILE, RESULT_FILE
 from idat_zoo.run_lock import clear_lock, is_lock
+from idat_zoo.run_states import Call, Fault
 
-RECIPE_FILE = "recipe.toml"
-SPLIT_FILE = "split.csv"
-LOG_FILE = "log.jsonl"
 STATE_FILE = "resume.safetensors"
 PROBE_FILE = "probe.safetensors"
 SELECTION_FOLDER = "selection"
 TEACHER_FOLDER = "teacher"
-LEVELS = 5  # of a run's folder, below --out
 
 
 def recipe_hash(recipe: Recipe) -> str:
@@ -75,21 +73,6 @@ def run_folder(out: Path, recipe: Recipe, seed: int) -> Path:
 def run_label(recipe: Recipe, seed: int) -> str:
     """What tells a run from others, for people: its folder below --out."""
     return run_folder(Path(), recipe, seed).as_posix()
-
-
-def resume_command(folder: Path) -> str:
-    """The command that goes on with the unfinished run in a folder, which is where it was made.
-
-    Raises: RecipeError for a recipe that cannot be read.
-    """
-    file = folder / RECIPE_FILE
-    recipe = parse_recipe(read_text(file), where=str(file))
-    seed = folder.name.removeprefix("seed")
-    out = (folder if len(folder.parts) > LEVELS else folder.resolve()).parents[LEVELS - 1]
-    words = ["idat", "train", "--recipe", str(file), "--seed", seed, "--out", str(out)]
-    if recipe.task.suite == "folder":
-        words += ["--data-dir", "DIR"]
-    return shlex.join([*words, "--resume"])
 
 
 def tell_beside(folder: Path, recipe: Recipe, *, asked: Collection[Path]) -> str:
@@ -179,12 +162,30 @@ def check_resumable(folder: Path, *, resume: bool) -> None:
             for p in folder.rglob("*")
             if p.is_file() and not p.name.endswith(".part") and not is_lock(p)
         )
-        begun = {folder / RECIPE_FILE, folder / SPLIT_FILE}
+        begun = {folder / name for name in NOTHING_TRAINED}
         if not resume and any(p not in begun for p in saved):  # these alone are nothing to lose
             raise RunFolderError(
                 f"'{folder}' holds an unfinished run.",
                 hint="Add --resume to go on from its last whole epoch, or remove the folder.",
             )
+
+
+def keep_call(folder: Path, *, words: Sequence[str], data_dir: Path | None) -> None:
+    """Write down how a run was asked for, until it is finished."""
+    call = Call(
+        folder=folder.resolve(),
+        cwd=Path.cwd(),
+        words=tuple(words),
+        data_dir=None if data_dir is None else data_dir.resolve(),
+    )
+    files.write_whole(folder / CALL_FILE, call.model_dump_json().encode())
+    (folder / FAULT_FILE).unlink(missing_ok=True)
+
+
+def keep_fault(folder: Path, error: ZooError) -> None:
+    """Write down what a run ended with."""
+    fault = Fault(kind=type(error).__name__, message=error.message)
+    files.write_whole(folder / FAULT_FILE, fault.model_dump_json().encode())
 
 
 @contextlib.contextmanager
@@ -199,14 +200,15 @@ def _readable(folder: Path) -> Iterator[None]:
 
 def tidy(folder: Path) -> None:
     """Remove what only an unfinished run needs."""
-    for path in [*folder.rglob(STATE_FILE), *folder.rglob(".*.part")]:
+    asides = (folder / CALL_FILE, folder / FAULT_FILE)
+    for path in [*asides, *folder.rglob(STATE_FILE), *folder.rglob(".*.part")]:
         path.unlink(missing_ok=True)
 
 
 def digests(folder: Path) -> dict[str, str]:
     """SHA-256 of every file of a finished run but the result itself."""
     paths = [p for p in sorted(folder.rglob("*")) if p.is_file() and not p.name.startswith(".")]
-    unlisted = (RESULT_FILE, STATE_FILE)
+    unlisted = (RESULT_FILE, STATE_FILE, CALL_FILE, FAULT_FILE)
     return {
         p.relative_to(folder).as_posix(): files.sha256(p) for p in paths if p.name not in unlisted
     }

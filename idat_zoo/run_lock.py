@@ -19,7 +19,6 @@ from pathlib import Path
 from filelock import SoftFileLease, Timeout
 
 from idat_zoo.errors import RunFolderError, way_to_write
-from idat_zoo.results import now
 
 LOCK_FILE = ".lock"
 OWNER_FILE = ".owner.json"
@@ -151,6 +150,8 @@ def _acquire(
 
 
 def _write_owner(folder: Path) -> None:
+    from idat_zoo.results import now  # loads torch, which asking for a holder must not
+
     owner = {"host": socket.gethostname(), "pid": os.getpid(), "since": now()}
     (folder / OWNER_FILE).write_text(json.dumps(owner))
 

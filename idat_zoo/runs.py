@@ -2,7 +2,7 @@
 
 import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,7 +33,6 @@ from idat_zoo.recipe import Recipe
 from idat_zoo.recipe_toml import dump_recipe
 from idat_zoo.results import (
     PREDICTIONS_FILE,
-    RESULT_FILE,
     ImageCounts,
     Parameters,
     Result,
@@ -41,14 +40,15 @@ from idat_zoo.results import (
     now,
     versions,
 )
+from idat_zoo.run_files import RECIPE_FILE, RESULT_FILE, SPLIT_FILE
 from idat_zoo.run_folder import (
     PROBE_FILE,
-    RECIPE_FILE,
-    SPLIT_FILE,
     TEACHER_FOLDER,
     check_resumable,
     digests,
     find_finished,
+    keep_call,
+    keep_fault,
     recipe_hash,
     run_folder,
     run_label,
@@ -117,12 +117,13 @@ def run_many(
     switches: Switches | None = None,
     stack: int | None = None,
     progress: Progress | None = None,
+    words: Sequence[str] = (),
 ) -> list[Result | ZooError]:
     """Train recipes, each with its seed, over one copy of each backbone: `run` for many.
 
     Up to `stack` of them go through one pass together. None: on CUDA as many as fit into memory,
     elsewhere one. Each has its own run folder; the fault of one is returned in its place, and ends
-    that one alone.
+    that one alone. `words` of a command line are kept until a run is finished, to go on with it.
 
     Raises: UsageError for what is wrong with all of them, or asked for twice.
     """
@@ -190,12 +191,18 @@ def run_many(
                     if run.folder not in outcomes:
                         with settling(run):
                             progress.doing(run.recipe.task.id, "loading images")
-                            begun.append(begin(run, inputs, ours[run.folder]))
+                            one = begin(run, inputs, ours[run.folder])
+                            keep_call(run.folder, words=words, data_dir=inputs.data_dir)
+                            begun.append(one)
                 for one, outcome in complete(begun, machine, progress, keep_diverged=keep_diverged):
                     if isinstance(outcome, RunFolderError) and isinstance(
                         outcome.__cause__, OSError
                     ):
                         outcome.hint += " What was saved is kept: --resume goes on with it."
+                    if isinstance(outcome, ZooError):
+                        with suppress(RunFolderError):  # another's by now, or a full disk
+                            one.still_ours()
+                            keep_fault(one.folder, outcome)
                     settle(one, outcome)
     return [outcomes[run.folder] for run in runs]
 

@@ -156,8 +156,8 @@ def _use(repo: str, place: str, result: Result) -> list[str]:
     images = " --data-dir DIR" if result.recipe.task.suite == "folder" else ""
     lines = [
         "```",
-        f"idat eval --checkpoint {reference}{images}",
-        f"idat predict --checkpoint {reference} photo.jpg",
+        f"idat eval {reference}{images}",
+        f"idat predict {reference} photo.jpg",
         f"idat export {reference} --to onnx -o graph",
         "```",
         "",

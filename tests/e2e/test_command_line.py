@@ -2,20 +2,28 @@
 
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import chdir, contextmanager
 from pathlib import Path
 from typing import Any
 
+import fakes
 import pytest
 from safetensors.torch import load_file
+from test_screen import COMMANDS
 from typer.testing import CliRunner, Result
 
 from idat_zoo.cli import app, progress
 from idat_zoo.engine.train import Trainer
+from idat_zoo.errors import DeviceError
+from idat_zoo.hub import Head
+from idat_zoo.run_lock import alone_in
 
 IDAT = Path(sys.executable).with_name("idat")
 TINY = ("--pair", "tiny_random", "--device", "cpu")
@@ -243,6 +251,309 @@ def test_without_network_or_data_one_message_names_all_that_is_missing(tmp_path:
         assert words in done.stderr
     assert rest[-1].endswith("idat train --task digits --adapter lora")
     assert not list(tmp_path.iterdir())
+
+
+def test_adapters_spread_as_tasks_and_seeds_do(runs: Path) -> None:
+    words = ("train", "--task", "digits", *TINY, "epochs=2", "--out", runs, "--dry-run", "--json")
+    plans = document(idat(*words, "--adapter", "lora,linear", "--seeds", "0,1"))["plans"]
+    assert [Path(plan["folder"]).relative_to(runs).parts[1::3] for plan in plans] == [
+        ("lora", "seed0"),
+        ("lora", "seed1"),
+        ("linear", "seed0"),
+        ("linear", "seed1"),
+    ]
+    both = idat("train", "--task", "digits", "--adapter", "lora,linear", *LORA[5:], "--out", runs)
+    assert both.stderr.count("finished before") == 2
+    every = document(idat(*words, "--adapter", "all"))["plans"]
+    listed = document(idat("list", "adapters", "--json"))["adapters"]
+    assert [plan["recipe"]["adapter"]["name"] for plan in every] == [one["name"] for one in listed]
+    some = document(
+        idat("list", "recipes", "--task", "digits", "--adapter", "lora,linear", "--json")
+    )
+    assert [row["name"].split("/")[1] for row in some["recipes"]] == ["lora", "linear"]
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("lora,lora",), "'lora' is named twice"),
+        (("lora,",), "expected names with commas"),
+        (("lora,sequentail",), "Did you mean 'sequential'?"),
+        (("lora,linear", "adapter.rank=2"), "linear has no option 'rank'"),
+    ],
+)
+def test_adapters_that_cannot_be_spread_are_refused(words: tuple[str, ...], told: str) -> None:
+    result = idat("train", "--task", "digits", *TINY, "--adapter", *words, "--dry-run")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert told in result.stderr
+
+
+# idat list runs
+
+
+@contextmanager
+def training(epoch: int, ends_with: BaseException) -> Iterator[None]:
+    """Trainings that are through with some epochs, and no more."""
+    whole = Trainer.train_epoch
+
+    def ending(self: Trainer, number: int, *more: Any) -> Any:
+        if number == epoch:
+            raise ends_with
+        return whole(self, number, *more)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Trainer, "train_epoch", ending)
+        yield
+
+
+def listed(*words: str | Path) -> tuple[dict[str, str], list[str]]:
+    """What `idat list runs` says: state by seed and adapter, and commands."""
+    result = idat("list", "runs", *words)
+    assert result.exit_code == 0, result.output
+    table, _, commands = result.stdout.partition("\nTo go on:\n")
+    rows = [line.split(maxsplit=2) for line in table.partition("\n\n")[0].splitlines()[1:]]
+    return {f"{Path(run).parts[1]} {seed}": state for run, seed, state in rows}, [
+        line for line in commands.splitlines() if line
+    ]
+
+
+def in_a_shell(command: str) -> None:
+    """As a person pastes it."""
+    *there, command = command.split(" && ")
+    with chdir(shlex.split(there[0])[1] if there else "."):
+        name, *words = shlex.split(command)
+        result = idat(*words)
+    assert name == "idat"
+    assert result.exit_code == 0, result.output
+
+
+def test_runs_are_listed_and_what_is_printed_goes_on_with_each(runs: Path) -> None:
+    out = Path("my runs")
+    shutil.copytree(runs, out)
+    own = fakes.write_class_folders(Path("own images"), {"a": 12, "b": 12})
+    ours = ("--task", "folder", "--adapter", "sequential", *TINY, "epochs=2", "--data-dir", own)
+    several = (*LORA, "--seeds", "3,4", "--stack", "2", "--no-prefix-cache", "--out", out)
+    with training(1, KeyboardInterrupt()):
+        assert idat(*LORA, "--seed", "1", "--out", out).exit_code == 130
+        assert idat("train", *ours, "--out", out).exit_code == 130
+        assert idat(*several).exit_code == 130
+    begun = lora_of(out).with_name("seed2")
+    begun.mkdir()
+    shutil.copy(lora_of(out) / "recipe.toml", begun)
+    states, commands = listed(out)
+    assert states["lora 0"].startswith("finished, top-1 ")
+    assert states["lora 2"] == "not begun"
+    half = {name for name, state in states.items() if state == "unfinished, epoch 1 of 2"}
+    assert half == {"lora 1", "lora 3", "lora 4", "sequential 0"}
+    assert len(commands) == 4  # one pass goes on as one
+    for command in commands:
+        in_a_shell(command)
+    after = document(idat("list", "runs", out, "--json"))["runs"]
+    assert [one["state"] for one in after] == ["finished"] * 7
+    assert not any("resume" in one for one in after)
+    assert not [*out.rglob("call.json"), *out.rglob("fault.json")]
+
+
+def test_a_run_is_resumed_from_elsewhere_and_where_it_was_moved_to(tmp_path: Path) -> None:
+    own = fakes.write_class_folders(Path("own images"), {"a": 12, "b": 12})
+    ours = ("--task", "folder", "--adapter", "lora", *TINY, "epochs=2", "--data-dir", own)
+    with training(1, KeyboardInterrupt()):
+        assert idat("train", *ours).exit_code == 130
+    shutil.copytree("runs", "moved/runs")
+    with chdir("moved"):
+        (command,) = listed(tmp_path / "runs")[1]
+        assert command.startswith(f"cd {tmp_path} && idat train --resume --task folder ")
+        in_a_shell(command)
+        (command,) = listed()[1]
+        in_a_shell(command)
+    assert listed("moved")[0] == listed()[0]
+    assert listed()[0]["lora 0"].startswith("finished")
+
+
+def test_runs_that_ended_with_an_error_are_told_from_stopped_ones() -> None:
+    with training(1, DeviceError("out of memory with batch_size = 64.")):
+        assert idat(*LORA).exit_code == 1
+    with training(1, KeyboardInterrupt()):
+        assert idat(*LORA, "--seed", "1").exit_code == 130
+    assert idat(*LINEAR, "lr=100000").exit_code == 1
+    states, commands = listed()
+    assert states == {
+        "linear 0": "diverged, epoch 1 of 2",
+        "lora 0": "failed, epoch 1 of 2",
+        "lora 1": "unfinished, epoch 1 of 2",
+    }
+    first, second, third = document(idat("list", "runs", "--json"))["runs"]
+    assert "the loss is not finite in epoch 2" in first["fault"]
+    assert second["fault"] == "out of memory with batch_size = 64."
+    assert "resume" not in first
+    assert "fault" not in third
+    assert [second["resume"], third["resume"]] == commands
+    for command in commands:
+        in_a_shell(command)
+    assert "fault" not in document(idat("list", "runs", "--json"))["runs"][1]
+
+
+def test_a_run_in_which_a_process_works_is_running(runs: Path) -> None:
+    shutil.copytree(runs, "runs")
+    folder = lora_of(Path("runs"))
+    (folder / "result.json").unlink()
+    with alone_in(folder, wait=False, note=print):
+        listed = document(idat("list", "runs", "--json"))["runs"]
+    (ours,) = (one for one in listed if Path(one["folder"]) == folder)
+    assert ours["state"] == "running"
+    assert "resume" not in ours
+
+
+def test_what_is_no_run_is_told_and_the_others_are_listed(runs: Path) -> None:
+    shutil.copytree(runs, "runs")
+    (lora_of(Path("runs")) / "recipe.toml").write_text("lr = ")
+    shutil.copytree(next(runs.glob("*/linear/digits/*/seed0")), "moved")
+    result = idat("list", "runs", ".")
+    assert result.exit_code == 0
+    assert "broken TOML" in result.stderr
+    assert "it was moved" in result.stderr
+    assert "tiny_random/linear/digits/" in result.stdout
+    for place in ("nowhere", "empty"):
+        Path("empty").mkdir(exist_ok=True)
+        nothing = idat("list", "runs", place)
+        assert (nothing.exit_code, nothing.stdout) == (1, "")
+        assert place in nothing.stderr
+
+
+def test_listing_loads_no_torch(runs: Path) -> None:
+    watch = (
+        "import sys; from idat_zoo.cli import app\n"
+        "try: app()\n"
+        "finally: assert 'torch' not in sys.modules"
+    )
+    for words in (("runs", runs), ("tasks",), ("recipes", "--adapter", "lora"), ()):
+        command = [sys.executable, "-c", watch, "list", *words]
+        done = subprocess.run(command, env=outside(), capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+
+
+# One way to say things
+
+
+def test_a_checkpoint_is_a_word_or_an_option_of_every_command(runs: Path) -> None:
+    for command, *more in (
+        ("eval", "--device", "cpu"),
+        ("merge", "-o", "out"),
+        ("export", "--to", "peft", "-o", "out"),
+    ):
+        for said in ((lora_of(runs),), ("--checkpoint", lora_of(runs))):
+            result = idat(command, *said, *more, "--json")
+            assert result.exit_code == 0, result.output
+            shutil.rmtree("out", ignore_errors=True)
+        missing = idat(command, *more)
+        assert missing.exit_code == 2
+        assert missing.stderr.startswith("error: CHECKPOINT says which adapter")
+        if command != "eval":
+            several = idat(command, lora_of(runs), "--checkpoint", "builtin:digits-lora", *more)
+            assert several.exit_code == 2
+            assert "2 are named" in several.stderr
+    both = idat(
+        "eval", lora_of(runs), "--checkpoint", "builtin:digits-lora", "--device", "cpu", "--json"
+    )
+    assert [one["recipe"]["pair"]["name"] for one in document(both)["results"]] == [
+        "tiny_random",
+        "micro",
+    ]
+
+
+def test_a_folder_above_runs_is_taken_by_export_and_publish(runs: Path) -> None:
+    exported = document(idat("export", runs, "--to", "onnx", "-o", "graphs", "--json"))["exported"]
+    places = [path.parent for path in sorted(runs.glob("*/*/digits/*/seed0/config.json"))]
+    assert [one["folder"] for one in exported] == [
+        str("graphs" / place.relative_to(runs)) for place in places
+    ]
+    assert all(Path(one["folder"], "model.onnx").is_file() for one in exported)
+    some = idat("export", runs, "--to", "peft", "-o", "peft", "--json")
+    assert some.exit_code == 3
+    assert "'linear' has no form in PEFT" in some.stderr
+    assert len(document(some)["exported"]) == 1
+    words = ("publish", "--repo", "me/both", "--dry-run", "--json")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("idat_zoo.cli.publish._head_or_new", lambda repo: Head(repo=repo))
+        above = document(idat(*words, runs / "tiny_random" / "lora"))
+        assert above == document(idat(*words, lora_of(runs)))
+        nothing = idat(*words, Path("graphs"))
+    assert nothing.exit_code == 1
+    assert "'graphs' holds no result.json" in nothing.stderr
+
+
+WITHOUT_JSON: dict[str, str] = {}
+"""Commands that print no result, each with the reason: there is none."""
+OTHER_TESTS = {"data pull"}
+"""Commands whose document needs a Hub: `test_pull.py` reads it."""
+DOCUMENTS = [  # words, exit code, what the document holds
+    ("train --task digits --adapter lora --pair tiny_random epochs=2 --out {runs}", 0, "results"),
+    ("train --task digits --adapter lora --dry-run", 0, "plans"),
+    ("train --task dtd --adapter lora --seeds 0,1 --pair tiny_random", 1, "results"),
+    ("eval {lora}", 0, "results"),
+    ("eval {lora} --fail-under 1", 4, "results"),
+    ("eval {lora} --data-dir nowhere --task digits", 0, "results"),
+    ("predict {lora} images", 0, "predictions"),
+    ("predict {lora} broken.png", 1, "predictions"),
+    ("merge {lora} -o merged", 0, "folder"),
+    ("export {lora} --to peft -o peft", 0, "folder"),
+    ("export {runs} --to peft -o some", 3, "exported"),
+    ("import peft --backbone tiny_random_student --task digits -o imported", 0, "folder"),
+    ("publish {lora} --repo me/it --dry-run", 0, "files"),
+    ("list", 0, "adapters"),
+    ("list runs {runs}", 0, "runs"),
+    ("list runs nowhere", 1, "runs"),
+    ("list tasks zzz*", 1, "tasks"),
+    ("list recipes zzz*", 1, "recipes"),
+    ("show digits", 0, "task"),
+    ("cp micro/lora/digits mine.toml", 0, "recipe"),
+    ("validate", 0, "valid"),
+    ("validate broken.toml", 2, "faults"),
+    ("report {runs}", 0, "report"),
+    ("env", 0, "env"),
+    ("data verify digits", 0, "tasks"),
+    ("data verify folder --data-dir images", 1, "tasks"),
+    ("data info", 0, "tasks"),
+    ("data info folder --data-dir nowhere", 0, "tasks"),
+    ("data cache", 0, "entries"),
+    ("data cache digits --clean", 0, "entries"),
+]
+
+
+def test_every_command_has_json_and_a_case_above() -> None:
+    options = {
+        " ".join(words): {option for each in command.params for option in each.opts}
+        for words, command in COMMANDS.items()
+        if not hasattr(command, "commands")
+    }
+    assert {name for name in options if "--json" not in options[name]} == WITHOUT_JSON.keys()
+    told = [f"{words} " for words, *_ in DOCUMENTS]
+    untold = {name for name in options if not any(words.startswith(f"{name} ") for words in told)}
+    assert untold == WITHOUT_JSON.keys() | OTHER_TESTS
+
+
+@pytest.mark.parametrize(("words", "code", "holds"), DOCUMENTS)
+def test_with_json_stdout_is_one_document(
+    words: str, code: int, holds: str, runs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("idat_zoo.cli.publish._head_or_new", lambda repo: Head(repo=repo))
+    fakes.write_class_folders(Path("images"), {"a": 1})
+    Path("broken.toml").write_text("lr = ")
+    Path("broken.png").write_bytes(b"none")
+    (linear,) = runs.glob("*/linear/digits/*/seed0")
+    given = [word.format(runs=runs, lora=lora_of(runs), linear=linear) for word in words.split()]
+    if given[0] == "import":
+        assert idat("export", lora_of(runs), "--to", "peft", "-o", "peft").exit_code == 0
+    result = idat(*given, "--json")
+    assert result.exit_code == code, result.output
+    assert holds in document(result)
+
+
+def test_a_list_without_a_match_exits_1() -> None:
+    for kind in ("tasks", "recipes", "adapters", "pairs", "backbones"):
+        result = idat("list", kind, "zzz*")
+        assert (result.exit_code, result.stdout) == (1, "")
+        assert result.stderr == f"error: no {kind} match 'zzz*'.\n"
 
 
 # idat eval

@@ -91,7 +91,7 @@ def test_one_run_lies_at_the_root_with_a_card_that_the_hub_reads_back(runs: list
     assert score.metric_args["images"] == 797
     assert score.metric_args["interval"] == list(result.top1_interval)
     assert f" {100 * result.top1:.2f} |" in card.text
-    assert f"idat eval --checkpoint hub:{REPO}" in card.text
+    assert f"idat eval hub:{REPO}" in card.text
     assert str(runs[0].parents[4]) not in card.content
 
 

@@ -138,12 +138,6 @@ def test_recipes_are_listed_for_each_tasks_own_pair_unless_asked() -> None:
     assert len(names("*/lora/dtd")) == len(registry.pairs)
 
 
-def test_no_match_is_an_empty_result_and_a_note() -> None:
-    result = idat("list", "tasks", "zz*")
-    assert (result.exit_code, result.stdout) == (0, "")
-    assert result.stderr == "no tasks match 'zz*'\n"
-
-
 def test_what_a_users_shelf_wrote_is_marked(tmp_path: Path) -> None:
     (tmp_path / "pairs.toml").write_text('[micro]\nteacher = "vit_ti"\nstudent = "vit_s"\n')
     result = idat("list", "pairs", "mi*", "--shelf", str(tmp_path))

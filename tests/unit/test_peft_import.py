@@ -300,7 +300,7 @@ def test_eval_predict_and_report_say_that_it_was_trained_elsewhere(tmp_path: Pat
     assert made.exit_code == 0, made.output
     assert made.stdout.splitlines() == [
         f"{folder}: lora on {BACKBONE} for digits (rank 3, scale 2.0, key True)",
-        f"  idat eval --checkpoint {folder}",
+        f"  idat eval {folder}",
     ]
     evaluated = idat("eval", "--checkpoint", str(folder), "--out", str(tmp_path / "e"))
     assert evaluated.exit_code == 0, evaluated.output
@@ -327,7 +327,7 @@ def test_an_adapter_for_ones_own_images_is_imported_and_evaluated_as_is_printed(
     assert made.exit_code == 0, made.output
     assert "outputs stand for, in order: a, b, c, d, e, f, g, h, i, j" in made.stderr
     printed = made.stdout.splitlines()[1]
-    assert printed == "  idat eval --checkpoint ours --data-dir 'my photos'"
+    assert printed == "  idat eval ours --data-dir 'my photos'"
     evaluated = idat(*shlex.split(printed)[1:])
     assert evaluated.exit_code == 0, evaluated.output
     lost = idat("eval", "--checkpoint", "ours")

@@ -1,0 +1,163 @@
+"""Runs on disk, finished or not, as their folders tell it. Torch-free, for `idat list`."""
+
+import json
+import re
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, TypeVar
+
+from pydantic import ValidationError
+
+from idat_zoo.engine.schedule import total_epochs
+from idat_zoo.errors import RunFolderError, ZooError
+from idat_zoo.recipe import Frozen, Recipe
+from idat_zoo.recipe_toml import parse_recipe, read_text
+from idat_zoo.run_files import (
+    CALL_FILE,
+    FAULT_FILE,
+    LOG_FILE,
+    NOTHING_TRAINED,
+    RECIPE_FILE,
+    RESULT_FILE,
+)
+from idat_zoo.run_lock import holder_of, is_lock
+
+LEVELS = 5
+"""Folders of a run below the one of all runs: pair/adapter/task/hash/seed."""
+
+State = Literal["finished", "running", "diverged", "failed", "unfinished", "not begun"]
+
+
+class Call(Frozen):
+    """How an unfinished run was asked for: `words` of the command line, none from Python.
+
+    `folder` is the run's own; where it was moved or copied, the words lead elsewhere.
+    """
+
+    folder: Path
+    cwd: Path
+    words: tuple[str, ...] = ()
+    data_dir: Path | None = None
+
+
+class Fault(Frozen):
+    """What an unfinished run ended with; one that was stopped from outside leaves none."""
+
+    kind: str
+    message: str
+
+
+Kept = TypeVar("Kept", Call, Fault)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunState:
+    """How far a run is: `epoch` is the last whole one of `epochs`, `top1` a finished run's."""
+
+    folder: Path
+    recipe: Recipe
+    seed: int
+    state: State
+    epoch: int
+    epochs: int
+    top1: float | None
+    fault: str
+
+    @property
+    def label(self) -> str:
+        """What tells it from others: its folders' names but the seed's."""
+        return "/".join(self.folder.parts[-LEVELS:-1])
+
+    @property
+    def waits(self) -> bool:
+        """Whether it is unfinished, nobody works at it, and it can go on as it is."""
+        return self.state in ("failed", "unfinished", "not begun")
+
+
+def find_runs(place: Path, faults: list[str]) -> list[RunState]:
+    """The runs at or below a folder, in order of path; what cannot be read is a fault."""
+    found = []
+    for file in sorted(place.rglob(RECIPE_FILE)):
+        try:
+            found.append(_state_of(_with_levels(file.parent)))
+        except ZooError as error:
+            faults.append(error.message)
+        except (OSError, ValueError, KeyError, TypeError) as error:  # a result.json that is none
+            faults.append(f"{file.parent}: {error}")
+    return found
+
+
+def _with_levels(folder: Path) -> Path:
+    """A run's folder by a path that names all above it up to the one of all runs."""
+    return folder if len(folder.parts) > LEVELS else folder.resolve()
+
+
+def _state_of(folder: Path) -> RunState:
+    recipe = _recipe_of(folder)
+    named = re.fullmatch(r"seed(\d+)", folder.name)
+    place = (recipe.pair.name, recipe.adapter.name, recipe.task.id)
+    if named is None or folder.parts[-LEVELS:-2] != place:
+        raise RunFolderError(f"'{folder}' is not where a run of its recipe lies: it was moved.")
+    log, result = folder / LOG_FILE, folder / RESULT_FILE
+    finished = json.loads(result.read_bytes()) if result.is_file() else None
+    fault = _read(folder / FAULT_FILE, Fault)
+    state: State = "unfinished"
+    if finished is not None:
+        state = "finished"
+    elif holder_of(folder) is not None:
+        state = "running"
+    elif fault is not None:
+        state = "diverged" if fault.kind == "DivergedError" else "failed"
+    elif all(is_lock(path) or path.name in NOTHING_TRAINED for path in folder.iterdir()):
+        state = "not begun"
+    return RunState(
+        folder=folder,
+        recipe=recipe,
+        seed=int(named[1]),
+        state=state,
+        epoch=log.read_bytes().count(b"\n") if log.is_file() else 0,
+        epochs=total_epochs(recipe),
+        top1=float(finished["top1"]) if finished is not None else None,
+        fault=fault.message if fault is not None and state in ("diverged", "failed") else "",
+    )
+
+
+def _recipe_of(folder: Path) -> Recipe:
+    file = folder / RECIPE_FILE
+    return parse_recipe(read_text(file), where=str(file))
+
+
+def _read(file: Path, kind: type[Kept]) -> Kept | None:
+    """None where it is not there, or not whole."""
+    try:
+        return kind.model_validate_json(file.read_bytes())
+    except (OSError, ValidationError):
+        return None
+
+
+def resume_command(folder: Path, data_dir: Path | None = None) -> str:
+    """The command, for a shell, that goes on with the unfinished run in a folder.
+
+    The one it was begun with, so that runs of one pass go on together; of a run that was moved or
+    begun from Python, one made from its recipe. Its images lie in `data_dir`, if that is not known.
+
+    Raises: RecipeError for a recipe that cannot be read.
+    """
+    call = _read(folder / CALL_FILE, Call)
+    if call is not None and call.words and call.folder == folder.resolve() and call.cwd.is_dir():
+        name, *words = call.words
+        again = [] if "--resume" in words else ["--resume"]
+        command = shlex.join(["idat", name, *again, *words])
+        there = call.cwd == Path.cwd()
+        return command if there else f"cd {shlex.quote(str(call.cwd))} && {command}"
+    recipe, seed = _recipe_of(folder), folder.name.removeprefix("seed")
+    out = _with_levels(folder).parents[LEVELS - 1]
+    words = ["idat", "train", "--recipe", str(folder / RECIPE_FILE), "--seed", seed]
+    words += ["--out", str(out), "--resume"]
+    images = data_dir or (call.data_dir if call is not None else None)
+    if images is not None and recipe.task.suite != "mini":
+        words += ["--data-dir", str(images)]
+    elif recipe.task.suite == "folder":
+        words += ["--data-dir", "DIR"]
+    return shlex.join(words)
