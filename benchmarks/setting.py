@@ -4,12 +4,12 @@ import itertools
 from collections.abc import Sequence
 
 import torch
-from tables import seconds
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from idat_zoo.backbones.pair import Backbones, Role, build_pair
 from idat_zoo.engine.precision import DTYPES, resolve_precision
+from idat_zoo.engine.timing import seconds
 from idat_zoo.engine.train import Learner, Trainer
 from idat_zoo.randomness import generator
 from idat_zoo.recipe import Recipe

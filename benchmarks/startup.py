@@ -14,9 +14,10 @@ import sys
 from functools import partial
 from pathlib import Path
 
-from tables import keep_table, seconds
+from tables import keep_table
 
 from idat_zoo.engine.precision import find_device
+from idat_zoo.engine.timing import seconds
 
 FIRST_STEP = """
 import os, sys, tempfile

@@ -4,7 +4,6 @@ import json
 import shlex
 import statistics
 import sys
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,23 +11,10 @@ from pathlib import Path
 import torch
 
 from idat_zoo.engine.precision import describe_device
+from idat_zoo.engine.timing import seconds
 from idat_zoo.results import versions
 
 RESULTS = Path(__file__).parent / "results"
-
-
-def seconds(work: Callable[[], object], device: torch.device) -> float:
-    """How long it takes, until the device has done all of it."""
-    _wait(device)
-    started = time.perf_counter()
-    work()
-    _wait(device)
-    return time.perf_counter() - started
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
 
 
 @dataclass(frozen=True)

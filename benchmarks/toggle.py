@@ -18,10 +18,11 @@ import tempfile
 import time
 
 from setting import Epochs, learner_for, noise, recipe_for
-from tables import Pairs, keep_table, seconds, time_pairs
+from tables import Pairs, keep_table, time_pairs
 
 from idat_zoo.backbones.pair import Backbones
 from idat_zoo.engine.precision import computing, find_device
+from idat_zoo.engine.timing import seconds
 from idat_zoo.switches import Switches
 
 IN_ONE_PROCESS = ("prefix_cache", "fused", "compile")

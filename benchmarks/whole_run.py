@@ -30,12 +30,13 @@ from PIL import Image
 from reference import ReferenceLoop
 from setting import Epochs, learner_for, noise, recipe_for
 from sklearn.datasets import load_digits
-from tables import RATIO, Pairs, keep_table, seconds
+from tables import RATIO, Pairs, keep_table
 
 from idat_zoo.backbones.pair import Backbones, build_pair
 from idat_zoo.data.decode import decode_files
 from idat_zoo.data.reading import Listener, Reading, usable_cores
 from idat_zoo.engine.precision import computing, find_device
+from idat_zoo.engine.timing import seconds
 from idat_zoo.engine.train import Learner
 from idat_zoo.evaluation import BATCH, predict_logits
 from idat_zoo.recipe import Recipe

@@ -64,7 +64,8 @@ def evaluate_command(
     from idat_zoo.cli.offers import offer, require_weights, tell_cached
     from idat_zoo.cli.progress import LiveProgress
     from idat_zoo.data import Reading
-    from idat_zoo.engine.precision import find_device
+    from idat_zoo.engine.precision import find_device, resolve_precision
+    from idat_zoo.engine.timing import slowness
     from idat_zoo.evaluation import evaluate
     from idat_zoo.registry import load_registry
 
@@ -85,7 +86,11 @@ def evaluate_command(
         alone=len(configs) == 1,
     )
     require_weights(needed, agreed=agreed)
-    backbones = Backbones(find_device(device))
+    where = find_device(device)
+    for precision in sorted({resolve_precision(one.recipe, where).precision for one in configs}):
+        if slow := slowness(precision, where):
+            screen.note(f"{slow}; what was trained so is evaluated so, faster on another --device")
+    backbones = Backbones(where)
     results: list[Result] = []
     failures: list[ZooError] = []
     for name, folder in folders.items():

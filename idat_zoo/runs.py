@@ -15,6 +15,7 @@ from idat_zoo.data import Reading, TaskData, load_task
 from idat_zoo.data.folder import split_csv
 from idat_zoo.data.reading import Listener
 from idat_zoo.engine.precision import computing, describe_device, find_device, resolve_precision
+from idat_zoo.engine.timing import slowness
 from idat_zoo.errors import DataError, RunFolderError, UsageError, ZooError
 from idat_zoo.evaluation import predict_split
 from idat_zoo.fit import (
@@ -146,6 +147,7 @@ def run_many(
     if twice:
         raise UsageError(f"asked for twice: {', '.join(sorted(twice))}")
     outcomes: dict[Path, Result | ZooError] = {}
+    told: set[str] = set()
 
     def settle(run: Run, outcome: Result | ZooError) -> None:
         outcomes[run.folder] = outcome
@@ -190,6 +192,10 @@ def run_many(
                 for run in together:
                     if run.folder not in outcomes:
                         with settling(run):
+                            slow = slowness(run.recipe.precision, where)
+                            if slow and slow not in told:
+                                told.add(slow)
+                                progress.note(f"{slow}; precision=float32 is the better choice")
                             progress.doing(run.recipe.task.id, "loading images")
                             one = begin(run, inputs, ours[run.folder])
                             keep_call(run.folder, words=words, data_dir=inputs.data_dir)

@@ -15,6 +15,7 @@ from typing import Any
 
 import fakes
 import pytest
+from PIL import Image
 from safetensors.torch import load_file
 from test_screen import COMMANDS
 from typer.testing import CliRunner, Result
@@ -94,6 +95,31 @@ def test_train_prints_its_result_and_where_it_lies() -> None:
     assert "raw-pixel logistic regression (9" in result.stdout
     assert Path(last.strip()).is_relative_to("runs/tiny_random/lora/digits")
     assert (Path(last.strip()) / "result.json").is_file()
+
+
+def test_a_slow_precision_is_a_line_on_stderr_of_train_and_eval(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("idat_zoo.engine.timing.times_as_long", lambda precision, device: 43.7)
+    told = "precision=bf16 is slow here: a small product takes 43.7 times as long as in float32"
+    trained = idat(*LORA, "precision=bf16", "--json")
+    (only,) = document(trained)["results"]
+    assert trained.stderr.count(told) == 1
+    assert "; precision=float32 is the better choice" in trained.stderr
+    both = ("--checkpoint", only["folder"], "--checkpoint", only["folder"])
+    evaluated = idat("eval", *both, "--device", "cpu", "--json")
+    assert len(document(evaluated)["results"]) == 2
+    assert evaluated.stderr.count(told) == 1
+    assert "; what was trained so is evaluated so, faster on another --device" in evaluated.stderr
+    image = "image.png"
+    Image.new("RGB", (32, 32)).save(image)
+    for silent in (
+        idat(*LINEAR, "--json"),
+        idat("eval", "--checkpoint", "builtin:digits-lora", "--device", "cpu", "--json"),
+        idat("predict", only["folder"], image, "--device", "cpu"),  # in float32, always
+    ):
+        assert silent.exit_code == 0, silent.output
+        assert "is slow here" not in silent.stderr
 
 
 def test_json_is_one_document_and_progress_is_on_stderr(monkeypatch: pytest.MonkeyPatch) -> None:

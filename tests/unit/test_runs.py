@@ -476,6 +476,35 @@ class Notes(Progress):
         self.told.append(text)
 
 
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_a_slow_precision_is_said_once_before_its_runs_and_moves_no_bit(
+    precision: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = toy_recipe(precision=precision)
+    timed = []
+
+    def take(ratio: float) -> None:
+        timed.clear()
+        monkeypatch.setattr(
+            "idat_zoo.engine.timing.times_as_long", lambda *asked: timed.append(asked) or ratio
+        )
+
+    take(0.5)
+    heard = Notes()
+    fast = trained(recipe, tmp_path / "fast", progress=heard)
+    assert (heard.told, timed) == ([], [(precision, torch.device("cpu"))])
+    take(8.0)
+    run_many([(recipe, 0), (recipe, 1)], device="cpu", out=tmp_path / "slow", progress=heard)
+    (told,) = heard.told
+    assert told.startswith(f"precision={precision} is slow here: a small product takes 8.0 times")
+    assert told.endswith("; precision=float32 is the better choice")
+    assert same_but_for_times(fast, run_folder(tmp_path / "slow", recipe, 0))
+    take(8.0)
+    run(recipe, device="cpu", out=tmp_path / "slow")  # finished before
+    run(toy_recipe(), device="cpu", out=tmp_path / "plain")
+    assert timed == []
+
+
 def test_fewer_images_than_a_batch_are_named_and_trained_on(tmp_path: Path) -> None:
     heard = Notes()
     result = run(toy_recipe(batch_size=2000), device="cpu", out=tmp_path, progress=heard)
