@@ -4,9 +4,9 @@ A ZooError is one line and a hint on stderr, and its own exit code; nothing heav
 a command runs.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib import metadata
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -37,17 +37,22 @@ class ZooGroup(PlainGroup):
             except NoSuchOption as error:
                 raise unknown_option(error, ctx.obj) from None
         except ZooError as error:
-            screen.print_error(error)
-            raise typer.Exit(error.exit_code) from None
+            _end(error, ctx.obj)
         except BrokenPipeError:
             raise  # `idat … | head`: Typer ends quietly
         except OSError as error:  # a path that may not be read, say
-            screen.print_error(ZooError(f"{error.strerror or error}: '{error.filename}'"))
-            raise typer.Exit(ZooError.exit_code) from None
+            _end(ZooError(f"{error.strerror or error}: '{error.filename}'"), ctx.obj)
         except KeyboardInterrupt:
             later = "; an unfinished training goes on with --resume"
             screen.note("interrupted" + (later if ctx.invoked_subcommand == "train" else ""))
             raise typer.Exit(INTERRUPTED) from None
+
+
+def _end(error: ZooError, words: Sequence[str]) -> NoReturn:
+    """Of a command that printed no result: with --json its document says why."""
+    if "--json" in words:
+        screen.print_json({"error": error.message, "hint": error.hint})
+    screen.end(error)
 
 
 app = typer.Typer(

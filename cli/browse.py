@@ -23,7 +23,7 @@ from idat_zoo.cli.options import (
     ShelfOption,
     TaskOption,
 )
-from idat_zoo.cli.screen import note, plain, print_json, print_table
+from idat_zoo.cli.screen import end, note, plain, print_json, print_table
 from idat_zoo.errors import RecipeError, UnknownNameError, UsageError, ZooError, way_to_write
 
 if TYPE_CHECKING:
@@ -119,7 +119,7 @@ def list_shelves(
     elif rows:
         _print_rows(rows, COLUMNS[kind])
     if not rows:
-        raise ZooError(f"no {kind.value} match" + (f" '{glob}'" if glob else "") + ".")
+        end(ZooError(f"no {kind.value} match" + (f" '{glob}'" if glob else "") + "."))
 
 
 def show(
@@ -201,7 +201,7 @@ def validate(
         for told in dict.fromkeys(notes):
             note(told)
     if faults:
-        raise RecipeError(faults)
+        end(RecipeError(faults))
 
 
 def env(json: JsonOption = False) -> None:
@@ -256,10 +256,8 @@ def _list_runs(place: Path, data_dir: Path | None, *, json: bool) -> None:
     for fault in faults:
         note(fault)
     if not runs:
-        raise ZooError(
-            f"no runs lie below '{place}'.",
-            hint="`idat train` makes runs/, or what --out names: idat list runs DIR",
-        )
+        hint = "`idat train` makes runs/, or what --out names: idat list runs DIR"
+        end(ZooError(f"no runs lie below '{place}'.", hint=hint))
 
 
 def _how_far(run: "RunState") -> str:

@@ -9,7 +9,7 @@ import typer
 
 from idat_zoo.cli import screen
 from idat_zoo.cli.options import DryRunOption, JsonOption
-from idat_zoo.errors import HubError
+from idat_zoo.errors import HubError, ZooError
 
 if TYPE_CHECKING:
     from idat_zoo.hub import Head
@@ -61,7 +61,10 @@ def publish(
     ready = plan(find_finished_runs(runs), head, with_teacher=with_teacher, overwrite=named)
     if dry_run:
         _print_plan(ready, json=json)
-        ready.require_allowed()
+        try:
+            ready.require_allowed()
+        except ZooError as error:
+            screen.end(error)
         return
     published = upload(ready, private=not public, tag=tag, create_pr=create_pr)
     if json:

@@ -10,7 +10,7 @@ import sys
 import traceback
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import typer
 
@@ -163,6 +163,12 @@ def print_error(error: ZooError) -> None:
     note(f"error: {error.message}")
     if error.hint:
         note(f"hint: {error.hint}")
+
+
+def end(error: ZooError) -> NoReturn:
+    """Tell an error behind a result that is printed, and exit with its code."""
+    print_error(error)
+    raise typer.Exit(error.exit_code)
 
 
 def size(count: int) -> str:

@@ -123,7 +123,7 @@ def test_wrong_words(word: str, message: str) -> None:
     [
         (*LORA, "--seed", "-1"),
         (*LORA, "--seed", "one"),
-        ("eval",),
+        ("merge", "x"),
         ("eval", "--checkpoint", "x", "--fail-under", "94"),
     ],
 )
