@@ -23,7 +23,7 @@ from idat_zoo.cli.options import (
     ShelfOption,
     TaskOption,
 )
-from idat_zoo.cli.screen import end, note, plain, print_json, print_table
+from idat_zoo.cli.screen import end, note, plain, print_json, print_table, width
 from idat_zoo.errors import RecipeError, UnknownNameError, UsageError, ZooError, way_to_write
 
 if TYPE_CHECKING:
@@ -249,7 +249,7 @@ def _list_runs(place: Path, data_dir: Path | None, *, json: bool) -> None:
     elif runs:
         rows = [[run.label, str(run.seed), _how_far(run)] for run in runs]
         print_table(["run", "seed", "state"], rows)
-        ended = [f"{run.folder}\n  {run.fault}" for run in runs if run.fault]
+        ended = [f"{run.folder}\n{_indented(run.fault)}" for run in runs if run.fault]
         for title, lines in (("Ended with:", ended), ("To go on:", dict.fromkeys(resume.values()))):
             if lines:
                 typer.echo(plain("\n".join(["", title, *lines])))
@@ -258,6 +258,12 @@ def _list_runs(place: Path, data_dir: Path | None, *, json: bool) -> None:
     if not runs:
         hint = "`idat train` makes runs/, or what --out names: idat list runs DIR"
         end(ZooError(f"no runs lie below '{place}'.", hint=hint))
+
+
+def _indented(text: str) -> str:
+    return textwrap.fill(
+        text, width(), initial_indent="  ", subsequent_indent="  ", break_on_hyphens=False
+    )
 
 
 def _how_far(run: "RunState") -> str:

@@ -137,7 +137,7 @@ def train(
             ),
             stack=stack,
             progress=progress,
-            words=context.obj,
+            words=_words(context),
         )
     failures = [outcome for outcome in outcomes if isinstance(outcome, ZooError)]
     if len(asked) == 1 and failures:
@@ -146,6 +146,17 @@ def train(
     _print_results(results, out=place, json=json)
     if failures:
         raise typer.Exit(SOME_FAILED if results else failures[-1].exit_code)
+
+
+def _words(context: typer.Context) -> list[str]:
+    """The words of the command line, and as options what the environment says."""
+    name, *rest = context.obj
+    said = []
+    for one in context.command.params:
+        source = context.get_parameter_source(one.name or "")
+        if source is not None and source.name == "ENVIRONMENT":
+            said += [one.opts[0], str(context.params[one.name or ""])]
+    return [name, *said, *rest]
 
 
 def _seeds(seed: int | None, several: str | None) -> list[int]:

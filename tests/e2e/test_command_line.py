@@ -380,15 +380,19 @@ def test_runs_are_listed_and_what_is_printed_goes_on_with_each(runs: Path) -> No
     assert not [*out.rglob("call.json"), *out.rglob("fault.json")]
 
 
-def test_a_run_is_resumed_from_elsewhere_and_where_it_was_moved_to(tmp_path: Path) -> None:
+def test_a_run_is_resumed_from_elsewhere_and_where_it_was_moved_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     own = fakes.write_class_folders(Path("own images"), {"a": 12, "b": 12})
-    ours = ("--task", "folder", "--adapter", "lora", *TINY, "epochs=2", "--data-dir", own)
+    ours = ("--task", "folder", "--adapter", "lora", *TINY, "epochs=2")
+    monkeypatch.setenv("IDAT_DATA_DIR", str(own))
     with training(1, KeyboardInterrupt()):
         assert idat("train", *ours).exit_code == 130
+    monkeypatch.delenv("IDAT_DATA_DIR")
     shutil.copytree("runs", "moved/runs")
     with chdir("moved"):
         (command,) = listed(tmp_path / "runs")[1]
-        assert command.startswith(f"cd {tmp_path} && idat train --resume --task folder ")
+        assert command.startswith(f"cd {tmp_path} && idat train --resume --data-dir 'own images' ")
         in_a_shell(command)
         (command,) = listed()[1]
         in_a_shell(command)
