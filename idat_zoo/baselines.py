@@ -26,7 +26,7 @@ from idat_zoo.results import RawPixels, versions
 
 SIDE, MOST_TRAINING, MOST_TEST = 32, 1000, 5000
 RULE = 1
-"""To be raised with any change of what `_small_pixel_baselines` computes."""
+"""To be raised with any change of what `_pixel_baselines` computes."""
 AT_ONCE = 256
 
 
@@ -42,20 +42,11 @@ def find_baselines(data: TaskData, cache: Path) -> Baselines:
 
     Built-in tasks keep all of an image's own pixels. Of other tasks, images are averaged over areas
     to 32 x 32 at most, and at most 1,000 training and 5,000 test images take part, drawn with seed
-    0; what they reach is kept in the cache by the images' fingerprint.
+    0. What they reach is kept in the cache by the images' fingerprint.
     """
     plain = {"chance": 1 / data.task.num_classes, "majority_class": _majority_class(data)}
-    if data.raw_pixels is not None:
-        reached = _fit(
-            data.raw_pixels.trainval,
-            _training_targets(data),
-            data.raw_pixels.test,
-            data.test.targets,
-            shorten=False,
-        )
-        return Baselines(top1=plain | reached)
-    small = _kept(data, cache)
-    return small.model_copy(update={"top1": plain | small.top1})
+    found = _kept(data, cache)
+    return found.model_copy(update={"top1": plain | found.top1})
 
 
 def _training_targets(data: TaskData) -> Tensor:
@@ -81,11 +72,11 @@ def _kept(data: TaskData, cache: Path) -> Baselines:
             kept = _read(place)
             if kept is not None:
                 return kept
-            computed = _small_pixel_baselines(data)
+            computed = _pixel_baselines(data)
             files.write_whole(place, files.dump_json(computed.model_dump(mode="json")))
     except (OSError, RunFolderError):  # it is only a cache
         pass
-    return computed or _small_pixel_baselines(data)
+    return computed or _pixel_baselines(data)
 
 
 def _read(place: Path) -> Baselines | None:
@@ -96,7 +87,17 @@ def _read(place: Path) -> Baselines | None:
         return None
 
 
-def _small_pixel_baselines(data: TaskData) -> Baselines:
+def _pixel_baselines(data: TaskData) -> Baselines:
+    if data.raw_pixels is not None:
+        return Baselines(
+            top1=_fit(
+                data.raw_pixels.trainval,
+                _training_targets(data),
+                data.raw_pixels.test,
+                data.test.targets,
+                shorten=False,
+            )
+        )
     training = len(data.train) + len(data.val)
     seen, unseen = _drawn(training, MOST_TRAINING), _drawn(len(data.test), MOST_TEST)
     targets = _training_targets(data)[seen]

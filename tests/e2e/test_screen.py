@@ -161,6 +161,7 @@ def test_an_error_shows_names_as_they_are(name: str) -> None:
         assert name in text or words[0] == "eval", text  # Typer names the option alone
 
 
+@pytest.mark.slow
 def test_classes_shelves_and_folders_may_look_like_markup(tmp_path: Path) -> None:
     classes = {"[/red]": 8, "[bold]": 8}
     rows = []

@@ -62,7 +62,7 @@ def test_what_was_computed_once_is_kept_and_a_damaged_file_is_computed_anew(
     (kept,) = tmp_path.rglob("*.json")
     kept.write_text("{")
     assert find_baselines(data, tmp_path) == first
-    monkeypatch.setattr(module, "_small_pixel_baselines", None)
+    monkeypatch.setattr(module, "_pixel_baselines", None)
     assert find_baselines(data, tmp_path) == first
 
 
