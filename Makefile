@@ -33,7 +33,7 @@ help:
 demo: .venv/installed
 	$(BIN)/idat train --task digits --adapter lora --out runs/demo --resume
 	$(BIN)/idat train --task digits --adapter lora --teacher none --out runs/demo --resume
-	$(BIN)/idat eval --checkpoint runs/demo
+	$(BIN)/idat eval runs/demo
 	$(BIN)/idat report runs/demo
 
 test: .venv/installed-dev
