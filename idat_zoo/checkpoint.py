@@ -25,7 +25,7 @@ from idat_zoo.backbones.network import (
 )
 from idat_zoo.backbones.pair import Role
 from idat_zoo.data.image_file import prepare
-from idat_zoo.errors import CheckpointError, UnknownNameError
+from idat_zoo.errors import CheckpointError, InputError, UnknownNameError
 from idat_zoo.hub import HubReference, fetch, parse_reference, resolve
 from idat_zoo.randomness import generator
 from idat_zoo.recipe import AdapterChoice, Backbone, Below, Frozen, Recipe, Rgb, describe_faults
@@ -130,8 +130,14 @@ class Transform:
     def __call__(self, image: Image.Image) -> UInt8[Tensor, "3 S S"]:
         """The network normalises by itself.
 
-        Raises: UnreadableImageError for floating-point pixels, whose range is not known.
+        Raises: UnreadableImageError for floating-point pixels, whose range is not known; InputError
+        for what is no PIL image.
         """
+        if not isinstance(image, Image.Image):
+            raise InputError(
+                f"a transform takes a PIL image; got {type(image).__name__}.",
+                hint="Of a path: Image.open(path); of a uint8 array: Image.fromarray(array)",
+            )
         return torch.from_numpy(prepare(image, self.img_size).transpose(2, 0, 1).copy())
 
 

@@ -137,7 +137,7 @@ class DivergedError(TrainingError):
 
 
 class InputError(ZooError, TypeError):
-    """A network was called with something else than the images it takes."""
+    """A network, a transform or `run` was called with something else than what it takes."""
 
 
 def way_to_write(error: OSError, *, other: str) -> str:

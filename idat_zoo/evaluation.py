@@ -26,7 +26,7 @@ from idat_zoo.engine.precision import (
     find_device,
     resolve_precision,
 )
-from idat_zoo.errors import RunFolderError, ZooError
+from idat_zoo.errors import DivergedError, RunFolderError, ZooError
 from idat_zoo.hub import HubReference
 from idat_zoo.metrics import Metrics, score
 from idat_zoo.recipe import Recipe
@@ -57,6 +57,8 @@ def predict_logits(
     """Float32 logits on CPU, in batches of exactly 256, the last one padded with black images.
 
     One batch size for all, so that a number does not depend on how many images were asked for.
+
+    Raises: DivergedError for logits that are not finite: no score can be made of them.
     """
     network.eval()
     logits = []
@@ -66,7 +68,15 @@ def predict_logits(
         with autocast(device, precision):
             output = network(torch.cat([batch, padding]))
         logits.append(output[: len(batch)].float().cpu())
-    return torch.cat(logits)
+    found = torch.cat(logits)
+    broken = int((~found.isfinite()).any(dim=1).sum())
+    if broken:
+        raise DivergedError(
+            f"the network's outputs are not finite for {broken} of {len(found)} images, "
+            "so there is nothing to score.",
+            hint="Its training went too far: a lower learning rate often helps.",
+        )
+    return found
 
 
 def score_network(network: Network, split: Split, recipe: Recipe) -> Metrics:

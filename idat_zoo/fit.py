@@ -253,7 +253,11 @@ def _fit_together(
         for k, log in enumerate(ended):
             if log is None:
                 continue
-            log = _tested(log, jobs[k], learners[k])
+            try:
+                log = _tested(log, jobs[k], learners[k])
+            except DivergedError as error:
+                learners[k].fault = error
+                continue
             saves[k].add(log)
             learnt[k] += steps * batch
         progress.epoch([log for log in ended if log is not None])

@@ -16,7 +16,7 @@ from idat_zoo.data.folder import split_csv
 from idat_zoo.data.reading import Listener
 from idat_zoo.engine.precision import computing, describe_device, find_device, resolve_precision
 from idat_zoo.engine.timing import slowness
-from idat_zoo.errors import DataError, RunFolderError, UsageError, ZooError
+from idat_zoo.errors import DataError, InputError, RunFolderError, UsageError, ZooError
 from idat_zoo.evaluation import predict_split
 from idat_zoo.fit import (
     Fitted,
@@ -126,8 +126,17 @@ def run_many(
     elsewhere one. Each has its own run folder; the fault of one is returned in its place, and ends
     that one alone. `words` of a command line are kept until a run is finished, to go on with it.
 
-    Raises: UsageError for what is wrong with all of them, or asked for twice.
+    Raises: UsageError for what is wrong with all of them, or asked for twice; InputError for what
+    is no recipe or no seed.
     """
+    for recipe, seed in asked:
+        if not isinstance(recipe, Recipe):
+            raise InputError(
+                f"a run takes a Recipe; got {recipe!r}.",
+                hint='get_recipe("digits", "lora") of idat_zoo.registry makes one',
+            )
+        if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
+            raise InputError(f"a seed is an int from 0; got {seed!r}.")
     if stack is not None and stack < 1:
         raise UsageError(f"a pass holds at least one run (stack = {stack}).")
     where, out, progress = find_device(device), Path(out), progress or Progress()

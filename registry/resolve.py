@@ -245,12 +245,17 @@ def parse_words(words: Overrides) -> dict[str, Any]:
 
     A mapping is what it is. Raises: RecipeError for words without `=` and for keys given twice.
     """
-    if isinstance(words, Mapping):
-        return dict(words)
     if isinstance(words, str):  # one word, not its letters
         words = [words]
+    if not isinstance(words, Iterable):
+        raise RecipeError([f"{words!r}: expected a mapping, or KEY=VALUE words"])
+    words = words if isinstance(words, Mapping) else list(words)
     given: dict[str, str] = {}
-    faults = []
+    faults = [f"{word!r}: expected a string" for word in words if not isinstance(word, str)]
+    if faults:
+        raise RecipeError(faults)
+    if isinstance(words, Mapping):
+        return dict(words)
     for word in words:
         key, equals, text = word.partition("=")
         if not (key and equals):

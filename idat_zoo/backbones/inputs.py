@@ -39,7 +39,7 @@ class InputCheck:
         images = args[0] if args else kwargs.get("start")
         if isinstance(images, Partway):
             return
-        fault, hint = self._fault(images)
+        fault, hint = self._fault(images, network.mean.dtype)
         if fault:
             size = self.size or "S"
             raise InputError(
@@ -48,8 +48,11 @@ class InputCheck:
                 hint=hint,
             )
 
-    def _fault(self, images: object) -> tuple[str, str]:
-        """What was got instead, and what to do; nothing where all is well."""
+    def _fault(self, images: object, expected: torch.dtype) -> tuple[str, str]:
+        """What was got instead, and what to do; nothing where all is well.
+
+        Floats have the `expected` type of the network's own numbers, except under autocast.
+        """
         if not isinstance(images, Tensor):
             name = f"{type(images).__module__}.{type(images).__qualname__}"
             return name.removeprefix("builtins."), "network(transform(Image.open(path))[None])"
@@ -59,6 +62,8 @@ class InputCheck:
             return f"the shape {list(images.shape)}", hint
         if self.size is not None and images.shape[2:] != (self.size, self.size):
             return f"the shape {list(images.shape)}", "transform(image) makes that size"
+        if len(images) == 0:
+            return "no image", "A batch holds at least one"
         if images.dtype == torch.uint8:
             return "", ""
         if not images.is_floating_point():
@@ -66,7 +71,9 @@ class InputCheck:
         least, most = _extremes(images)
         slack = SLACK * (self.high - self.low)
         if self.low - slack <= least and most <= self.high + slack:
-            return "", ""
+            if images.dtype == expected or torch.is_autocast_enabled(images.device.type):
+                return "", ""
+            return str(images.dtype), f"images.to({expected})"
         return (
             f"{images.dtype} from {least:.4g} to {most:.4g}",
             "Pixels 0 … 255: images.to(torch.uint8); 0 … 1: (255 * images).round().to(torch.uint8)",

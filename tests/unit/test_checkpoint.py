@@ -422,6 +422,9 @@ def noise(*shape: int) -> torch.Tensor:
         (noise(3, 48, 48), "got the shape [3, 48, 48]."),
         (noise(2, 48, 48, 3), "got the shape [2, 48, 48, 3]."),
         (noise(2, 3, 224, 224), "got the shape [2, 3, 224, 224]."),
+        (noise(0, 3, 48, 48), "got no image."),
+        (torch.zeros(1, 3, 48, 48).double(), "got torch.float64."),
+        (torch.zeros(1, 3, 48, 48).half(), "got torch.float16."),
     ],
     ids=lambda value: value if isinstance(value, str) else None,  # others have no lasting name
 )
@@ -457,6 +460,12 @@ def test_a_loaded_network_takes_pixels_and_normalised_floats_as_before(
     assert copy.deepcopy(network)(images).equal(network(images))
     assert network.num_classes == 10
     assert network.class_names == ()
+
+
+def test_under_autocast_a_network_takes_narrow_floats(digits: tuple[Network, Transform]) -> None:
+    network, _ = digits
+    with torch.inference_mode(), torch.autocast("cpu", dtype=torch.bfloat16):
+        assert network(torch.zeros(1, 3, 48, 48).bfloat16()).isfinite().all()
 
 
 def test_a_loaded_network_knows_its_classes(tmp_path: Path) -> None:

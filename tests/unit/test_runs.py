@@ -342,6 +342,45 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path: Path) -> None:
     assert not list(tmp_path.rglob("result.json"))
 
 
+@pytest.mark.parametrize("protocol", ["standard", "paper"])
+@pytest.mark.parametrize("field", ["lr", "weight_decay"])
+def test_a_last_step_that_breaks_the_network_is_told(
+    field: str, protocol: str, tmp_path: Path
+) -> None:
+    recipe = toy_recipe(**{field: 1e30}, epochs=1, warmup_epochs=0, batch_size=2000)  # one step
+    recipe = recipe.model_copy(update={"protocol": protocol})
+    with pytest.raises(DivergedError, match="outputs are not finite"):
+        run(recipe, device="cpu", out=tmp_path)
+    assert not list(tmp_path.rglob("result.json"))
+
+
+def test_what_is_no_recipe_seed_image_or_word_is_refused_in_one_sentence(tmp_path: Path) -> None:
+    script = """
+import numpy as np
+from idat_zoo import load, run
+from idat_zoo.errors import ZooError
+from idat_zoo.registry import get_recipe
+
+_, transform = load("builtin:digits-lora")
+recipe = get_recipe("digits", "lora")
+calls = [
+    *(lambda wrong=wrong: run(wrong) for wrong in ("digits", None, {"task": "digits"})),
+    *(lambda wrong=wrong: run(recipe, seed=wrong) for wrong in ("0", 1.5, -1, True, None)),
+    *(lambda wrong=wrong: transform(wrong) for wrong in ("a.png", np.zeros((3, 4, 3)), None)),
+    *(lambda wrong=wrong: get_recipe("dtd", "lora", overrides=wrong) for wrong in (5, [1], {1: 2})),
+]
+for call in calls:
+    try:
+        call()
+    except ZooError as error:
+        print(type(error).__name__)
+"""
+    command = [sys.executable, "-c", script]  # without the checks of types that tests run under
+    told = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert told.stdout.split() == ["InputError"] * 11 + ["RecipeError"] * 3
+    assert not list(tmp_path.iterdir())
+
+
 def diverging(**fields: object) -> Recipe:
     """A training whose loss is finite and far above that of guessing."""
     return toy_recipe(lr=10.0, epochs=2, warmup_epochs=0, precision="float32", **fields)
