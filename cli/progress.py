@@ -111,7 +111,7 @@ class LiveProgress(Listener):
         self._show(name, total=None, details=[what])
 
     def stage(self, name: str, *, done: int, epochs: int, steps: int, images: int) -> None:
-        """A training begins, or goes on behind epoch `done`."""
+        """A training begins, or goes on after epoch `done`."""
         self._name, self._images, self._steps = name, images, 0
         self._loss, self._parts = "", []
         self._epochs = (done, epochs)
@@ -119,7 +119,7 @@ class LiveProgress(Listener):
         total = (epochs - done) * steps
         self._show(name, total=total, details=[f"epoch {done}/{epochs}", "the first step"])
         if done:
-            screen.note(f"{name}: going on behind epoch {done} of {epochs}")
+            screen.note(f"{name}: going on after epoch {done} of {epochs}")
 
     def _show(self, name: str, *, total: int | None, details: list[str]) -> None:
         if self._task is not None:

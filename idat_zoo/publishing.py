@@ -309,7 +309,7 @@ def _check_kin(results: Mapping[str, Result]) -> None:
     kinds = {(r.recipe.pair.name, r.recipe.adapter.name) for r in results.values()}
     if len(kinds) > 1:
         told = ", ".join(sorted("/".join(kind) for kind in kinds))
-        raise UsageError(f"these runs do not belong into one repository: {told}.")
+        raise UsageError(f"these runs do not belong in one repository: {told}.")
 
 
 def _place(result: Result) -> str:

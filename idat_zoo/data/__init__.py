@@ -155,7 +155,7 @@ def read_listing(
     """
     absent = missing_lists(task, data_dir, seed=seed)
     if absent:
-        raise DataError(absent, hint=f"{how_to_get(task)}.")
+        raise DataError(f"missing: {absent}", hint=f"{how_to_get(task)}.")
     place = data_folder(data_dir)
     if task.suite == "folder":
         return read_folder(place, task, reading)

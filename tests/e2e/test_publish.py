@@ -110,7 +110,7 @@ def test_several_runs_lie_in_folders_of_their_own(runs: list[Path]) -> None:
 
 
 def test_runs_of_unlike_families_do_not_share_a_repository(runs: list[Path]) -> None:
-    with pytest.raises(UsageError, match=r"do not belong into one repository: .*linear.*lora"):
+    with pytest.raises(UsageError, match=r"do not belong in one repository: .*linear.*lora"):
         new_repository(runs)
 
 
@@ -348,7 +348,7 @@ def test_runs_that_come_later_join_the_index_and_the_card(
     assert not [line for line in hub.requests[asked:] if "HEAD" in line and "teacher" in line]
     other = author.idat("publish", str(runs[2]), "--repo", REPO)
     assert other.returncode == 2
-    assert "do not belong into one repository" in other.stderr
+    assert "do not belong in one repository" in other.stderr
 
 
 @pytest.mark.system

@@ -134,7 +134,7 @@ def test_a_list_that_is_missing_is_a_fault_and_the_task_is_not_left_out(root: Pa
     (root / "dtd" / "test.txt").unlink()
     first = document("verify", code=3)["tasks"][0]
     assert first["task"] == "dtd"
-    assert first["faults"] == [f"images of task 'dtd': no {root / 'dtd' / 'test.txt'}"]
+    assert first["faults"] == [f"missing: images of task 'dtd': no {root / 'dtd' / 'test.txt'}"]
 
 
 def test_a_test_image_that_is_learnt_from_is_noted_and_no_fault(root: Path) -> None:

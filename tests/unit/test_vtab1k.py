@@ -240,7 +240,7 @@ def test_train800val200_may_be_absent_and_may_have_another_order(own: Path) -> N
 @pytest.mark.parametrize("name", ["train800", "val200", "test"])
 def test_a_list_that_is_not_there_or_no_file_is_told(name: str, own: Path) -> None:
     (own / f"{name}.txt").unlink()
-    told = f"images of task 'toys': no {own}/{name}.txt"
+    told = f"missing: images of task 'toys': no {own}/{name}.txt"
     assert refusal(own).splitlines()[0] == told
     os.mkfifo(own / f"{name}.txt")
     assert refusal(own).splitlines()[0] == told
