@@ -268,7 +268,7 @@ def _indented(text: str) -> str:
 
 def _how_far(run: "RunState") -> str:
     if run.top1 is not None:
-        return f"finished, top-1 {100 * run.top1:.1f} %"
+        return f"finished, top-1 {100 * run.top1:.1f} %" + (", diverged" if run.diverged else "")
     if run.state == "not begun":
         return run.state
     return f"{run.state}, epoch {run.epoch} of {run.epochs}"
@@ -283,6 +283,7 @@ def _run_facts(run: "RunState", resume: str | None) -> Row:
         "epoch": run.epoch,
         "epochs": run.epochs,
         "top1": run.top1,
+        "diverged": run.diverged or None,
         "fault": run.fault or None,
         "resume": resume,
     }

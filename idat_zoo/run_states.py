@@ -53,7 +53,10 @@ Kept = TypeVar("Kept", Call, Fault)
 
 @dataclass(frozen=True, kw_only=True)
 class RunState:
-    """How far a run is: `epoch` is the last whole one of `epochs`, `top1` a finished run's."""
+    """How far a run is: `epoch` is the last whole one of `epochs`, `top1` a finished run's.
+
+    `diverged` is a finished run whose training did, and which was kept.
+    """
 
     folder: Path
     recipe: Recipe
@@ -62,6 +65,7 @@ class RunState:
     epoch: int
     epochs: int
     top1: float | None
+    diverged: bool
     fault: str
 
     @property
@@ -119,6 +123,7 @@ def _state_of(folder: Path) -> RunState:
         epoch=log.read_bytes().count(b"\n") if log.is_file() else 0,
         epochs=total_epochs(recipe),
         top1=float(finished["top1"]) if finished is not None else None,
+        diverged=finished is not None and bool(finished.get("diverged")),
         fault=fault.message if fault is not None and state in ("diverged", "failed") else "",
     )
 

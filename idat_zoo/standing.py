@@ -63,8 +63,7 @@ def in_words(top1: float, baselines: Iterable[Baseline], show: Callable[[float],
         verb = near if one.inside_interval else clear
         parts.setdefault((verb, one.inside_interval), []).append(named)
     told = [
-        f"{verb} {_listed(names)}"
-        + (f", but cannot be told from {'it' if len(names) == 1 else 'them'}" if near else "")
+        f"{verb} {_listed(names)}" + (_untold(verb, len(names)) if near else "")
         for (verb, near), names in sorted(parts.items(), key=lambda part: part[0][1])
     ]
     return f"{show(top1)} {'; '.join(told)}"
@@ -77,3 +76,8 @@ def too_few_in_words(count: int) -> str:
 
 def _listed(names: list[str]) -> str:
     return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
+
+
+def _untold(verb: str, count: int) -> str:
+    link = " and" if verb == "equals" else ", but"
+    return f"{link} cannot be told from {'it' if count == 1 else 'them'}"

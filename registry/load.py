@@ -182,7 +182,8 @@ def resolve_tasks(text: str, registry: Registry) -> list[Task]:
 def resolve_adapters(text: str, registry: Registry) -> list[Family]:
     """The adapters of a comma list of names; `all` is every one.
 
-    Raises: UnknownNameError; RecipeError for an empty name or one that is there twice.
+    Raises: UnknownNameError; RecipeError for an empty name, one that is there twice, or `all`
+        beside others.
     """
     names = [name.strip() for name in text.split(",")]
     if not all(names):
@@ -191,6 +192,8 @@ def resolve_adapters(text: str, registry: Registry) -> list[Family]:
         )
     if names == [ALL]:
         return list(registry.adapters.values())
+    if ALL in names:
+        raise RecipeError([f"adapter '{text}': 'all' stands alone"])
     found = [registry.find_adapter(name) for name in names]
     twice = [family.name for family in found if found.count(family) > 1]
     if twice:

@@ -255,7 +255,10 @@ def _read_csv(path: Path, faults: list[str]) -> list[_Image]:
             split_there = len(header) < len(COLUMNS) or bool(split)
             if None in row or not image.name or not image.label.strip() or not split_there:
                 expected = ",".join(header) + ("" if split_there else " (train, val or test)")
-                faults.append(f"{path.name} line {reader.line_num}: expected {expected}")
+                got = ",".join([*(row[name] or "" for name in header), *(row.get(None) or [])])
+                faults.append(
+                    f"{path.name} line {reader.line_num}: expected {expected}, got {shown(got)}"
+                )
             else:
                 images.append(image)
     except csv.Error as error:

@@ -304,6 +304,7 @@ def test_adapters_spread_as_tasks_and_seeds_do(runs: Path) -> None:
     [
         (("lora,lora",), "'lora' is named twice"),
         (("lora,",), "expected names with commas"),
+        (("all,lora",), "'all' stands alone"),
         (("lora,sequentail",), "Did you mean 'sequential'?"),
         (("lora,linear", "adapter.rank=2"), "linear has no option 'rank'"),
     ],
@@ -378,6 +379,19 @@ def test_runs_are_listed_and_what_is_printed_goes_on_with_each(runs: Path) -> No
     assert [one["state"] for one in after] == ["finished"] * 7
     assert not any("resume" in one for one in after)
     assert not [*out.rglob("call.json"), *out.rglob("fault.json")]
+
+
+def test_a_diverged_run_that_was_kept_is_listed_as_one(runs: Path) -> None:
+    out = Path("kept")
+    shutil.copytree(runs, out)
+    file = lora_of(out) / "result.json"
+    file.write_text(json.dumps(json.loads(file.read_bytes()) | {"diverged": True}))
+    states, commands = listed(out)
+    assert states["lora 0"].endswith(" %, diverged")
+    assert [name for name, state in states.items() if "diverged" in state] == ["lora 0"]
+    assert not commands
+    found = document(idat("list", "runs", out, "--json"))["runs"]
+    assert ["diverged" in one for one in found] == ["/lora/" in one["folder"] for one in found]
 
 
 def test_a_run_is_resumed_from_elsewhere_and_where_it_was_moved_to(

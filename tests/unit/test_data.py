@@ -174,5 +174,5 @@ def test_what_is_missing_is_told_before_anything_is_read(tmp_path: Path) -> None
     assert told.count(str(tmp_path / "toys_dir")) == 3
     assert "train800.txt" in told
     for place in (None, tmp_path):
-        with pytest.raises(DataError, match="images of task 'toys'"):
+        with pytest.raises(DataError, match=r"^missing: images of task 'toys'"):
             load_task(TOYS, img_size=8, data_dir=place)
