@@ -55,10 +55,13 @@ def publish(
     check_repo_name(repo)
     from idat_zoo.publishing import find_finished_runs, plan
     from idat_zoo.publishing import publish as upload
+    from idat_zoo.results import DIVERGED
 
     head = _head_or_new(repo) if dry_run else read_head(repo)
     named = [name.strip() for names in overwrite or [] for name in names.split(",")]
     ready = plan(find_finished_runs(runs), head, with_teacher=with_teacher, overwrite=named)
+    for folder in ready.diverged:
+        screen.note(f"{folder}: {DIVERGED}")
     if dry_run:
         _print_plan(ready, json=json)
         try:

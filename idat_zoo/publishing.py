@@ -69,6 +69,7 @@ class Plan:
 
     `foreign`: those of the head that are not ours, and would be overwritten or taken out; `refused`
     is why of each that was not named for it. `own_images`: a run is of a folder of somebody's own.
+    `diverged`: the folders of runs whose training did.
     """
 
     head: Head
@@ -78,6 +79,7 @@ class Plan:
     refused: Mapping[str, str]
     message: str
     own_images: bool
+    diverged: tuple[Path, ...]
 
     def states(self) -> dict[str, str]:
         """What becomes of each file: new, changed, overwritten, unchanged or removed."""
@@ -182,6 +184,7 @@ def plan(
         refused={path: why for path, why in foreign.items() if path not in overwrite},
         message=f"idat publish: {len(runs)} run{'s' if len(runs) > 1 else ''}",
         own_images=any(one.recipe.task.suite == "folder" for one in results.values()),
+        diverged=tuple(folder for folder, run in runs.items() if run.diverged),
     )
 
 

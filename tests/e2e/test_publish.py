@@ -1,5 +1,6 @@
 """Runs to the Hub and back, by the real client against a Hub on loopback."""
 
+import hashlib
 import json
 import shutil
 from collections.abc import Iterator
@@ -484,6 +485,22 @@ def test_a_published_run_without_a_card_is_known_by_its_result(runs: list[Path],
 def test_a_name_that_is_not_concerned_is_no_permission(runs: list[Path], here: Hub) -> None:
     with pytest.raises(UnknownNameError, match=r"Did you mean 'README\.md'"):
         plan([runs[0]], head_with(here, THEIRS), overwrite=["README"])
+
+
+def test_a_run_that_diverged_is_said_to_have(
+    runs: list[Path], own: Path, hub: Hub, tmp_path: Path
+) -> None:
+    config = json.dumps(json.loads((own / "config.json").read_bytes()) | {"diverged": True})
+    (own / "config.json").write_text(config)
+    result = json.loads((own / "result.json").read_bytes()) | {"diverged": True}
+    result["files"]["config.json"] = hashlib.sha256(config.encode()).hexdigest()
+    (own / "result.json").write_text(json.dumps(result))
+    done = Person(hub, tmp_path).idat(
+        "publish", str(own), str(runs[1]), "--repo", REPO, "--dry-run"
+    )
+    assert done.returncode == 0, done.stderr
+    assert [line.split(": ")[0] for line in done.stderr.splitlines()] == [str(own)]
+    assert "the training diverged" in done.stderr
 
 
 def edited(content: bytes, *changes: tuple[str, str]) -> bytes:
