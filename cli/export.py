@@ -198,10 +198,12 @@ def import_adapter(
 def _load(checkpoint: "Reference", *, yes: bool) -> "Checkpoint":
     """A checkpoint on its backbone, whose weights may have to be downloaded."""
     from idat_zoo.checkpoint import find_config, load_checkpoint, pin
-    from idat_zoo.cli.offers import offer_weights
+    from idat_zoo.cli.offers import offer_weights, tell_diverged
 
     place = pin(checkpoint)
-    offer_weights([find_config(place).backbone], yes=yes)
+    config = find_config(place)
+    tell_diverged({str(checkpoint): config})
+    offer_weights([config.backbone], yes=yes)
     return load_checkpoint(place)
 
 

@@ -1,7 +1,7 @@
 """What is not here and can be had from the Hub: told, asked about, fetched."""
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,7 +11,7 @@ from idat_zoo.cli import screen
 from idat_zoo.errors import DataError, UsageError, ZooError
 
 if TYPE_CHECKING:
-    from idat_zoo.checkpoint import Reference
+    from idat_zoo.checkpoint import Config, Reference
     from idat_zoo.pulling import Pulled
     from idat_zoo.recipe import Backbone, Task
     from idat_zoo.registry import Registry
@@ -47,6 +47,15 @@ def offer(
                 raise
             screen.print_error(error)
     return agreed
+
+
+def tell_diverged(configs: Mapping[str, "Config"]) -> None:
+    """Say of each adapter whose training diverged that it did."""
+    from idat_zoo.results import DIVERGED
+
+    for name, config in configs.items():
+        if config.diverged:
+            screen.note(f"{name}: {DIVERGED}")
 
 
 def offer_weights(backbones: Iterable["Backbone"], *, yes: bool) -> None:

@@ -69,7 +69,7 @@ def predict(
     references, images = _told_apart(words or [], checkpoint or [])
     check_references(references, require_pinned=require_pinned)
     from idat_zoo.checkpoint import find_config
-    from idat_zoo.cli.offers import offer_weights, tell_cached
+    from idat_zoo.cli.offers import offer_weights, tell_cached, tell_diverged
     from idat_zoo.data.reading import Reading
     from idat_zoo.prediction import Predictor, find_adapters, find_pictures
 
@@ -78,8 +78,9 @@ def predict(
         found += [None] if name == STDIN else find_pictures([Path(name)])
     adapters = find_adapters(references)
     tell_cached(adapters.values())
-    needed = [find_config(place).backbone for place in adapters.values()]
-    offer_weights(needed, yes=yes)
+    configs = {name: find_config(place) for name, place in adapters.items()}
+    tell_diverged(configs)
+    offer_weights([config.backbone for config in configs.values()], yes=yes)
     predictor = Predictor(adapters, device=device)
     predictions = predictor.predict(
         _open(found), top=top_k, reading=Reading(max_megapixels=max_megapixels)

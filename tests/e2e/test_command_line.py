@@ -394,6 +394,23 @@ def test_a_diverged_run_that_was_kept_is_listed_as_one(runs: Path) -> None:
     assert ["diverged" in one for one in found] == ["/lora/" in one["folder"] for one in found]
 
 
+def test_an_adapter_that_diverged_is_used_with_a_note(runs: Path) -> None:
+    out = Path("kept to use")
+    shutil.copytree(runs, out)
+    place = lora_of(out)
+    file = place / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_bytes()) | {"diverged": True}))
+    fakes.write_image(Path("one.png"), 0, 2, seed=0)
+    for words in (
+        ("predict", place, "one.png", "--device", "cpu"),
+        ("merge", place, "-o", "merged"),
+        ("export", place, "--to", "peft", "-o", "exported"),
+    ):
+        done = idat(*words)
+        assert done.exit_code == 0, done.output
+        assert f"{place}: the training diverged" in done.stderr
+
+
 def test_a_run_is_resumed_from_elsewhere_and_where_it_was_moved_to(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
