@@ -185,6 +185,7 @@ def heed_interrupts() -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
+@pytest.mark.system
 def test_ctrl_c_stops_a_real_run_which_resumes_to_the_same_bits(tmp_path: Path) -> None:
     words = [*LORA[:-1], "epochs=20"]
     with subprocess.Popen(

@@ -17,7 +17,7 @@ def killings(folder: Path, *arguments: str) -> dict[str, object]:
     return report
 
 
-@pytest.mark.slow
+@pytest.mark.system
 def test_twenty_kills_by_timer_leave_whole_entries_or_none(tmp_path: Path) -> None:
     report = killings(tmp_path, "timer", "20", "0")
     assert (report["killed"], report["wrong"]) == (20, [])

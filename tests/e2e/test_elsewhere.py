@@ -97,6 +97,7 @@ def test_timm_loads_a_merged_student_from_the_hub(
     assert any("zoo/digits-vit" in line and "model.safetensors" in line for line in hub.requests)
 
 
+@pytest.mark.system
 def test_peft_loads_an_adapter_from_a_subfolder_on_the_hub(
     hub: Hub, shipped: Checkpoint, tmp_path: Path
 ) -> None:

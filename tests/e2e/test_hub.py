@@ -156,7 +156,7 @@ def test_an_adapter_from_the_hub_gives_the_same_bits_as_on_disk(hub: Hub, tmp_pa
     assert all(ours[name].equal(theirs[name]) for name in ours)
 
 
-@pytest.mark.slow
+@pytest.mark.system
 def test_only_what_is_needed_is_fetched_and_a_pinned_one_makes_no_second_request(
     hub: Hub, tmp_path: Path
 ) -> None:
@@ -173,7 +173,7 @@ def test_only_what_is_needed_is_fetched_and_a_pinned_one_makes_no_second_request
     assert again["checkpoint"]["asked"] == commit
 
 
-@pytest.mark.slow
+@pytest.mark.system
 def test_what_others_cached_of_a_commit_is_not_taken_for_all_of_it(
     hub: Hub, tmp_path: Path
 ) -> None:
@@ -290,7 +290,7 @@ def test_a_passing_fault_ends_in_success(fault: Fault, hub: Hub, tmp_path: Path)
     assert result["checkpoint"]["commit"] == hub.repos[NAME].names["main"]
 
 
-@pytest.mark.slow
+@pytest.mark.system
 def test_what_is_larger_than_it_has_to_be_is_not_fetched(hub: Hub, tmp_path: Path) -> None:
     hub.repos["zoo/large"] = Repo()
     hub.repos["zoo/large"].commit(checkpoint_files() | {"config.json": b" " * (16 * 2**20 + 1)})

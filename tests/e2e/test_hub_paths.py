@@ -136,7 +136,7 @@ def is_whole(repo: Repo, *, name: str = "main") -> bool:
     [
         pytest.param("", marks=pytest.mark.system, id="regular"),
         pytest.param("lfs", marks=pytest.mark.slow),
-        pytest.param("xet", marks=pytest.mark.slow),
+        pytest.param("xet", marks=pytest.mark.system),
     ],
     indirect=True,
 )

@@ -32,7 +32,7 @@ def results_of(result: Result) -> list[dict[str, Any]]:
     return found
 
 
-@pytest.mark.slow
+@pytest.mark.system
 def test_tasks_seeds_and_values_make_a_run_of_each_combination() -> None:
     result = idat(*LORA, "--task", "digits,count", "--seeds", "0,2", "lr=1e-3,2e-3", *SHORT)
     assert result.exit_code == 0, result.output

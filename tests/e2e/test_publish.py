@@ -228,6 +228,7 @@ def test_a_run_goes_to_the_hub_and_comes_back_to_the_bit(
     assert TOKEN not in done.stdout + done.stderr + again.stdout + again.stderr
 
 
+@pytest.mark.system
 def test_a_tag_that_is_taken_is_named_and_left_where_it_is(
     runs: list[Path], hub: Hub, tmp_path: Path
 ) -> None:
@@ -243,6 +244,7 @@ def test_a_tag_that_is_taken_is_named_and_left_where_it_is(
     assert hub.repos[REPO].names["main"] != old
 
 
+@pytest.mark.system
 def test_a_dry_run_lists_files_and_changes_nothing(
     runs: list[Path], hub: Hub, tmp_path: Path
 ) -> None:

@@ -184,6 +184,7 @@ def test_a_machine_with_nothing_trains_publishes_evaluates_and_predicts(
 # One task out of many
 
 
+@pytest.mark.system
 def test_only_the_task_that_is_asked_for_is_read_and_never_twice(
     hub: Hub, folders: Path, shelf: Path, zipped: bytes, tmp_path: Path
 ) -> None:
@@ -211,6 +212,7 @@ def test_without_consent_nothing_is_fetched(hub: Hub, shelf: Path, tmp_path: Pat
     assert not hub.requests
 
 
+@pytest.mark.system
 def test_a_source_of_ones_own_goes_before_the_built_in_one(
     hub: Hub, folders: Path, shelf: Path, tmp_path: Path
 ) -> None:

@@ -452,7 +452,7 @@ sys.exit(idat())
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("mode", [0o555, 0o000])
+@pytest.mark.parametrize("mode", [pytest.param(0o555, marks=pytest.mark.system), 0o000])
 def test_without_permission_to_write_or_enter(mode: int, public: Path) -> None:
     out = public / "runs"
     out.mkdir()
@@ -477,7 +477,12 @@ app(sys.argv[2:], prog_name="idat")
 @pytest.mark.parametrize(
     ("limit", "refused", "kept"),
     [
-        (8_000, "resume.safetensors", {"recipe.toml", "log.jsonl"}),
+        pytest.param(
+            8_000,
+            "resume.safetensors",
+            {"recipe.toml", "log.jsonl"},
+            marks=pytest.mark.system,
+        ),
         (
             70_000,
             "predictions.safetensors",

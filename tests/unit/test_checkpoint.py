@@ -510,7 +510,7 @@ print("equal")
 """
 
 
-@pytest.mark.slow
+@pytest.mark.system
 def test_a_loaded_network_compiles_in_one_graph() -> None:
     done = subprocess.run(  # apart: the annotations that are checked here are in dynamo's way
         [sys.executable, "-c", COMPILED], capture_output=True, text=True, check=False

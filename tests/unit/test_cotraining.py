@@ -291,7 +291,7 @@ def compiled_distance(count: int) -> tuple[float, list[str]]:
     return max(furthest(a, b) for a, b in zip(plain, states, strict=True)), told
 
 
-@pytest.mark.slow
+@pytest.mark.system
 @pytest.mark.parametrize("count", [1, 2])
 def test_a_compiled_pass_equals_the_plain_one(count: int) -> None:
     """In a process of its own: what checks shapes under pytest cannot be compiled."""

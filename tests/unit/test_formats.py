@@ -193,7 +193,13 @@ def test_peft_has_no_form_of_other_families(family: str, tmp_path: Path) -> None
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(
+    "family",
+    [
+        pytest.param(family, marks=() if family in ("lora", "sequential") else pytest.mark.system)
+        for family in FAMILIES
+    ],
+)
 def test_onnxruntime_gives_the_same_logits_for_every_family(family: str, tmp_path: Path) -> None:
     import onnxruntime
 
