@@ -9,7 +9,7 @@ TEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -q
 help:
 	@echo "make demo         train LoRA with and without its teacher, evaluate, report (3 minutes)"
 	@echo "make quick        lint, types and fast tests (a few minutes on two cores)"
-	@echo "make test         all tests but the long sweeps (under 10 minutes)"
+	@echo "make test         all tests but the long sweeps (about 10 minutes)"
 	@echo "make check        ruff, format, mypy"
 	@echo "make test-system  the long sweeps (under 40 minutes)"
 	@echo "make test-live    try the live Hub, with a token of yours: REPO=ORG/NAME"
