@@ -15,6 +15,7 @@ import typer
 
 from idat_zoo.cli.options import (
     DATA_VARIABLE,
+    RUNS,
     SHELF_VARIABLE,
     AdapterOption,
     DataDirOption,
@@ -32,8 +33,6 @@ if TYPE_CHECKING:
     from idat_zoo.run_states import RunState
 
 Row = dict[str, Any]
-
-RUNS = "runs"
 
 TRY = ("idat train --task digits --adapter lora", "idat eval builtin:digits-lora")
 PACKAGES = ("torch", "timm", "safetensors", "huggingface-hub", "scikit-learn", "numpy", "typer")

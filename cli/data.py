@@ -18,7 +18,7 @@ from idat_zoo.cli.options import (
     TasksArgument,
     YesOption,
 )
-from idat_zoo.cli.screen import note, plain, print_json, print_table, size
+from idat_zoo.cli.screen import SOME_FAILED, note, plain, print_json, print_table, size
 from idat_zoo.errors import DataError, UsageError
 
 if TYPE_CHECKING:
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 
 Facts = dict[str, Any]  # what JSON can hold
 
-SOME_FAILED = 3
 NAMED = 3  # images that a remark names
 LAYOUTS = {
     "mini": "built in",

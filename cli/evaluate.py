@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from idat_zoo.registry import Registry
     from idat_zoo.results import Result
 
-SOME_FAILED, BELOW_THRESHOLD = 3, 4
+BELOW_THRESHOLD = 4
 
 
 def evaluate_command(
@@ -117,7 +117,7 @@ def evaluate_command(
             typer.echo(screen.plain(str(result)))
             present.print_metrics(result.student)
     if failures:
-        raise typer.Exit(SOME_FAILED if results else failures[-1].exit_code)
+        raise typer.Exit(screen.SOME_FAILED if results else failures[-1].exit_code)
     if fail_under is not None and any(result.top1 < fail_under for result in results):
         screen.note(f"below the threshold: top-1 < {fail_under}")
         raise typer.Exit(BELOW_THRESHOLD)

@@ -32,7 +32,6 @@ class Format(StrEnum):
 
 Written = tuple[Path, float | None, str]
 """Where an adapter was written, the largest difference of its logits, and how it is loaded."""
-SOME_FAILED = 3
 NewFolderOption = Annotated[
     Path, typer.Option("--out", "-o", metavar="DIR", help="A new folder for what is written.")
 ]
@@ -100,7 +99,7 @@ def export(
         for one in written:
             _tell(*one, json=False)
     if failures:
-        raise typer.Exit(SOME_FAILED if written else failures[-1].exit_code)
+        raise typer.Exit(screen.SOME_FAILED if written else failures[-1].exit_code)
 
 
 def _export(place: "Reference", out: Path, to: Format, *, yes: bool) -> Written:

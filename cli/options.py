@@ -125,6 +125,8 @@ MegapixelsOption = Annotated[
 OutOption = Annotated[
     Path | None, typer.Option("--out", metavar="DIR", help="Where results are written.")
 ]
+RUNS = Path("runs")
+"""Where runs lie unless it is said."""
 PLACES = "A run's folder, hub:ORG/NAME[@REV][/SUBFOLDER], or builtin:NAME."
 CheckpointsArgument = Annotated[
     list[str] | None,

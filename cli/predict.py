@@ -27,7 +27,6 @@ STDIN = "-"
 USE = "idat predict CHECKPOINT IMAGE…, e.g. idat predict builtin:digits-lora photo.png"
 COLUMNS = ("image", "checkpoint", "task", "rank", "class", "name", "probability", "fault")
 """Of --csv. `class` is the index; `name` is empty where none is known."""
-SOME_FAILED = 3
 
 
 def predict(
@@ -101,7 +100,7 @@ def predict(
         screen.print_json({"predictions": [_as_json(one) for one in told]})
     failed = [one for one in told if one.fault]
     if failed:
-        raise typer.Exit(SOME_FAILED if len(failed) < len(told) else DataError.exit_code)
+        raise typer.Exit(screen.SOME_FAILED if len(failed) < len(told) else DataError.exit_code)
 
 
 def _told_apart(words: Sequence[str], references: Sequence[str]) -> tuple[list[str], list[str]]:

@@ -24,6 +24,8 @@ GAP = 2
 WORD_ENDS = re.compile(r"\s+(?<!± )(?![kM](?:\s|$))")
 """Where a cell may be wrapped: not inside `± 0.13` and `16.4 k`."""
 SCHEMA_VERSION = 1
+SOME_FAILED = 3
+"""The exit code where some of several things failed, and others did not."""
 
 
 def print_json(document: Mapping[str, Any]) -> None:

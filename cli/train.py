@@ -8,6 +8,7 @@ import typer
 
 from idat_zoo.cli import screen
 from idat_zoo.cli.options import (
+    RUNS,
     AdapterOption,
     CompileOption,
     DataDirOption,
@@ -45,9 +46,6 @@ if TYPE_CHECKING:
     from idat_zoo.results import Result
 
     Asked = Sequence[tuple[Recipe, int]]
-
-RUNS = Path("runs")
-SOME_FAILED = 3
 
 
 def train(
@@ -145,7 +143,7 @@ def train(
     results = [outcome for outcome in outcomes if not isinstance(outcome, ZooError)]
     _print_results(results, out=place, json=json)
     if failures:
-        raise typer.Exit(SOME_FAILED if results else failures[-1].exit_code)
+        raise typer.Exit(screen.SOME_FAILED if results else failures[-1].exit_code)
 
 
 def _words(context: typer.Context) -> list[str]:
