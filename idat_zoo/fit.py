@@ -16,7 +16,7 @@ from jaxtyping import Int64, UInt8
 from torch import Tensor
 
 from idat_zoo import files
-from idat_zoo.adapters import find_adapter
+from idat_zoo.adapters import build_adapter
 from idat_zoo.adapters.base import Site
 from idat_zoo.backbones.pair import Backbones, NetworkPair, Role, build_pair
 from idat_zoo.data import Split
@@ -192,14 +192,14 @@ def _stack_key(job: Job) -> Hashable | None:
     """What runs must have in common to be stacked; None for one that cannot be."""
     recipe = job.recipe
     choices = [choice for choice in (recipe.adapter, recipe.teacher_adapter) if choice is not None]
-    families = [find_adapter(choice.name) for choice in choices]
-    if recipe.precision == "fp16" or not all(family.stackable for family in families):
+    adapters = [build_adapter(choice) for choice in choices]
+    if recipe.precision == "fp16" or not all(adapter.stackable for adapter in adapters):
         return None
-    probes = any(family.sites == {Site.FEATURES} for family in families)
+    probes = any(adapter.sites == {Site.FEATURES} for adapter in adapters)
     return (
         recipe.pair.model_dump_json(),
         recipe.precision,
-        *(family.name for family in families),
+        *(adapter.stack_key for adapter in adapters),
         len(job.targets),
         recipe.batch_size,
         bool(recipe.augmentation),

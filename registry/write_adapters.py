@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import tomli_w
 from pydantic.fields import FieldInfo
 
-from idat_zoo.adapters import ADAPTERS, find_adapter
+from idat_zoo.adapters import ADAPTERS, build_adapter
 from idat_zoo.recipe import AdapterChoice, Backbone
 from idat_zoo.registry.load import Registry, load_registry
 
@@ -27,11 +27,14 @@ BOUNDS = ("gt", "ge", "lt", "le")
 def render_adapters() -> str:
     """The shelf as TOML: every family, with its parameter counts on the registry's pairs."""
     registry = load_registry()
-    families = {name: _family(find_adapter(name), registry) for name in ADAPTERS}
+    families = {
+        name: _family(build_adapter(AdapterChoice(name=name)), registry) for name in ADAPTERS
+    }
     return HEADER + tomli_w.dumps(families)
 
 
-def _family(adapter: "type[Adapter]", registry: Registry) -> dict[str, Any]:
+def _family(adapter: "Adapter", registry: Registry) -> dict[str, Any]:
+    """What is told of a family: as it is with its options at their defaults."""
     return {
         "title": adapter.title,
         "summary": (adapter.__doc__ or "").partition("\n")[0],
@@ -71,7 +74,6 @@ def _option(field: FieldInfo) -> dict[str, Any]:
 
 def _count(family: str, spec: Backbone) -> int:
     """How many numbers the family trains on a backbone, head left out."""
-    from idat_zoo.adapters import build_adapter
     from idat_zoo.backbones.frozen import describe_anatomy
     from idat_zoo.randomness import generator
 

@@ -22,10 +22,11 @@ value that takes y's place:
 How a family is written, once for one task and for many: `apply` is a pure function of tensors, x,
 y, frozen weights and masks, of plain shapes `[B, N, D]`. A stack of T tasks runs the very same
 function under `torch.vmap`, over a leading axis of tensors, activations and masks, while the
-frozen weights are shared; tensors of unlike rank are padded with zeros to the largest. So `apply`
-may not read an option that differs between tasks: numbers such as a scale are `constants`, which
-arrive as 0-d tensors; and a zero in the padded part of a tensor must add nothing. A tensor that
-one task has and another has not is all zeros for that one.
+frozen weights are shared; tensors of unlike rank are padded with zeros to the largest. Options in
+which the tasks of one pass may differ are named in `stacks_over`, and `apply` cannot read them
+there: numbers such as a scale are `constants`, which arrive as 0-d tensors; and a zero in the
+padded part of a tensor must add nothing. A tensor that one task has and another has not is all
+zeros for that one. Tasks that differ in any other option have passes of their own.
 
 Where the forms that come next go (a test builds a toy of each of the first five):
 
@@ -42,7 +43,7 @@ Where the forms that come next go (a test builds a toy of each of the first five
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, ClassVar
@@ -119,15 +120,33 @@ class Adapter(ABC):
     paper: ClassVar[str]
     year: ClassVar[int]
     Options: ClassVar[type[Frozen]]
-    sites: ClassVar[frozenset[Site]]
-    stackable: ClassVar[bool] = True
-    mergeable: ClassVar[bool] = False
+    stacks_over: ClassVar[frozenset[str]] = frozenset()
 
     def __init__(self, **options: Any) -> None:  # values are checked by Options
         try:
             self.options = self.Options(**options)
         except ValidationError as error:
             raise RecipeError(describe_faults(error, where=f"adapter '{self.name}'")) from None
+
+    @property
+    @abstractmethod
+    def sites(self) -> frozenset[Site]:
+        """Where it acts. A plain attribute of the class where no option changes that."""
+
+    @property
+    def stackable(self) -> bool:
+        """Whether tasks may share a pass at all. May be a plain attribute, as `mergeable`."""
+        return True
+
+    @property
+    def mergeable(self) -> bool:
+        """Whether `merge` can fold it into the frozen weights."""
+        return False
+
+    @property
+    def stack_key(self) -> Hashable:
+        """What adapters that share a pass have in common: all but the options in `stacks_over`."""
+        return type(self), self.sites, self.options.model_dump_json(exclude=set(self.stacks_over))
 
     @property
     def first_site(self) -> Site:

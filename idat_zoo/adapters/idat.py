@@ -47,6 +47,7 @@ class IdatBottleneck(Adapter):
 
     paper = "arXiv:2403.15750"
     year = 2024
+    stacks_over = frozenset({"bottleneck", "scale", "dropout"})
     options: ParallelOptions
 
     @property

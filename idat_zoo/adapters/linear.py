@@ -27,6 +27,7 @@ class Linear(Adapter):
     paper = ""
     year = 0
     Options = LinearOptions
+    stacks_over = frozenset({"dropout"})
     options: LinearOptions
     sites: ClassVar = frozenset({Site.FEATURES})
     mergeable = True

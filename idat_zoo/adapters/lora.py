@@ -49,6 +49,7 @@ class LoRA(Adapter):
     paper = "arXiv:2106.09685"
     year = 2021
     Options = LoRAOptions
+    stacks_over = frozenset({"rank", "scale", "dropout", "key"})
     options: LoRAOptions
     sites: ClassVar = frozenset({Site.QKV})
     mergeable = True

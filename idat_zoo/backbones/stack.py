@@ -4,6 +4,7 @@ Shape letters: B batch, C channels, H W image, K classes, T tasks.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from copy import copy
 from functools import partial
 
 import torch
@@ -11,7 +12,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from idat_zoo.adapters.base import Carry, Site, Tensors
+from idat_zoo.adapters.base import Adapter, Carry, Site, Tensors
 from idat_zoo.backbones.network import (
     DROP_PATH,
     Images,
@@ -21,6 +22,7 @@ from idat_zoo.backbones.network import (
     tensors_of,
 )
 from idat_zoo.backbones.walk import Partway, embed, features
+from idat_zoo.errors import UsageError
 
 Forward = Callable[[Sequence[Images | Partway], Sequence[Tensors]], list[Logits]]
 """One batch and its masks for each network, to each network's logits."""
@@ -43,11 +45,9 @@ class StackedNetwork:
     """
 
     def __init__(self, networks: Sequence[Network]) -> None:
-        first = networks[0]
-        assert all(n.vit is first.vit for n in networks), "a stack shares one backbone"
-        assert all(type(n.adapter) is type(first.adapter) for n in networks)
-        assert first.adapter.stackable, f"'{first.adapter.name}' cannot be stacked"
+        assert all(n.vit is networks[0].vit for n in networks), "a stack shares one backbone"
         self.networks = list(networks)
+        self.adapter = common_adapter([n.adapter for n in networks])
 
     def __call__(
         self, starts: Sequence[Images | Partway], masks: Sequence[Tensors] | None = None
@@ -56,15 +56,15 @@ class StackedNetwork:
 
         The batches are all of one size `[B, 3, H, W]`, or all of them walks left at one place.
         """
-        first, T = self.networks[0], len(self.networks)
+        T = len(self.networks)
         masks = masks or [{}] * T
         carry: Carry = {}
 
         def at(site: Site, block: int, x: Tensor, y: Tensor, module: nn.Module | None) -> Tensor:
             nonlocal carry
-            if site not in first.adapter.sites:
+            if site not in self.adapter.sites:
                 return y
-            apply = partial(first.adapter.apply_carrying, site, frozen=tensors_of(module))
+            apply = partial(self.adapter.apply_carrying, site, frozen=tensors_of(module))
             y, carry = torch.vmap(
                 lambda tensors, x, y, carry, masks: apply(tensors, x, y, carry, masks=masks)
             )(
@@ -76,7 +76,9 @@ class StackedNetwork:
             )
             return y.flatten(0, 1)
 
-        pooled = features(first.vit, join(self.networks, starts), at, self._drop_path(masks))
+        pooled = features(
+            self.networks[0].vit, join(self.networks, starts), at, self._drop_path(masks)
+        )
         return [n.head(f) for n, f in zip(self.networks, pooled.chunk(T), strict=True)]
 
     def _masks_at(
@@ -100,6 +102,26 @@ class StackedNetwork:
         if model is None:
             return None
         return torch.cat([torch.ones_like(model) if m is None else m for m in drawn], dim=-1)
+
+
+def common_adapter(adapters: Sequence[Adapter]) -> Adapter:
+    """The one whose `apply` serves all: it has no options but those that they have in common.
+
+    Raises: UsageError where they cannot share a pass.
+    """
+    first = adapters[0]
+    alone = [own for own in adapters if not own.stackable or own.stack_key != first.stack_key]
+    if alone:
+        names = " and ".join(f"{own.name} ({own.options})" for own in (first, alone[-1]))
+        raise UsageError(
+            f"adapters cannot share a pass: {names}.",
+            hint=f"Only these options may differ: {', '.join(sorted(first.stacks_over)) or 'none'}",
+        )
+    common = copy(first)
+    common.options = first.options.model_copy()
+    for name in first.stacks_over:
+        del vars(common.options)[name]  # so that reading it is an error
+    return common
 
 
 class MixedNetwork:

@@ -17,7 +17,7 @@ from timm.data import create_transform, resolve_model_data_config
 from typer.testing import CliRunner, Result
 
 from conftest import FAMILIES, toy_pair, toy_recipe
-from idat_zoo.adapters import find_adapter
+from idat_zoo.adapters import build_adapter
 from idat_zoo.backbones.network import Network
 from idat_zoo.checkpoint import load, load_checkpoint, probe_images, write_checkpoint
 from idat_zoo.cli import app
@@ -26,9 +26,10 @@ from idat_zoo.files import whole_folder, write_whole
 from idat_zoo.formats import onnx_graph, timm_model
 from idat_zoo.formats.timm_model import largest_difference, merge, write_merged
 from idat_zoo.randomness import generator
+from idat_zoo.recipe import AdapterChoice
 
 RESULTS = Path(__file__).parents[2] / "benchmarks" / "results" / "digits"
-MERGEABLE = [family for family in FAMILIES if find_adapter(family).mergeable]
+MERGEABLE = [f for f in FAMILIES if build_adapter(AdapterChoice(name=f)).mergeable]
 
 
 def idat(*words: str) -> Result:

@@ -24,7 +24,7 @@ from idat_zoo.errors import (
     ZooError,
 )
 from idat_zoo.fit import Job, machine_for, plan_passes
-from idat_zoo.recipe import Recipe
+from idat_zoo.recipe import AdapterChoice, Recipe
 from idat_zoo.results import Result
 from idat_zoo.run_folder import run_folder, run_label
 from idat_zoo.runs import run, run_many
@@ -364,6 +364,17 @@ def test_runs_too_unlike_for_one_pass_have_several(other: dict[str, Any]) -> Non
     fields = {"precision": "float32", **other}
     third = toy_recipe(fields.pop("adapter", "lora"), **fields)
     assert passes([first, third, second], Notes(), stack=3) == [["0", "2"], ["1"]]
+
+
+@pytest.mark.parametrize("role", ["adapter", "teacher_adapter"])
+def test_adapters_that_differ_in_what_apply_reads_have_passes_of_their_own(
+    role: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = alike(2)
+    wider = first.model_copy(update={role: AdapterChoice(name="lora", options={"rank": 3})})
+    assert passes([first, wider, second], Notes(), stack=3) == [["0", "1", "2"]]
+    monkeypatch.setattr("idat_zoo.adapters.lora.LoRA.stacks_over", frozenset({"scale"}))
+    assert passes([first, wider, second], Notes(), stack=3) == [["0", "2"], ["1"]]
 
 
 def test_a_family_that_cannot_be_stacked_says_so(monkeypatch: pytest.MonkeyPatch) -> None:

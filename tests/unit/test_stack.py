@@ -4,13 +4,15 @@ The stack equals solo passes to 1e-12 in float64: `bmm` and `mm` sum in differen
 """
 
 from collections.abc import Callable, Sequence
-from typing import ClassVar
+from typing import Any, ClassVar, get_args
 
 import pytest
 import torch
+from pydantic.fields import FieldInfo
 from torch import Tensor
 
 from conftest import FAMILIES
+from idat_zoo.adapters import find_adapter
 from idat_zoo.adapters.base import (
     Adapter,
     Anatomy,
@@ -24,6 +26,7 @@ from idat_zoo.adapters.base import (
 from idat_zoo.backbones.frozen import FrozenBackbone
 from idat_zoo.backbones.network import Network, new_head
 from idat_zoo.backbones.stack import StackedNetwork
+from idat_zoo.errors import UsageError
 from idat_zoo.randomness import Draws, generator
 from idat_zoo.recipe import Frozen
 
@@ -133,6 +136,7 @@ class ToyOptions(Frozen):
     """Options of the toy."""
 
     rank: int = 2
+    prompts: int = 2
 
 
 class Toy(Adapter):
@@ -142,23 +146,23 @@ class Toy(Adapter):
 
     name, title, paper, year = "toy", "toy", "", 0
     Options = ToyOptions
+    stacks_over = frozenset({"rank"})
     options: ToyOptions
     sites: ClassVar = frozenset({Site.BLOCK_INPUT, Site.FC1, Site.AFTER_MLP})
-    prompts = 2
 
     def create(self, anatomy: Anatomy, generator: torch.Generator) -> Created:
         rank, width = self.options.rank, anatomy.embed_dim
         draw = {"std": 0.2, "generator": generator}
         trainable = {"shared.down": trunc_normal(rank, width, **draw)}
         for i in range(anatomy.depth):
-            trainable[f"blocks.{i}.prompt"] = trunc_normal(self.prompts, width, **draw)
+            trainable[f"blocks.{i}.prompt"] = trunc_normal(self.options.prompts, width, **draw)
             trainable[f"blocks.{i}.fc1.bias"] = anatomy.weights[f"blocks.{i}.mlp.fc1.bias"] + 1
         return Created(trainable=trainable, frozen={"shared.up": trunc_normal(width, rank, **draw)})
 
     def masks(self, site: Site, anatomy: Anatomy) -> dict[str, Mask]:
         if site is not Site.AFTER_MLP:
             return {}
-        return {"dropout": Mask(shape=(anatomy.num_tokens + self.prompts, 1), rate=0.1)}
+        return {"dropout": Mask(shape=(anatomy.num_tokens + self.options.prompts, 1), rate=0.1)}
 
     def apply(
         self, site: Site, tensors: Tensors, x: Tensor, y: Tensor, *, frozen: Tensors, masks: Tensors
@@ -179,7 +183,7 @@ class Toy(Adapter):
         if site is Site.FC1:
             return self.apply(site, tensors, x, y, frozen=frozen, masks=masks), carry
         if site is Site.BLOCK_INPUT:
-            old = self.prompts if carry else 0
+            old = self.options.prompts if carry else 0
             prompts = tensors["prompt"].expand(len(y), -1, -1)
             return torch.cat([y[:, :1], prompts, y[:, 1 + old :]], dim=1), carry
         side = y @ tensors["down"].T @ tensors["up"].T * masks.get("dropout", torch.ones(()))
@@ -187,8 +191,10 @@ class Toy(Adapter):
         return y + side, {"side": side}
 
 
-def toy(backbone: FrozenBackbone, seed: int, rank: int) -> Network:
-    adapter = Toy(rank=rank)
+def toy(
+    backbone: FrozenBackbone, seed: int, family: type[Adapter] = Toy, **options: Any
+) -> Network:
+    adapter = family(**options)
     created = adapter.create(backbone.anatomy, generator(seed, "test", "toy"))
     head = new_head(backbone.anatomy.embed_dim, 5, generator(seed, "test", "head"))
     return Network(
@@ -210,3 +216,66 @@ def test_prompts_shared_frozen_copied_and_carried_tensors_fit_the_protocol(
 def test_they_stack_too(toy_student: FrozenBackbone) -> None:
     networks = [toy(toy_student, seed=0, rank=2), toy(toy_student, seed=1, rank=4)]
     assert_stack_equals_solo(networks, drawn(networks, (0.2, 0.2)), batches(2))
+
+
+class Forgetful(Toy):
+    """Reads the rank where it may differ."""
+
+    def apply(
+        self, site: Site, tensors: Tensors, x: Tensor, y: Tensor, *, frozen: Tensors, masks: Tensors
+    ) -> Tensor:
+        return y / self.options.rank
+
+
+def two_values(field: FieldInfo) -> tuple[Any, Any]:
+    """An option's default and another value of it, within its range."""
+    default, names = field.default, get_args(field.annotation)
+    if names:
+        return default, next(name for name in names if name != default)
+    if isinstance(default, bool):
+        return default, not default
+    return default, default + 3 if isinstance(default, int) else default / 2 + 0.1
+
+
+EVERY_FAMILY = {"toy": Toy} | {name: find_adapter(name) for name in FAMILIES}
+EVERY_OPTION = [
+    (f, option) for f, kind in EVERY_FAMILY.items() for option in kind.Options.model_fields
+]
+
+
+def test_options_that_may_differ_are_options() -> None:
+    for family in EVERY_FAMILY.values():
+        assert family.stacks_over <= family.Options.model_fields.keys()
+
+
+@pytest.mark.parametrize(("family", "option"), EVERY_OPTION)
+def test_tasks_share_a_pass_where_only_what_may_differ_does(
+    family: str, option: str, toy_student: FrozenBackbone
+) -> None:
+    kind = EVERY_FAMILY[family]
+    networks = [
+        noisy(toy(toy_student, seed, kind, **{option: value}), seed)
+        for seed, value in enumerate(two_values(kind.Options.model_fields[option]))
+    ]
+    first, second = (network.adapter.stack_key for network in networks)
+    assert (first == second) == (option in kind.stacks_over)
+    if first == second:
+        assert_stack_equals_solo(networks, drawn(networks, (0.3, 0.3)), batches(2))
+    else:
+        with pytest.raises(UsageError, match=f"cannot share a pass: .*{option}="):
+            StackedNetwork(networks)
+
+
+def test_adapters_that_act_in_other_places_have_passes_of_their_own(
+    toy_student: FrozenBackbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    networks = [toy(toy_student, seed) for seed in (0, 1)]
+    monkeypatch.setattr(networks[1].adapter, "sites", frozenset({Site.FC1}), raising=False)
+    with pytest.raises(UsageError, match="cannot share a pass"):
+        StackedNetwork(networks)
+
+
+def test_a_family_that_reads_what_may_differ_fails_in_a_stack(toy_student: FrozenBackbone) -> None:
+    networks = [toy(toy_student, seed, Forgetful) for seed in (0, 1)]
+    with pytest.raises(AttributeError, match="'rank'"):
+        StackedNetwork(networks)(batches(2))
