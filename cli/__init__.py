@@ -33,7 +33,8 @@ class ZooGroup(PlainGroup):
         """Run the command; its ZooError becomes a message and an exit code."""
         try:
             try:
-                return super().invoke(ctx)
+                with screen.plugins_told():
+                    return super().invoke(ctx)
             except NoSuchOption as error:
                 raise unknown_option(error, ctx.obj) from None
         except ZooError as error:

@@ -21,6 +21,7 @@ from idat_zoo.cli.options import (
     DataDirOption,
     JsonOption,
     PairOption,
+    PluginOption,
     ShelfOption,
     TaskOption,
 )
@@ -83,6 +84,7 @@ def list_shelves(
     adapter: AdapterOption = None,
     pair: PairOption = None,
     shelf: ShelfOption = None,
+    plugin: PluginOption = None,
     data_dir: DataDirOption = None,
     json: JsonOption = False,
 ) -> None:
@@ -130,6 +132,7 @@ def show(
         ),
     ],
     shelf: ShelfOption = None,
+    plugin: PluginOption = None,
     json: JsonOption = False,
 ) -> None:
     """One recipe, adapter, pair, task or backbone, written out."""
@@ -148,6 +151,7 @@ def copy(
     recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="pair/adapter/task")],
     file: Annotated[Path, typer.Argument(metavar="FILE", help="Where to write it.")],
     shelf: ShelfOption = None,
+    plugin: PluginOption = None,
     force: Annotated[bool, typer.Option("--force", help="Write over FILE.")] = False,
     json: JsonOption = False,
 ) -> None:
@@ -180,6 +184,7 @@ def validate(
         typer.Argument(metavar="[FILE|DIR]…", help="Recipe files, and shelves as folders."),
     ] = None,
     shelf: ShelfOption = None,
+    plugin: PluginOption = None,
     json: JsonOption = False,
 ) -> None:
     """Check recipe files and shelves; every fault is listed.
@@ -335,7 +340,7 @@ def _adapter_rows(registry: "Registry") -> list[Row]:
     return [
         {
             **family.model_dump(exclude={"options"}),
-            "own": False,
+            "own": family.plugin is not None,
             "year": family.year or None,
             "options": {name: option.default for name, option in family.options.items()},
         }
@@ -399,7 +404,7 @@ def _print_rows(rows: list[Row], columns: Iterable[str]) -> None:
         [[name, *(_cell(row[key]) for key in keys)] for name, row in zip(names, rows, strict=True)],
     )
     if any(row["own"] for row in rows):
-        note("* from your own shelf")
+        note("* from your own shelf or a plugin")
 
 
 def _cell(value: Any) -> str:  # whatever JSON can hold
@@ -510,7 +515,9 @@ def _look_up(name: str, registry: "Registry") -> tuple[str, str, Row]:
                     "pair": registry.default_pairs[key],
                     "aliases": registry.aliases_of(key),
                 }
-            return kind, f"# {kind} {key}, from {registry.files[kind, key]}\n\n", document
+            plugin = registry.adapters[key].plugin if kind == "adapter" else None
+            place = f"plugin {plugin}" if plugin else registry.files[kind, key]
+            return kind, f"# {kind} {key}, from {place}\n\n", document
     everything = [key for _, _, things in shelves for key in things]
     raise UnknownNameError("name", name, everything)
 

@@ -15,6 +15,7 @@ from idat_zoo.cli.options import (
     MegapixelsOption,
     OutOption,
     PinnedOption,
+    PluginOption,
     ShelfOption,
     SkipCorruptOption,
     StreamTestOption,
@@ -49,6 +50,7 @@ def evaluate_command(
     max_megapixels: MegapixelsOption = 64,
     out: OutOption = None,
     shelf: ShelfOption = None,
+    plugin: PluginOption = None,
     yes: YesOption = False,
     json: JsonOption = False,
 ) -> None:

@@ -13,6 +13,7 @@ from idat_zoo.cli.options import (
     CheckpointOption,
     DataDirOption,
     JsonOption,
+    PluginOption,
     ShelfOption,
     YesOption,
     one_checkpoint,
@@ -41,6 +42,7 @@ def merge(
     out: NewFolderOption,
     checkpoint: CheckpointArgument = None,
     named: CheckpointOption = None,
+    plugin: PluginOption = None,
     yes: YesOption = False,
     json: JsonOption = False,
 ) -> None:
@@ -69,6 +71,7 @@ def export(
     ],
     checkpoint: CheckpointArgument = None,
     named: CheckpointOption = None,
+    plugin: PluginOption = None,
     yes: YesOption = False,
     json: JsonOption = False,
 ) -> None:
@@ -143,6 +146,7 @@ def import_adapter(
     ] = None,
     data_dir: DataDirOption = None,
     shelf: ShelfOption = None,
+    plugin: PluginOption = None,
     yes: YesOption = False,
     json: JsonOption = False,
 ) -> None:

@@ -122,6 +122,29 @@ MegapixelsOption = Annotated[
         help="Larger images are refused.",
     ),
 ]
+
+
+def _load_plugins(context: typer.Context, files: list[Path] | None) -> list[Path] | None:
+    """Plugins are here before any other option is read; never to complete a word."""
+    if files and not context.resilient_parsing:
+        from idat_zoo.plugins import load_plugin
+
+        for file in files:
+            load_plugin(file)
+    return files
+
+
+PluginOption = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--plugin",
+        metavar="FILE",
+        is_eager=True,
+        callback=_load_plugins,
+        show_default=False,
+        help="Python of your own that brings adapter families. It is run.",
+    ),
+]
 OutOption = Annotated[
     Path | None, typer.Option("--out", metavar="DIR", help="Where results are written.")
 ]

@@ -15,6 +15,7 @@ from idat_zoo.cli.options import (
     JsonOption,
     MegapixelsOption,
     PinnedOption,
+    PluginOption,
     YesOption,
     check_references,
 )
@@ -53,6 +54,7 @@ def predict(
     ] = 5,
     device: DeviceOption = "auto",
     max_megapixels: MegapixelsOption = 64,
+    plugin: PluginOption = None,
     yes: YesOption = False,
     json: JsonOption = False,
     csv: Annotated[bool, typer.Option("--csv", help="A row for each class of each image.")] = False,

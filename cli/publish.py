@@ -1,6 +1,7 @@
 """`idat publish`: finished runs to the Hub."""
 
 import hashlib
+import shlex
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -8,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from idat_zoo.cli import screen
-from idat_zoo.cli.options import DryRunOption, JsonOption
+from idat_zoo.cli.options import DryRunOption, JsonOption, PluginOption
 from idat_zoo.errors import HubError, ZooError
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ def publish(
             help="Files of the repository that idat-zoo did not write, and that may go.",
         ),
     ] = None,
+    plugin: PluginOption = None,
     dry_run: DryRunOption = False,
     json: JsonOption = False,
 ) -> None:
@@ -76,6 +78,7 @@ def publish(
     typer.echo(published.url)
     if published.commit:
         place = " --data-dir DIR" if ready.own_images else ""
+        place += "".join(f" --plugin {shlex.quote(str(file))}" for file in plugin or [])
         typer.echo(f"  idat eval hub:{repo}@{published.commit}{place}")
 
 

@@ -8,6 +8,7 @@ import re
 import shutil
 import sys
 import traceback
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import typer
 
 from idat_zoo.errors import ZooError
+from idat_zoo.outside import PluginWarning
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -26,6 +28,23 @@ WORD_ENDS = re.compile(r"\s+(?<!± )(?![kM](?:\s|$))")
 SCHEMA_VERSION = 1
 SOME_FAILED = 3
 """The exit code where some of several things failed, and others did not."""
+
+
+@contextmanager
+def plugins_told() -> Iterator[None]:
+    """A plugin that was changed is told as notes are; other warnings as Python tells them."""
+    told = warnings.showwarning
+
+    def show(message: Warning | str, category: type[Warning], *rest: Any, **more: Any) -> None:
+        if issubclass(category, PluginWarning):
+            note(str(message))
+        else:
+            told(message, category, *rest, **more)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", PluginWarning)
+        warnings.showwarning = show
+        yield
 
 
 def print_json(document: Mapping[str, Any]) -> None:

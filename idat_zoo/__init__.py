@@ -12,13 +12,15 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from idat_zoo.checkpoint import load
     from idat_zoo.evaluation import evaluate
+    from idat_zoo.plugins import load_plugin
     from idat_zoo.runs import run, run_many
 
-__all__ = ["evaluate", "load", "run", "run_many"]
+__all__ = ["evaluate", "load", "load_plugin", "run", "run_many"]
 
 _HOMES = {
     "evaluate": "idat_zoo.evaluation",
     "load": "idat_zoo.checkpoint",
+    "load_plugin": "idat_zoo.plugins",
     "run": "idat_zoo.runs",
     "run_many": "idat_zoo.runs",
 }

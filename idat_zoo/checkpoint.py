@@ -27,6 +27,7 @@ from idat_zoo.backbones.pair import Role
 from idat_zoo.data.image_file import prepare
 from idat_zoo.errors import CheckpointError, InputError, UnknownNameError
 from idat_zoo.hub import HubReference, fetch, parse_reference, resolve
+from idat_zoo.outside import ADAPTERS_GROUP, warn_if_changed
 from idat_zoo.randomness import generator
 from idat_zoo.recipe import AdapterChoice, Backbone, Below, Frozen, Recipe, Rgb, describe_faults
 from idat_zoo.results import versions
@@ -188,6 +189,8 @@ def load_checkpoint(reference: Reference, *, backbone: FrozenBackbone | None = N
     folder = find_folder(reference)
     config = read_config(folder)
     _check_fit(config, folder)
+    adapter = config.adapter
+    warn_if_changed("adapter", adapter.name, adapter.plugin, group=ADAPTERS_GROUP)
     tensors = _read_tensors(folder / TENSORS_FILE, config)
     backbone = backbone or load_backbone(config.backbone)
     if backbone.sha256 != config.backbone_sha256:
@@ -198,7 +201,7 @@ def load_checkpoint(reference: Reference, *, backbone: FrozenBackbone | None = N
         )
     network = build_network(
         backbone,
-        build_adapter(config.adapter),
+        build_adapter(adapter),
         num_classes=config.recipe.task.num_classes,
         normalisation=config.recipe.normalisation,
         seed=config.seed,

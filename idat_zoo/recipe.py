@@ -148,11 +148,34 @@ class Task(Frozen):
         return self.suite == "folder"
 
 
+class Plugin(Frozen):
+    """Where something from outside came from: a file by its SHA-256, a distribution by version."""
+
+    file: str | None = Field(default=None, pattern=r"^[^/\\\x00-\x1f\x7f]+$")
+    sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
+    distribution: str | None = Field(default=None, pattern=r"^[A-Za-z0-9_.-]+$")
+    version: str | None = Field(default=None, pattern=r"^[A-Za-z0-9_.+!-]+$")
+
+    @property
+    def words(self) -> list[str]:
+        """The words of a command line that name it; none of one that is installed."""
+        return [] if self.file is None else ["--plugin", self.file]
+
+    def __str__(self) -> str:
+        if self.file is not None:
+            return f"'{self.file}' (SHA-256 {(self.sha256 or 'unknown')[:12]})"
+        return f"'{self.distribution}' {self.version}"
+
+
 class AdapterChoice(Frozen):
-    """An adapter family by name with its options; unset options take the family's defaults."""
+    """An adapter family by name with its options; unset options take the family's defaults.
+
+    `plugin` is there where the family is from outside.
+    """
 
     name: Name
     options: dict[str, Bounded] = Field(default_factory=dict)
+    plugin: Plugin | None = None
 
 
 class Recipe(Frozen):
@@ -191,6 +214,12 @@ class Recipe(Frozen):
     precision: Literal["auto", "float32", "bf16", "fp16"] = "auto"
     normalisation: Literal["model", "imagenet", "none"] = "model"
     augmentation: Annotated[tuple[Augmentation, ...], Strict(False)] = ()
+
+    @property
+    def plugin_words(self) -> list[str]:
+        """The words of a command line that name the plugins it needs."""
+        plugins = (choice.plugin for choice in (self.adapter, self.teacher_adapter) if choice)
+        return [word for plugin in dict.fromkeys(plugins) if plugin for word in plugin.words]
 
     @model_validator(mode="after")
     def _fits_together(self) -> "Recipe":

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from idat_zoo import files
-from idat_zoo.adapters import find_adapter
+from idat_zoo.adapters import build_adapter
 from idat_zoo.errors import RecipeError, RunFolderError, UsageError, ZooError
 from idat_zoo.recipe import DESCRIPTIVE, AdapterChoice, Recipe
 from idat_zoo.recipe_toml import dump_recipe, parse_recipe, read_text
@@ -51,8 +51,9 @@ def recipe_hash(recipe: Recipe) -> str:
 
 
 def _choice_without_defaults(choice: AdapterChoice) -> dict[str, object]:
-    options = find_adapter(choice.name)(**choice.options).options
-    return {"name": choice.name, "options": options.model_dump(mode="json", exclude_defaults=True)}
+    options = build_adapter(choice).options.model_dump(mode="json", exclude_defaults=True)
+    plugin = choice.model_dump(include={"plugin"}, exclude_none=True)
+    return {"name": choice.name, "options": options, **plugin}
 
 
 def run_folder(out: Path, recipe: Recipe, seed: int) -> Path:

@@ -30,6 +30,7 @@ from idat_zoo.fit import (
 )
 from idat_zoo.layouts import how_to_get, missing_lists
 from idat_zoo.metrics import score
+from idat_zoo.plugins import with_plugins
 from idat_zoo.recipe import Recipe
 from idat_zoo.recipe_toml import dump_recipe
 from idat_zoo.results import (
@@ -149,7 +150,9 @@ def run_many(
     )
     runs = [
         Run(recipe=recipe, seed=seed, folder=run_folder(out, recipe, seed))
-        for recipe, seed in ((resolve_precision(recipe, where), seed) for recipe, seed in asked)
+        for recipe, seed in (
+            (with_plugins(resolve_precision(recipe, where)), seed) for recipe, seed in asked
+        )
     ]
     folders = [run.folder for run in runs]
     twice = {str(folder) for folder in folders if folders.count(folder) > 1}
@@ -416,7 +419,8 @@ def _without_download(recipe: Recipe, data_dir: Path | None, *, seed: int) -> st
         place = ["--data-dir", str(data_dir)]
     pair = [] if task == "digits" else ["--pair", "micro"]
     adapter = ["--adapter", recipe.adapter.name]
-    return shlex.join(["idat", "train", "--task", task, *place, *pair, *adapter])
+    words = ["--task", task, *place, *pair, *adapter, *recipe.plugin_words]
+    return shlex.join(["idat", "train", *words])
 
 
 def choose(

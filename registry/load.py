@@ -2,7 +2,8 @@
 
 A shelf is a folder with any of backbones.toml, pairs.toml, tasks.toml, sources.toml and
 recipes/<pair>.toml. What a user's shelf names anew is added; what it names again replaces the
-built-in table or recipe file as a whole. Adapters are code, so a shelf has none of its own.
+built-in table or recipe file as a whole. Adapters are code, so a shelf has none of its own: others
+than the built-in ones come from plugins.
 """
 
 import re
@@ -15,6 +16,7 @@ from typing import Any, TypeVar
 from idat_zoo.errors import RecipeError, UnknownNameError, UsageError, folded
 from idat_zoo.recipe import Backbone, Pair, Task
 from idat_zoo.recipe_toml import parse_toml, read_text
+from idat_zoo.registry.families import Families
 from idat_zoo.registry.pretrained import with_timms_values
 from idat_zoo.registry.recipe_files import Rule, read_recipe_files
 from idat_zoo.registry.shelves import (
@@ -246,10 +248,14 @@ def load_registry(shelf: Path | None = None) -> Registry:
     task_tables = _check_all(TaskTable, raw["tasks.toml"], faults, key="id")
     families = _check_all(Family, raw["adapters.toml"], faults)
 
-    known = Known({KINDS[file]: tables for file, tables in raw.items() if file not in broken})
+    adapters = Families(families)
+    known = Known(
+        {KINDS[file]: tables for file, tables in raw.items() if file not in broken}
+        | {"adapter": list(adapters)}
+    )
     faults += _dangling_pairs(raw["pairs.toml"], known)
     faults += _dangling_tasks(raw["tasks.toml"], known)
-    recipes = read_recipe_files(shelves, families, known, faults)
+    recipes = read_recipe_files(shelves, adapters, known, faults)
     if faults:
         raise RecipeError(faults)
 
@@ -268,7 +274,7 @@ def load_registry(shelf: Path | None = None) -> Registry:
             for name, table in task_tables.items()
         },
         sources=sources,
-        adapters=families,
+        adapters=adapters,
         rules={pair: recipe.rules for pair, recipe in recipes.items()},
         aliases={
             alias: name

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from idat_zoo.errors import RecipeError, UnknownNameError, UsageError
+from idat_zoo.outside import ADAPTERS_GROUP, lacking, warn_if_changed
 from idat_zoo.recipe import AdapterChoice, Backbone, Recipe, Scalar, check_recipe
 from idat_zoo.recipe_toml import parse_toml, read_text
 from idat_zoo.registry.load import FOLDER, Registry, load_registry
@@ -139,6 +140,8 @@ def recipe_from_file(
     """
     fields = parse_toml(read_text(path), where=str(path))
     written = check_recipe(_with_short_warmup(fields, registry), where=str(path))
+    for choice in filter(None, (written.adapter, written.teacher_adapter)):
+        warn_if_changed("adapter", choice.name, choice.plugin, group=ADAPTERS_GROUP)
     recipe = _check(dict(written), registry=registry, where=str(path))
     return _adjust(recipe, registry, teacher=teacher, overrides=overrides)
 
@@ -427,7 +430,10 @@ def _check(
 
 def _write_out(choice: AdapterChoice, registry: Registry, *, where: str) -> AdapterChoice:
     if choice.name not in registry.adapters:
-        raise RecipeError([f"{where}: {unknown('adapter', choice.name, registry.adapters)}"])
+        told = unknown("adapter", choice.name, registry.adapters)
+        if choice.plugin is not None:
+            told = str(lacking("adapter", choice.name, choice.plugin)).replace("\n", " ")
+        raise RecipeError([f"{where}: {told}"])
     return registry.adapters[choice.name].choose(choice.options, where=where)
 
 

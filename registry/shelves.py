@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import Field, Strict, ValidationError, create_model
 
 from idat_zoo.errors import RecipeError, UnknownNameError
-from idat_zoo.recipe import AdapterChoice, Frozen, Scalar, Task, describe_faults
+from idat_zoo.recipe import AdapterChoice, Frozen, Plugin, Scalar, Task, describe_faults
 
 OPTION_TYPES = {"int": int, "float": float, "bool": bool, "str": str}
 
@@ -72,6 +72,7 @@ class Family(Frozen):
     stack: bool
     options: dict[str, Option]
     parameters: dict[str, ParameterCount]
+    plugin: Plugin | None = None
 
     def choose(self, options: Mapping[str, Any], *, where: str) -> AdapterChoice:
         """The family with these options; the rest at their defaults, as recipes write them.
@@ -85,7 +86,7 @@ class Family(Frozen):
         chosen = {k: v for k, v in values if k not in unwritten or v != unwritten[k]}
         return check_table(
             AdapterChoice,
-            {"name": self.name, "options": chosen},
+            {"name": self.name, "options": chosen, "plugin": self.plugin},
             where=f"{where}: adapter '{self.name}'",
         )
 
@@ -114,7 +115,7 @@ def check_table(
     table: Mapping[str, Any],
     *,
     where: str,
-    given: Mapping[str, str] | None = None,
+    given: Mapping[str, Any] | None = None,
 ) -> Model:
     """A table checked against a model; `given` are fields that the table itself does not state.
 

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import tomli_w
-from pydantic.fields import FieldInfo
 
 from idat_zoo.adapters import ADAPTERS, build_adapter
 from idat_zoo.recipe import AdapterChoice, Backbone
+from idat_zoo.registry.families import describe_family
 from idat_zoo.registry.load import Registry, load_registry
 
 if TYPE_CHECKING:
@@ -21,7 +21,6 @@ HEADER = (
     "# Source: written by command from the classes in idat_zoo/adapters; "
     "change those, not this file.\n\n"
 )
-BOUNDS = ("gt", "ge", "lt", "le")
 
 
 def render_adapters() -> str:
@@ -34,15 +33,7 @@ def render_adapters() -> str:
 
 
 def _family(adapter: "Adapter", registry: Registry) -> dict[str, Any]:
-    """What is told of a family: as it is with its options at their defaults."""
-    return {
-        "title": adapter.title,
-        "summary": (adapter.__doc__ or "").partition("\n")[0],
-        "paper": adapter.paper,
-        "year": adapter.year,
-        "merge": adapter.mergeable,
-        "stack": adapter.stackable,
-        "options": {n: _option(field) for n, field in adapter.Options.model_fields.items()},
+    return describe_family(adapter) | {
         "parameters": {
             name: {
                 "student": _count(adapter.name, pair.student),
@@ -51,24 +42,6 @@ def _family(adapter: "Adapter", registry: Registry) -> dict[str, Any]:
             for name, pair in registry.pairs.items()
             if pair.teacher is not None
         },
-    }
-
-
-def _option(field: FieldInfo) -> dict[str, Any]:
-    bounds = {
-        bound: getattr(rule, bound)
-        for rule in field.metadata
-        for bound in BOUNDS
-        if hasattr(rule, bound)
-    }
-    marks = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
-    kind = getattr(field.annotation, "__name__", str(field.annotation))
-    return {
-        "type": kind,
-        "default": field.default,
-        **bounds,
-        **marks,
-        "help": field.description or "",
     }
 
 

@@ -1,9 +1,9 @@
-"""Adapter families. Adding one is a file and a line in `ADAPTERS`."""
+"""Adapter families. Adding one is a file and a line in `ADAPTERS`; plugins bring others."""
 
-import importlib
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any
 
-from idat_zoo.errors import UnknownNameError
+from idat_zoo.errors import UsageError
+from idat_zoo.outside import ADAPTERS_GROUP, find_class, lacking, providers
 
 if TYPE_CHECKING:
     from idat_zoo.adapters.base import Adapter
@@ -18,14 +18,35 @@ ADAPTERS = {
 }
 
 
+FACTS = ("name", "title", "paper", "year", "Options")
+"""What every family's class says of itself."""
+
+
 def find_adapter(name: str) -> "type[Adapter]":
-    """The class of a family. Raises: UnknownNameError."""
-    if name not in ADAPTERS:
-        raise UnknownNameError("adapter", name, ADAPTERS)
-    module, _, attribute = ADAPTERS[name].partition(":")
-    return cast("type[Adapter]", getattr(importlib.import_module(module), attribute))
+    """The class of a family. Raises: UnknownNameError; UsageError for a plugin's that is none."""
+    found: type[Adapter] = find_class("adapter", name, own=ADAPTERS, group=ADAPTERS_GROUP)
+    return found if name in ADAPTERS else check_family(name, found)
+
+
+def check_family(name: str, found: Any) -> "type[Adapter]":
+    """A family, if it is one. Raises: UsageError."""
+    from idat_zoo.adapters.base import Adapter
+
+    if not (isinstance(found, type) and issubclass(found, Adapter)):
+        raise UsageError(f"adapter '{name}' is no subclass of idat_zoo.adapters.base.Adapter.")
+    lacks = {f for f in FACTS if not hasattr(found, f)} | found.__abstractmethods__
+    if lacks:
+        raise UsageError(f"adapter '{name}': {found.__name__} lacks {', '.join(sorted(lacks))}.")
+    if found.name != name:
+        raise UsageError(f"adapter '{name}': its class has name = '{found.name}'.")
+    return found
 
 
 def build_adapter(choice: "AdapterChoice") -> "Adapter":
-    """The family with its options checked. Raises: UnknownNameError, RecipeError."""
+    """The family with its options checked.
+
+    Raises: UnknownNameError, RecipeError; UsageError where a plugin that it needs is not here.
+    """
+    if choice.plugin is not None and choice.name not in {*ADAPTERS, *providers(ADAPTERS_GROUP)}:
+        raise lacking("adapter", choice.name, choice.plugin)
     return find_adapter(choice.name)(**choice.options)

@@ -5,6 +5,7 @@ Every number comes from the results beside it; nothing is written by hand.
 
 import json
 import os
+import shlex
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -154,16 +155,20 @@ def _use(repo: str, place: str, result: Result) -> list[str]:
     """How the first of the adapters is loaded here, with PEFT and with plain timm."""
     reference = f"hub:{repo}" + (f"/{place}" if place else "")
     images = " --data-dir DIR" if result.recipe.task.suite == "folder" else ""
+    words, plugin = result.recipe.plugin_words, result.recipe.adapter.plugin
+    named = f" {shlex.join(words)}" if words else ""
     lines = [
+        *_plugin(result),
         "```",
-        f"idat eval {reference}{images}",
-        f"idat predict {reference} photo.jpg",
-        f"idat export {reference} --to onnx -o graph",
+        f"idat eval {reference}{images}{named}",
+        f"idat predict {reference} photo.jpg{named}",
+        f"idat export {reference} --to onnx -o graph{named}",
         "```",
         "",
         "```python",
-        "from idat_zoo import load",
+        f"from idat_zoo import load{', load_plugin' if words else ''}",
         "",
+        *([f"load_plugin({plugin.file!r})"] if words and plugin else []),
         f'network, transform = load("{reference}")  # an nn.Module; PIL image -> uint8 tensor',
         "```",
         "",
@@ -179,6 +184,19 @@ def _use(repo: str, place: str, result: Result) -> list[str]:
         f"idat merge {reference} -o merged",
         "python -c \"import timm; timm.create_model('local-dir:merged', pretrained=True)\"",
         "```",
+        "",
+    ]
+
+
+def _plugin(result: Result) -> list[str]:
+    """What somebody needs who has idat-zoo alone."""
+    adapter = result.recipe.adapter
+    if adapter.plugin is None:
+        return []
+    return [
+        f"The adapter family {escaped(adapter.name)} is of plugin {escaped(str(adapter.plugin))}, "
+        "which is not in this repository. It is Python that runs with your rights: take it from "
+        "somebody you trust.",
         "",
     ]
 

@@ -74,7 +74,11 @@ def _backbone(role: str, backbone: Backbone | None) -> dict[str, Scalar]:
 
 
 def _adapter(role: str, choice: AdapterChoice) -> dict[str, Scalar]:
-    options = build_adapter(choice).options.model_dump()
+    """A plugin's options are taken as they are written: its code need not be here."""
+    if choice.plugin is None:
+        options = build_adapter(choice).options.model_dump()
+    else:
+        options = {"plugin": str(choice.plugin), **choice.options}
     return {role: choice.name} | {f"{role}.{key}": _scalar(v) for key, v in options.items()}
 
 

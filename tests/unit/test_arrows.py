@@ -24,7 +24,9 @@ MAY_KNOW = {
     "standing": {"metrics", "recipe"},
     "baselines": FLOOR | {"data", "files", "randomness", "results"},
     "switches": {"recipe"},
-    "adapters": FLOOR,
+    "outside": FLOOR,
+    "plugins": FLOOR | {"adapters", "outside"},
+    "adapters": FLOOR | {"outside"},
     "distillation": {"recipe"},
     "data": FLOOR | {"files", "layouts"},
     "layouts": {"recipe"},
@@ -50,7 +52,7 @@ MAY_KNOW = {
     "run_states": FLOOR | {"engine", "recipe_toml", "run_files", "run_lock"},
     "run_lock": {"errors", "results"},
     "checkpoint": FLOOR
-    | {"adapters", "backbones", "data", "files", "hub", "randomness", "results"},
+    | {"adapters", "backbones", "data", "files", "hub", "outside", "randomness", "results"},
     "formats": FLOOR | {"adapters", "backbones", "checkpoint", "files", "run_folder"},
     "publishing": {
         "checkpoint",
@@ -81,9 +83,12 @@ MAY_KNOW = {
         "switches",
     },
     "report": FLOOR | {"adapters", "checkpoint", "files", "metrics", "results", "standing"},
-    "registry": FLOOR | {"data", "layouts", "recipe_toml", "sources"},
+    "registry": FLOOR
+    | {"data", "layouts", "outside", "recipe_toml", "registry.families", "sources"},
+    "registry.families": FLOOR | {"adapters", "outside", "registry"},
     "registry.write_pretrained": {"hub", "registry"},
-    "registry.write_adapters": FLOOR | {"adapters", "backbones", "randomness", "registry"},
+    "registry.write_adapters": FLOOR
+    | {"adapters", "backbones", "randomness", "registry", "registry.families"},
 }
 """Rooms and the others they may import. `runs` may know all but these two, `cli` really all."""
 

@@ -1,0 +1,119 @@
+"""Names from outside: which plugin brings which adapter family.
+
+A plugin is a Python file that a person names (`plugins.load_plugin`, `--plugin FILE`), or an
+installed distribution with entry points `name = "module:Class"` in the group below. Nothing else is
+ever run: what a recipe, a checkpoint or the Hub says of a plugin is told, never followed.
+"""
+
+import importlib
+import shlex
+import warnings
+from collections.abc import Mapping
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from idat_zoo.errors import UnknownNameError, UsageError
+from idat_zoo.recipe import Plugin
+
+ADAPTERS_GROUP = "idat_zoo.adapters"
+
+
+class Provider(NamedTuple):
+    """A class from outside or its `module:Class`, how recipes name where it came from, its file."""
+
+    found: Any
+    plugin: Plugin
+    file: Path | None = None
+
+
+_loaded: dict[str, dict[str, Provider]] = {}
+"""By group and name, what files brought."""
+
+
+@cache
+def installed(group: str) -> Mapping[str, Provider]:
+    """By name, what installed distributions bring. None of it is imported."""
+    found = {}
+    for entry in metadata.entry_points(group=group):
+        assert entry.dist is not None
+        plugin = Plugin(distribution=entry.dist.name, version=entry.dist.version)
+        found[entry.name] = Provider(entry.value, plugin)
+    return found
+
+
+def providers(group: str) -> Mapping[str, Provider]:
+    """By name, all that is from outside."""
+    return {**installed(group), **_loaded.get(group, {})}
+
+
+def add(group: str, found: Mapping[str, Provider]) -> None:
+    """Take over what a file brings."""
+    _loaded.setdefault(group, {}).update(found)
+
+
+def forget() -> None:
+    """Everything that files brought."""
+    _loaded.clear()
+
+
+def find_class(what: str, name: str, *, own: Mapping[str, str], group: str) -> Any:
+    """The class of a built-in name, or of one from outside.
+
+    Raises: UnknownNameError; UsageError for a name that both have, and for what cannot be imported.
+    """
+    outside = providers(group)
+    if name in own and name in outside:
+        raise taken(what, name, outside[name].plugin)
+    if name in outside:
+        found, plugin, _ = outside[name]
+        try:
+            return _import(found) if isinstance(found, str) else found
+        except (ImportError, AttributeError) as error:
+            raise UsageError(f"{what} '{name}' of plugin {plugin}: {error}") from None
+    if name not in own:
+        raise UnknownNameError(what, name, [*own, *outside])
+    return _import(own[name])
+
+
+def _import(place: str) -> Any:
+    module, _, attribute = place.partition(":")
+    return getattr(importlib.import_module(module), attribute)
+
+
+def taken(what: str, name: str, plugin: Plugin) -> UsageError:
+    """What is said of a plugin that brings a name which is there already."""
+    return UsageError(
+        f"{what} '{name}' of plugin {plugin}: there is another of this name.",
+        hint="Give it a name of its own.",
+    )
+
+
+def lacking(what: str, name: str, plugin: Plugin) -> UsageError:
+    """What is said of a name whose plugin is not here."""
+    if plugin.file is not None:
+        state, way = "loaded", f"--plugin {shlex.quote(plugin.file)}, from Python load_plugin(…)"
+    else:
+        state, way = "installed", f"pip install {plugin.distribution}=={plugin.version}"
+    return UsageError(
+        f"{what} '{name}' is of plugin {plugin}, which is not {state}.",
+        hint=f"If you have it and trust it: {way}. It is never fetched or run unasked.",
+    )
+
+
+class PluginWarning(UserWarning):
+    """Something is loaded with another plugin than it was made with."""
+
+
+def warn_if_changed(what: str, name: str, made_with: Plugin | None, *, group: str) -> None:
+    """Say of what was made with a plugin that its name is another's now, or a changed file's."""
+    provider = providers(group).get(name)
+    now = provider.plugin if provider is not None else None
+    if made_with is not None and now != made_with:
+        told = f"plugin {now}" if now is not None else "built in"
+        warnings.warn(
+            f"{what} '{name}' was made with plugin {made_with}; here it is {told}",
+            PluginWarning,
+            stacklevel=3,
+        )

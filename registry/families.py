@@ -1,0 +1,77 @@
+"""What the shelves tell of an adapter family, taken from its class; this loads torch.
+
+Built-in families are described once, in adapters.toml; those of plugins when they are looked at.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
+
+from pydantic.fields import FieldInfo
+
+from idat_zoo.adapters import build_adapter
+from idat_zoo.outside import ADAPTERS_GROUP, providers
+from idat_zoo.recipe import AdapterChoice
+from idat_zoo.registry.shelves import Family, check_table
+
+if TYPE_CHECKING:
+    from idat_zoo.adapters.base import Adapter
+
+BOUNDS = ("gt", "ge", "lt", "le")
+
+
+class Families(Mapping[str, Family]):
+    """The built-in families and those of plugins."""
+
+    def __init__(self, builtin: Mapping[str, Family]) -> None:
+        self._known, self._outside = dict(builtin), providers(ADAPTERS_GROUP)
+
+    def __getitem__(self, name: str) -> Family:
+        if name not in self._known:
+            plugin = self._outside[name].plugin
+            adapter = build_adapter(AdapterChoice(name=name))
+            self._known[name] = check_table(
+                Family,
+                describe_family(adapter) | {"parameters": {}},
+                where=f"plugin {plugin}: adapter '{name}'",
+                given={"name": name, "plugin": plugin},
+            )
+        return self._known[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(dict.fromkeys([*self._known, *self._outside]))
+
+    def __len__(self) -> int:
+        return len(list(iter(self)))
+
+
+def describe_family(adapter: "Adapter") -> dict[str, Any]:
+    """What is told of a family: as it is with its options at their defaults."""
+    return {
+        "title": adapter.title,
+        "summary": (adapter.__doc__ or "").partition("\n")[0],
+        "paper": adapter.paper,
+        "year": adapter.year,
+        "merge": adapter.mergeable,
+        "stack": adapter.stackable,
+        "options": {n: _option(field) for n, field in adapter.Options.model_fields.items()},
+    }
+
+
+def _option(field: FieldInfo) -> dict[str, Any]:
+    bounds = {
+        bound: getattr(rule, bound)
+        for rule in field.metadata
+        for bound in BOUNDS
+        if hasattr(rule, bound)
+    }
+    marks = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
+    choices = get_args(field.annotation) if get_origin(field.annotation) is Literal else ()
+    kind = type(field.default) if choices else field.annotation
+    return {
+        "type": getattr(kind, "__name__", str(kind)),
+        "default": field.default,
+        **bounds,
+        **({"choices": choices} if choices else {}),
+        **marks,
+        "help": field.description or "",
+    }

@@ -1,0 +1,344 @@
+"""Plugins: families from a file or an installed distribution, and what is never run."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from hashlib import sha256
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from typer.testing import CliRunner, Result
+
+from conftest import toy_recipe
+from idat_zoo import load, load_plugin, outside, run
+from idat_zoo.adapters import build_adapter, find_adapter
+from idat_zoo.backbones.network import Network
+from idat_zoo.backbones.stack import StackedNetwork
+from idat_zoo.cli import app
+from idat_zoo.errors import RecipeError, UnknownNameError, UsageError
+from idat_zoo.outside import PluginWarning, Provider
+from idat_zoo.randomness import generator
+from idat_zoo.recipe import AdapterChoice, Plugin
+from idat_zoo.recipe_toml import dump_recipe, parse_recipe
+from idat_zoo.registry import get_recipe, load_registry
+from idat_zoo.run_folder import recipe_hash
+
+DOCS = Path(__file__).parents[2] / "docs" / "plugins.md"
+EXAMPLE, *_ = re.findall(r"```python\n(.*?)```", DOCS.read_text(encoding="utf-8"), re.DOTALL)
+COMMANDS = [line for line in DOCS.read_text().splitlines() if line.startswith("idat ")]
+IDAT = Path(sys.executable).with_name("idat")
+TRAP = "import pathlib\npathlib.Path(__file__).with_suffix('.ran').touch()\n"
+"""Leaves a file beside itself if it is run."""
+
+
+@pytest.fixture(autouse=True)
+def _none_left() -> Iterator[None]:
+    yield
+    outside.forget()
+
+
+@pytest.fixture
+def plugin(tmp_path: Path) -> Path:
+    """The file of the docs."""
+    file = tmp_path / "affine.py"
+    file.write_text(EXAMPLE)
+    return file
+
+
+def idat(*words: str) -> Result:
+    return CliRunner().invoke(app, list(words), env={"COLUMNS": "200"})
+
+
+def elsewhere(*words: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """A process of its own, which knows of no plugin."""
+    return subprocess.run(
+        [IDAT, *words],
+        cwd=cwd,
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def written(folder: Path, text: str, name: str = "affine.py") -> Path:
+    folder.mkdir(exist_ok=True)
+    (folder / name).write_text(text)
+    return folder / name
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run of the docs' family."""
+    place = tmp_path_factory.mktemp("trained")
+    load_plugin(written(place, EXAMPLE))
+    run(toy_recipe("affine", epochs=1, warmup_epochs=0), device="cpu", out=place / "runs")
+    outside.forget()
+    (folder,) = place.glob("runs/*/*/*/*/seed0")
+    return folder
+
+
+@pytest.mark.slow
+def test_the_example_of_the_docs_trains_and_loads_in_a_process_of_its_own(
+    plugin: Path, tmp_path: Path
+) -> None:
+    for command in COMMANDS:
+        _, *words = command.split()
+        words = [str(*tmp_path.glob(word)) if "*" in word else word for word in words]
+        done = elsewhere(*words, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        assert "affine" in done.stdout
+    (folder,) = tmp_path.glob("runs/*/affine/digits/*/seed0")
+    refused = elsewhere("eval", str(folder), cwd=tmp_path)
+    assert refused.returncode == 2
+    assert "adapter 'affine' is of plugin 'affine.py' (SHA-256 " in refused.stderr
+    assert "--plugin affine.py" in refused.stderr
+    load_plugin(plugin)
+    network, _ = load(folder)
+    assert network.adapter.options.scale == 2.0
+    assert network(torch.zeros(1, 3, 32, 32, dtype=torch.uint8)).shape == (1, 10)
+
+
+def test_a_plugins_family_is_on_the_shelves(plugin: Path) -> None:
+    assert "affine" not in load_registry().adapters
+    listed = json.loads(idat("list", "adapters", "--json", "--plugin", str(plugin)).stdout)
+    (own,) = (row for row in listed["adapters"] if row["name"] == "affine")
+    assert own["options"] == {"scale": 1.0, "shift": True}
+    assert own["plugin"]["file"] == "affine.py"
+    shown = idat("show", "affine")
+    assert "# adapter affine, from plugin 'affine.py' (SHA-256 " in shown.stdout
+    assert "factor on the gain" in shown.stdout
+    with pytest.raises(RecipeError, match="adapter 'affine': scale"):
+        get_recipe("digits", "affine", overrides={"adapter.scale": -1.0})
+    with pytest.raises(RecipeError, match=r"Did you mean 'adapter\.scale'"):
+        get_recipe("digits", "affine", overrides={"adapter.scael": 1.0})
+
+
+def test_recipes_say_which_plugin_and_others_stay_as_they_are(plugin: Path, tmp_path: Path) -> None:
+    lora = get_recipe("digits", "lora")
+    before = dump_recipe(lora), recipe_hash(lora)
+    load_plugin(plugin)
+    assert (dump_recipe(lora), recipe_hash(lora)) == before
+    assert "plugin" not in before[0]
+    recipe = get_recipe("digits", "affine")
+    assert recipe.adapter.plugin is not None
+    assert recipe.adapter.plugin == recipe.teacher_adapter.plugin  # type: ignore[union-attr]
+    text = dump_recipe(recipe)
+    assert parse_recipe(text, where="test") == recipe
+    load_plugin(written(tmp_path, EXAMPLE + "# changed\n"))
+    changed = get_recipe("digits", "affine")
+    assert recipe_hash(changed) != recipe_hash(recipe)
+
+
+def test_a_run_from_python_names_the_plugin_too(trained: Path) -> None:
+    config = json.loads((trained / "config.json").read_text())
+    digest = sha256(EXAMPLE.encode()).hexdigest()
+    for role in ("adapter", "teacher_adapter"):
+        assert config["recipe"][role]["plugin"] == {"file": "affine.py", "sha256": digest}
+
+
+def test_runs_of_a_plugin_share_a_pass_where_the_file_says_so(
+    plugin: Path, toy_network: Callable[..., Network]
+) -> None:
+    load_plugin(plugin)
+    networks = [toy_network("affine", scale=scale) for scale in (0.5, 2.0)]
+    with torch.no_grad():
+        for number, network in enumerate(networks):
+            for name, tensor in network.trainable().items():
+                tensor.normal_(std=0.3, generator=generator(number, "test", name))
+    images = torch.rand(2, 4, 3, 16, 16, dtype=torch.float64, generator=generator(0, "test", "x"))
+    together = StackedNetwork(networks)(list(images))
+    for network, own, logits in zip(networks, images, together, strict=True):
+        assert (network(own) - logits).abs().max() < 1e-12
+    with pytest.raises(UsageError, match="cannot share a pass"):
+        StackedNetwork([networks[0], toy_network("affine", shift=False)])
+
+
+# What is refused, and what is never run
+
+
+def test_without_the_plugin_a_checkpoint_is_refused_and_no_file_of_its_name_is_run(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = Path(shutil.copytree(trained, tmp_path / "copy"))
+    traps = [written(place, TRAP) for place in (tmp_path, folder, folder / "teacher")]
+    monkeypatch.chdir(tmp_path)
+    Image.new("RGB", (8, 8)).save("photo.png")
+    for words in (
+        ("eval", str(folder)),
+        ("predict", str(folder), "photo.png"),
+        ("export", str(folder), "--to", "onnx", "-o", "graph"),
+        ("train", "--recipe", str(folder / "recipe.toml")),
+        ("validate", str(folder / "recipe.toml")),
+        ("show", str(folder / "recipe.toml")),
+    ):
+        refused = idat(*words)
+        assert refused.exit_code == 2, (words, refused.output)
+        assert "adapter 'affine' is of plugin 'affine.py' (SHA-256 " in refused.stderr
+        assert "which is not loaded" in refused.stderr
+        assert "--plugin affine.py" in refused.stderr
+    with pytest.raises(UsageError, match="which is not loaded"):
+        load(folder)
+    assert not any(trap.with_suffix(".ran").exists() for trap in traps)
+
+
+def test_results_are_read_without_the_plugin(trained: Path) -> None:
+    told = idat("report", str(trained))
+    assert told.exit_code == 0, told.output
+    assert "affine" in told.stdout
+    assert idat("list", "runs", str(trained.parents[4])).exit_code == 0
+
+
+def test_a_changed_plugin_is_told_and_goes_on(trained: Path, tmp_path: Path) -> None:
+    changed = written(tmp_path, EXAMPLE + "# changed\n")
+    told = idat("eval", str(trained), "--plugin", str(changed), "--json")
+    assert told.exit_code == 0, told.output
+    assert "'affine' was made with plugin 'affine.py' (SHA-256 " in told.stderr
+    assert json.loads(told.stdout)["results"][0]["recipe"]["adapter"]["plugin"]
+    told = idat("show", str(trained / "recipe.toml"))
+    assert "'affine' was made with plugin 'affine.py' (SHA-256 " in told.stderr
+    with pytest.warns(PluginWarning, match="here it is plugin 'affine.py'"):
+        load(trained)
+
+
+def test_the_same_plugin_is_loaded_without_a_word(
+    trained: Path, plugin: Path, recwarn: pytest.WarningsRecorder
+) -> None:
+    told = idat("eval", str(trained), "--plugin", str(plugin))
+    assert told.exit_code == 0, told.output
+    assert "made with" not in told.output
+    load(trained)
+    assert not [one for one in recwarn if one.category is PluginWarning]
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (("ADAPTERS = ", "FAMILIES = "), "brings nothing: it has no dict ADAPTERS"),
+        (('{"affine": Affine}', "{}"), "brings nothing"),
+        (("class Affine(", "class Affine(("), "is no Python: "),
+        (("import torch\n", "import torhc\n"), "No module named 'torhc'"),
+        (('{"affine": Affine}', '{"affine": AffineOptions}'), "is no subclass of idat_zoo"),
+        (('{"affine": Affine}', '{"afine": Affine}'), "its class has name = 'affine'"),
+        (('"affine"', '"lora"'), "there is another of this name"),
+        (("paper, year =", "paper, jahr ="), "Affine lacks year"),
+        (("def create", "def make"), "Affine lacks create"),
+        (("float = Field(default=1.0, ", "float = Field("), "scale"),
+    ],
+)
+def test_a_plugin_that_cannot_be_taken_is_refused(
+    change: tuple[str, str], told: str, tmp_path: Path
+) -> None:
+    assert change[0] in EXAMPLE
+    file = written(tmp_path, EXAMPLE.replace(*change))
+    refused = idat("list", "adapters", "--plugin", str(file))
+    assert refused.exit_code == 2, refused.output
+    assert told in refused.stderr
+    assert "affine" not in load_registry().adapters
+
+
+def test_a_plugin_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    refused = idat("list", "--plugin", str(tmp_path / "absent.py"))
+    assert refused.exit_code == 2
+    assert "absent.py' cannot be read: No such file or directory" in refused.stderr
+
+
+def test_options_that_recipes_cannot_hold_are_refused(tmp_path: Path) -> None:
+    file = written(
+        tmp_path,
+        EXAMPLE.replace("scale: float = Field(default=1.0", "scale: list = Field(default=[1]"),
+    )
+    refused = idat("list", "adapters", "--plugin", str(file))
+    assert refused.exit_code == 2
+    assert "options.scale.type" in refused.stderr
+
+
+def test_a_literal_option_takes_its_values_alone(tmp_path: Path) -> None:
+    text = EXAMPLE.replace(
+        "    shift: bool", '    where: Literal["all", "odd"] = "all"\n    shift: bool'
+    )
+    load_plugin(written(tmp_path, "from typing import Literal\n" + text))
+    assert get_recipe("digits", "affine").adapter.options["where"] == "all"
+    with pytest.raises(RecipeError, match=r"adapter 'affine': where: .*'all' or 'odd'"):
+        get_recipe("digits", "affine", overrides={"adapter.where": "even"})
+
+
+def test_two_files_cannot_bring_one_name_and_a_changed_file_may(
+    plugin: Path, tmp_path: Path
+) -> None:
+    load_plugin(plugin)
+    with pytest.raises(UsageError, match="there is another of this name"):
+        load_plugin(written(tmp_path / "other", EXAMPLE))
+    before = find_adapter("affine")
+    plugin.write_text(EXAMPLE.replace("Gain and shift by channel", "Another"))
+    load_plugin(plugin)
+    assert find_adapter("affine").title == "Another"
+    assert before.title != "Another"
+
+
+def test_a_shelf_may_set_recipes_of_a_plugins_family(plugin: Path, tmp_path: Path) -> None:
+    shelf = tmp_path / "shelf"
+    (shelf / "recipes").mkdir(parents=True)
+    (shelf / "recipes" / "micro.toml").write_text("[adapter.affine]\nlr = 0.5\n")
+    with pytest.raises(RecipeError, match="unknown adapter 'affine'"):
+        load_registry(shelf)
+    load_plugin(plugin)
+    assert get_recipe("digits", "affine", pair="micro", shelf=shelf).lr == 0.5
+
+
+# From an installed distribution
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Path:
+    """A folder of packages with one that brings the family."""
+    site = tmp_path / "site"
+    written(site, EXAMPLE + TRAP, "affine_adapter.py")
+    about = site / "affine_adapter-1.2.dist-info"
+    written(about, "Metadata-Version: 2.1\nName: affine-adapter\nVersion: 1.2\n", "METADATA")
+    written(about, "[idat_zoo.adapters]\naffine = affine_adapter:Affine\n", "entry_points.txt")
+    return site
+
+
+@pytest.mark.slow
+def test_a_family_of_an_installed_distribution_needs_no_naming(site: Path, tmp_path: Path) -> None:
+    with_it = {"PYTHONPATH": str(site)}
+    overview = elsewhere("list", "--json", cwd=tmp_path, **with_it)
+    assert "affine" in json.loads(overview.stdout)["adapters"]
+    train = ("train", "--task", "digits", "--adapter", "lora", "--pair", "tiny_random", "epochs=1")
+    assert elsewhere(*train, cwd=tmp_path, **with_it).returncode == 0
+    assert not (site / "affine_adapter.ran").exists()  # nobody asked for the family
+    words = [word.replace("lora", "affine") for word in train]
+    done = elsewhere(*words, cwd=tmp_path, **with_it)
+    assert done.returncode == 0, done.stderr
+    (folder,) = tmp_path.glob("runs/*/affine/digits/*/seed0")
+    config = json.loads((folder / "config.json").read_text())
+    assert config["recipe"]["adapter"]["plugin"] == {
+        "distribution": "affine-adapter",
+        "version": "1.2",
+    }
+    assert elsewhere("eval", str(folder), cwd=tmp_path, **with_it).returncode == 0
+    refused = elsewhere("eval", str(folder), cwd=tmp_path)
+    assert refused.returncode == 2
+    assert "plugin 'affine-adapter' 1.2, which is not installed" in refused.stderr
+    assert "pip install affine-adapter==1.2" in refused.stderr
+
+
+def test_a_distribution_that_is_broken_or_brings_a_name_that_is_there_is_told(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    plugin = Plugin(distribution="other", version="1")
+    found = {"lora": Provider("json:loads", plugin), "gone": Provider("no_such_module:X", plugin)}
+    monkeypatch.setattr(outside, "installed", lambda group: found)
+    with pytest.raises(UsageError, match="there is another of this name"):
+        find_adapter("lora")
+    with pytest.raises(UsageError, match="plugin 'other' 1: No module named 'no_such_module'"):
+        find_adapter("gone")
+    with pytest.raises(UnknownNameError, match="Did you mean 'linear'"):
+        build_adapter(AdapterChoice(name="liner"))
