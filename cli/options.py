@@ -1,7 +1,9 @@
 """Options that several commands share, with completion of names."""
 
 import os
+import sys
 from collections.abc import Callable, Iterable
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Annotated
 
@@ -125,12 +127,16 @@ MegapixelsOption = Annotated[
 
 
 def _load_plugins(context: typer.Context, files: list[Path] | None) -> list[Path] | None:
-    """Plugins are here before any other option is read; never to complete a word."""
+    """Plugins are here before any other option is read; never to complete a word.
+
+    What they print is not the command's result.
+    """
     if files and not context.resilient_parsing:
         from idat_zoo.plugins import load_plugin
 
-        for file in files:
-            load_plugin(file)
+        with redirect_stdout(sys.stderr):
+            for file in files:
+                load_plugin(file)
     return files
 
 

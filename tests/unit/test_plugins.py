@@ -243,6 +243,12 @@ def test_a_plugin_that_cannot_be_taken_is_refused(
     assert "affine" not in load_registry().adapters
 
 
+def test_what_a_plugin_prints_is_not_the_result(tmp_path: Path) -> None:
+    told = idat("list", "--json", "--plugin", str(written(tmp_path, f"print('hello')\n{EXAMPLE}")))
+    assert "affine" in json.loads(told.stdout)["adapters"]
+    assert told.stderr.startswith("hello")
+
+
 def test_a_plugin_that_is_not_there_is_refused(tmp_path: Path) -> None:
     refused = idat("list", "--plugin", str(tmp_path / "absent.py"))
     assert refused.exit_code == 2
