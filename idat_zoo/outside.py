@@ -1,7 +1,7 @@
-"""Names from outside: which plugin brings which adapter family.
+"""Names from outside: which plugin brings which adapter family or kind of backbone.
 
 A plugin is a Python file that a person names (`plugins.load_plugin`, `--plugin FILE`), or an
-installed distribution with entry points `name = "module:Class"` in the group below. Nothing else is
+installed distribution with entry points `name = "module:Class"` in a group below. Nothing else is
 ever run: what a recipe, a checkpoint or the Hub says of a plugin is told, never followed.
 """
 
@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from idat_zoo.errors import UnknownNameError, UsageError
-from idat_zoo.recipe import Plugin
+from idat_zoo.recipe import AdapterChoice, Backbone, Plugin, Recipe
 
 ADAPTERS_GROUP = "idat_zoo.adapters"
+KINDS_GROUP = "idat_zoo.kinds"
 
 
 class Provider(NamedTuple):
@@ -108,8 +109,7 @@ class PluginWarning(UserWarning):
 
 def warn_if_changed(what: str, name: str, made_with: Plugin | None, *, group: str) -> None:
     """Say of what was made with a plugin that its name is another's now, or a changed file's."""
-    provider = providers(group).get(name)
-    now = provider.plugin if provider is not None else None
+    now = _plugin_of(group, name)
     if made_with is not None and now != made_with:
         told = f"plugin {now}" if now is not None else "built in"
         warnings.warn(
@@ -117,3 +117,33 @@ def warn_if_changed(what: str, name: str, made_with: Plugin | None, *, group: st
             PluginWarning,
             stacklevel=3,
         )
+
+
+def with_plugins(recipe: Recipe) -> Recipe:
+    """The recipe with the plugins named that its adapters and backbones are of now."""
+    pair, teacher, own = recipe.pair, recipe.pair.teacher, recipe.teacher_adapter
+    backbones = {
+        "student": marked(pair.student),
+        "teacher": None if teacher is None else marked(teacher),
+    }
+    return recipe.model_copy(
+        update={
+            "pair": pair.model_copy(update=backbones),
+            "adapter": _marked_choice(recipe.adapter),
+            "teacher_adapter": None if own is None else _marked_choice(own),
+        }
+    )
+
+
+def marked(spec: Backbone) -> Backbone:
+    """A backbone with the plugin named that brings its kind now."""
+    return spec.model_copy(update={"plugin": _plugin_of(KINDS_GROUP, spec.kind)})
+
+
+def _marked_choice(choice: AdapterChoice) -> AdapterChoice:
+    return choice.model_copy(update={"plugin": _plugin_of(ADAPTERS_GROUP, choice.name)})
+
+
+def _plugin_of(group: str, name: str | None) -> Plugin | None:
+    provider = providers(group).get(name) if name is not None else None
+    return provider.plugin if provider is not None else None

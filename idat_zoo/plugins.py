@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from idat_zoo import outside
 from idat_zoo.adapters import ADAPTERS, check_family
 from idat_zoo.errors import UsageError
-from idat_zoo.recipe import AdapterChoice, Plugin, Recipe
+from idat_zoo.recipe import Plugin
 
 
 def load_plugin(file: Path | str) -> None:
@@ -64,16 +64,3 @@ def _run(path: Path, source: bytes) -> ModuleType:
     except ImportError as error:
         raise UsageError(f"plugin '{path}': {error}") from None
     return module
-
-
-def with_plugins(recipe: Recipe) -> Recipe:
-    """The recipe with the plugins named that its adapters are of now."""
-    here = outside.providers(outside.ADAPTERS_GROUP)
-    changed: dict[str, AdapterChoice] = {}
-    for role in ("adapter", "teacher_adapter"):
-        choice = getattr(recipe, role)
-        if choice is not None:
-            provider = here.get(choice.name)
-            plugin = provider.plugin if provider is not None else None
-            changed[role] = choice.model_copy(update={"plugin": plugin})
-    return recipe.model_copy(update=changed)

@@ -71,10 +71,30 @@ class Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
+class Plugin(Frozen):
+    """Where something from outside came from: a file by its SHA-256, a distribution by version."""
+
+    file: str | None = Field(default=None, pattern=r"^[^/\\\x00-\x1f\x7f]+$")
+    sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
+    distribution: str | None = Field(default=None, pattern=r"^[A-Za-z0-9_.-]+$")
+    version: str | None = Field(default=None, pattern=r"^[A-Za-z0-9_.+!-]+$")
+
+    @property
+    def words(self) -> list[str]:
+        """The words of a command line that name it; none of one that is installed."""
+        return [] if self.file is None else ["--plugin", self.file]
+
+    def __str__(self) -> str:
+        if self.file is not None:
+            return f"'{self.file}' (SHA-256 {(self.sha256 or 'unknown')[:12]})"
+        return f"'{self.distribution}' {self.version}"
+
+
 class Backbone(Frozen):
     """A pretrained network as timm names it, with its weights pinned.
 
     `weights` is a timm tag (`augreg_in21k`), `random`, or `builtin:<file>` for those that ship.
+    `kind` names one that a `plugin` brings; others are asked of what timm builds.
     """
 
     name: str
@@ -85,6 +105,8 @@ class Backbone(Frozen):
     mean: Rgb = (0.5, 0.5, 0.5)
     std: Rgb = (0.5, 0.5, 0.5)
     licence: str = ""
+    kind: Name | None = None
+    plugin: Plugin | None = None
 
     @property
     def from_hub(self) -> bool:
@@ -148,25 +170,6 @@ class Task(Frozen):
         return self.suite == "folder"
 
 
-class Plugin(Frozen):
-    """Where something from outside came from: a file by its SHA-256, a distribution by version."""
-
-    file: str | None = Field(default=None, pattern=r"^[^/\\\x00-\x1f\x7f]+$")
-    sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
-    distribution: str | None = Field(default=None, pattern=r"^[A-Za-z0-9_.-]+$")
-    version: str | None = Field(default=None, pattern=r"^[A-Za-z0-9_.+!-]+$")
-
-    @property
-    def words(self) -> list[str]:
-        """The words of a command line that name it; none of one that is installed."""
-        return [] if self.file is None else ["--plugin", self.file]
-
-    def __str__(self) -> str:
-        if self.file is not None:
-            return f"'{self.file}' (SHA-256 {(self.sha256 or 'unknown')[:12]})"
-        return f"'{self.distribution}' {self.version}"
-
-
 class AdapterChoice(Frozen):
     """An adapter family by name with its options; unset options take the family's defaults.
 
@@ -216,10 +219,15 @@ class Recipe(Frozen):
     augmentation: Annotated[tuple[Augmentation, ...], Strict(False)] = ()
 
     @property
+    def plugins(self) -> list[Plugin]:
+        """Those that it needs."""
+        parts = (self.adapter, self.teacher_adapter, *self.pair.backbones())
+        return list(dict.fromkeys(part.plugin for part in parts if part and part.plugin))
+
+    @property
     def plugin_words(self) -> list[str]:
-        """The words of a command line that name the plugins it needs."""
-        plugins = (choice.plugin for choice in (self.adapter, self.teacher_adapter) if choice)
-        return [word for plugin in dict.fromkeys(plugins) if plugin for word in plugin.words]
+        """The words of a command line that name them."""
+        return [word for plugin in self.plugins for word in plugin.words]
 
     @model_validator(mode="after")
     def _fits_together(self) -> "Recipe":

@@ -30,7 +30,7 @@ from idat_zoo.fit import (
 )
 from idat_zoo.layouts import how_to_get, missing_lists
 from idat_zoo.metrics import score
-from idat_zoo.plugins import with_plugins
+from idat_zoo.outside import with_plugins
 from idat_zoo.recipe import Recipe
 from idat_zoo.recipe_toml import dump_recipe
 from idat_zoo.results import (

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from idat_zoo.errors import RecipeError, UnknownNameError, UsageError, folded
+from idat_zoo.outside import marked
 from idat_zoo.recipe import Backbone, Pair, Task
 from idat_zoo.recipe_toml import parse_toml, read_text
 from idat_zoo.registry.families import Families
@@ -242,7 +243,10 @@ def load_registry(shelf: Path | None = None) -> Registry:
     }
     raw["adapters.toml"] = _read_tables([BUILTIN / "adapters.toml"], faults, broken)
 
-    backbones = _check_all(Backbone, raw["backbones.toml"], faults)
+    backbones = {
+        name: marked(spec)
+        for name, spec in _check_all(Backbone, raw["backbones.toml"], faults).items()
+    }
     pair_tables = _check_all(PairTable, raw["pairs.toml"], faults)
     sources = _check_all(DataSource, raw["sources.toml"], faults)
     task_tables = _check_all(TaskTable, raw["tasks.toml"], faults, key="id")

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from idat_zoo.errors import RecipeError, UnknownNameError, UsageError
-from idat_zoo.outside import ADAPTERS_GROUP, lacking, warn_if_changed
+from idat_zoo.outside import ADAPTERS_GROUP, lacking, warn_if_changed, with_plugins
 from idat_zoo.recipe import AdapterChoice, Backbone, Recipe, Scalar, check_recipe
 from idat_zoo.recipe_toml import parse_toml, read_text
 from idat_zoo.registry.load import FOLDER, Registry, load_registry
@@ -425,7 +425,7 @@ def _check(
         raise RecipeError(dict.fromkeys(faults))
     student = registry.adapters[recipe.adapter.name]
     candidates = _check_candidates(recipe, student, where=where)
-    return recipe.model_copy(update={"candidates": candidates})
+    return with_plugins(recipe.model_copy(update={"candidates": candidates}))
 
 
 def _write_out(choice: AdapterChoice, registry: Registry, *, where: str) -> AdapterChoice:

@@ -86,7 +86,7 @@ class Family(Frozen):
         chosen = {k: v for k, v in values if k not in unwritten or v != unwritten[k]}
         return check_table(
             AdapterChoice,
-            {"name": self.name, "options": chosen, "plugin": self.plugin},
+            {"name": self.name, "options": chosen},
             where=f"{where}: adapter '{self.name}'",
         )
 

@@ -155,8 +155,9 @@ def _use(repo: str, place: str, result: Result) -> list[str]:
     """How the first of the adapters is loaded here, with PEFT and with plain timm."""
     reference = f"hub:{repo}" + (f"/{place}" if place else "")
     images = " --data-dir DIR" if result.recipe.task.suite == "folder" else ""
-    words, plugin = result.recipe.plugin_words, result.recipe.adapter.plugin
+    words = result.recipe.plugin_words
     named = f" {shlex.join(words)}" if words else ""
+    files = [plugin.file for plugin in result.recipe.plugins if plugin.file is not None]
     lines = [
         *_plugin(result),
         "```",
@@ -166,9 +167,9 @@ def _use(repo: str, place: str, result: Result) -> list[str]:
         "```",
         "",
         "```python",
-        f"from idat_zoo import load{', load_plugin' if words else ''}",
+        f"from idat_zoo import load{', load_plugin' if files else ''}",
         "",
-        *([f"load_plugin({plugin.file!r})"] if words and plugin else []),
+        *(f"load_plugin({file!r})" for file in files),
         f'network, transform = load("{reference}")  # an nn.Module; PIL image -> uint8 tensor',
         "```",
         "",
@@ -190,13 +191,12 @@ def _use(repo: str, place: str, result: Result) -> list[str]:
 
 def _plugin(result: Result) -> list[str]:
     """What somebody needs who has idat-zoo alone."""
-    adapter = result.recipe.adapter
-    if adapter.plugin is None:
+    plugins = " and ".join(escaped(str(plugin)) for plugin in result.recipe.plugins)
+    if not plugins:
         return []
     return [
-        f"The adapter family {escaped(adapter.name)} is of plugin {escaped(str(adapter.plugin))}, "
-        "which is not in this repository. It is Python that runs with your rights: take it from "
-        "somebody you trust.",
+        f"It needs plugin {plugins}, which is not in this repository. A plugin is Python that runs "
+        "with all your rights: take it from somebody you trust.",
         "",
     ]
 

@@ -68,7 +68,8 @@ def flatten(result: Result) -> Fields:
 def _backbone(role: str, backbone: Backbone | None) -> dict[str, Scalar]:
     if backbone is None:
         return {role: "none"}
-    values = backbone.model_dump(exclude={"name", "args", "licence"})
+    values = backbone.model_dump(exclude={"name", "args", "licence", "plugin"}, exclude_none=True)
+    values |= {"plugin": str(backbone.plugin)} if backbone.plugin else {}
     values |= {f"args.{name}": value for name, value in backbone.args.items()}
     return {role: backbone.name} | {f"{role}.{key}": _scalar(v) for key, v in values.items()}
 

@@ -36,7 +36,7 @@ def test_a_plugin_in_a_repository_is_neither_fetched_nor_run(tmp_path: Path) -> 
         files = dict(repo.commits[repo.names["main"]])
         assert not any(name.endswith(".py") for name in files)
         card = files["README.md"].decode()
-        assert re.search(r"of plugin 'affine.py' .SHA-256 [0-9a-f]{12}.", card)
+        assert re.search(r"needs plugin 'affine.py' .SHA-256 [0-9a-f]{12}.", card)
         assert f"idat eval {HERE} --plugin affine.py" in card
         assert "load_plugin('affine.py')" in card
         planted = ("affine.py", "plugin.py", "adapters/affine.py", "conftest.py")
