@@ -37,9 +37,9 @@ class PeftEpochs:
         self.precision, self.batch = recipe.precision, recipe.batch_size
         self.images, self.targets = images, targets
         backbone = load_backbone(recipe.pair.student)
-        backbone.vit.head = nn.Linear(backbone.vit.embed_dim, recipe.task.num_classes)
+        backbone.body.head = nn.Linear(backbone.body.embed_dim, recipe.task.num_classes)
         config = LoraConfig(r=2 * RANK, target_modules=["qkv"], modules_to_save=["head"])
-        self.model = get_peft_model(backbone.vit, config).to(images.device)
+        self.model = get_peft_model(backbone.body, config).to(images.device)
         mean, std = input_range(backbone, recipe.normalisation)
         self.mean, self.std = (
             torch.tensor(values, device=images.device).view(3, 1, 1) for values in (mean, std)

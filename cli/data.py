@@ -168,7 +168,7 @@ def cache(
     with them: the next training decodes anew.
     """
     from idat_zoo.data.cache import Cache, free_bytes
-    from idat_zoo.data.reading import default_cache
+    from idat_zoo.places import default_cache
     from idat_zoo.registry import load_registry, resolve_held
 
     kept = Cache(default_cache())

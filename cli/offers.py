@@ -166,7 +166,7 @@ def _missing_images(
 
 def _missing_weights(backbones: Iterable["Backbone"]) -> dict[str, "Backbone"]:
     """The repositories of weights that are not here, each with its backbone."""
-    from idat_zoo.backbones.frozen import missing_weights
+    from idat_zoo.backbones.pinned import missing_weights
 
     return {repo: one for one in backbones if (repo := missing_weights(one))}
 
@@ -186,7 +186,7 @@ def _agrees(
 
 def _tell(wanted: "Wanted", weights: dict[str, "Backbone"], data_dir: Path | None) -> None:
     """What would be fetched, from where, under which licence, and to where."""
-    from idat_zoo.backbones.frozen import weights_size
+    from idat_zoo.backbones.pinned import weights_size
     from idat_zoo.layouts import data_folder
 
     for source, tasks in wanted.values():

@@ -20,6 +20,7 @@ from idat_zoo.backbones.inputs import check_inputs
 from idat_zoo.backbones.network import (
     Network,
     build_network,
+    check_carries,
     input_range,
     published_names,
 )
@@ -387,9 +388,10 @@ def _check_fit(config: Config, folder: Path) -> None:
     such backbone.
     """
     anatomy, adapter = describe_anatomy(config.backbone), build_adapter(config.adapter)
+    check_carries(anatomy, adapter, config.backbone.name)
     with torch.device("meta"):  # where nothing is drawn
         created = adapter.create(anatomy, generator(config.seed, config.role, "adapter"))
-        head = nn.Linear(anatomy.embed_dim, config.recipe.task.num_classes)
+        head = nn.Linear(anatomy.num_features, config.recipe.task.num_classes)
     expected = published_names({**created.trainable, **created.frozen}, head)
     found = config.tensors
     differing = sorted(

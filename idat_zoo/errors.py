@@ -6,6 +6,7 @@ ZooError                exit code 1
 │   └── RecipeError        a recipe or shelf with faults; all of them in one message
 ├── DataError           1  images or lists missing, damaged or not as declared
 ├── WeightsError        1  a backbone's weights are not here or not the expected ones
+├── WalkError           1  timm computes a backbone otherwise than it is walked here
 ├── CheckpointError     1  a published adapter that cannot be trusted or does not fit
 ├── HubError            1  the Hub cannot be reached, or has not what is asked for
 ├── RunFolderError      1  a run folder holds something else, is unfinished or cannot be written
@@ -110,6 +111,10 @@ class DataError(ZooError):
 
 class WeightsError(ZooError):
     """A backbone's weights are not here, or are not the expected ones."""
+
+
+class WalkError(ZooError):
+    """The timm that is installed computes a backbone otherwise than it is walked here."""
 
 
 class CheckpointError(ZooError):

@@ -8,7 +8,7 @@ ever run: what a recipe, a checkpoint or the Hub says of a plugin is told, never
 import importlib
 import shlex
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -81,21 +81,6 @@ def find_class(what: str, name: str, *, own: Mapping[str, str], group: str) -> A
 def _import(place: str) -> Any:
     module, _, attribute = place.partition(":")
     return getattr(importlib.import_module(module), attribute)
-
-
-def check_class(what: str, name: str, found: Any, *, base: type[Any], facts: Iterable[str]) -> None:
-    """Refuse what is no class of its kind, or does not say all that such classes say.
-
-    Raises: UsageError.
-    """
-    if not (isinstance(found, type) and issubclass(found, base)):
-        raise UsageError(
-            f"{what} '{name}' is no subclass of {base.__module__}.{base.__name__}: {found!r}."
-        )
-    abstract: frozenset[str] = getattr(found, "__abstractmethods__", frozenset())
-    lacks = {fact for fact in facts if not hasattr(found, fact)} | abstract
-    if lacks:
-        raise UsageError(f"{what} '{name}': {found.__name__} lacks {', '.join(sorted(lacks))}.")
 
 
 def taken(what: str, name: str, plugin: Plugin) -> UsageError:

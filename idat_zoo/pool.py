@@ -53,7 +53,7 @@ class AdapterPool:
             network = load_checkpoint(reference, backbone=self._backbone).network
             if self._backbone is None:
                 self._backbone = network.backbone
-                self._backbone.vit.to(self.device)
+                self._backbone.body.to(self.device)
             self._on_device.pop(name, None)
             self._networks[name] = network
 

@@ -61,6 +61,8 @@ def _check_size(value: Scalar) -> Scalar:
 
 Bounded = Annotated[Scalar, AfterValidator(_check_size)]
 """A value that makes nothing larger than memory or than float32."""
+Values = Bounded | Annotated[tuple[Bounded, ...], Strict(False)]
+"""One of them, or several: a value for each stage of a backbone."""
 Number = Annotated[float, AfterValidator(_check_size)]
 """The same of a number."""
 
@@ -101,7 +103,7 @@ class Backbone(Frozen):
     timm: str = Field(pattern=r"^[A-Za-z0-9_]+$")
     weights: str = Field(pattern=r"^(?:builtin:)?[A-Za-z0-9_-][A-Za-z0-9_.-]*$")
     img_size: int = Field(default=224, gt=0, le=MOST_PIXELS)
-    args: dict[str, Bounded] = Field(default_factory=dict)
+    args: dict[str, Values] = Field(default_factory=dict)
     mean: Rgb = (0.5, 0.5, 0.5)
     std: Rgb = (0.5, 0.5, 0.5)
     licence: str = ""

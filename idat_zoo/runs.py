@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from idat_zoo import files
-from idat_zoo.backbones.frozen import missing_weights, weights_path
 from idat_zoo.backbones.pair import Role, count_parameters
+from idat_zoo.backbones.pinned import missing_weights, weights_path
 from idat_zoo.baselines import find_baselines
 from idat_zoo.checkpoint import load_checkpoint, probe_logits, write_checkpoint
 from idat_zoo.data import Reading, TaskData, load_task

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import tomli_w
 
 from idat_zoo.adapters import ADAPTERS, build_adapter
-from idat_zoo.recipe import AdapterChoice, Backbone
+from idat_zoo.recipe import AdapterChoice, Backbone, Pair
 from idat_zoo.registry.families import describe_family
 from idat_zoo.registry.load import Registry, load_registry
 
@@ -35,23 +35,34 @@ def render_adapters() -> str:
 def _family(adapter: "Adapter", registry: Registry) -> dict[str, Any]:
     return describe_family(adapter) | {
         "parameters": {
-            name: {
-                "student": _count(adapter.name, pair.student),
-                "teacher": _count(adapter.name, pair.teacher),
-            }
+            name: counts
             for name, pair in registry.pairs.items()
-            if pair.teacher is not None
+            if (counts := _counts(adapter.name, pair))
         },
     }
 
 
-def _count(family: str, spec: Backbone) -> int:
-    """How many numbers the family trains on a backbone, head left out."""
+def _counts(family: str, pair: Pair) -> dict[str, int]:
+    """How many numbers the family trains on a pair; none where it cannot stand on both networks."""
+    if pair.teacher is None:
+        return {}
+    counts = {"student": _count(family, pair.student), "teacher": _count(family, pair.teacher)}
+    known = {role: count for role, count in counts.items() if count is not None}
+    return known if len(known) == len(counts) else {}
+
+
+def _count(family: str, spec: Backbone) -> int | None:
+    """How many numbers the family trains on a backbone, head left out; None on one it cannot."""
+    import torch
+
     from idat_zoo.backbones.frozen import describe_anatomy
     from idat_zoo.randomness import generator
 
-    adapter = build_adapter(AdapterChoice(name=family))
-    created = adapter.create(describe_anatomy(spec), generator(0, "count", family))
+    adapter, anatomy = build_adapter(AdapterChoice(name=family)), describe_anatomy(spec)
+    if adapter.misfit(anatomy):
+        return None
+    with torch.device("meta"):
+        created = adapter.create(anatomy, generator(0, "count", family))
     return sum(tensor.numel() for tensor in created.trainable.values())
 
 

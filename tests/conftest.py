@@ -14,10 +14,10 @@ from idat_zoo.backbones.frozen import FrozenBackbone, load_backbone
 from idat_zoo.backbones.network import Network, build_network
 from idat_zoo.backbones.pair import Backbones, NetworkPair, Role, build_pair
 from idat_zoo.data import Split
-from idat_zoo.data.reading import CACHE_VARIABLE
 from idat_zoo.engine.precision import resolve_precision
 from idat_zoo.engine.train import Learner
 from idat_zoo.fit import Progress
+from idat_zoo.places import CACHE_VARIABLE
 from idat_zoo.recipe import AdapterChoice, Backbone, Pair, Recipe, Task, check_recipe
 
 FAMILIES = ("sequential", "shared_parallel", "idat_adaptformer", "lora", "linear")

@@ -7,17 +7,30 @@ is offered the site's input `x` and what the frozen network computed there, `y`,
 value that takes y's place:
 
     site          x                          y
+    patch_embed   images [B, 3, H, W]        the patches' embedding
     block_input   tokens entering the block  the same tokens
+    prompt        (see `prompt`)             tokens that are put behind the prefix tokens
     norm1         tokens entering the block  after the first norm
     qkv           after norm1                the fused projection, rows q | k | v
+    q, k, v       after norm1                each projection, where they are not fused
+    attention     q, k and v [B, 3, M, N, C] each of M heads' tokens, attended to [B, M, N, C]
     proj          attention's heads, joined  their projection
     attn          after norm1                the attention branch, before it is added
     after_attn    tokens entering the block  the stream with the attention branch added
     norm2         the stream after attention after the second norm
     fc1, fc2      the linear layer's input   its output
+    gate          fc1's input                the gate of a gated MLP, where it is a layer of its own
     mlp           after norm2                the MLP branch, before it is added
     after_mlp     the stream after attention the block's output
+    final_norm    the last block's output    after the last norm
     features      pooled features [B, D]     the same features; the head comes next
+
+Tokens are `[B, N, D]` whatever layout the backbone has: windows are rows of their own inside their
+attention, pixels of a feature map are tokens. Which sites there are, and the shapes there, differ
+between kinds of backbones: `Anatomy` tells. A site that a backbone does not have keeps a family
+off it (`Adapter.misfit`). A block without attention (ConvNeXt's) has the sites of its one branch:
+norm2 to after_mlp. Where the norm comes last (SwinV2's blocks), `norm1` and `norm2` are offered the
+branch and its norm.
 
 How a family is written, once for one task and for many: `apply` is a pure function of tensors, x,
 y, frozen weights and masks, of plain shapes `[B, N, D]`. A stack of T tasks runs the very same
@@ -30,20 +43,21 @@ zeros for that one. Tasks that differ in any other option have passes of their o
 
 Where the forms that come next go (a test builds a toy of each of the first five):
 
-* prompts: a tensor `blocks.{i}.prompt` [P, D], inserted behind the prefix tokens at `block_input`;
-  deep prompts replace the ones of the block before, which `apply_carrying` tells it of.
+* prompts: `num_prompts` and `prompt`; the kind of backbone inserts them (without a rotation, with
+  a relative bias of zero), or has no such site.
 * state from block to block (side networks, residual attention): `apply_carrying`.
 * tensors shared across blocks: named `shared.…`; every block is handed them beside its own.
 * frozen random tensors (VeRA's projections): `Created.frozen`; saved with the adapter.
-* trained copies (biases, norms, all): `create` is given the backbone's tensors and copies what it
-  trains; at the site `y + (copy - frozen["bias"])`, or y computed anew from x and the copy.
-* attention-level forms (Inducer-tuning): a new site between qkv and proj with x = (q, k, v).
+* trained copies (biases, norms, all): `create` copies `anatomy.frozen(site, block)`, and `copies`
+  names them; the call that reads the frozen tensors is then made with the copies.
+* attention-level forms (Inducer-tuning): the site `attention`; `frozen` has the `bias` that is
+  added to the scores, if there is any, and their `scale`.
 * dense deltas and merging: `merge` returns the frozen module's new tensors at a linear site.
   Prompts and nonlinear bottlenecks cannot be merged and say so.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, ClassVar
@@ -68,34 +82,110 @@ At its default it is left out of recipes, so that those keep their bytes.
 class Site(StrEnum):
     """A place in the walk, in the order in which the walk meets it."""
 
+    PATCH_EMBED = "patch_embed"
     BLOCK_INPUT = "block_input"
+    PROMPT = "prompt"
     NORM1 = "norm1"
     QKV = "qkv"
+    Q = "q"
+    K = "k"
+    V = "v"
+    ATTENTION = "attention"
     PROJ = "proj"
     ATTN = "attn"
     AFTER_ATTN = "after_attn"
     NORM2 = "norm2"
     FC1 = "fc1"
+    GATE = "gate"
     FC2 = "fc2"
     MLP = "mlp"
     AFTER_MLP = "after_mlp"
+    FINAL_NORM = "final_norm"
     FEATURES = "features"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Anatomy:
-    """A backbone as a family may know it: measures, and frozen tensors by timm's names."""
+class SiteShape:
+    """What one image has at a site: so many tokens, from vectors of one width to another's."""
 
-    embed_dim: int
-    depth: int
+    tokens: int
+    inputs: int
+    outputs: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class BlockAnatomy:
+    """One block: its sites, the tokens before its grid, the grid (rows, columns), its heads.
+
+    `num_heads` is 0 where there is no attention.
+    """
+
+    sites: Mapping[Site, SiteShape]
+    prefix: int
+    grid: tuple[int, int]
     num_heads: int
-    num_tokens: int
-    weights: Tensors = field(repr=False)
+
+    @property
+    def width(self) -> int:
+        """D of the stream."""
+        return self.sites[Site.AFTER_MLP].outputs
+
+    @property
+    def hidden(self) -> int:
+        """The width inside its MLP."""
+        return self.sites[Site.FC2].inputs
+
+    @property
+    def tokens(self) -> int:
+        """N of the stream, prefix and grid."""
+        return self.sites[Site.AFTER_MLP].tokens
+
+    @property
+    def branches(self) -> int:
+        """How many branches are added to the stream: attention's, if there is any, and the MLP."""
+        return 2 if Site.ATTN in self.sites else 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Anatomy:
+    """A backbone as a family may know it, as it was measured: its kind, blocks and two ends.
+
+    `ends` has the shapes of patch_embed, final_norm and features. `frozen` gives the frozen tensors
+    that are read at a site of a block (`weight`, `bias`): the block of patch_embed is -1, that of
+    final_norm and features is the depth.
+    """
+
+    kind: str
+    blocks: tuple[BlockAnatomy, ...]
+    ends: Mapping[Site, SiteShape]
+    frozen: Callable[[Site, int], Tensors] = field(repr=False, compare=False)
+
+    @property
+    def depth(self) -> int:
+        """How many blocks there are."""
+        return len(self.blocks)
+
+    @property
+    def num_features(self) -> int:
+        """D of the pooled features."""
+        return self.ends[Site.FEATURES].outputs
+
+    @property
+    def sites(self) -> frozenset[Site]:
+        """The sites that it has: in every block, and at its ends."""
+        return frozenset.intersection(*(frozenset(b.sites) for b in self.blocks)) | set(self.ends)
+
+    def shape(self, site: Site, block: int) -> SiteShape:
+        """What one image has at a site."""
+        return self.ends[site] if site in self.ends else self.blocks[block].sites[site]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Created:
-    """An adapter's tensors: `blocks.{i}.NAME` belong to block i, `shared.NAME` to all."""
+    """An adapter's tensors: `blocks.{i}.NAME` belong to block i, `shared.NAME` to all.
+
+    `embed.NAME` belong to the patch embedding, `pool.NAME` to what follows the last block.
+    """
 
     trainable: dict[str, Tensor]
     frozen: dict[str, Tensor] = field(default_factory=dict)
@@ -162,9 +252,43 @@ class Adapter(ABC):
     def create(self, anatomy: Anatomy, generator: torch.Generator) -> Created:
         """New float32 tensors on CPU, every random number of them drawn from `generator`."""
 
-    def masks(self, site: Site, anatomy: Anatomy) -> dict[str, Mask]:
-        """The masks it wants at a site in training; rates of 0 are not drawn."""
+    def misfit(self, anatomy: Anatomy) -> str:
+        """Why it cannot stand on a backbone, or ''."""
+        missing = sorted(self.sites - anatomy.sites, key=list(Site).index)
+        return f"it has no {' and no '.join(missing)}" if missing else ""
+
+    def masks(self, site: Site, shape: SiteShape) -> dict[str, Mask]:
+        """The masks it wants at a site in training; rates of 0 are not drawn.
+
+        The first axis of a mask may be the tokens of an image (`shape.tokens`, prompts included).
+        """
         return {}
+
+    def copies(self, site: Site) -> tuple[str, ...]:
+        """The frozen tensors at a site that it trains copies of: some of `weight`, `bias`.
+
+        A copy is a tensor `SITE.weight` of its block; where there is one, what the frozen network
+        does at the site is done with it.
+        """
+        return ()
+
+    @property
+    def trains_copies(self) -> bool:
+        """Whether it trains copies of frozen tensors at any site."""
+        return any(self.copies(site) for site in self.sites)
+
+    @property
+    def num_prompts(self) -> int:
+        """How many tokens `prompt` gives."""
+        return 0
+
+    def prompt(self, tensors: Tensors, *, masks: Tensors) -> Tensor | None:
+        """Tokens `[P, D]` or `[B, P, D]` that are put behind the prefix tokens of a block's input.
+
+        Those of the block before leave for them; where a block has none (None), they stay. For a
+        family that stands at `prompt`; before the pooling, prompts leave.
+        """
+        return None
 
     @abstractmethod
     def apply(

@@ -21,6 +21,7 @@ from idat_zoo.adapters.base import (
     Created,
     Mask,
     Site,
+    SiteShape,
     Tensors,
     masked,
     trunc_normal,
@@ -57,9 +58,9 @@ class IdatBottleneck(Adapter):
 
     def create(self, anatomy: Anatomy, generator: torch.Generator) -> Created:
         """Weights normal of std 0.02, biases 0."""
-        width, inner = anatomy.embed_dim, self.options.bottleneck
+        inner = self.options.bottleneck
         tensors: dict[str, Tensor] = {}
-        for block in range(anatomy.depth):
+        for block, width in enumerate(one.width for one in anatomy.blocks):
             down = trunc_normal(inner, width, std=0.02, generator=generator)
             up = trunc_normal(width, inner, std=0.02, generator=generator)
             tensors[f"blocks.{block}.down.weight"] = down
@@ -68,10 +69,10 @@ class IdatBottleneck(Adapter):
             tensors[f"blocks.{block}.up.bias"] = torch.zeros(width)
         return Created(trainable=tensors)
 
-    def masks(self, site: Site, anatomy: Anatomy) -> dict[str, Mask]:
+    def masks(self, site: Site, shape: SiteShape) -> dict[str, Mask]:
         """Dropout on the bottleneck."""
-        shape = (anatomy.num_tokens, self.options.bottleneck)
-        return {"dropout": Mask(shape=shape, rate=self.options.dropout)}
+        inner = (shape.tokens, self.options.bottleneck)
+        return {"dropout": Mask(shape=inner, rate=self.options.dropout)}
 
     @abstractmethod
     def reads(self, x: Tensor, y: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from idat_zoo.adapters.base import Adapter, Anatomy, Created, Mask, Site, Tensors, masked
+from idat_zoo.adapters.base import Adapter, Anatomy, Created, Mask, Site, SiteShape, Tensors, masked
 from idat_zoo.recipe import Frozen
 
 
@@ -36,9 +36,9 @@ class Linear(Adapter):
         """No tensors."""
         return Created(trainable={})
 
-    def masks(self, site: Site, anatomy: Anatomy) -> dict[str, Mask]:
+    def masks(self, site: Site, shape: SiteShape) -> dict[str, Mask]:
         """Dropout on the pooled features."""
-        return {"dropout": Mask(shape=(anatomy.embed_dim,), rate=self.options.dropout)}
+        return {"dropout": Mask(shape=(shape.outputs,), rate=self.options.dropout)}
 
     def apply(
         self, site: Site, tensors: Tensors, x: Tensor, y: Tensor, *, frozen: Tensors, masks: Tensors

@@ -1,4 +1,4 @@
-"""LoRA on the q and v rows of timm's fused qkv.
+"""LoRA on the projections of q and v: rows of timm's fused qkv, or layers of their own.
 
 Hu et al., arXiv:2106.09685: q += s B_q A_q x, v += s B_v A_v x. A is Kaiming-uniform (a = sqrt 5),
 B is zero, so training starts from the frozen network. Dropout acts on x, with one mask for both,
@@ -21,6 +21,7 @@ from idat_zoo.adapters.base import (
     Created,
     Mask,
     Site,
+    SiteShape,
     Tensors,
     masked,
 )
@@ -28,6 +29,8 @@ from idat_zoo.recipe import Frozen
 
 ROWS = ("query", "key", "value")
 """What may be updated, in the order of the rows of timm's fused qkv."""
+SEPARATE = {Site.Q: "query", Site.K: "key", Site.V: "value"}
+"""The same where each is a layer of its own."""
 
 
 class LoRAOptions(Frozen):
@@ -51,7 +54,7 @@ class LoRA(Adapter):
     Options = LoRAOptions
     stacks_over = frozenset({"rank", "scale", "dropout", "key"})
     options: LoRAOptions
-    sites: ClassVar = frozenset({Site.QKV})
+    sites: ClassVar = frozenset({Site.QKV, *SEPARATE})
     mergeable = True
 
     @property
@@ -64,59 +67,70 @@ class LoRA(Adapter):
         """The scale."""
         return {"scale": self.options.scale}
 
+    def misfit(self, anatomy: Anatomy) -> str:
+        """It needs a fused qkv, or q, k and v."""
+        fits = Site.QKV in anatomy.sites or anatomy.sites >= SEPARATE.keys()
+        return "" if fits else "it has no attention with projections of q, k and v"
+
     def create(self, anatomy: Anatomy, generator: torch.Generator) -> Created:
-        """4 L D R numbers (6 with the key): A Kaiming-uniform, B zero."""
-        rank, width = self.options.rank, anatomy.embed_dim
+        """4 L D R numbers (6 with the key) at one width: A Kaiming-uniform, B zero."""
+        rank = self.options.rank
         tensors: dict[str, Tensor] = {}
-        for block in range(anatomy.depth):
-            for rows in self.rows:
-                down = torch.empty(rank, width)
+        for i, block in enumerate(anatomy.blocks):
+            for site, name in SEPARATE.items():
+                if name not in self.rows:
+                    continue
+                fused = block.sites.get(Site.QKV)
+                shape = fused or block.sites[site]
+                down = torch.empty(rank, shape.inputs)
                 torch.nn.init.kaiming_uniform_(down, a=math.sqrt(5), generator=generator)
-                tensors[f"blocks.{block}.{rows}.down.weight"] = down
-                tensors[f"blocks.{block}.{rows}.up.weight"] = torch.zeros(width, rank)
+                outputs = fused.outputs // 3 if fused else shape.outputs
+                tensors[f"blocks.{i}.{name}.down.weight"] = down
+                tensors[f"blocks.{i}.{name}.up.weight"] = torch.zeros(outputs, rank)
         return Created(trainable=tensors)
 
-    def masks(self, site: Site, anatomy: Anatomy) -> dict[str, Mask]:
+    def masks(self, site: Site, shape: SiteShape) -> dict[str, Mask]:
         """Dropout on the input of all updates."""
-        shape = (anatomy.num_tokens, anatomy.embed_dim)
-        return {"dropout": Mask(shape=shape, rate=self.options.dropout)}
+        inputs = (shape.tokens, shape.inputs)
+        return {"dropout": Mask(shape=inputs, rate=self.options.dropout)}
 
     def apply(
         self, site: Site, tensors: Tensors, x: Tensor, y: Tensor, *, frozen: Tensors, masks: Tensors
     ) -> Tensor:
-        """[B, N, D] and [B, N, 3D] -> [B, N, 3D]: y with the updates added."""
+        """[B, N, D] and [B, N, 3D] -> [B, N, 3D]: y with the updates added; or one of the three."""
         x = masked(x, masks, "dropout")
-        return y + _joined(
-            {
-                rows: F.linear(
-                    F.linear(x, tensors[f"{rows}.down.weight"]),
-                    tensors["scale"] * tensors[f"{rows}.up.weight"],
-                )
-                for rows in _updated(tensors)
-            },
-            dim=-1,
-        )
+        updates = {
+            rows: F.linear(
+                F.linear(x, tensors[f"{rows}.down.weight"]),
+                tensors["scale"] * tensors[f"{rows}.up.weight"],
+            )
+            for rows in _updated(site, tensors)
+        }
+        return y + _joined(updates, dim=-1) if updates else y
 
     def merge(self, site: Site, tensors: Tensors, frozen: Tensors) -> dict[str, Tensor]:
-        """The qkv weight [3D, D] with s B A added to the rows that are updated."""
-        update = _joined(
-            {
-                rows: tensors["scale"]
-                * tensors[f"{rows}.up.weight"]
-                @ tensors[f"{rows}.down.weight"]
-                for rows in _updated(tensors)
-            },
-            dim=0,
-        )
-        return {**frozen, "weight": frozen["weight"] + update}
+        """The weight [3D, D] with s B A added to the rows that are updated, or one of the three."""
+        updates = {
+            rows: tensors["scale"] * tensors[f"{rows}.up.weight"] @ tensors[f"{rows}.down.weight"]
+            for rows in _updated(site, tensors)
+        }
+        if not updates:
+            return dict(frozen)
+        return {**frozen, "weight": frozen["weight"] + _joined(updates, dim=0)}
 
 
-def _updated(tensors: Tensors) -> list[str]:
+def _updated(site: Site, tensors: Tensors) -> list[str]:
     """The rows there are tensors of: in a stack, those of any of its tasks."""
-    return [rows for rows in ROWS if f"{rows}.up.weight" in tensors]
+    here = [SEPARATE[site]] if site in SEPARATE else ROWS
+    return [rows for rows in here if f"{rows}.up.weight" in tensors]
 
 
 def _joined(updates: Tensors, *, dim: int) -> Tensor:
-    """The updates in the order of the fused rows, with zeros for those that stay."""
+    """The updates in the order of the fused rows, with zeros for those that stay.
+
+    One alone is that of a layer of its own.
+    """
+    if len(updates) == 1:
+        return next(iter(updates.values()))
     nothing = torch.zeros_like(updates["query"])
     return torch.cat([updates.get(rows, nothing) for rows in ROWS], dim=dim)

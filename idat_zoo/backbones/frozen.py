@@ -2,133 +2,91 @@
 
 import hashlib
 import inspect
-import sys
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from importlib import resources
-from pathlib import Path
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any, get_type_hints
 
 import timm
 import torch
-from pydantic import ConfigDict, ValidationError, create_model
-from timm.models import vision_transformer
-from timm.models.vision_transformer import Block, VisionTransformer
+from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 from torch import Tensor, nn
 
-from idat_zoo import files, hub
+from idat_zoo import hub
 from idat_zoo.adapters.base import Anatomy
+from idat_zoo.backbones.anatomy import frozen_tensors, measure
+from idat_zoo.backbones.kinds import KINDS, kind_of, load_kind
+from idat_zoo.backbones.kinds.base import Kind
+from idat_zoo.backbones.pinned import UNBUILDABLE, load_pinned, told, weights_path
+from idat_zoo.backbones.self_check import check_walk
 from idat_zoo.errors import RecipeError, UnknownNameError, UsageError, WeightsError
 from idat_zoo.randomness import generator
 from idat_zoo.recipe import Backbone, describe_faults
 
 GIVEN = {"self", "img_size", "in_chans", "num_classes", "device", "dtype"}
-ARGUMENTS = [
-    name for name in inspect.signature(VisionTransformer.__init__).parameters if name not in GIVEN
-]
-"""What `args` may say of a network's shape; timm's `create_model` would take more than that."""
-_HINTS = get_type_hints(VisionTransformer.__init__)
-_FIELDS: Any = {name: (_HINTS.get(name, Any), None) for name in ARGUMENTS}
-Arguments = create_model(
-    "Arguments",
-    __config__=ConfigDict(strict=True, arbitrary_types_allowed=True, protected_namespaces=()),
-    **_FIELDS,
-)
-"""Their types, as timm's own signature has them."""
-UNBUILDABLE = (
-    ArithmeticError,
-    AssertionError,
-    LookupError,
-    RuntimeError,
-    TypeError,
-    ValueError,
-)
-"""What timm raises for shapes that do not go together."""
-RESAMPLED = ("pos_embed", "patch_embed.proj.weight")
-"""What timm resamples to another size of image or patch."""
-RESAMPLED_OTHERWISE = ("flexi", "radio")
-"""Parts of names of networks for which timm does so in a way that only its own loading knows."""
-SHOWN = 3
+"""Arguments of timm's classes that `args` may not name."""
 MOST_BLOCKS, MOST_NUMBERS = 512, 4 * 10**9
-"""No ViT of timm has as many."""
-_TIMM: Any = vision_transformer  # every timm 1.x finds its blocks' parts here, exported or not
+"""No backbone of timm has as many."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class FrozenBackbone:
-    """A backbone without its classifier. No tensor of it ever learns."""
+    """A backbone without its classifier. No tensor of it ever learns.
+
+    `body` is timm's network, `kind` the walk through it, `anatomy` what adapters may know of it.
+    """
 
     spec: Backbone
-    vit: Any  # a VisionTransformer; timm types its blocks as mere modules
+    body: Any  # timm types what modules hold as mere modules
     sha256: str
-
-    @property
-    def anatomy(self) -> Anatomy:
-        """Its measures and tensors, as adapters may see them."""
-        return _anatomy(self.vit)
-
-
-def missing_weights(spec: Backbone) -> str:
-    """The Hub repository of weights that are not here yet, or ''."""
-    repo = weights_repo(spec)
-    return "" if repo and hub.cached_weights(spec.timm, spec.weights) is not None else repo
-
-
-def weights_repo(spec: Backbone) -> str:
-    """The Hub repository of its weights, or '' where they are not timm's on the Hub."""
-    return hub.weights_repo(spec.timm, spec.weights) if spec.from_hub else ""
-
-
-def weights_size(spec: Backbone) -> int:
-    """About how many bytes the file of its weights on the Hub has.
-
-    Timm's are float32 numbers of the network with the head of its own classes. 0 for a tag that
-    timm does not know.
-    """
-    try:
-        with torch.device("meta"):
-            vit = timm.create_model(f"{spec.timm}.{spec.weights}", pretrained=False)
-    except UNBUILDABLE:
-        return 0
-    return 4 * sum(int(tensor.numel()) for tensor in vit.state_dict().values())
+    kind: Kind
+    anatomy: Anatomy
 
 
 def load_backbone(spec: Backbone) -> FrozenBackbone:
-    """Build the network, load its pinned weights, freeze it, and hash what was loaded.
+    """Build the network, load its pinned weights, freeze it, hash what was loaded, check its walk.
 
-    Raises: UsageError where timm knows no such plain ViT; WeightsError where weights are missing or
-    do not fit.
+    Raises: UsageError where timm knows no such network, or none that is walked here; WeightsError
+    where weights are missing or do not fit; WalkError where timm computes it otherwise.
     """
-    describe_anatomy(spec)
-    vit = _create(spec)
+    anatomy = describe_anatomy(spec)
+    body = _create(spec)
     if spec.weights == "random":
-        _initialise(vit, spec.name)
+        _initialise(body, spec.name)
     else:
-        _load(vit, spec)
-    vit.eval().requires_grad_(False)
-    return FrozenBackbone(spec=spec, vit=vit, sha256=hash_network(vit))
+        load_pinned(body, spec)
+    body.eval().requires_grad_(False)
+    kind, sha256 = load_kind(anatomy.kind)(body), hash_network(body)
+    check_walk(kind, spec, sha256)
+    anatomy = replace(anatomy, frozen=frozen_tensors(kind, spec.img_size))
+    return FrozenBackbone(spec=spec, body=body, sha256=sha256, kind=kind, anatomy=anatomy)
 
 
 def describe_anatomy(spec: Backbone) -> Anatomy:
-    """A backbone's measures. Raises: what `outline` raises."""
-    return _anatomy(outline(spec))
+    """A backbone's measures; its frozen tensors have no values. Raises: what `outline` raises."""
+    body = outline(spec)
+    name = str(kind_of(type(body)))
+    return measure(load_kind(name)(body), name, spec.img_size)
 
 
-def outline(spec: Backbone) -> VisionTransformer:
+def outline(spec: Backbone) -> nn.Module:
     """The network without any memory for its tensors (they are on the meta device).
 
-    Raises: UsageError where timm knows no such plain ViT, or it is larger than any there is.
+    Raises: UsageError where timm knows no such network, or none that is walked here, or it is
+    larger than any there is.
     """
-    depth = spec.args.get("depth", 0)
-    if isinstance(depth, int) and depth > MOST_BLOCKS:
-        raise UsageError(f"backbone '{spec.name}' would have {depth:,} blocks.")
+    for name in ("depth", "depths"):
+        depths = spec.args.get(name, 0)
+        depth = sum(depths) if isinstance(depths, tuple) else depths  # type: ignore[arg-type]
+        if isinstance(depth, int) and depth > MOST_BLOCKS:
+            raise UsageError(f"backbone '{spec.name}' would have {depth:,} blocks.")
     with torch.device("meta"):
-        vit = _create(spec)
-    count = sum(tensor.numel() for tensor in vit.state_dict().values())
+        body = _create(spec)
+    count = sum(tensor.numel() for tensor in body.state_dict().values())
     if count > MOST_NUMBERS:
         raise UsageError(f"backbone '{spec.name}' would have {count:,} parameters.")
-    _try_out(vit, spec)
-    return vit
+    _try_out(body, spec)
+    return body
 
 
 def faults_of(spec: Backbone) -> list[str]:
@@ -171,16 +129,6 @@ def _weights_amiss(spec: Backbone) -> list[str]:
     return []
 
 
-def _anatomy(vit: Any) -> Anatomy:  # a VisionTransformer
-    return Anatomy(
-        embed_dim=vit.embed_dim,
-        depth=len(vit.blocks),
-        num_heads=vit.blocks[0].attn.num_heads,
-        num_tokens=vit.patch_embed.num_patches + vit.num_prefix_tokens,
-        weights=vit.state_dict(),
-    )
-
-
 def hash_network(network: nn.Module) -> str:
     """SHA-256 over all that a network computes with: its state and the buffers that are not saved.
 
@@ -200,26 +148,30 @@ def hash_tensors(tensors: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-def _create(spec: Backbone) -> VisionTransformer:
-    _check_kind(spec)
-    _check_args(spec)
+def _create(spec: Backbone) -> nn.Module:
+    kind = _declared_kind(spec)
+    _check_args(spec, kind)
+    size: dict[str, Any] = (
+        {} if kind is not None and not kind.takes_img_size else {"img_size": spec.img_size}
+    )
     try:
         with torch.random.fork_rng(devices=[]):  # timm initialises from the global generator
-            vit = timm.create_model(
-                spec.timm,
-                pretrained=False,
-                num_classes=0,
-                img_size=spec.img_size,
-                **dict[str, Any](spec.args),
+            body: nn.Module = timm.create_model(
+                spec.timm, pretrained=False, num_classes=0, **size, **dict[str, Any](spec.args)
             )
     except UNBUILDABLE as error:
         raise UsageError(
-            f"timm cannot build backbone '{spec.name}' ({_as_asked(spec)}): {_told(error)}"
+            f"timm cannot build backbone '{spec.name}' ({_as_asked(spec)}): {told(error)}"
         ) from None
-    unfit = _why_unfit(vit)
-    if unfit or not isinstance(vit, VisionTransformer):
-        raise _not_plain(spec, unfit)
-    return vit
+    module: Any
+    for module in body.modules():
+        if hasattr(module, "fused_attn"):  # by an environment variable, timm decides otherwise
+            module.fused_attn = True
+    name = kind_of(type(body))
+    unfit = load_kind(name)(body).misfit() if name else f"it is a {type(body).__name__}"
+    if unfit:
+        raise _not_walked(spec, unfit)
+    return body
 
 
 def _as_asked(spec: Backbone) -> str:
@@ -227,40 +179,62 @@ def _as_asked(spec: Backbone) -> str:
     return f"{spec.timm} with {args}" if args else spec.timm
 
 
-def _told(error: Exception) -> str:
-    return str(error) or type(error).__name__
-
-
-def _not_plain(spec: Backbone, why: str) -> UsageError:
+def _not_walked(spec: Backbone, why: str) -> UsageError:
+    titles = ", ".join(load_kind(name).title for name in KINDS)
     return UsageError(
-        f"backbone '{spec.name}' ({spec.timm}) is not a plain ViT: {why}.",
-        hint="Adapters here know timm's VisionTransformer with its standard blocks.",
+        f"backbone '{spec.name}' ({spec.timm}) is of no kind that adapters know: {why}.",
+        hint=f"Known are timm's {titles}, with their usual blocks.",
     )
 
 
-def _check_kind(spec: Backbone) -> None:
-    """Refuse names that timm has not, or whose function says that it builds no ViT."""
+def _declared_kind(spec: Backbone) -> type[Kind] | None:
+    """The kind of what timm's function says that it builds; None where it does not say.
+
+    Raises: UsageError for a name that timm has not, or another class.
+    """
     if not timm.is_model(spec.timm):
         unknown = UnknownNameError("network", spec.timm, timm.list_models())
         raise UsageError(
             f"backbone '{spec.name}': timm {timm.__version__}: {unknown.message}", hint=unknown.hint
         )
     built = get_type_hints(timm.model_entrypoint(spec.timm)).get("return")
-    if isinstance(built, type) and not issubclass(built, VisionTransformer):
-        raise _not_plain(spec, f"it is a {built.__name__}")
+    if not isinstance(built, type):
+        return None
+    name = kind_of(built)
+    if name is None:
+        raise _not_walked(spec, f"it is a {built.__name__}")
+    return load_kind(name)
 
 
-def _check_args(spec: Backbone) -> None:
+@cache
+def _arguments(built: Any) -> type[BaseModel]:
+    """What `args` may say of a network's shape, with the types of timm's own signature.
+
+    timm's `create_model` would take more than that.
+    """
+    hints = get_type_hints(built.__init__)
+    names = [name for name in inspect.signature(built.__init__).parameters if name not in GIVEN]
+    fields: Any = {name: (hints.get(name, Any), None) for name in names}
+    config = ConfigDict(strict=True, arbitrary_types_allowed=True, protected_namespaces=())
+    model: type[BaseModel] = create_model("Arguments", __config__=config, **fields)
+    return model
+
+
+def _check_args(spec: Backbone, kind: type[Kind] | None) -> None:
     """Refuse `args` that timm would not take, take for something else, or that leave no feature."""
     where = f"backbone '{spec.name}': args"
     faults = []
-    for name in spec.args.keys() - set(ARGUMENTS):
-        unknown = UnknownNameError("argument of a ViT", name, ARGUMENTS)
-        faults.append(f"{where}: {unknown.message} {unknown.hint}".rstrip())
-    try:
-        Arguments.model_validate(spec.args)
-    except ValidationError as error:
-        faults += describe_faults(error, where=where)
+    if kind is not None:
+        built: Any = kind.timm_class  # mypy does not take a class of modules for hashable
+        arguments = _arguments(built)
+        known = list(arguments.model_fields)
+        for name in spec.args.keys() - set(known):
+            unknown = UnknownNameError(f"argument of a {kind.title}", name, known)
+            faults.append(f"{where}: {unknown.message} {unknown.hint}".rstrip())
+        try:
+            arguments.model_validate(spec.args)
+        except ValidationError as error:
+            faults += describe_faults(error, where=where)
     if spec.args.get("global_pool") == "":
         faults.append(
             f"{where}: global_pool: without pooling there is no single feature for a head to "
@@ -270,38 +244,21 @@ def _check_args(spec: Backbone) -> None:
         raise RecipeError(sorted(faults))
 
 
-def _try_out(vit: VisionTransformer, spec: Backbone) -> None:
+def _try_out(body: nn.Module, spec: Backbone) -> None:
     """Refuse what is built but cannot run, on the meta device, where nothing is computed."""
     image = torch.empty(1, 3, spec.img_size, spec.img_size, device="meta")
     try:
-        vit.eval()(image)
+        body.eval()(image)
     except UNBUILDABLE as error:
         raise UsageError(
             f"backbone '{spec.name}' ({_as_asked(spec)}) cannot take an image of "
-            f"{spec.img_size} x {spec.img_size}: {_told(error)}"
+            f"{spec.img_size} x {spec.img_size}: {told(error)}"
         ) from None
 
 
-def _why_unfit(vit: nn.Module) -> str:
-    """Why `walk` would not compute what timm computes, or ''."""
-    if not isinstance(vit, VisionTransformer):
-        return f"it is a {type(vit).__name__}"
-    if not len(vit.blocks):
-        return "it has no blocks"
-    for block in vit.blocks:
-        parts = (("block", Block), ("attn", _TIMM.Attention), ("mlp", _TIMM.Mlp))
-        for name, expected in parts:
-            part = block if name == "block" else getattr(block, name, None)
-            if type(part) is not expected:
-                return f"its {name} is a {type(part).__name__}"
-        if getattr(block.attn, "gate", None) is not None:
-            return "its attention is gated"
-    return ""
-
-
-def _initialise(vit: VisionTransformer, name: str) -> None:
+def _initialise(body: nn.Module, name: str) -> None:
     """Weights normal of std 0.02, norms 1, biases 0: the same for the same backbone name."""
-    for key, parameter in vit.named_parameters():
+    for key, parameter in body.named_parameters():
         if parameter.ndim > 1:
             source = generator(0, f"backbone {name}", key)
             nn.init.trunc_normal_(parameter, std=0.02, generator=source)
@@ -309,85 +266,3 @@ def _initialise(vit: VisionTransformer, name: str) -> None:
             nn.init.zeros_(parameter)
         else:
             nn.init.ones_(parameter)
-
-
-def _load(vit: VisionTransformer, spec: Backbone) -> None:
-    """The file's tensors, resampled to this size as timm does; each has its place, each is there.
-
-    timm's own loading lets tensors be missing where the number of classes differs.
-    """
-    path = weights_path(spec)
-    try:
-        tensors = files.parse_tensors(path.read_bytes())
-    except (OSError, ValueError) as error:
-        raise WeightsError(f"cannot read the weights of backbone '{spec.name}': {error}") from None
-    body = {name: tensor for name, tensor in tensors.items() if not name.startswith("head")}
-    expected = vit.state_dict()
-    faults = _misfits(body, expected)
-    if not faults:
-        try:
-            body = _resampled(body, vit, spec)
-        except UNBUILDABLE as error:
-            faults = [f"timm cannot resample them: {_told(error)}"]
-        else:
-            faults = _misfits(body, expected, exact=True)
-    if faults:
-        raise WeightsError(
-            f"the weights of backbone '{spec.name}' do not fit {spec.timm} as it is built here: "
-            + "; ".join(faults),
-            hint="Its `timm`, `args` and `img_size` say how it is built, `weights` which file it "
-            "is given.",
-        )
-    vit.load_state_dict({name: tensor.float() for name, tensor in body.items()})
-
-
-def _resampled(
-    body: dict[str, Tensor], vit: VisionTransformer, spec: Backbone
-) -> dict[str, Tensor]:
-    """Through the filter by which timm loads such files. Raises: what that raises."""
-    own = vit.state_dict()
-    if all(body[name].shape == own[name].shape for name in RESAMPLED if name in own):
-        return body
-    if any(part in spec.timm for part in RESAMPLED_OTHERWISE):
-        raise ValueError(f"{spec.timm} is taken at its own size alone")
-    module: Any = sys.modules[timm.model_entrypoint(spec.timm).__module__]
-    filtered: dict[str, Tensor] = module.checkpoint_filter_fn(body, vit)
-    return filtered
-
-
-def _misfits(
-    found: Mapping[str, Tensor], expected: Mapping[str, Tensor], *, exact: bool = False
-) -> list[str]:
-    """Tensors that are missing, have no place, or are of another shape, a line for each kind."""
-    shapes = [
-        f"{name} is {list(found[name].shape)}, expected {list(tensor.shape)}"
-        for name, tensor in expected.items()
-        if name in found
-        and found[name].shape != tensor.shape
-        and (exact or name not in RESAMPLED or found[name].ndim != tensor.ndim)
-    ]
-    kinds = (
-        ("they lack ", expected.keys() - found.keys()),
-        ("there is no place for ", found.keys() - expected.keys()),
-        ("", shapes),
-    )
-    return [f"{label}{_few(names)}" for label, names in kinds if names]
-
-
-def _few(names: Iterable[str]) -> str:
-    names = sorted(names)
-    return ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if names[SHOWN:] else "")
-
-
-def weights_path(spec: Backbone) -> Path:
-    """The file of a backbone's pinned weights, fetched from the Hub unless it is here.
-
-    Raises: WeightsError where it cannot be had.
-    """
-    kind, _, name = spec.weights.partition(":")
-    if kind != "builtin":
-        return hub.fetch_weights(spec.timm, spec.weights)
-    shipped = resources.files("idat_zoo.backbones.weights") / f"{name}.safetensors"
-    if not shipped.is_file():
-        raise WeightsError(f"no weights named '{name}' ship with idat-zoo")
-    return Path(str(shipped))

@@ -10,9 +10,21 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
-from idat_zoo.adapters.base import Adapter, Carry, Created, Mask, Site, Tensors, trunc_normal
+from idat_zoo.adapters.base import (
+    Adapter,
+    Anatomy,
+    Carry,
+    Created,
+    Mask,
+    Site,
+    SiteShape,
+    Tensors,
+    trunc_normal,
+)
 from idat_zoo.backbones.frozen import FrozenBackbone
-from idat_zoo.backbones.walk import Partway, embed, features
+from idat_zoo.backbones.sites import Compute, Visitor
+from idat_zoo.backbones.walk import EMBED, Partway, begin, features
+from idat_zoo.errors import UsageError
 from idat_zoo.randomness import Draws, generator
 from idat_zoo.recipe import Rgb
 
@@ -77,9 +89,10 @@ class Network(nn.Module):
     ) -> None:
         super().__init__()
         self.backbone = backbone
-        self.vit = backbone.vit
+        self.body = backbone.body
         self.adapter = adapter
-        self.anatomy = replace(backbone.anatomy, weights={})  # no second copy of the backbone
+        self.kind = backbone.kind
+        self.anatomy = backbone.anatomy
         self.adapter_tensors = NamedTensors(created)
         self.head = head
         constants = {name: torch.tensor(value) for name, value in adapter.constants.items()}
@@ -107,9 +120,20 @@ class Network(nn.Module):
         return published_names(self.adapter_tensors.tensors(), self.head)
 
     def local(self, block: int) -> dict[str, Tensor]:
-        """What `apply` is handed in a block: its tensors, the shared ones, the constants."""
-        tensors = self.adapter_tensors.under(f"blocks.{block}.", "shared.")
-        return tensors | self.constants.tensors()
+        """What `apply` is handed in a block: its tensors, the shared ones, the constants.
+
+        Block -1 is the patch embedding; the one behind the last is the pooling.
+        """
+        ends = {EMBED: "embed.", self.anatomy.depth: "pool."}
+        own = ends.get(block, f"blocks.{block}.")
+        return self.adapter_tensors.under(own, "shared.") | self.constants.tensors()
+
+    def shape(self, site: Site, block: int) -> SiteShape:
+        """What one image has at a site, prompts included."""
+        shape = self.anatomy.shape(site, block)
+        if site in self.anatomy.ends:
+            return shape
+        return replace(shape, tokens=shape.tokens + self.adapter.num_prompts)
 
     def draw_masks(self, batch: int, *, drop_path: float, draws: Draws) -> dict[str, Tensor]:
         """Every random mask of one training step, drawn before the forward pass.
@@ -119,8 +143,9 @@ class Network(nn.Module):
         device = self.mean.device
         masks: dict[str, Tensor] = {}
         if drop_path > 0:
-            rates = torch.linspace(0, drop_path, self.anatomy.depth).view(-1, 1, 1)
-            masks[DROP_PATH] = draws.keep(DROP_PATH, rates, self.anatomy.depth, 2, batch)
+            depth, branches = self.anatomy.depth, self.anatomy.blocks[0].branches
+            rates = torch.linspace(0, drop_path, depth).view(-1, 1, 1)
+            masks[DROP_PATH] = draws.keep(DROP_PATH, rates, depth, branches, batch)
         for key, mask in self._declared_masks():
             masks[key] = draws.keep(key, mask.rate, batch, *mask.shape)
         masks = {name: mask.to(self.mean.dtype) for name, mask in masks.items()}
@@ -129,11 +154,11 @@ class Network(nn.Module):
         return {name: mask.to(device, non_blocking=True) for name, mask in masks.items()}
 
     def _declared_masks(self) -> Iterable[tuple[str, Mask]]:
-        for site in sorted(self.adapter.sites):
-            declared = self.adapter.masks(site, self.anatomy)
-            last = self.anatomy.depth
-            for block in [last] if site is Site.FEATURES else range(last):
-                for name, mask in declared.items():
+        depth = self.anatomy.depth
+        ends = {Site.PATCH_EMBED: [EMBED], Site.FINAL_NORM: [depth], Site.FEATURES: [depth]}
+        for site in sorted(self.adapter.sites & self.anatomy.sites):
+            for block in ends.get(site, range(depth)):
+                for name, mask in self.adapter.masks(site, self.shape(site, block)).items():
                     if mask.rate > 0:
                         yield f"{_at(site, block)}{name}", mask
 
@@ -154,24 +179,31 @@ class Network(nn.Module):
         masks = masks or {}
         carry: Carry = {}
 
-        def at(site: Site, block: int, x: Tensor, y: Tensor, module: nn.Module | None) -> Tensor:
+        def offer(site: Site, block: int, x: Tensor, compute: Compute, frozen: Tensors) -> Tensor:
             nonlocal carry
-            if site not in self.adapter.sites:
-                return y
+            local = self.local(block)
             y, carry = self.adapter.apply_carrying(
                 site,
-                self.local(block),
+                local,
                 x,
-                y,
+                compute(x, copies_at(self.adapter, site, local)),
                 carry,
-                frozen=tensors_of(module),
-                masks=masks_at(masks, site, block),
+                frozen=frozen,
+                masks=by_rows(masks_at(masks, site, block), x),
             )
             return y
 
+        def prompt(block: int, x: Tensor) -> Tensor | None:
+            if Site.PROMPT not in self.adapter.sites:
+                return None
+            own = masks_at(masks, Site.PROMPT, block)
+            tokens = self.adapter.prompt(self.local(block), masks=own)
+            return None if tokens is None else tokens.expand(x.shape[0], -1, -1)
+
         if not isinstance(start, Partway):
-            start = embed(self.vit, self.normalise(start))
-        return features(self.vit, start, at, masks.get(DROP_PATH))
+            start = begin(self.normalise(start))
+        visitor = Visitor(self.adapter.sites, offer, prompt)
+        return features(self.kind, start, visitor, masks.get(DROP_PATH))
 
     def forward(self, start: Images | Partway, masks: Tensors | None = None) -> Logits:
         """Images `[B, 3, H, W]`, or their walk partway, to logits.
@@ -191,7 +223,7 @@ class Network(nn.Module):
     def train(self, mode: bool = True) -> "Network":
         """The frozen backbone stays in evaluation mode; randomness comes by masks alone."""
         super().train(mode)
-        self.vit.eval()
+        self.body.eval()
         return self
 
 
@@ -205,9 +237,19 @@ def masks_at(masks: Tensors, site: Site, block: int) -> dict[str, Tensor]:
     return {n.removeprefix(prefix): m for n, m in masks.items() if n.startswith(prefix)}
 
 
-def tensors_of(module: nn.Module | None) -> dict[str, Tensor]:
-    """The frozen tensors that an adapter is handed at a site."""
-    return {} if module is None else dict(module.named_parameters())
+def by_rows(masks: Tensors, x: Tensor) -> dict[str, Tensor]:
+    """Masks of images for the rows of x: where an image's windows are rows, so are its mask's."""
+    return {
+        name: mask if mask.shape[0] == x.shape[0] else mask.reshape(x.shape[0], -1, *mask.shape[2:])
+        for name, mask in masks.items()
+    }
+
+
+def copies_at(adapter: Adapter, site: Site, local: Tensors) -> dict[str, Tensor]:
+    """The copies of frozen tensors at a site that an adapter trains, by the frozen one's names."""
+    return {
+        name: local[f"{site}.{name}"] for name in adapter.copies(site) if f"{site}.{name}" in local
+    }
 
 
 def new_head(embed_dim: int, num_classes: int, source: torch.Generator) -> nn.Linear:
@@ -235,11 +277,25 @@ def build_network(
     seed: int,
     role: str,
 ) -> Network:
-    """A fresh network: tensors drawn for (seed, role), role being `student` or `teacher`."""
+    """A fresh network: tensors drawn for (seed, role), role being `student` or `teacher`.
+
+    Raises: UsageError where the adapter cannot stand on the backbone.
+    """
+    check_carries(backbone.anatomy, adapter, backbone.spec.name)
     created = adapter.create(backbone.anatomy, generator(seed, role, "adapter"))
-    head = new_head(backbone.anatomy.embed_dim, num_classes, generator(seed, role, "head"))
+    head = new_head(backbone.anatomy.num_features, num_classes, generator(seed, role, "head"))
     mean, std = input_range(backbone, normalisation)
     return Network(backbone, adapter, created, head, mean=mean, std=std)
+
+
+def check_carries(anatomy: Anatomy, adapter: Adapter, name: str) -> None:
+    """Raises: UsageError where an adapter cannot stand on a backbone of a name."""
+    why = adapter.misfit(anatomy)
+    if why:
+        raise UsageError(
+            f"adapter '{adapter.name}' cannot stand on backbone '{name}' ({anatomy.kind}): {why}.",
+            hint="`idat list adapters` names the others.",
+        )
 
 
 def input_range(backbone: FrozenBackbone, normalisation: str) -> tuple[Rgb, Rgb]:

@@ -49,7 +49,7 @@ class Backbones:
         key = (spec.model_dump_json(), precision)
         if key not in self._loaded:
             self._loaded[key] = load_backbone(spec)
-            self._loaded[key].vit.to(self.device)
+            self._loaded[key].body.to(self.device)
         return self._loaded[key]
 
 
@@ -60,9 +60,10 @@ def build_pair(recipe: Recipe, *, seed: int, backbones: Backbones) -> NetworkPai
     """
 
     def network(role: str, spec: Backbone, choice: AdapterChoice) -> Network:
+        adapter = build_adapter(choice)
         return build_network(
-            backbones.load(spec, recipe.precision),
-            build_adapter(choice),
+            backbones.load(spec, "float32" if adapter.trains_copies else recipe.precision),
+            adapter,
             num_classes=recipe.task.num_classes,
             normalisation=recipe.normalisation,
             seed=seed,
@@ -84,5 +85,5 @@ def count_parameters(roles: Iterable[tuple[Role, Network]]) -> dict[str, int]:
         for part in ("adapter", "head"):
             own = [p.numel() for name, p in trained.items() if name.startswith(f"{part}.")]
             counts[prefix + part] = sum(own)
-        counts[f"{prefix}backbone"] = sum(p.numel() for p in network.vit.parameters())
+        counts[f"{prefix}backbone"] = sum(p.numel() for p in network.body.parameters())
     return counts

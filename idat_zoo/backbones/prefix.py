@@ -9,28 +9,38 @@ Shape letters: N images, C channels, H W image.
 
 import torch
 from jaxtyping import UInt8
-from torch import Tensor, nn
+from torch import Tensor
 
 from idat_zoo.adapters.base import Site
 from idat_zoo.backbones.network import Network
-from idat_zoo.backbones.walk import LEGS, Partway, Place, embed, walk
+from idat_zoo.backbones.sites import Visitor
+from idat_zoo.backbones.walk import START, Partway, Place, begin, places, walk
 
 
 def constant_until(network: Network, drop_path: float) -> Place:
-    """The last place a walk can be left at whose tensors do not change in training."""
+    """The last place a walk can be left at whose tensors do not change in training.
+
+    That is its start for an adapter that changes the patches' embedding.
+    """
     first, depth, order = network.adapter.first_site, network.anatomy.depth, list(Site)
-    if first is not Site.FEATURES:
-        return Place(0, [site for site in LEGS if order.index(site) <= order.index(first)][-1])
-    if drop_path > 0 and depth > 1:
-        return Place(1, Site.BLOCK_INPUT)
-    return Place(depth, Site.FEATURES)
+    if first is Site.PATCH_EMBED:
+        return START
+    if first in network.anatomy.ends:
+        if drop_path > 0 and depth > 1:
+            return Place(1, Site.BLOCK_INPUT)
+        features = Place(depth, Site.FEATURES)
+        return features if first is Site.FEATURES else Place(depth - 1, Site.AFTER_MLP)
+    before = [s for s in places(network.kind, 0) if order.index(s) <= order.index(first)]
+    return Place(0, before[-1])
 
 
 def prefix_bytes(network: Network, count: int, until: Place) -> int:
     """The memory that `walk_prefix` of `count` images takes, in float32."""
-    tokens = 1 if until.site is Site.FEATURES else network.anatomy.num_tokens
+    if until.site is Site.FEATURES:
+        return 4 * count * network.anatomy.num_features
+    block = network.anatomy.blocks[until.block]
     tensors = 2 if until.site is Site.AFTER_MLP else 1
-    return 4 * count * tokens * network.anatomy.embed_dim * tensors
+    return 4 * count * block.tokens * block.width * tensors
 
 
 @torch.no_grad()
@@ -38,14 +48,10 @@ def walk_prefix(
     network: Network, images: UInt8[Tensor, "N C H W"], *, until: Place, batch_size: int
 ) -> Partway:
     """Every image's walk up to a place, in batches of the size that training has."""
-    parts = []
-    for batch in images.split(batch_size):
-        start = embed(network.vit, network.normalise(batch))
-        parts.append(walk(network.vit, start, _unchanged, None, until=until))
+    nobody = Visitor((), lambda site, block, x, compute, frozen: compute(x, {}))
+    parts = [
+        walk(network.kind, begin(network.normalise(batch)), nobody, None, until=until)
+        for batch in images.split(batch_size)
+    ]
     tensors = zip(*(part.tensors for part in parts), strict=True)
-    return Partway(until, tuple(torch.cat(own) for own in tensors))
-
-
-def _unchanged(site: Site, block: int, x: Tensor, y: Tensor, module: nn.Module | None) -> Tensor:
-    """Nothing stands at a site before the first."""
-    return y
+    return Partway(until, tuple(torch.cat(own) for own in tensors), parts[0].context)

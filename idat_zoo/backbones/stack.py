@@ -5,11 +5,12 @@ Shape letters: B batch, C channels, H W image, K classes, T tasks.
 
 from collections.abc import Callable, Mapping, Sequence
 from copy import copy
+from dataclasses import replace
 from functools import partial
 
 import torch
 from jaxtyping import Float, UInt8
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from idat_zoo.adapters.base import Adapter, Carry, Site, Tensors
@@ -18,10 +19,12 @@ from idat_zoo.backbones.network import (
     Images,
     Logits,
     Network,
+    by_rows,
+    copies_at,
     masks_at,
-    tensors_of,
 )
-from idat_zoo.backbones.walk import Partway, embed, features
+from idat_zoo.backbones.sites import Compute, Visitor
+from idat_zoo.backbones.walk import Partway, begin, features
 from idat_zoo.errors import UsageError
 
 Forward = Callable[[Sequence[Images | Partway], Sequence[Tensors]], list[Logits]]
@@ -45,7 +48,7 @@ class StackedNetwork:
     """
 
     def __init__(self, networks: Sequence[Network]) -> None:
-        assert all(n.vit is networks[0].vit for n in networks), "a stack shares one backbone"
+        assert all(n.body is networks[0].body for n in networks), "a stack shares one backbone"
         self.networks = list(networks)
         self.adapter = common_adapter([n.adapter for n in networks])
 
@@ -60,38 +63,56 @@ class StackedNetwork:
         masks = masks or [{}] * T
         carry: Carry = {}
 
-        def at(site: Site, block: int, x: Tensor, y: Tensor, module: nn.Module | None) -> Tensor:
+        def offer(site: Site, block: int, x: Tensor, compute: Compute, frozen: Tensors) -> Tensor:
             nonlocal carry
-            if site not in self.adapter.sites:
-                return y
-            apply = partial(self.adapter.apply_carrying, site, frozen=tensors_of(module))
+            rows = x.shape[0] // T
+            local = self._local(block)
+            copies = copies_at(self.adapter, site, local)
+            own = x.unflatten(0, (T, rows))
+            if copies:
+                y = torch.vmap(compute)(own, copies)
+            else:
+                y = compute(x, {}).unflatten(0, (T, rows))
+            apply = partial(self.adapter.apply_carrying, site, frozen=of_rows(frozen, rows))
             y, carry = torch.vmap(
                 lambda tensors, x, y, carry, masks: apply(tensors, x, y, carry, masks=masks)
-            )(
-                pad_and_stack([n.local(block) for n in self.networks]),
-                x.unflatten(0, (T, -1)),
-                y.unflatten(0, (T, -1)),
-                carry,
-                pad_and_stack(self._masks_at(masks, site, block)),
-            )
+            )(local, own, y, carry, pad_and_stack(self._masks_at(masks, site, block, own[0])))
             return y.flatten(0, 1)
 
-        pooled = features(
-            self.networks[0].vit, join(self.networks, starts), at, self._drop_path(masks)
-        )
+        def prompt(block: int, x: Tensor) -> Tensor | None:
+            if Site.PROMPT not in self.adapter.sites:
+                return None
+            if self.adapter.prompt(self.networks[0].local(block), masks={}) is None:
+                return None
+            own = self._masks_at(masks, Site.PROMPT, block, x.chunk(T)[0])
+
+            def of_task(tensors: Tensors, masks: Tensors) -> Tensor:
+                tokens = self.adapter.prompt(tensors, masks=masks)
+                assert tokens is not None, "a block of all tasks has prompts, or of none"
+                return tokens.expand(x.shape[0] // T, -1, -1)
+
+            tokens: Tensor = torch.vmap(of_task)(self._local(block), pad_and_stack(own))
+            return tokens.flatten(0, 1)
+
+        visitor = Visitor(self.adapter.sites, offer, prompt)
+        begun = join(self.networks, starts)
+        pooled = features(self.networks[0].kind, begun, visitor, self._drop_path(masks))
         return [n.head(f) for n, f in zip(self.networks, pooled.chunk(T), strict=True)]
 
+    def _local(self, block: int) -> dict[str, Tensor]:
+        return pad_and_stack([network.local(block) for network in self.networks])
+
     def _masks_at(
-        self, masks: Sequence[Tensors], site: Site, block: int
+        self, masks: Sequence[Tensors], site: Site, block: int, x: Tensor
     ) -> list[dict[str, Tensor]]:
         """Each task's masks at a site; a task without one that others have keeps everything."""
         at_site = [masks_at(m, site, block) for m in masks]
         models = {name: mask for own in at_site for name, mask in own.items()}
         filled = []
         for network, own in zip(self.networks, at_site, strict=True):
-            declared = network.adapter.masks(site, network.anatomy)
+            declared = network.adapter.masks(site, network.shape(site, block))
             ones = {n: m.new_ones(m.shape[0], *declared[n].shape) for n, m in models.items()}
-            filled.append(ones | own)
+            filled.append(by_rows(ones | own, x))
         return filled
 
     @staticmethod
@@ -132,7 +153,7 @@ class MixedNetwork:
     """
 
     def __init__(self, networks: Sequence[Network]) -> None:
-        assert all(n.vit is networks[0].vit for n in networks), "they share one backbone"
+        assert all(n.body is networks[0].body for n in networks), "they share one backbone"
         self.networks = list(networks)
 
     def __call__(self, images: Sequence[UInt8[Tensor, "_ C H W"]]) -> list[Float[Tensor, "_ _"]]:
@@ -140,37 +161,59 @@ class MixedNetwork:
         sizes = [len(own) for own in images]
         carries: list[Carry] = [{} for _ in self.networks]
 
-        def at(site: Site, block: int, x: Tensor, y: Tensor, module: nn.Module | None) -> Tensor:
-            if not any(site in n.adapter.sites for n in self.networks):
-                return y
-            parts = list(y.split(sizes))
-            for i, (network, own) in enumerate(zip(self.networks, x.split(sizes), strict=True)):
+        def offer(site: Site, block: int, x: Tensor, compute: Compute, frozen: Tensors) -> Tensor:
+            rows = [size * (x.shape[0] // sum(sizes)) for size in sizes]  # windows are rows, too
+            parts = list(compute(x, {}).split(rows))
+            for i, (network, own) in enumerate(zip(self.networks, x.split(rows), strict=True)):
                 if site in network.adapter.sites:
+                    local = network.local(block)
+                    copies = copies_at(network.adapter, site, local)
                     parts[i], carries[i] = network.adapter.apply_carrying(
                         site,
-                        network.local(block),
+                        local,
                         own,
-                        parts[i],
+                        compute(own, copies) if copies else parts[i],
                         carries[i],
-                        frozen=tensors_of(module),
+                        frozen=of_rows(frozen, rows[i]),
                         masks={},
                     )
             return torch.cat(parts)
 
-        pooled = features(self.networks[0].vit, join(self.networks, images), at, None)
+        def prompt(block: int, x: Tensor) -> Tensor | None:
+            tokens = [
+                network.adapter.prompt(network.local(block), masks={}) for network in self.networks
+            ]
+            given = [own for own in tokens if own is not None]
+            if not given:
+                return None
+            return torch.cat(
+                [own.expand(size, -1, -1) for own, size in zip(given, sizes, strict=True)]
+            )
+
+        sites = frozenset().union(*(network.adapter.sites for network in self.networks))
+        begun = join(self.networks, images)
+        pooled = features(self.networks[0].kind, begun, Visitor(sites, offer, prompt), None)
         return [n.head(own) for n, own in zip(self.networks, pooled.split(sizes), strict=True)]
+
+
+def of_rows(frozen: Tensors, rows: int) -> Tensors:
+    """The frozen tensors for so many rows: a bias of scores may have one for each window."""
+    bias = frozen.get("bias")
+    if bias is None or bias.ndim < 4 or len(bias) <= rows:
+        return frozen
+    return {**frozen, "bias": bias[:rows]}
 
 
 def join(networks: Sequence[Network], starts: Sequence[Tensor | Partway]) -> Partway:
     """All networks' batches, one behind the other, at the place where they are."""
-    left = [start for start in starts if isinstance(start, Partway)]
-    images = [start for start in starts if isinstance(start, Tensor)]
+    left = [begun for begun in starts if isinstance(begun, Partway)]
+    images = [begun for begun in starts if isinstance(begun, Tensor)]
     if images:
         pairs = zip(networks, images, strict=True)
-        return embed(networks[0].vit, torch.cat([n.normalise(own) for n, own in pairs]))
-    (place,) = {start.place for start in left}
-    tensors = zip(*(start.tensors for start in left), strict=True)
-    return Partway(place, tuple(torch.cat(own) for own in tensors))
+        return begin(torch.cat([n.normalise(own) for n, own in pairs]))
+    (_,) = {partway.place for partway in left}
+    tensors = zip(*(partway.tensors for partway in left), strict=True)
+    return replace(left[0], tensors=tuple(torch.cat(own) for own in tensors))
 
 
 def pad_and_stack(dicts: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:

@@ -1,35 +1,38 @@
-"""The forward pass of a frozen timm ViT, with a call at every site an adapter may stand at.
+"""The forward pass of a frozen timm backbone, with an offer at every site an adapter may stand at.
 
-Shape letters: B batch, C channels, H W image, N tokens, D width, L blocks.
+Shape letters: B batch, C channels, H W image, N tokens, D width, L blocks, R branches.
 
-timm's own `VisionTransformer.forward_features` and `forward_head`, spelled out; a test holds the
-two equal for every form the registry names (class token, registers, LayerScale, qk-norm, pooling).
+timm's own forward pass with the residual sums spelled out; what is special to a kind of backbone is
+in `kinds/`. `self_check.py` holds the two equal for each backbone that is loaded.
 
 The walk can be left at some places and taken up again there, so that what comes before the first
 adapter is computed once for each image. Such places are
 
+    (0, patch_embed)   the images, normalised
     (i, block_input)   the tokens that enter block i
-    (i, norm2)         the stream after block i's attention
-    (i, after_mlp)     that, and the block's output, which an adapter may still replace
+    (i, norm2)         the stream after block i's attention, where it has any
+    (i, after_mlp)     what enters the last branch, and the block's output, which an adapter may
+                       still replace
     (L, features)      the pooled features
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import partial
-from typing import Any, NamedTuple
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
-import torch.nn.functional as F
+import torch
 from jaxtyping import Float, Int64
-from torch import Tensor, nn
+from torch import Tensor
 
 from idat_zoo.adapters.base import Site
+from idat_zoo.backbones.kinds.base import Branch, Context, Kind
+from idat_zoo.backbones.sites import Visitor
 
-At = Callable[[Site, int, Tensor, Tensor, nn.Module | None], Tensor]
-"""(site, block, x, y, the frozen module that made y of x if it is one) -> what takes y's place."""
-
-DropPath = Float[Tensor, "L 2 B"] | None
+DropPath = Float[Tensor, "L R B"] | None
 """What scales each image's branches (0: dropped)."""
+
+EMBED = -1
+"""The block that the patch embedding's sites are said to be in."""
 
 
 class Place(NamedTuple):
@@ -41,93 +44,135 @@ class Place(NamedTuple):
 
 @dataclass(frozen=True)
 class Partway:
-    """A walk that was left at a place, with the tensors that go on from there, one row an image."""
+    """A walk that was left at a place, with the tensors that go on from there, one row an image.
+
+    `context` is what all blocks read beside them; so many `prompts` stand behind the prefix.
+    """
 
     place: Place
     tensors: tuple[Tensor, ...]
+    context: Context = None
+    prompts: int = 0
 
     def __getitem__(self, rows: slice | Int64[Tensor, "_"]) -> "Partway":
         """The same place for some of the images."""
-        return Partway(self.place, tuple(tensor[rows] for tensor in self.tensors))
+        return replace(self, tensors=tuple(tensor[rows] for tensor in self.tensors))
 
 
-def embed(vit: Any, images: Float[Tensor, "B C H W"]) -> Partway:  # timm types blocks as modules
-    """The tokens that enter block 0."""
-    x = vit.norm_pre(vit.patch_drop(vit._pos_embed(vit.patch_embed(images))))
-    return Partway(Place(0, Site.BLOCK_INPUT), (x,))
+START = Place(0, Site.PATCH_EMBED)
 
 
-def features(vit: Any, start: Partway, at: At, drop_path: DropPath) -> Float[Tensor, "B D"]:
+def begin(images: Float[Tensor, "B C H W"]) -> Partway:
+    """A walk of normalised images that has not begun."""
+    return Partway(START, (images,))
+
+
+def features(
+    kind: Kind, begun: Partway, visitor: Visitor, drop_path: DropPath
+) -> Float[Tensor, "B D"]:
     """Pooled features, from a place on."""
-    last = Place(len(vit.blocks), Site.FEATURES)
-    (pooled,) = walk(vit, start, at, drop_path, until=last).tensors
-    return at(last.site, last.block, pooled, pooled, None)
+    last = Place(len(kind.branches), Site.FEATURES)
+    (pooled,) = walk(kind, begun, visitor, drop_path, until=last).tensors
+    return visitor.value(last.site, last.block, pooled, pooled)
 
 
-def walk(vit: Any, start: Partway, at: At, drop_path: DropPath, *, until: Place) -> Partway:
+def walk(
+    kind: Kind, begun: Partway, visitor: Visitor, drop_path: DropPath, *, until: Place
+) -> Partway:
     """From a place to a later one; nothing at `until` itself has happened yet."""
-    here = start
+    here = begun
     while here.place != until:
-        here = LEGS[here.place.site](vit, here, at, drop_path)
+        here = LEGS[here.place.site](kind, here, visitor, drop_path)
     return here
 
 
-def _attend(vit: Any, here: Partway, at: At, drop_path: DropPath) -> Partway:
+def places(kind: Kind, block: int) -> list[Site]:
+    """Where in a block a walk may be left, in their order."""
+    within = [Site.NORM2] if len(kind.branches[block]) > 1 else []
+    return [Site.BLOCK_INPUT, *within, Site.AFTER_MLP]
+
+
+def _embed(kind: Kind, here: Partway, visitor: Visitor, drop_path: DropPath) -> Partway:
+    (images,) = here.tensors
+    with visitor.inside(EMBED, {Site.PATCH_EMBED: kind.patch_projection}):
+        x, context = kind.embed(images)
+    return Partway(Place(0, Site.BLOCK_INPUT), (kind.between(0, x),), context)
+
+
+def _enter(kind: Kind, here: Partway, visitor: Visitor, drop_path: DropPath) -> Partway:
     i, (x,) = here.place.block, here.tensors
-    block = vit.blocks[i]
-    x = at(Site.BLOCK_INPUT, i, x, x, None)
-    h = at(Site.NORM1, i, x, block.norm1(x), block.norm1)
-    branch = at(
-        Site.ATTN, i, h, block.ls1(_attention(block.attn, h, partial(_within, at, i))), None
-    )
-    after = at(Site.AFTER_ATTN, i, x, x + _kept(branch, drop_path, i, 0), None)
-    return Partway(Place(i, Site.NORM2), (after,))
+    x = visitor.value(Site.BLOCK_INPUT, i, x, x, layout=kind.layout)
+    prompts = visitor.prompt(i, x)
+    if prompts is not None:
+        stay = kind.prefix + here.prompts
+        x = torch.cat([x[:, : kind.prefix], prompts, x[:, stay:]], dim=1)
+        here = replace(here, prompts=prompts.shape[1])
+    if len(kind.branches[i]) == 1:
+        return _last_branch(kind, replace(here, tensors=(x,)), visitor, drop_path)
+    h, branch = _branch(kind, here, x, 0, visitor)
+    branch = visitor.value(Site.ATTN, i, h, branch, layout=kind.branches[i][0].layout)
+    after = x + _kept(kind.branches[i][0].leave(branch), drop_path, i, 0)
+    after = visitor.value(Site.AFTER_ATTN, i, x, after, layout=kind.layout)
+    return replace(here, place=Place(i, Site.NORM2), tensors=(after,))
 
 
-def _transform(vit: Any, here: Partway, at: At, drop_path: DropPath) -> Partway:
-    i, (after,) = here.place.block, here.tensors
-    block = vit.blocks[i]
-    h = at(Site.NORM2, i, after, block.norm2(after), block.norm2)
-    branch = at(Site.MLP, i, h, block.ls2(_mlp(block.mlp, h, partial(_within, at, i))), None)
-    return Partway(Place(i, Site.AFTER_MLP), (after, after + _kept(branch, drop_path, i, 1)))
+def _last_branch(kind: Kind, here: Partway, visitor: Visitor, drop_path: DropPath) -> Partway:
+    i, (x,) = here.place.block, here.tensors
+    which = len(kind.branches[i]) - 1
+    own = kind.branches[i][which]
+    h, branch = _branch(kind, here, x, which, visitor)
+    branch = visitor.value(Site.MLP, i, h, branch, layout=own.layout)
+    y = x + _kept(own.leave(branch), drop_path, i, which)
+    return replace(here, place=Place(i, Site.AFTER_MLP), tensors=(x, y))
 
 
-def _leave(vit: Any, here: Partway, at: At, drop_path: DropPath) -> Partway:
-    i, (after, y) = here.place.block, here.tensors
-    x = at(Site.AFTER_MLP, i, after, y, None)
-    if i + 1 < len(vit.blocks):
-        return Partway(Place(i + 1, Site.BLOCK_INPUT), (x,))
-    pooled = vit.forward_head(vit.norm(x), pre_logits=True)
-    return Partway(Place(i + 1, Site.FEATURES), (pooled,))
+def _leave(kind: Kind, here: Partway, visitor: Visitor, drop_path: DropPath) -> Partway:
+    i, (before, y) = here.place.block, here.tensors
+    x = visitor.value(Site.AFTER_MLP, i, before, y, layout=kind.layout)
+    if i + 1 < len(kind.branches):
+        x = kind.between(i + 1, x)
+        return replace(here, place=Place(i + 1, Site.BLOCK_INPUT), tensors=(x,))
+    if here.prompts:
+        x = torch.cat([x[:, : kind.prefix], x[:, kind.prefix + here.prompts :]], dim=1)
+    with visitor.inside(i + 1, {Site.FINAL_NORM: kind.final_norm}):
+        pooled = kind.pool(x)
+    return replace(here, place=Place(i + 1, Site.FEATURES), tensors=(pooled,), prompts=0)
 
 
-LEGS = {Site.BLOCK_INPUT: _attend, Site.NORM2: _transform, Site.AFTER_MLP: _leave}
+Leg = Callable[[Kind, Partway, Visitor, DropPath], Partway]
+LEGS: dict[Site, Leg] = {
+    Site.PATCH_EMBED: _embed,
+    Site.BLOCK_INPUT: _enter,
+    Site.NORM2: _last_branch,
+    Site.AFTER_MLP: _leave,
+}
 """From each place to the next."""
 
 
-def _within(at: At, block: int, site: Site, x: Tensor, module: nn.Module) -> Tensor:
-    """A frozen linear layer inside a block, and the site at its output."""
-    return at(site, block, x, module(x), module)
+def _branch(
+    kind: Kind, here: Partway, x: Tensor, which: int, visitor: Visitor
+) -> tuple[Tensor, Tensor]:
+    """What enters a branch's attention or MLP, and the branch before it leaves for the stream."""
+    i = here.place.block
+    own: Branch = kind.branches[i][which]
+    norm = Site.NORM2 if which == len(kind.branches[i]) - 1 else Site.NORM1
+    context = kind.context_of(here.context, i)
+    if own.attends and here.prompts:
+        context = kind.with_prompts(context, here.prompts)
+    h = own.enter(x)
+    if not own.norm_last:
+        h = visitor.module(norm, i, h, own.norm, layout=own.layout)
+    inside = visitor.inside(
+        i, own.owners, attends=own.attends, prompts=here.prompts, prefix=kind.prefix
+    )
+    with inside:
+        branch = own.inner(h, context)
+    if own.norm_last:
+        branch = visitor.module(norm, i, branch, own.norm, layout=own.layout)
+    return h, own.scale(branch)
 
 
 def _kept(branch: Tensor, drop_path: Tensor | None, block: int, which: int) -> Tensor:
-    return branch if drop_path is None else branch * drop_path[block, which, :, None, None]
-
-
-Linear = Callable[[Site, Tensor, nn.Module], Tensor]
-
-
-def _attention(attn: Any, x: Float[Tensor, "B N D"], linear: Linear) -> Tensor:
-    B, N, _ = x.shape
-    qkv = linear(Site.QKV, x, attn.qkv)
-    q, k, v = qkv.reshape(B, N, 3, attn.num_heads, -1).permute(2, 0, 3, 1, 4)
-    joined = F.scaled_dot_product_attention(attn.q_norm(q), attn.k_norm(k), v)
-    joined = joined.transpose(1, 2).reshape(B, N, -1)
-    if hasattr(attn, "norm"):  # not in the first timm 1.0
-        joined = attn.norm(joined)
-    return linear(Site.PROJ, joined, attn.proj)
-
-
-def _mlp(mlp: Any, x: Float[Tensor, "B N D"], linear: Linear) -> Tensor:
-    hidden = mlp.act(linear(Site.FC1, x, mlp.fc1))
-    return linear(Site.FC2, mlp.norm(hidden), mlp.fc2)
+    if drop_path is None:
+        return branch
+    return branch * drop_path[block, which].view(-1, *[1] * (branch.ndim - 1))

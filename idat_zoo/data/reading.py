@@ -4,16 +4,10 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
-CACHE_VARIABLE = "IDAT_CACHE_DIR"
+from idat_zoo.places import default_cache
+
 DEFAULT_MEGAPIXELS = 64.0
 SPARE_BYTES = 10 * 10**9
-
-
-def default_cache() -> Path:
-    """IDAT_CACHE_DIR, else idat-zoo below the user's cache folder."""
-    if own := os.environ.get(CACHE_VARIABLE):
-        return Path(own).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "idat-zoo"
 
 
 def usable_cores() -> int:

@@ -60,9 +60,12 @@ def resolve_precision(recipe: Recipe, device: torch.device) -> Recipe:
 def cast_frozen(network: Network, precision: Precision) -> None:
     """Hold the backbone's linear weights in the compute format, once.
 
-    Norms, tokens, adapters and head stay float32. For a network that is used with `autocast`.
+    Norms, tokens, adapters and head stay float32, and so does a backbone of whose tensors an
+    adapter trains copies. For a network that is used with `autocast`.
     """
-    for module in network.vit.modules():
+    if network.adapter.trains_copies:
+        return
+    for module in network.body.modules():
         if isinstance(module, nn.Linear):
             module.to(DTYPES[precision])
 

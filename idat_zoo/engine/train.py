@@ -21,7 +21,7 @@ from idat_zoo.backbones.network import Network
 from idat_zoo.backbones.pair import NetworkPair, Role
 from idat_zoo.backbones.prefix import constant_until, walk_prefix
 from idat_zoo.backbones.stack import Forward, forward_of
-from idat_zoo.backbones.walk import Partway, Place
+from idat_zoo.backbones.walk import START, Partway, Place
 from idat_zoo.distillation import distillation_term
 from idat_zoo.engine.augment import augment
 from idat_zoo.engine.compiled import compile_or_not
@@ -98,7 +98,9 @@ class Learner:
     @property
     def has_prefix(self) -> bool:
         """Whether some of an image's walk is the same at every step."""
-        return not self.recipe.augmentation
+        return not self.recipe.augmentation and all(
+            self.prefix(role) != START for role, _ in self.pair.roles()
+        )
 
     def prefix(self, role: Role) -> Place:
         """How far an image's walk is the same at every step, if its pixels are."""

@@ -18,14 +18,14 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from pydantic import ValidationError
-from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from idat_zoo import files
 from idat_zoo.adapters import build_adapter
 from idat_zoo.adapters.lora import ROWS
-from idat_zoo.backbones.frozen import load_backbone, outline, weights_repo
+from idat_zoo.backbones.frozen import load_backbone, outline
 from idat_zoo.backbones.network import build_network
+from idat_zoo.backbones.pinned import weights_repo
 from idat_zoo.checkpoint import write_checkpoint
 from idat_zoo.errors import CheckpointError
 from idat_zoo.formats.peft_lora import CONFIG_FILE, PREFIX, TENSORS_FILE, adapted_class
@@ -198,9 +198,7 @@ def _other_forms(document: Mapping[str, Any]) -> Iterator[str]:
             yield f"{CONFIG_FILE}: {key} is set, which may be another form of LoRA"
 
 
-def _networks_amiss(
-    config: PeftConfig, vit: VisionTransformer, backbone: Backbone
-) -> Iterator[str]:
+def _networks_amiss(config: PeftConfig, vit: nn.Module, backbone: Backbone) -> Iterator[str]:
     """Where it was trained on another network, as far as PEFT or our export noted on which."""
     own, noted = adapted_class(vit), config.auto_mapping
     if noted is not None and noted.model_dump() != own:
@@ -218,7 +216,7 @@ def _networks_amiss(
 
 
 def _targets_amiss(
-    config: PeftConfig, updates: Mapping[str, Update], vit: VisionTransformer, backbone: Backbone
+    config: PeftConfig, updates: Mapping[str, Update], vit: Any, backbone: Backbone
 ) -> Iterator[str]:
     """What the configuration adapts and we have no place for."""
     others = [name for name in updates if name not in _every_qkv(vit)]
@@ -235,7 +233,7 @@ def _names_amiss(
     config: PeftConfig,
     updates: Mapping[str, Update],
     tensors: Mapping[str, Tensor],
-    vit: VisionTransformer,
+    vit: Any,
     backbone: Backbone,
 ) -> Iterator[str]:
     """Tensors that are left over, or missing: each has one place, and each place its tensor."""
@@ -280,7 +278,7 @@ def _blocks(numbers: list[int]) -> str:
 def _values_amiss(
     updates: Mapping[str, Update],
     tensors: Mapping[str, Tensor],
-    vit: VisionTransformer,
+    vit: Any,
     task: Task,
 ) -> Iterator[str]:
     """Tensors of another type or shape than the backbone, the task and the ranks ask for."""
@@ -302,7 +300,7 @@ def _values_amiss(
             yield f"{name} holds values that are not finite"
 
 
-def _every_qkv(vit: VisionTransformer) -> dict[str, int]:
+def _every_qkv(vit: Any) -> dict[str, int]:
     """Names of the layers that our LoRA updates, each with its block."""
     return {f"blocks.{block}.attn.qkv": block for block in range(len(vit.blocks))}
 
@@ -312,7 +310,7 @@ def _names(module: str) -> tuple[str, str]:
 
 
 def _as_ours(
-    updates: Mapping[str, Update], tensors: Mapping[str, Tensor], vit: VisionTransformer
+    updates: Mapping[str, Update], tensors: Mapping[str, Tensor], vit: Any
 ) -> tuple[dict[str, Scalar], dict[str, Tensor]]:
     """Options of our LoRA, and its tensors and the head's by the names of a checkpoint."""
     scales = {update.scale for update in updates.values()}

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from idat_zoo import files
 from idat_zoo.adapters.lora import ROWS, LoRA
-from idat_zoo.backbones.frozen import weights_repo
+from idat_zoo.backbones.pinned import weights_repo
 from idat_zoo.checkpoint import Checkpoint
 from idat_zoo.errors import UsageError
 
@@ -54,7 +54,7 @@ def as_peft(checkpoint: Checkpoint) -> tuple[dict[str, Tensor], dict[str, object
         tensors[f"{PREFIX}head.{name}"] = parameter
     config: dict[str, object] = {
         "peft_type": "LORA",
-        "auto_mapping": adapted_class(network.backbone.vit),
+        "auto_mapping": adapted_class(network.backbone.body),
         "base_model_name_or_path": weights_repo(network.backbone.spec) or None,
         "r": rank,
         "lora_alpha": rank * adapter.options.scale,

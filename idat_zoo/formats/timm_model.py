@@ -16,13 +16,9 @@ from timm.models._hub import save_config_for_hf  # half of `save_for_hf`; the we
 from torch import Tensor, nn
 
 from idat_zoo import files
-from idat_zoo.adapters.base import Site
-from idat_zoo.backbones.network import Network, tensors_of
+from idat_zoo.backbones.network import Network
 from idat_zoo.checkpoint import Checkpoint, probe_images
 from idat_zoo.errors import CheckpointError, UsageError
-
-LINEAR = {Site.QKV: "attn.qkv", Site.PROJ: "attn.proj", Site.FC1: "mlp.fc1", Site.FC2: "mlp.fc2"}
-"""The frozen linear layer at a site of a block, as timm names it."""
 
 CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
 """What timm calls a model's files."""
@@ -31,7 +27,7 @@ TOLERANCE = 1e-4
 """How far logits may differ, of their largest: W x + s B A x and (W + s B A) x round unlike."""
 
 
-def merge(network: Network) -> Any:  # a VisionTransformer, whose blocks timm types as modules
+def merge(network: Network) -> Any:  # one of timm's networks, whose attributes it types as modules
     """A copy of the backbone with the adapter folded in and the head in place.
 
     It takes normalised images. Raises: UsageError for a family that cannot be merged.
@@ -43,16 +39,19 @@ def merge(network: Network) -> Any:  # a VisionTransformer, whose blocks timm ty
             "layer's input.",
             hint="Load it with idat_zoo.load instead.",
         )
-    vit = copy.deepcopy(network.vit)
-    vit.head = copy.deepcopy(network.head)
-    vit.num_classes = network.head.out_features
-    with torch.no_grad():
-        for site in adapter.sites & LINEAR.keys():
-            for i, block in enumerate(vit.blocks):
-                module = block.get_submodule(LINEAR[site])
-                merged = adapter.merge(site, network.local(i), tensors_of(module))
-                module.load_state_dict(merged)
-    return vit.requires_grad_(False).eval()
+    kind = copy.deepcopy(network.kind)
+    for i, branches in enumerate(kind.branches):
+        for site, module in (owner for branch in branches for owner in branch.owners.items()):
+            if site in adapter.sites:
+                own = module.state_dict()
+                frozen = {name: t.flatten(1) if t.ndim > 2 else t for name, t in own.items()}
+                merged = adapter.merge(site, network.local(i), frozen)
+                module.load_state_dict({name: merged[name].view_as(t) for name, t in own.items()})
+    body = kind.body
+    with torch.random.fork_rng(devices=[]):  # timm draws a classifier before it is filled
+        body.reset_classifier(network.num_classes)
+    body.get_classifier().load_state_dict(network.head.state_dict())
+    return body.requires_grad_(False).eval()
 
 
 def largest_difference(network: Network, vit: nn.Module) -> float:
@@ -92,6 +91,7 @@ def write_merged(checkpoint: Checkpoint, folder: Path) -> float:
         "num_classes": task.num_classes,
     }
     vit.pretrained_cfg = vit.pretrained_cfg | preprocessing
+    size = {"img_size": spec.img_size} if network.kind.takes_img_size else {}
     with files.whole_folder(folder) as place:
         save_config_for_hf(
             vit,
@@ -100,7 +100,7 @@ def write_merged(checkpoint: Checkpoint, folder: Path) -> float:
                 "num_classes": task.num_classes,
                 **({"label_names": list(task.class_names)} if task.class_names else {}),
             },
-            model_args={**spec.args, "img_size": spec.img_size},
+            model_args={**spec.args, **size},
         )
         (place / WEIGHTS_FILE).write_bytes(files.dump_tensors(vit.state_dict()))
     return difference

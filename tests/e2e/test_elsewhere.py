@@ -106,7 +106,7 @@ def test_peft_loads_an_adapter_from_a_subfolder_on_the_hub(
     person, spec = Person(hub, tmp_path), shipped.config.backbone
     shape = {"img_size": spec.img_size, "num_classes": 10, **spec.args}
     (tmp_path / "backbone.json").write_text(json.dumps({"model_name": spec.timm, **shape}))
-    save_file(shipped.network.vit.state_dict(), tmp_path / "backbone.safetensors")
+    save_file(shipped.network.body.state_dict(), tmp_path / "backbone.safetensors")
     check_logits(person, shipped, AS_PEFT)
     assert any("peft/adapter_model.safetensors" in line for line in hub.requests)
 

@@ -67,7 +67,7 @@ def test_a_run_goes_to_the_hub_and_comes_back_to_the_bit(tmp_path: Path) -> None
 @live
 def test_a_backbone_is_the_one_that_timm_loads() -> None:
     spec = load_registry().find_backbone(BACKBONE)
-    ours = load_backbone(spec).vit.state_dict()
+    ours = load_backbone(spec).body.state_dict()
     vit = timm.create_model(f"{spec.timm}.{spec.weights}", pretrained=True, num_classes=0)
     theirs = vit.state_dict()
     assert ours.keys() == theirs.keys()

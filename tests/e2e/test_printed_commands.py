@@ -21,9 +21,9 @@ from typer.testing import CliRunner, Result
 
 from idat_zoo.cli import app
 from idat_zoo.data.image_file import SUFFIXES
-from idat_zoo.data.reading import CACHE_VARIABLE
 from idat_zoo.errors import RunFolderError, ZooError
 from idat_zoo.hub import Head
+from idat_zoo.places import CACHE_VARIABLE
 from idat_zoo.publishing import plan
 from idat_zoo.registry import FOLDER, load_registry, resolve_tasks
 

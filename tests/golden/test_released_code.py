@@ -19,7 +19,7 @@ from torch import Tensor
 from conftest import DIGITS, for_both, toy_recipe
 from idat_zoo.adapters import build_adapter
 from idat_zoo.adapters.idat import IdatBottleneck
-from idat_zoo.backbones.frozen import FrozenBackbone, load_backbone
+from idat_zoo.backbones.frozen import load_backbone
 from idat_zoo.backbones.network import Network, build_network
 from idat_zoo.backbones.pair import NetworkPair
 from idat_zoo.engine import train as train_module
@@ -68,9 +68,9 @@ class Golden:
             if name.startswith(prefix)
         }
         own = {n: t for n, t in released.items() if "gist_adapter" not in n and "head" not in n}
-        backbone.vit.double().load_state_dict(own)
+        backbone.body.double().load_state_dict(own)
         network = build_network(
-            FrozenBackbone(spec=spec, vit=backbone.vit, sha256=""),
+            backbone,
             build_adapter(AdapterChoice(name=self.family)),
             num_classes=self.info["num_classes"],
             normalisation="model",

@@ -7,14 +7,17 @@ import torch
 
 from conftest import FAMILIES
 from idat_zoo.adapters import ADAPTERS, build_adapter, find_adapter
-from idat_zoo.adapters.base import Adapter, Anatomy, Mask, Site
+from idat_zoo.adapters.base import Adapter, Mask, Site
+from idat_zoo.backbones.frozen import describe_anatomy
 from idat_zoo.backbones.network import Network
 from idat_zoo.errors import RecipeError, UnknownNameError
 from idat_zoo.randomness import Draws, generator
-from idat_zoo.recipe import AdapterChoice
+from idat_zoo.recipe import AdapterChoice, Backbone
 
-VIT_B = Anatomy(embed_dim=768, depth=12, num_heads=12, num_tokens=197, weights={})
-VIT_S = Anatomy(embed_dim=384, depth=12, num_heads=6, num_tokens=197, weights={})
+VIT_B, VIT_S = (
+    describe_anatomy(Backbone(name=size, timm=f"vit_{size}_patch16_224", weights="random"))
+    for size in ("base", "small")
+)
 
 PUBLISHED_COUNTS = {  # adapter alone; iDAT's by running its code, LoRA's 4 L D R
     ("sequential", "B"): 82_992,
@@ -115,7 +118,7 @@ def test_families_that_start_as_the_frozen_network_do(
 ) -> None:
     network = toy_network(family)
     x = random_input()
-    assert network.features(x).equal(network.vit.forward_head(network.vit.forward_features(x)))
+    assert network.features(x).equal(network.body.forward_head(network.body.forward_features(x)))
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -126,7 +129,7 @@ def test_every_trainable_tensor_and_no_other_gets_a_gradient(
     fill_with_noise(network)
     network(random_input()).square().sum().backward()
     assert all(p.grad is not None and p.grad.any() for p in network.trainable().values())
-    assert all(p.grad is None for p in network.vit.parameters())
+    assert all(p.grad is None for p in network.body.parameters())
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -152,15 +155,15 @@ def test_merging_gives_the_same_logits(
     plain = toy_network("linear")
     with torch.no_grad():
         plain.head.load_state_dict(network.head.state_dict())
-    saved = {name: value.clone() for name, value in plain.vit.state_dict().items()}
+    saved = {name: value.clone() for name, value in plain.body.state_dict().items()}
     try:
-        for i, block in enumerate(plain.vit.blocks):
+        for i, block in enumerate(plain.body.blocks):
             frozen = dict(block.attn.qkv.named_parameters())
             merged = network.adapter.merge(Site.QKV, network.local(i), frozen)
             block.attn.qkv.load_state_dict(merged)
         assert torch.allclose(plain(x), adapted, atol=1e-12, rtol=0)
     finally:
-        plain.vit.load_state_dict(saved)
+        plain.body.load_state_dict(saved)
 
 
 @pytest.mark.parametrize("family", [f for f in FAMILIES if not mergeable(f)])
@@ -186,8 +189,8 @@ def test_dropout_acts_in_training_and_not_in_evaluation(
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_mask_has_the_rate_it_was_declared_with(family: str) -> None:
     adapter = build_adapter(AdapterChoice(name=family, options={"dropout": 0.25}))
-    (site, *_) = sorted(adapter.sites)
-    (mask,) = adapter.masks(site, VIT_S).values()
+    (site, *_) = sorted(adapter.sites & VIT_S.sites)
+    (mask,) = adapter.masks(site, VIT_S.shape(site, 0)).values()
     assert isinstance(mask, Mask)
     drawn = Draws(0, "student", 3).keep("x", mask.rate, 64, *mask.shape)
     assert drawn.unique().tolist() == pytest.approx([0, 1 / 0.75])

@@ -260,7 +260,7 @@ def test_a_prefix_ends_before_all_that_changes(
         assert tuple(start.place) == place
         assert all(len(tensor) == IMAGES for tensor in start.tensors)
     calls: list[int] = []
-    run.pair.student.vit.patch_embed.register_forward_hook(lambda *_: calls.append(1))
+    run.pair.student.body.patch_embed.register_forward_hook(lambda *_: calls.append(1))
     Trainer([run]).train_epoch(0)
     assert not calls
 
@@ -347,10 +347,11 @@ def test_bf16_is_near_float32(stacked: bool) -> None:
 def test_runs_of_one_pass_stand_on_the_same_backbones() -> None:
     first, *others = learners_of([recipe_of("lora", number) for number in range(3)])
     for role, network in first.pair.roles():
-        assert all(run.pair.network(role).vit is network.vit for run in others)
+        assert all(run.pair.network(role).body is network.body for run in others)
 
 
 def test_other_backbones_have_copies_of_their_own() -> None:
     assert (
-        toy_pair(recipe_of("lora", 0)).student.vit is not toy_pair(recipe_of("lora", 1)).student.vit
+        toy_pair(recipe_of("lora", 0)).student.body
+        is not toy_pair(recipe_of("lora", 1)).student.body
     )

@@ -214,10 +214,10 @@ def test_the_weight_of_distillation_scales_its_part_alone() -> None:
 def test_frozen_tensors_do_not_move() -> None:
     trainer = trainer_for(toy_recipe("shared_parallel", lr=0.1))
     roles = list(pair_of(trainer).roles())
-    before = {role: copy.deepcopy(net.vit.state_dict()) for role, net in roles}
+    before = {role: copy.deepcopy(net.body.state_dict()) for role, net in roles}
     trainer.train_epoch(0)
     for role, network in roles:
-        assert same(before[role], network.vit.state_dict())
+        assert same(before[role], network.body.state_dict())
 
 
 def test_each_epoch_sees_other_images_in_an_order_of_its_own(
@@ -278,10 +278,13 @@ def test_only_frozen_linear_weights_are_cast(precision: str, dtype: torch.dtype)
     trainer = trainer_for(toy_recipe("sequential", precision=precision))
     for _, network in pair_of(trainer).roles():
         linear = {
-            id(p) for m in network.vit.modules() if isinstance(m, nn.Linear) for p in m.parameters()
+            id(p)
+            for m in network.body.modules()
+            if isinstance(m, nn.Linear)
+            for p in m.parameters()
         }
         assert len(linear) == 2 * 4 * 2
-        for name, parameter in network.vit.named_parameters():
+        for name, parameter in network.body.named_parameters():
             assert parameter.dtype == (dtype if id(parameter) in linear else torch.float32), name
         assert {p.dtype for p in network.trainable().values()} == {torch.float32}
         assert network.mean.dtype == torch.float32

@@ -74,8 +74,8 @@ def test_pretraining_that_is_stopped_goes_on_to_the_same_weights(tmp_path: Path)
 @pytest.mark.parametrize("role", ROLES)
 def test_the_shipped_weights_fit_the_registrys_backbone(role: str) -> None:
     backbone = load_backbone(load_registry().find_backbone(f"micro_{role}"))
-    assert len(backbone.vit.blocks) == 4
-    assert backbone.vit.embed_dim == {"teacher": 64, "student": 128}[role]
+    assert len(backbone.body.blocks) == 4
+    assert backbone.body.embed_dim == {"teacher": 64, "student": 128}[role]
     saved = load_file(SHIPPED / f"micro_{role}.safetensors")
     assert {str(tensor.dtype) for tensor in saved.values()} == {"torch.float16"}
 

@@ -77,7 +77,7 @@ def trained_by_peft(folder: Path, *, halves: bool = False, **config: Any) -> tup
         warnings.simplefilter("ignore")  # of the libraries that PEFT imports
         from peft import LoraConfig, get_peft_model
 
-        vit = load_backbone(BASE).vit
+        vit = load_backbone(BASE).body
         vit.reset_classifier(10)
         with torch.random.fork_rng():
             torch.manual_seed(0)  # PEFT draws from the global generator
@@ -205,7 +205,7 @@ def test_modules_ranks_and_scales_are_those_that_peft_chooses(config: dict[str, 
         warnings.simplefilter("ignore")
         from peft import LoraConfig, get_peft_model
 
-        vit = load_backbone(TWELVE).vit
+        vit = load_backbone(TWELVE).body
         modules = {n: isinstance(m, torch.nn.Linear) for n, m in vit.named_modules() if n}
         found = find_updates(PeftConfig.model_validate(config), modules)
         assert found == adapted_by_peft(vit, lambda vit: get_peft_model(vit, LoraConfig(**config)))
@@ -216,7 +216,7 @@ def test_peft_adapts_the_exported_modules_and_no_other(tmp_path: Path) -> None:
     source = peft_folder(tmp_path / "peft", depth=12, target_modules=r"blocks\.\d+\.attn\.qkv")
     import_peft(source, tmp_path / "ours", backbone=TWELVE, task=DIGITS)
     write_peft(load_checkpoint(tmp_path / "ours"), tmp_path / "exported")
-    vit = load_backbone(TWELVE).vit
+    vit = load_backbone(TWELVE).body
     vit.reset_classifier(10)
     vit.x = torch.nn.ModuleDict({"blocks": copy.deepcopy(vit.blocks)})
     vit.qkv = torch.nn.Linear(24, 72)

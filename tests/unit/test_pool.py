@@ -101,7 +101,7 @@ def test_a_mixed_batch_in_any_order_gives_what_each_checkpoint_gives_alone(
 
 def test_all_adapters_stand_on_one_backbone(checkpoints: dict[str, Path]) -> None:
     pool = filled(checkpoints)
-    assert len({id(network.vit) for network in pool._networks.values()}) == 1
+    assert len({id(network.body) for network in pool._networks.values()}) == 1
 
 
 def test_the_adapter_that_was_not_used_for_longest_makes_room(

@@ -147,7 +147,7 @@ def test_several_checkpoints_of_one_backbone_share_a_pass(
     for pool in predictor._pools.values():
         backbone = pool._backbone
         assert backbone is not None
-        backbone.vit.patch_embed.register_forward_hook(
+        backbone.body.patch_embed.register_forward_hook(
             lambda module, inputs, output: passes.append(len(output))
         )
     pictures = [Picture(name=f"{k}", content=png(k)) for k in range(3)]

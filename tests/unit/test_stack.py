@@ -20,6 +20,7 @@ from idat_zoo.adapters.base import (
     Created,
     Mask,
     Site,
+    SiteShape,
     Tensors,
     trunc_normal,
 )
@@ -148,26 +149,36 @@ class Toy(Adapter):
     Options = ToyOptions
     stacks_over = frozenset({"rank"})
     options: ToyOptions
-    sites: ClassVar = frozenset({Site.BLOCK_INPUT, Site.FC1, Site.AFTER_MLP})
+    sites: ClassVar = frozenset({Site.PROMPT, Site.FC1, Site.AFTER_MLP})
 
     def create(self, anatomy: Anatomy, generator: torch.Generator) -> Created:
-        rank, width = self.options.rank, anatomy.embed_dim
+        rank, width = self.options.rank, anatomy.blocks[0].width
         draw = {"std": 0.2, "generator": generator}
         trainable = {"shared.down": trunc_normal(rank, width, **draw)}
         for i in range(anatomy.depth):
             trainable[f"blocks.{i}.prompt"] = trunc_normal(self.options.prompts, width, **draw)
-            trainable[f"blocks.{i}.fc1.bias"] = anatomy.weights[f"blocks.{i}.mlp.fc1.bias"] + 1
+            trainable[f"blocks.{i}.fc1.bias"] = anatomy.frozen(Site.FC1, i)["bias"] + 1
         return Created(trainable=trainable, frozen={"shared.up": trunc_normal(width, rank, **draw)})
 
-    def masks(self, site: Site, anatomy: Anatomy) -> dict[str, Mask]:
+    def masks(self, site: Site, shape: SiteShape) -> dict[str, Mask]:
         if site is not Site.AFTER_MLP:
             return {}
-        return {"dropout": Mask(shape=(anatomy.num_tokens + self.options.prompts, 1), rate=0.1)}
+        return {"dropout": Mask(shape=(shape.tokens, 1), rate=0.1)}
+
+    def copies(self, site: Site) -> tuple[str, ...]:
+        return ("bias",) if site is Site.FC1 else ()
+
+    @property
+    def num_prompts(self) -> int:
+        return self.options.prompts
+
+    def prompt(self, tensors: Tensors, *, masks: Tensors) -> Tensor | None:
+        return tensors["prompt"]
 
     def apply(
         self, site: Site, tensors: Tensors, x: Tensor, y: Tensor, *, frozen: Tensors, masks: Tensors
     ) -> Tensor:
-        return y + (tensors["fc1.bias"] - frozen["bias"])
+        return y
 
     def apply_carrying(
         self,
@@ -182,10 +193,6 @@ class Toy(Adapter):
     ) -> tuple[Tensor, Carry]:
         if site is Site.FC1:
             return self.apply(site, tensors, x, y, frozen=frozen, masks=masks), carry
-        if site is Site.BLOCK_INPUT:
-            old = self.options.prompts if carry else 0
-            prompts = tensors["prompt"].expand(len(y), -1, -1)
-            return torch.cat([y[:, :1], prompts, y[:, 1 + old :]], dim=1), carry
         side = y @ tensors["down"].T @ tensors["up"].T * masks.get("dropout", torch.ones(()))
         side = side + carry["side"] if carry else side
         return y + side, {"side": side}
@@ -196,7 +203,7 @@ def toy(
 ) -> Network:
     adapter = family(**options)
     created = adapter.create(backbone.anatomy, generator(seed, "test", "toy"))
-    head = new_head(backbone.anatomy.embed_dim, 5, generator(seed, "test", "head"))
+    head = new_head(backbone.anatomy.num_features, 5, generator(seed, "test", "head"))
     return Network(
         backbone, adapter, created, head, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)
     ).double()

@@ -6,19 +6,19 @@ from typing import Any
 import pytest
 import timm
 import torch
-from torch import nn
 
 from conftest import TOY_PAIR, toy_backbone
 from idat_zoo import files, hub
-from idat_zoo.adapters.base import Site
+from idat_zoo.backbones.anatomy import everywhere
 from idat_zoo.backbones.frozen import (
     faults_of,
     hash_network,
     hash_tensors,
     load_backbone,
-    weights_size,
 )
-from idat_zoo.backbones.walk import embed, features
+from idat_zoo.backbones.kinds.vit import ViT
+from idat_zoo.backbones.pinned import weights_size
+from idat_zoo.backbones.walk import begin, features
 from idat_zoo.errors import UsageError, WeightsError
 from idat_zoo.randomness import generator
 from idat_zoo.recipe import Backbone
@@ -36,12 +36,6 @@ FORMS = {
 }
 
 
-def passing(
-    site: Site, block: int, x: torch.Tensor, y: torch.Tensor, module: nn.Module | None
-) -> torch.Tensor:
-    return y
-
-
 @pytest.mark.parametrize("form", FORMS)
 def test_the_walk_equals_timms_forward(form: str) -> None:
     vit = timm.create_model("vit_tiny_patch16_224", num_classes=0, **SMALL, **FORMS[form])
@@ -50,17 +44,18 @@ def test_the_walk_equals_timms_forward(form: str) -> None:
         with torch.no_grad():
             parameter.normal_(std=0.3, generator=generator(0, "test", name))
     x = torch.rand(3, 3, 16, 16, dtype=torch.float64, generator=generator(0, "test", "x"))
-    assert features(vit, embed(vit, x), passing, None).equal(vit(x))
+    assert features(ViT(vit), begin(x), everywhere(), None).equal(vit(x))
 
 
 def test_drop_path_scales_each_images_branches() -> None:
-    vit = load_backbone(TOY_PAIR.student).vit
+    backbone = load_backbone(TOY_PAIR.student)
+    kind, vit = backbone.kind, backbone.body
     x = torch.rand(2, 3, 16, 16, generator=generator(0, "test", "x"))
     kept = torch.ones(2, 2, 2)
     dropped = kept.clone()
     dropped[:, :, 1] = 0
-    pooled = features(vit, embed(vit, x), passing, dropped)
-    assert pooled[0].equal(features(vit, embed(vit, x), passing, kept)[0])
+    pooled = features(kind, begin(x), everywhere(), dropped)
+    assert pooled[0].equal(features(kind, begin(x), everywhere(), kept)[0])
     embedded = vit.forward_head(vit.norm(vit._pos_embed(vit.patch_embed(x))), pre_logits=True)
     assert pooled[1].equal(embedded[1])
 
@@ -68,16 +63,17 @@ def test_drop_path_scales_each_images_branches() -> None:
 @pytest.mark.parametrize(
     ("name", "kind"),
     [
-        ("swin_tiny_patch4_window7_224", "SwinTransformer"),
         ("resnet18", "ResNet"),
-        ("eva02_tiny_patch14_224", "Eva"),
-        ("vit_small_patch16_dinov3", "Eva"),
+        ("vit_relpos_small_patch16_224", "VisionTransformerRelPos"),
+        ("naflexvit_base_patch16_gap", "NaFlexVit"),
     ],
 )
-def test_a_backbone_that_is_no_plain_vit_is_refused_by_its_kind(name: str, kind: str) -> None:
-    with pytest.raises(UsageError, match=rf"is not a plain ViT: it is a {kind}\.") as caught:
+def test_a_backbone_of_no_kind_is_refused_by_its_class(name: str, kind: str) -> None:
+    with pytest.raises(
+        UsageError, match=rf"no kind that adapters know: it is a {kind}\."
+    ) as caught:
         load_backbone(Backbone(name="other", timm=name, weights="random"))
-    assert "timm's VisionTransformer" in caught.value.hint
+    assert "ViT, EVA, BEiT, Swin, SwinV2, ConvNeXt" in caught.value.hint
 
 
 @pytest.mark.parametrize(
@@ -109,7 +105,7 @@ def test_args_that_do_not_make_a_vit_are_named(args: dict[str, Any], told: str) 
     [
         ("vit_small_patch14_dinov2", "lvd142", "'lvd142'. Did you mean 'lvd142m'?"),
         ("vit_smal_patch16_224", "augreg_in21k", "unknown network 'vit_smal_patch16_224'. Did you"),
-        ("swin_tiny_patch4_window7_224", "ms_in1k", "it is a SwinTransformer"),
+        ("resnet18", "a1_in1k", "it is a ResNet"),
         ("vit_base_patch32_clip_quickgelu_224", "openai", "has them at 'timm/vit_base_patch32_c"),
         ("vit_tiny_patch16_224", "builtin:micro", "no weights named 'micro' ship"),
     ],
@@ -165,7 +161,7 @@ def test_weights_of_another_size_are_resampled_just_as_timm_does(
     write_weights(weights_file, args)
     args = args | {"patch_size": patch_size}
     spec = tagged(args, img_size=img_size)
-    ours = load_backbone(spec).vit.state_dict()
+    ours = load_backbone(spec).body.state_dict()
     theirs = timm.create_model(
         spec.timm,
         pretrained=True,
@@ -210,7 +206,7 @@ def test_weights_that_timm_resamples_in_a_way_of_its_own_are_taken_at_their_size
 
 
 def test_buffers_that_are_not_saved_count_and_a_backbone_without_any_keeps_its_hash() -> None:
-    vit = load_backbone(TOY_PAIR.student).vit
+    vit = load_backbone(TOY_PAIR.student).body
     plain = hash_network(vit)
     assert plain == hash_tensors(vit.state_dict())
     vit.register_buffer("periods", torch.ones(3), persistent=False)
@@ -233,7 +229,7 @@ def test_random_weights_are_the_same_for_the_same_name_and_leave_the_global_gene
 
 
 def test_no_tensor_of_a_backbone_can_learn() -> None:
-    vit = load_backbone(TOY_PAIR.student).vit
+    vit = load_backbone(TOY_PAIR.student).body
     assert not any(parameter.requires_grad for parameter in vit.parameters())
 
 

@@ -1,0 +1,89 @@
+"""A backbone's measures, taken on a walk of one image through it: nothing is guessed from names."""
+
+import math
+from collections.abc import Callable
+from functools import cache
+
+import torch
+from torch import Tensor
+
+from idat_zoo.adapters.base import Anatomy, BlockAnatomy, Site, SiteShape, Tensors
+from idat_zoo.backbones.kinds.base import Kind
+from idat_zoo.backbones.sites import Compute, Offer, Visitor
+from idat_zoo.backbones.walk import begin, features
+
+SITES = frozenset(Site) - {Site.PROMPT}
+"""All that a walk may come by without an adapter."""
+
+
+def everywhere() -> Visitor:
+    """Who is offered everything, and puts nothing else in its place."""
+    return Visitor(SITES, lambda site, block, x, compute, frozen: compute(x, {}))
+
+
+def measure(kind: Kind, name: str, img_size: int) -> Anatomy:
+    """What one image of a size has at every site. On the meta device nothing is computed."""
+    shapes: dict[int, dict[Site, SiteShape]] = {}
+
+    def note(site: Site, block: int, x: Tensor, compute: Compute, frozen: Tensors) -> Tensor:
+        y = compute(x, {})
+        shapes.setdefault(block, {})[site] = _shape(site, x, y)
+        return y
+
+    _walk(kind, img_size, note)
+    depth = len(kind.blocks)
+    return Anatomy(
+        kind=name,
+        blocks=tuple(_block(kind, i, shapes[i]) for i in range(depth)),
+        ends={site: shape for i in (-1, depth) for site, shape in shapes.get(i, {}).items()},
+        frozen=frozen_tensors(kind, img_size),
+    )
+
+
+def _walk(kind: Kind, img_size: int, offer: Offer) -> None:
+    model = next(kind.body.parameters())
+    images = torch.zeros(1, 3, img_size, img_size, device=model.device, dtype=model.dtype)
+    with torch.no_grad():
+        features(kind, begin(images), Visitor(SITES, offer), None)
+
+
+def frozen_tensors(kind: Kind, img_size: int) -> Callable[[Site, int], Tensors]:
+    """The tensors that are read at a site of a block, seen on a walk at the first question."""
+
+    @cache
+    def read() -> dict[tuple[Site, int], Tensors]:
+        found: dict[tuple[Site, int], Tensors] = {}
+
+        def note(site: Site, block: int, x: Tensor, compute: Compute, frozen: Tensors) -> Tensor:
+            found[site, block] = {name: tensor.detach() for name, tensor in frozen.items()}
+            return compute(x, {})
+
+        _walk(kind, img_size, note)
+        return found
+
+    return lambda site, block: read().get((site, block), {})
+
+
+def _shape(site: Site, x: Tensor, y: Tensor) -> SiteShape:
+    if site is Site.PATCH_EMBED:
+        return SiteShape(tokens=y.shape[1], inputs=x.shape[1], outputs=y.shape[2])
+    if site is Site.ATTENTION:  # [B, M, N, C]
+        width = y.shape[1] * y.shape[3]
+        return SiteShape(tokens=y.shape[0] * y.shape[2], inputs=width, outputs=width)
+    tokens = math.prod(y.shape[:-1])  # of one image; in windows the rows are its own
+    return SiteShape(tokens=tokens, inputs=x.shape[-1], outputs=y.shape[-1])
+
+
+def _block(kind: Kind, block: int, sites: dict[Site, SiteShape]) -> BlockAnatomy:
+    tokens = sites[Site.AFTER_MLP].tokens
+    side = math.isqrt(tokens - kind.prefix)
+    if kind.takes_prompts:
+        width = sites[Site.AFTER_MLP].outputs
+        sites = sites | {Site.PROMPT: SiteShape(tokens=0, inputs=width, outputs=width)}
+    attention = getattr(kind.blocks[block], "attn", None)
+    return BlockAnatomy(
+        sites=sites,
+        prefix=kind.prefix,
+        grid=(side, side),
+        num_heads=getattr(attention, "num_heads", 0),
+    )

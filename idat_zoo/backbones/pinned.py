@@ -1,0 +1,152 @@
+"""The pinned weights of a backbone: where their file is, and what of it goes into the network."""
+
+import sys
+from collections.abc import Iterable, Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from torch import Tensor, nn
+
+from idat_zoo import files, hub
+from idat_zoo.errors import WeightsError
+from idat_zoo.recipe import Backbone
+
+UNBUILDABLE = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    LookupError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
+"""What timm raises for shapes that do not go together."""
+RESAMPLED = ("pos_embed", "patch_embed.proj.weight", "relative_position_bias_table")
+"""Ends of names of what timm resamples to another size of image, patch or window."""
+RESAMPLED_OTHERWISE = ("flexi", "radio")
+"""Parts of names of networks for which timm does so in a way that only its own loading knows."""
+SHOWN = 3
+
+
+def missing_weights(spec: Backbone) -> str:
+    """The Hub repository of weights that are not here yet, or ''."""
+    repo = weights_repo(spec)
+    return "" if repo and hub.cached_weights(spec.timm, spec.weights) is not None else repo
+
+
+def weights_repo(spec: Backbone) -> str:
+    """The Hub repository of its weights, or '' where they are not timm's on the Hub."""
+    return hub.weights_repo(spec.timm, spec.weights) if spec.from_hub else ""
+
+
+def weights_size(spec: Backbone) -> int:
+    """About how many bytes the file of its weights on the Hub has.
+
+    Timm's are float32 numbers of the network with the head of its own classes. 0 for a tag that
+    timm does not know.
+    """
+    try:
+        with torch.device("meta"):
+            body = timm.create_model(f"{spec.timm}.{spec.weights}", pretrained=False)
+    except UNBUILDABLE:
+        return 0
+    return 4 * sum(int(tensor.numel()) for tensor in body.state_dict().values())
+
+
+def load_pinned(body: nn.Module, spec: Backbone) -> None:
+    """Fill a network with its file's tensors: each has its place, and each place its tensor.
+
+    They come by timm's own filter, which resamples what depends on the image's size. (timm's own
+    loading lets tensors be missing where the number of classes differs.)
+
+    Raises: WeightsError.
+    """
+    path = weights_path(spec)
+    try:
+        tensors = files.parse_tensors(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise WeightsError(f"cannot read the weights of backbone '{spec.name}': {error}") from None
+    found, expected = _without_classifier(tensors, body), body.state_dict()
+    try:
+        found = _filtered(found, body, spec)
+    except UNBUILDABLE as error:
+        faults = _misfits(found, expected) or [f"timm cannot resample them: {told(error)}"]
+    else:
+        faults = _misfits(found, expected, exact=True)
+    if faults:
+        raise WeightsError(
+            f"the weights of backbone '{spec.name}' do not fit {spec.timm} as it is built here: "
+            + "; ".join(faults),
+            hint="Its `timm`, `args` and `img_size` say how it is built, `weights` which file it "
+            "is given.",
+        )
+    body.load_state_dict({name: tensor.float() for name, tensor in found.items()})
+
+
+def _without_classifier(tensors: Mapping[str, Tensor], body: Any) -> dict[str, Tensor]:
+    """Without the layers that timm's configuration calls the classifier."""
+    named = body.pretrained_cfg.get("classifier") or "head"
+    classifiers = (named,) if isinstance(named, str) else tuple(named)
+    starts = tuple(f"{name}." for name in classifiers)
+    return {name: tensor for name, tensor in tensors.items() if not name.startswith(starts)}
+
+
+def _filtered(found: dict[str, Tensor], body: nn.Module, spec: Backbone) -> dict[str, Tensor]:
+    """Through the filter by which timm loads such files. Raises: what that raises."""
+    own = body.state_dict()
+    resampled = any(
+        found[name].shape != tensor.shape
+        for name, tensor in own.items()
+        if name in found and name.endswith(RESAMPLED)
+    )
+    if resampled and any(part in spec.timm for part in RESAMPLED_OTHERWISE):
+        raise ValueError(f"{spec.timm} is taken at its own size alone")
+    module: Any = sys.modules[timm.model_entrypoint(spec.timm).__module__]
+    filtered: dict[str, Tensor] = module.checkpoint_filter_fn(dict(found), body)
+    return filtered
+
+
+def told(error: Exception) -> str:
+    """What an error says, or its name."""
+    return str(error) or type(error).__name__
+
+
+def _misfits(
+    found: Mapping[str, Tensor], expected: Mapping[str, Tensor], *, exact: bool = False
+) -> list[str]:
+    """Tensors that are missing, have no place, or are of another shape, a line for each kind."""
+    shapes = [
+        f"{name} is {list(found[name].shape)}, expected {list(tensor.shape)}"
+        for name, tensor in expected.items()
+        if name in found
+        and found[name].shape != tensor.shape
+        and (exact or not name.endswith(RESAMPLED) or found[name].ndim != tensor.ndim)
+    ]
+    kinds = (
+        ("they lack ", expected.keys() - found.keys()),
+        ("there is no place for ", found.keys() - expected.keys()),
+        ("", shapes),
+    )
+    return [f"{label}{_few(names)}" for label, names in kinds if names]
+
+
+def _few(names: Iterable[str]) -> str:
+    names = sorted(names)
+    return ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if names[SHOWN:] else "")
+
+
+def weights_path(spec: Backbone) -> Path:
+    """The file of a backbone's pinned weights, fetched from the Hub unless it is here.
+
+    Raises: WeightsError where it cannot be had.
+    """
+    kind, _, name = spec.weights.partition(":")
+    if kind != "builtin":
+        return hub.fetch_weights(spec.timm, spec.weights)
+    shipped = resources.files("idat_zoo.backbones.weights") / f"{name}.safetensors"
+    if not shipped.is_file():
+        raise WeightsError(f"no weights named '{name}' ship with idat-zoo")
+    return Path(str(shipped))

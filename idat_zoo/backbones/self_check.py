@@ -1,0 +1,74 @@
+"""Whether the walk through a loaded backbone computes what timm's own forward pass computes.
+
+Residual sums, pooling and what comes between blocks are spelled out here, and another timm may do
+them otherwise. So each backbone that is loaded is compared once, on one generated image.
+"""
+
+import hashlib
+import inspect
+import json
+import sys
+from pathlib import Path
+
+import timm
+import torch
+from torch import Tensor
+
+from idat_zoo import files
+from idat_zoo.backbones import sites, walk
+from idat_zoo.backbones.anatomy import everywhere
+from idat_zoo.backbones.kinds import base
+from idat_zoo.backbones.kinds.base import Kind
+from idat_zoo.errors import RunFolderError, WalkError
+from idat_zoo.places import default_cache
+from idat_zoo.randomness import generator
+from idat_zoo.recipe import Backbone
+
+TOLERANCE = 1e-4
+"""How far features may differ, of the largest: the walk is timm's own to the bit on one machine."""
+
+
+def check_walk(kind: Kind, spec: Backbone, sha256: str) -> None:
+    """Compare walk and timm, unless this backbone passed before with the same code and versions.
+
+    Raises: WalkError where they differ.
+    """
+    passed = default_cache() / "walks" / _key(kind, sha256)
+    if passed.exists():
+        return
+    difference = relative_difference(kind, spec)
+    if not difference <= TOLERANCE:
+        raise WalkError(
+            f"backbone '{spec.name}' ({spec.timm}): timm {timm.__version__} computes other "
+            "features than the walk by which adapters are placed: they differ by "
+            f"{difference:.1e} of the largest; up to {TOLERANCE:.0e} is expected.",
+            hint="Versions of timm that are known to agree are named in pyproject.toml.",
+        )
+    _remember(passed, {"backbone": spec.timm, "difference": difference})
+
+
+def relative_difference(kind: Kind, spec: Backbone) -> float:
+    """Between walk and timm, on one image of noise, of timm's largest feature."""
+    shape = (1, 3, spec.img_size, spec.img_size)
+    image = torch.randn(shape, generator=generator(0, "walk", "image"))
+    with torch.no_grad():
+        expected: Tensor = kind.body(image)
+        found = walk.features(kind, walk.begin(image), everywhere(), None)
+    return ((found - expected).abs().max() / expected.abs().max()).item()
+
+
+def _key(kind: Kind, sha256: str) -> str:
+    """Changes with the backbone, the versions of torch and timm, and the code of the walk."""
+    modules = (walk, sites, base, sys.modules[type(kind).__module__])
+    code = [inspect.getsource(module) for module in modules]
+    parts = [sha256, timm.__version__, torch.__version__, *code]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+
+def _remember(passed: Path, document: dict[str, str | float]) -> None:
+    """Where nothing can be written, the next load compares anew."""
+    try:
+        passed.parent.mkdir(parents=True, exist_ok=True)
+        files.write_whole(passed, files.dump_json(document))
+    except (OSError, RunFolderError):
+        pass

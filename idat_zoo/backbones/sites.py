@@ -1,0 +1,243 @@
+"""How a walk offers what it comes by, and how calls that read frozen tensors are met.
+
+A linear layer inside timm's attention or MLP is met by the identity of its weight, whoever calls:
+BEiT, SwinV2 and some EVA read `qkv.weight` past its module, where hooks and wrappers never fire.
+So timm's own code runs, and an adapter stands in the middle of it.
+
+Shape letters: B batch, C channels, H W grid, M heads, N tokens, D width, P prompts.
+"""
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.overrides import TorchFunctionMode
+
+from idat_zoo.adapters.base import Site, Tensors
+
+Layout = Literal["tokens", "grid", "channels"]
+"""[B, N, D], or [B, H, W, D], or [B, D, H, W]. Adapters see the first."""
+
+Compute = Callable[[Tensor, Tensors], Tensor]
+"""What the frozen network makes of x at a site, with copies in place of some of its tensors."""
+
+Offer = Callable[[Site, int, Tensor, Compute, Tensors], Tensor]
+"""(site, block, x, compute, the frozen tensors that compute reads) -> what takes the place of y."""
+
+WEIGHT_AT: Mapping[Any, int] = {F.linear: 1, F.conv2d: 1, F.layer_norm: 2}
+"""The calls that are met, and where in their arguments the weight stands; the bias follows."""
+
+
+def _no_prompt(block: int, x: Tensor) -> Tensor | None:
+    return None
+
+
+class Visitor:
+    """Who is offered what a walk comes by, and may put something else in its place.
+
+    Only `sites` are offered, as tokens. `prompt` gives those `[B, P, D]` of a block by its
+    stream, if it has any.
+    """
+
+    def __init__(
+        self,
+        sites: Collection[Site],
+        offer: Offer,
+        prompt: Callable[[int, Tensor], Tensor | None] = _no_prompt,
+    ) -> None:
+        self.sites, self.prompt = sites, prompt
+        self._offer = offer
+
+    def value(
+        self, site: Site, block: int, x: Tensor, y: Tensor, *, layout: Layout = "tokens"
+    ) -> Tensor:
+        """y, or what takes its place."""
+        if site not in self.sites:
+            return y
+        tokens = _to_tokens(y, layout)
+        offered = self._offer(site, block, _to_tokens(x, layout), lambda x, copies: tokens, {})
+        return _from_tokens(offered, layout, _grid(y, layout))
+
+    def module(
+        self, site: Site, block: int, x: Tensor, module: nn.Module, *, layout: Layout = "tokens"
+    ) -> Tensor:
+        """What a frozen module makes of x, or what takes its place."""
+        if site not in self.sites:
+            y: Tensor = module(x)
+            return y
+
+        def compute(x: Tensor, copies: Tensors) -> Tensor:
+            y: Tensor = functional_call(module, dict(copies), (x,)) if copies else module(x)
+            return y
+
+        return self.call(site, block, x, compute, dict(module.named_parameters()), (layout, layout))
+
+    def call(
+        self,
+        site: Site,
+        block: int,
+        x: Tensor,
+        compute: Compute,
+        frozen: Tensors,
+        layouts: tuple[Layout, Layout],
+    ) -> Tensor:
+        """What takes the place of `compute(x)`; the layouts are those of x and of y."""
+        before, after = layouts
+        if before == after == "tokens":
+            return self._offer(site, block, x, compute, frozen)
+        grids = [_grid(x, before)]
+
+        def on_tokens(x: Tensor, copies: Tensors) -> Tensor:
+            y = compute(_from_tokens(x, before, grids[0]), copies)
+            grids.append(_grid(y, after))
+            return _to_tokens(y, after)
+
+        offered = self._offer(site, block, _to_tokens(x, before), on_tokens, frozen)
+        return _from_tokens(offered, after, grids[-1])
+
+    def inside(
+        self,
+        block: int,
+        owners: Mapping[Site, nn.Module],
+        *,
+        attends: bool = False,
+        prompts: int = 0,
+        prefix: int = 0,
+    ) -> AbstractContextManager[object]:
+        """While it lasts, calls that read the owners' weights are met; attention's too.
+
+        `prompts` stand behind so many tokens of `prefix`, which biases of the scores do not know.
+        """
+        weights = [(module.weight, site) for site, module in owners.items() if site in self.sites]
+        attends = attends and (Site.ATTENTION in self.sites or prompts > 0 or _is_exporting())
+        if not weights and not attends:
+            return nullcontext()
+        return Inside(self, block, weights, attends=attends, prompts=prompts, prefix=prefix)
+
+
+class Inside(TorchFunctionMode):
+    """Meets calls by the weight that they read, and calls of fused attention."""
+
+    def __init__(
+        self,
+        visitor: Visitor,
+        block: int,
+        weights: Sequence[tuple[Any, Site]],
+        *,
+        attends: bool,
+        prompts: int,
+        prefix: int,
+    ) -> None:
+        super().__init__()
+        self._visitor, self._block, self._weights = visitor, block, weights
+        self._attends, self._prompts, self._prefix = attends, prompts, prefix
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func in WEIGHT_AT:
+            place = WEIGHT_AT[func]
+            weight = args[place] if len(args) > place else kwargs.get("weight")
+            for own, site in self._weights:
+                if own is weight:
+                    return self._meet(site, func, place, args, kwargs)
+        if func is F.scaled_dot_product_attention and self._attends:
+            return self._attend(*args, **kwargs)
+        return func(*args, **kwargs)
+
+    def _meet(
+        self, site: Site, func: Any, place: int, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Tensor:
+        others = dict(kwargs)
+        own = [*args[place : place + 2]]
+        own += [others.pop(name, None) for name in ("weight", "bias")[len(own) :]]
+        frozen = {n: t for n, t in zip(("weight", "bias"), own, strict=True) if t is not None}
+        x = args[0] if args else others.pop("input")
+
+        def compute(x: Tensor, copies: Tensors) -> Tensor:
+            weight, bias = copies.get("weight", own[0]), copies.get("bias", own[1])
+            y: Tensor = func(x, *args[1:place], weight, bias, *args[place + 2 :], **others)
+            return y
+
+        layouts: tuple[Layout, Layout] = ("tokens", "tokens")
+        if func is F.conv2d:
+            layouts = ("tokens" if site is Site.PATCH_EMBED else "channels", "channels")
+        elif x.ndim == 4:
+            layouts = ("grid", "grid")
+        return self._visitor.call(site, self._block, x, compute, frozen, layouts)
+
+    def _attend(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        attn_mask: Tensor | None = None,
+        dropout_p: float = 0.0,
+        is_causal: bool = False,
+        scale: float | None = None,
+        **others: Any,
+    ) -> Tensor:
+        factor = scale or query.shape[-1] ** -0.5
+        if attn_mask is not None and self._prompts and attn_mask.shape[-1] < key.shape[-2]:
+            attn_mask = self._padded(attn_mask)
+
+        def compute(x: Tensor, copies: Tensors) -> Tensor:
+            if attn_mask is not None and _is_exporting():
+                return _plain_attention(query, key, value, attn_mask, factor)
+            return F.scaled_dot_product_attention(
+                query, key, value, attn_mask, dropout_p, is_causal, scale=scale, **others
+            )
+
+        same = query.shape == key.shape == value.shape
+        if Site.ATTENTION not in self._visitor.sites or not same:
+            return compute(query, {})
+        frozen = {"scale": query.new_tensor(factor)}
+        if attn_mask is not None:
+            frozen["bias"] = attn_mask
+        x = torch.stack((query, key, value), dim=1)
+        layouts: tuple[Layout, Layout] = ("tokens", "tokens")
+        return self._visitor.call(Site.ATTENTION, self._block, x, compute, frozen, layouts)
+
+    def _padded(self, bias: Tensor) -> Tensor:
+        """[..., N, N] with rows and columns of zeros for the prompts behind the prefix."""
+        for axis in (-1, -2):
+            start, end = bias.tensor_split([self._prefix], dim=axis)
+            shape = list(bias.shape)
+            shape[axis] = self._prompts
+            bias = torch.cat([start, bias.new_zeros(shape), end], dim=axis)
+        return bias
+
+
+def _plain_attention(
+    query: Tensor, key: Tensor, value: Tensor, bias: Tensor, scale: float
+) -> Tensor:
+    """Attention in single products: fused attention with a bias has no form in ONNX."""
+    scores = (query * scale) @ key.transpose(-2, -1) + bias
+    return scores.softmax(dim=-1) @ value
+
+
+def _is_exporting() -> bool:
+    return torch.compiler.is_exporting()
+
+
+def _grid(x: Tensor, layout: Layout) -> tuple[int, ...]:
+    if layout == "grid":
+        return tuple(x.shape[1:3])
+    return tuple(x.shape[2:4]) if layout == "channels" else ()
+
+
+def _to_tokens(x: Tensor, layout: Layout) -> Tensor:
+    if layout == "grid":
+        return x.flatten(1, 2)
+    return x.flatten(2).transpose(1, 2) if layout == "channels" else x
+
+
+def _from_tokens(x: Tensor, layout: Layout, grid: tuple[int, ...]) -> Tensor:
+    if layout == "grid":
+        return x.reshape(x.shape[0], *grid, x.shape[-1])
+    return x.transpose(1, 2).reshape(x.shape[0], -1, *grid) if layout == "channels" else x
