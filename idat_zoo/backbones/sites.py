@@ -112,7 +112,11 @@ class Visitor:
 
         `prompts` stand behind so many tokens of `prefix`, which biases of the scores do not know.
         """
-        weights = [(module.weight, site) for site, module in owners.items() if site in self.sites]
+        weights = [
+            (module.weight, site)
+            for site, module in owners.items()
+            if site in self.sites and hasattr(module, "weight")  # a norm may be nn.Identity
+        ]
         attends = attends and (Site.ATTENTION in self.sites or prompts > 0 or _is_exporting())
         if not weights and not attends:
             return nullcontext()
