@@ -74,7 +74,9 @@ def find_class(what: str, name: str, *, own: Mapping[str, str], group: str) -> A
         except (ImportError, AttributeError) as error:
             raise UsageError(f"{what} '{name}' of plugin {plugin}: {error}") from None
     if name not in own:
-        raise UnknownNameError(what, name, [*own, *outside])
+        unknown = UnknownNameError(what, name, [*own, *outside])
+        unknown.hint = f"{unknown.hint} A plugin may bring others: --plugin FILE".lstrip()
+        raise unknown
     return _import(own[name])
 
 

@@ -11,6 +11,7 @@ from hashlib import sha256
 from pathlib import Path
 
 import pytest
+import timm
 import torch
 from PIL import Image
 from typer.testing import CliRunner, Result
@@ -23,13 +24,15 @@ from idat_zoo.backbones.network import Network
 from idat_zoo.backbones.self_check import relative_difference
 from idat_zoo.backbones.stack import StackedNetwork
 from idat_zoo.cli import app
-from idat_zoo.errors import RecipeError, UnknownNameError, UsageError, WalkError
+from idat_zoo.errors import DataError, RecipeError, UnknownNameError, UsageError, WalkError
 from idat_zoo.outside import PluginWarning, Provider
 from idat_zoo.randomness import generator
 from idat_zoo.recipe import AdapterChoice, Pair, Plugin
 from idat_zoo.recipe_toml import dump_recipe, parse_recipe
 from idat_zoo.registry import get_recipe, load_registry
 from idat_zoo.run_folder import recipe_hash
+from idat_zoo.run_states import resume_command
+from idat_zoo.runs import require_inputs
 
 pytestmark = pytest.mark.filterwarnings("ignore:Overwriting")  # timm's, of a name told again
 DOCS = (Path(__file__).parents[2] / "docs" / "plugins.md").read_text(encoding="utf-8")
@@ -300,10 +303,21 @@ def test_without_the_plugin_a_checkpoint_is_refused_and_no_file_of_its_name_is_r
     assert not any(trap.with_suffix(".ran").exists() for trap in traps)
 
 
+def test_commands_that_are_told_name_the_plugin(trained: Path, plugin: Path) -> None:
+    assert "--resume --plugin affine.py" in resume_command(trained)
+    load_plugin(plugin)
+    recipe = get_recipe("dtd", "affine")
+    with pytest.raises(DataError) as caught:
+        require_inputs(recipe, None, seed=0, download=False)
+    assert "--adapter affine --plugin affine.py" in caught.value.hint
+
+
 def test_results_are_read_without_the_plugin(trained: Path) -> None:
     told = idat("report", str(trained))
     assert told.exit_code == 0, told.output
     assert "affine" in told.stdout
+    told = idat("report", str(trained), "--json")
+    assert "'affine.py' (SHA-256 " in told.stdout
     assert idat("list", "runs", str(trained.parents[4])).exit_code == 0
 
 
@@ -446,6 +460,22 @@ def test_a_family_of_an_installed_distribution_needs_no_naming(site: Path, tmp_p
     assert refused.returncode == 2
     assert "plugin 'affine-adapter' 1.2, which is not installed" in refused.stderr
     assert "pip install affine-adapter==1.2" in refused.stderr
+
+
+def test_a_kind_of_an_installed_distribution_is_imported_where_a_backbone_names_it(
+    with_docs_files: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (with_docs_files / "mixer.py").rename(with_docs_files / "mixer_kind.py")
+    monkeypatch.syspath_prepend(with_docs_files)
+    mixer = Provider("mixer_kind:Mixer", Plugin(distribution="mixer-kind", version="2.0"))
+    found = {outside.KINDS_GROUP: {"mixer": mixer}}
+    monkeypatch.setattr(outside, "installed", lambda group: found.get(group, {}))
+    monkeypatch.delitem(timm.models._registry._model_entrypoints, "mixer_tiny", raising=False)
+    recipe = get_recipe("digits", "linear", pair="mixers", shelf=with_docs_files / "shelf")
+    assert recipe.plugins == [mixer.plugin]
+    assert recipe.plugin_words == []
+    assert "mixer_kind" not in sys.modules
+    assert describe_anatomy(recipe.pair.student).kind == "mixer"
 
 
 def test_a_distribution_that_is_broken_or_brings_a_name_that_is_there_is_told(
