@@ -15,7 +15,7 @@ from idat_zoo.randomness import generator
 from idat_zoo.recipe import Backbone
 
 WIDTHS = {"embed_dim": 32, "depth": 2, "num_heads": 2}
-STAGES = {"depths": (2, 2, 1, 1), "embed_dim": 16, "num_heads": (1, 2, 2, 2)}
+STAGES = {"depths": (2, 2), "embed_dim": 16, "num_heads": (1, 2)}
 CONVOLUTIONS = {"depths": (1, 2, 1, 1), "dims": (8, 16, 16, 16)}
 
 
@@ -83,7 +83,7 @@ FORMS = {
         "beit_base_patch16_224", use_rel_pos_bias=False, use_shared_rel_pos_bias=True
     ),
     "beit v2": _beit("beitv2_base_patch16_224"),
-    "swin": Form("swin", "swin_tiny_patch4_window7_224", 224, STAGES),
+    "swin": Form("swin", "swin_tiny_patch4_window7_224", 64, STAGES | {"window_size": 4}),
     "swin padded": Form("swin", "swin_tiny_patch4_window7_224", 64, STAGES | {"window_size": 3}),
     "swinv2": Form("swinv2", "swinv2_tiny_window8_256", 64, STAGES),
     "swinv2 padded": Form("swinv2", "swinv2_tiny_window8_256", 64, STAGES | {"window_size": 3}),

@@ -244,4 +244,6 @@ def _to_tokens(x: Tensor, layout: Layout) -> Tensor:
 def _from_tokens(x: Tensor, layout: Layout, grid: tuple[int, ...]) -> Tensor:
     if layout == "grid":
         return x.reshape(x.shape[0], *grid, x.shape[-1])
-    return x.transpose(1, 2).reshape(x.shape[0], -1, *grid) if layout == "channels" else x
+    if layout == "channels":  # a view whose strides say so of one image, too: convolutions look
+        return x.reshape(x.shape[0], *grid, x.shape[-1]).permute(0, 3, 1, 2)
+    return x

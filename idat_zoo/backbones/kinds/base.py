@@ -58,7 +58,7 @@ class Branch:
     layout: Layout = "tokens"
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class Kind(ABC):
     """A kind of backbone, on one that timm built.
 
