@@ -34,10 +34,13 @@ SOME_FAILED = 3
 def plugins_told() -> Iterator[None]:
     """A plugin that was changed is told as notes are; other warnings as Python tells them."""
     told = warnings.showwarning
+    said: set[str] = set()
 
     def show(message: Warning | str, category: type[Warning], *rest: Any, **more: Any) -> None:
         if issubclass(category, PluginWarning):
-            note(str(message))
+            if str(message) not in said:
+                note(str(message))
+            said.add(str(message))
         else:
             told(message, category, *rest, **more)
 

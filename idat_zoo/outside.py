@@ -8,7 +8,7 @@ ever run: what a recipe, a checkpoint or the Hub says of a plugin is told, never
 import importlib
 import shlex
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -74,13 +74,30 @@ def find_class(what: str, name: str, *, own: Mapping[str, str], group: str) -> A
         except (ImportError, AttributeError) as error:
             raise UsageError(f"{what} '{name}' of plugin {plugin}: {error}") from None
     if name not in own:
-        raise UnknownNameError(what, name, [*own, *outside])
+        unknown = UnknownNameError(what, name, [*own, *outside])
+        unknown.hint = f"{unknown.hint} A plugin may bring others: --plugin FILE".lstrip()
+        raise unknown
     return _import(own[name])
 
 
 def _import(place: str) -> Any:
     module, _, attribute = place.partition(":")
     return getattr(importlib.import_module(module), attribute)
+
+
+def check_class(what: str, name: str, found: Any, *, base: type[Any], facts: Iterable[str]) -> None:
+    """Refuse what is no class of its kind, or does not say all that such classes say.
+
+    Raises: UsageError.
+    """
+    if not (isinstance(found, type) and issubclass(found, base)):
+        raise UsageError(
+            f"{what} '{name}' is no subclass of {base.__module__}.{base.__name__}: {found!r}."
+        )
+    abstract: frozenset[str] = getattr(found, "__abstractmethods__", frozenset())
+    lacks = {fact for fact in facts if not hasattr(found, fact)} | abstract
+    if lacks:
+        raise UsageError(f"{what} '{name}': {found.__name__} lacks {', '.join(sorted(lacks))}.")
 
 
 def taken(what: str, name: str, plugin: Plugin) -> UsageError:
@@ -107,7 +124,7 @@ class PluginWarning(UserWarning):
     """Something is loaded with another plugin than it was made with."""
 
 
-def warn_if_changed(what: str, name: str, made_with: Plugin | None, *, group: str) -> None:
+def warn_if_changed(what: str, name: str | None, made_with: Plugin | None, *, group: str) -> None:
     """Say of what was made with a plugin that its name is another's now, or a changed file's."""
     now = _plugin_of(group, name)
     if made_with is not None and now != made_with:

@@ -1,29 +1,51 @@
-"""Plugin files: Python that a person names, which brings adapter families of its own.
+"""Plugin files: Python that a person names, which brings adapter families and kinds of backbones.
 
-Such a file holds a dict `ADAPTERS` of names and classes; docs/plugins.md has one. It stands alone:
-what needs several files is a distribution with entry points, and needs no naming.
+Such a file holds dicts `ADAPTERS` and `KINDS` of names and classes, or one of them; docs/plugins.md
+has both. It stands alone: what needs several files is a distribution with entry points.
 """
 
 import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from pydantic import ValidationError
 
 from idat_zoo import outside
 from idat_zoo.adapters import ADAPTERS, check_family
+from idat_zoo.backbones.kinds import KINDS, WHAT, check_kind
 from idat_zoo.errors import UsageError
 from idat_zoo.recipe import Plugin
 
 
+@dataclass(frozen=True)
+class _Table:
+    """What a dict of a file may bring: names that are not taken, of classes that pass a check."""
+
+    what: str
+    group: str
+    taken: Mapping[str, str]
+    check: Callable[[str, Any], object]
+
+
+TABLES = {
+    "ADAPTERS": _Table(
+        "adapter", outside.ADAPTERS_GROUP, ADAPTERS, lambda name, own: check_family(name, own)()
+    ),
+    "KINDS": _Table(WHAT, outside.KINDS_GROUP, KINDS, check_kind),
+}
+
+
 def load_plugin(file: Path | str) -> None:
-    """Run a Python file of one's own, and take over the adapter families that it brings.
+    """Run a Python file of one's own, and take over what it brings.
 
     It runs with all the rights that you have. A file that was changed may be loaded again.
 
     Raises: UsageError for a file that cannot be read or imported, brings nothing, or brings what is
-    no adapter family or has a name that is there already. What else it raises is its own.
+    of no use or has a name that is there already. What else it raises is its own.
     """
     path = Path(file).resolve()
     try:
@@ -33,21 +55,27 @@ def load_plugin(file: Path | str) -> None:
         raise UsageError(f"plugin '{file}' cannot be read: {error.strerror}") from None
     except ValidationError:
         raise UsageError(f"plugin {path.name!r}: its name has characters that none has.") from None
-    found = getattr(_run(path, source), "ADAPTERS", None)
-    if not isinstance(found, dict) or not found:
+    module = _run(path, source)
+    found = {table: getattr(module, table, None) for table in TABLES}
+    brought = {table: own for table, own in found.items() if isinstance(own, dict) and own}
+    if not brought:
         raise UsageError(
-            f"plugin {plugin} brings nothing: it has no dict ADAPTERS of names and classes.",
+            f"plugin {plugin} brings nothing: it has no dict {' or '.join(TABLES)} of classes.",
             hint='ADAPTERS = {"mine": Mine}',
         )
-    others = outside.providers(outside.ADAPTERS_GROUP)
-    for name, family in found.items():
-        if name in ADAPTERS or (name in others and others[name].file != path):
-            raise outside.taken("adapter", name, plugin)
-        check_family(name, family)()
-    outside.add(
-        outside.ADAPTERS_GROUP,
-        {name: outside.Provider(family, plugin, path) for name, family in found.items()},
-    )
+    for table, own in brought.items():
+        _check(TABLES[table], own, plugin, path)
+    for table, own in brought.items():
+        provided = {name: outside.Provider(one, plugin, path) for name, one in own.items()}
+        outside.add(TABLES[table].group, provided)
+
+
+def _check(table: _Table, own: Mapping[str, Any], plugin: Plugin, path: Path) -> None:
+    others = outside.providers(table.group)
+    for name, found in own.items():
+        if name in table.taken or (name in others and others[name].file != path):
+            raise outside.taken(table.what, name, plugin)
+        table.check(name, found)
 
 
 def _run(path: Path, source: bytes) -> ModuleType:

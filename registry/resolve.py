@@ -10,7 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from idat_zoo.errors import RecipeError, UnknownNameError, UsageError
-from idat_zoo.outside import ADAPTERS_GROUP, lacking, warn_if_changed, with_plugins
+from idat_zoo.outside import (
+    ADAPTERS_GROUP,
+    KINDS_GROUP,
+    lacking,
+    providers,
+    warn_if_changed,
+    with_plugins,
+)
 from idat_zoo.recipe import AdapterChoice, Backbone, Recipe, Scalar, check_recipe
 from idat_zoo.recipe_toml import parse_toml, read_text
 from idat_zoo.registry.load import FOLDER, Registry, load_registry
@@ -142,6 +149,9 @@ def recipe_from_file(
     written = check_recipe(_with_short_warmup(fields, registry), where=str(path))
     for choice in filter(None, (written.adapter, written.teacher_adapter)):
         warn_if_changed("adapter", choice.name, choice.plugin, group=ADAPTERS_GROUP)
+    for spec in written.pair.backbones():
+        if spec.kind in providers(KINDS_GROUP):
+            warn_if_changed("kind of backbone", spec.kind, spec.plugin, group=KINDS_GROUP)
     recipe = _check(dict(written), registry=registry, where=str(path))
     return _adjust(recipe, registry, teacher=teacher, overrides=overrides)
 

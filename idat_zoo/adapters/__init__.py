@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 from idat_zoo.errors import UsageError
-from idat_zoo.outside import ADAPTERS_GROUP, find_class, lacking, providers
+from idat_zoo.outside import ADAPTERS_GROUP, check_class, find_class, lacking, providers
 
 if TYPE_CHECKING:
     from idat_zoo.adapters.base import Adapter
@@ -32,14 +32,11 @@ def check_family(name: str, found: Any) -> "type[Adapter]":
     """A family, if it is one. Raises: UsageError."""
     from idat_zoo.adapters.base import Adapter
 
-    if not (isinstance(found, type) and issubclass(found, Adapter)):
-        raise UsageError(f"adapter '{name}' is no subclass of idat_zoo.adapters.base.Adapter.")
-    lacks = {f for f in FACTS if not hasattr(found, f)} | found.__abstractmethods__
-    if lacks:
-        raise UsageError(f"adapter '{name}': {found.__name__} lacks {', '.join(sorted(lacks))}.")
-    if found.name != name:
-        raise UsageError(f"adapter '{name}': its class has name = '{found.name}'.")
-    return found
+    check_class("adapter", name, found, base=Adapter, facts=FACTS)
+    family: type[Adapter] = found
+    if family.name != name:
+        raise UsageError(f"adapter '{name}': its class has name = '{family.name}'.")
+    return family
 
 
 def build_adapter(choice: "AdapterChoice") -> "Adapter":

@@ -15,11 +15,12 @@ from torch import Tensor, nn
 from idat_zoo import hub
 from idat_zoo.adapters.base import Anatomy
 from idat_zoo.backbones.anatomy import frozen_tensors, measure
-from idat_zoo.backbones.kinds import KINDS, kind_of, load_kind
+from idat_zoo.backbones.kinds import KINDS, WHAT, candidates, kind_of, load_kind
 from idat_zoo.backbones.kinds.base import Kind
 from idat_zoo.backbones.pinned import UNBUILDABLE, load_pinned, told, weights_path
 from idat_zoo.backbones.self_check import check_walk
 from idat_zoo.errors import RecipeError, UnknownNameError, UsageError, WeightsError
+from idat_zoo.outside import KINDS_GROUP, warn_if_changed
 from idat_zoo.randomness import generator
 from idat_zoo.recipe import Backbone, describe_faults
 
@@ -50,6 +51,7 @@ def load_backbone(spec: Backbone) -> FrozenBackbone:
     where weights are missing or do not fit; WalkError where timm computes it otherwise.
     """
     anatomy = describe_anatomy(spec)
+    warn_if_changed(WHAT, anatomy.kind, spec.plugin, group=KINDS_GROUP)
     body = _create(spec)
     if spec.weights == "random":
         _initialise(body, spec.name)
@@ -65,7 +67,7 @@ def load_backbone(spec: Backbone) -> FrozenBackbone:
 def describe_anatomy(spec: Backbone) -> Anatomy:
     """A backbone's measures; its frozen tensors have no values. Raises: what `outline` raises."""
     body = outline(spec)
-    name = str(kind_of(type(body)))
+    name = str(kind_of(candidates(spec), type(body)))
     return measure(load_kind(name)(body), name, spec.img_size)
 
 
@@ -167,7 +169,7 @@ def _create(spec: Backbone) -> nn.Module:
     for module in body.modules():
         if hasattr(module, "fused_attn"):  # by an environment variable, timm decides otherwise
             module.fused_attn = True
-    name = kind_of(type(body))
+    name = kind_of(candidates(spec), type(body))
     unfit = load_kind(name)(body).misfit() if name else f"it is a {type(body).__name__}"
     if unfit:
         raise _not_walked(spec, unfit)
@@ -192,6 +194,7 @@ def _declared_kind(spec: Backbone) -> type[Kind] | None:
 
     Raises: UsageError for a name that timm has not, or another class.
     """
+    names = candidates(spec)  # first of all: their plugin may bring the network, too
     if not timm.is_model(spec.timm):
         unknown = UnknownNameError("network", spec.timm, timm.list_models())
         raise UsageError(
@@ -200,7 +203,7 @@ def _declared_kind(spec: Backbone) -> type[Kind] | None:
     built = get_type_hints(timm.model_entrypoint(spec.timm)).get("return")
     if not isinstance(built, type):
         return None
-    name = kind_of(built)
+    name = kind_of(names, built)
     if name is None:
         raise _not_walked(spec, f"it is a {built.__name__}")
     return load_kind(name)

@@ -11,27 +11,37 @@ from hashlib import sha256
 from pathlib import Path
 
 import pytest
+import timm
 import torch
 from PIL import Image
 from typer.testing import CliRunner, Result
 
-from conftest import toy_recipe
+from conftest import FAMILIES, TOY_PAIR, toy_pair, toy_recipe
 from idat_zoo import load, load_plugin, outside, run
 from idat_zoo.adapters import build_adapter, find_adapter
+from idat_zoo.backbones.frozen import describe_anatomy, load_backbone
 from idat_zoo.backbones.network import Network
+from idat_zoo.backbones.self_check import relative_difference
 from idat_zoo.backbones.stack import StackedNetwork
 from idat_zoo.cli import app
-from idat_zoo.errors import RecipeError, UnknownNameError, UsageError
+from idat_zoo.errors import DataError, RecipeError, UnknownNameError, UsageError, WalkError
 from idat_zoo.outside import PluginWarning, Provider
 from idat_zoo.randomness import generator
-from idat_zoo.recipe import AdapterChoice, Plugin
+from idat_zoo.recipe import AdapterChoice, Pair, Plugin
 from idat_zoo.recipe_toml import dump_recipe, parse_recipe
 from idat_zoo.registry import get_recipe, load_registry
 from idat_zoo.run_folder import recipe_hash
+from idat_zoo.run_states import resume_command
+from idat_zoo.runs import require_inputs
 
-DOCS = Path(__file__).parents[2] / "docs" / "plugins.md"
-EXAMPLE, *_ = re.findall(r"```python\n(.*?)```", DOCS.read_text(encoding="utf-8"), re.DOTALL)
-COMMANDS = [line for line in DOCS.read_text().splitlines() if line.startswith("idat ")]
+pytestmark = pytest.mark.filterwarnings("ignore:Overwriting")  # timm's, of a name told again
+DOCS = (Path(__file__).parents[2] / "docs" / "plugins.md").read_text(encoding="utf-8")
+EXAMPLE, MIXER = (
+    next(block for block in re.findall(r"```python\n(.*?)```", DOCS, re.DOTALL) if table in block)
+    for table in ("ADAPTERS = {", "KINDS = {")
+)
+SHELF = dict(re.findall(r"```toml\n# (shelf/\w+\.toml)\n(.*?)```", DOCS, re.DOTALL))
+COMMANDS = [line for line in DOCS.splitlines() if line.startswith("idat ")]
 IDAT = Path(sys.executable).with_name("idat")
 TRAP = "import pathlib\npathlib.Path(__file__).with_suffix('.ran').touch()\n"
 """Leaves a file beside itself if it is run."""
@@ -84,25 +94,39 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture
+def with_docs_files(tmp_path: Path) -> Path:
+    """A folder with all files of the docs."""
+    (tmp_path / "shelf").mkdir()
+    for name, text in {"affine.py": EXAMPLE, "mixer.py": MIXER, **SHELF}.items():
+        (tmp_path / name).write_text(text)
+    return tmp_path
+
+
 @pytest.mark.slow
-def test_the_example_of_the_docs_trains_and_loads_in_a_process_of_its_own(
-    plugin: Path, tmp_path: Path
+def test_the_examples_of_the_docs_train_and_load_in_processes_of_their_own(
+    with_docs_files: Path,
 ) -> None:
+    place = with_docs_files
+    assert len(COMMANDS) == 5
     for command in COMMANDS:
         _, *words = command.split()
-        words = [str(*tmp_path.glob(word)) if "*" in word else word for word in words]
-        done = elsewhere(*words, cwd=tmp_path)
+        words = [str(*place.glob(word)) if "*" in word else word for word in words]
+        done = elsewhere(*words, cwd=place)
         assert done.returncode == 0, done.stderr
-        assert "affine" in done.stdout
-    (folder,) = tmp_path.glob("runs/*/affine/digits/*/seed0")
-    refused = elsewhere("eval", str(folder), cwd=tmp_path)
-    assert refused.returncode == 2
-    assert "adapter 'affine' is of plugin 'affine.py' (SHA-256 " in refused.stderr
-    assert "--plugin affine.py" in refused.stderr
-    load_plugin(plugin)
-    network, _ = load(folder)
-    assert network.adapter.options.scale == 2.0
-    assert network(torch.zeros(1, 3, 32, 32, dtype=torch.uint8)).shape == (1, 10)
+        assert "affine" in done.stdout or "mixers/sequential/digits" in done.stdout
+    affine, mixer = (*place.glob("runs/*/affine/*/*/seed0"), *place.glob("runs/mixers/*/*/*/seed0"))
+    for folder, what, name in (
+        (affine, "adapter 'affine'", "affine.py"),
+        (mixer, "kind of backbone 'mixer'", "mixer.py"),
+    ):
+        refused = elsewhere("eval", str(folder), cwd=place)
+        assert refused.returncode == 2, refused.stderr
+        assert f"{what} is of plugin '{name}' (SHA-256 " in refused.stderr
+        assert f"--plugin {name}" in refused.stderr
+        load_plugin(place / name)
+        network, _ = load(folder)
+        assert network(torch.zeros(1, 3, 32, 32, dtype=torch.uint8)).shape == (1, 10)
 
 
 def test_a_plugins_family_is_on_the_shelves(plugin: Path) -> None:
@@ -160,6 +184,97 @@ def test_runs_of_a_plugin_share_a_pass_where_the_file_says_so(
         StackedNetwork([networks[0], toy_network("affine", shift=False)])
 
 
+# Kinds of backbones
+
+
+@pytest.fixture
+def mixers(with_docs_files: Path) -> Pair:
+    """The pair of the docs' shelf."""
+    load_plugin(with_docs_files / "mixer.py")
+    return load_registry(with_docs_files / "shelf").find_pair("mixers")
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_family_stands_on_a_plugins_kind_or_is_refused_by_name(
+    family: str, mixers: Pair
+) -> None:
+    recipe = toy_recipe(family).model_copy(update={"pair": mixers})
+    if family == "lora":
+        with pytest.raises(UsageError, match="'lora' cannot stand on backbone 'mixer_tiny'"):
+            toy_pair(recipe)
+        return
+    pair = toy_pair(recipe)
+    assert pair.student.anatomy.kind == "mixer"
+    images = torch.rand(2, 3, 32, 32, generator=generator(0, "test", "x"))
+    pair.student(images).square().sum().backward()
+    assert all(p.grad is not None and p.grad.any() for p in pair.student.trainable().values())
+
+
+def test_the_walk_of_a_plugins_kind_is_held_to_timm(
+    mixers: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("IDAT_CACHE_DIR", str(tmp_path))
+    assert relative_difference(load_backbone(mixers.student).kind, mixers.student) == 0
+    outside.forget()
+    load_plugin(written(tmp_path, MIXER.replace("mlp_tokens(h.mT).mT", "mlp_tokens(h.mT).mT * 2")))
+    with pytest.raises(WalkError, match="backbone 'mixer_small'"):
+        load_backbone(outside.marked(mixers.student))
+
+
+def test_a_kind_from_outside_is_taken_where_a_backbone_names_it_alone(
+    mixers: Pair, tmp_path: Path
+) -> None:
+    with pytest.raises(UsageError, match="is of no kind that adapters know: it is a MlpMixer"):
+        describe_anatomy(mixers.student.model_copy(update={"kind": None}))
+    with pytest.raises(UsageError, match="is of no kind that adapters know: it is a MlpMixer"):
+        describe_anatomy(mixers.student.model_copy(update={"kind": "vit"}))
+    with pytest.raises(UnknownNameError, match="Did you mean 'mixer'"):
+        describe_anatomy(mixers.student.model_copy(update={"kind": "mixr", "plugin": None}))
+    greedy = MIXER.replace("MlpMixer\n    block", "VisionTransformer\n    block").replace(
+        "from torch import", "from timm.models import VisionTransformer\nfrom torch import"
+    )
+    outside.forget()
+    load_plugin(written(tmp_path, greedy))
+    assert describe_anatomy(TOY_PAIR.student).kind == "vit"
+
+
+def test_recipes_say_which_plugin_a_kind_is_of(mixers: Pair, with_docs_files: Path) -> None:
+    shelf = with_docs_files / "shelf"
+    recipe = get_recipe("digits", "sequential", pair="mixers", shelf=shelf)
+    (plugin,) = recipe.plugins
+    assert recipe.pair.student.plugin == recipe.pair.teacher.plugin == plugin  # type: ignore[union-attr]
+    assert plugin.sha256 == sha256(MIXER.encode()).hexdigest()
+    assert recipe.plugin_words == ["--plugin", "mixer.py"]
+    assert parse_recipe(dump_recipe(recipe), where="test") == recipe
+    changed = MIXER + "# changed\n"
+    (with_docs_files / "recipe.toml").write_text(dump_recipe(recipe))
+    load_plugin(written(with_docs_files, changed, "mixer.py"))
+    told = idat("show", str(with_docs_files / "recipe.toml"))
+    assert told.stderr.count("kind of backbone 'mixer' was made with plugin 'mixer.py'") == 1
+    with pytest.warns(PluginWarning, match="kind of backbone 'mixer'"):
+        load_backbone(recipe.pair.student)
+    again = get_recipe("digits", "sequential", pair="mixers", shelf=shelf)
+    assert recipe_hash(again) != recipe_hash(recipe)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (('{"mixer": Mixer}', '{"vit": Mixer}'), "kind of backbone 'vit' of plugin 'affine.py'"),
+        (('{"mixer": Mixer}', '{"mixer": MlpMixer}'), "is no subclass of idat_zoo.backbones"),
+        (("    title =", "    name ="), "Mixer lacks title"),
+        (("def embed", "def embeds"), "Mixer lacks embed"),
+    ],
+)
+def test_a_kind_that_cannot_be_taken_is_refused(
+    change: tuple[str, str], told: str, tmp_path: Path
+) -> None:
+    assert change[0] in MIXER
+    with pytest.raises(UsageError, match=re.escape(told)):
+        load_plugin(written(tmp_path, MIXER.replace(*change)))
+    assert not outside.providers(outside.KINDS_GROUP)
+
+
 # What is refused, and what is never run
 
 
@@ -188,10 +303,21 @@ def test_without_the_plugin_a_checkpoint_is_refused_and_no_file_of_its_name_is_r
     assert not any(trap.with_suffix(".ran").exists() for trap in traps)
 
 
+def test_commands_that_are_told_name_the_plugin(trained: Path, plugin: Path) -> None:
+    assert "--resume --plugin affine.py" in resume_command(trained)
+    load_plugin(plugin)
+    recipe = get_recipe("dtd", "affine")
+    with pytest.raises(DataError) as caught:
+        require_inputs(recipe, None, seed=0, download=False)
+    assert "--adapter affine --plugin affine.py" in caught.value.hint
+
+
 def test_results_are_read_without_the_plugin(trained: Path) -> None:
     told = idat("report", str(trained))
     assert told.exit_code == 0, told.output
     assert "affine" in told.stdout
+    told = idat("report", str(trained), "--json")
+    assert "'affine.py' (SHA-256 " in told.stdout
     assert idat("list", "runs", str(trained.parents[4])).exit_code == 0
 
 
@@ -334,6 +460,22 @@ def test_a_family_of_an_installed_distribution_needs_no_naming(site: Path, tmp_p
     assert refused.returncode == 2
     assert "plugin 'affine-adapter' 1.2, which is not installed" in refused.stderr
     assert "pip install affine-adapter==1.2" in refused.stderr
+
+
+def test_a_kind_of_an_installed_distribution_is_imported_where_a_backbone_names_it(
+    with_docs_files: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (with_docs_files / "mixer.py").rename(with_docs_files / "mixer_kind.py")
+    monkeypatch.syspath_prepend(with_docs_files)
+    mixer = Provider("mixer_kind:Mixer", Plugin(distribution="mixer-kind", version="2.0"))
+    found = {outside.KINDS_GROUP: {"mixer": mixer}}
+    monkeypatch.setattr(outside, "installed", lambda group: found.get(group, {}))
+    monkeypatch.delitem(timm.models._registry._model_entrypoints, "mixer_tiny", raising=False)
+    recipe = get_recipe("digits", "linear", pair="mixers", shelf=with_docs_files / "shelf")
+    assert recipe.plugins == [mixer.plugin]
+    assert recipe.plugin_words == []
+    assert "mixer_kind" not in sys.modules
+    assert describe_anatomy(recipe.pair.student).kind == "mixer"
 
 
 def test_a_distribution_that_is_broken_or_brings_a_name_that_is_there_is_told(

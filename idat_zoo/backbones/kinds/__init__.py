@@ -1,7 +1,10 @@
-"""Kinds of backbones. Adding one is a file and a line in `KINDS`."""
+"""Kinds of backbones. Adding one is a file and a line in `KINDS`; plugins bring others."""
 
-import importlib
-from typing import TYPE_CHECKING, cast
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from idat_zoo.outside import KINDS_GROUP, check_class, find_class, lacking, providers
+from idat_zoo.recipe import Backbone
 
 if TYPE_CHECKING:
     from torch import nn
@@ -17,13 +20,39 @@ KINDS = {
     "convnext": "idat_zoo.backbones.kinds.convnext:ConvNeXt",
 }
 
+WHAT = "kind of backbone"
+FACTS = ("title", "timm_class", "block_classes")
+"""What every kind's class says of itself."""
+
 
 def load_kind(name: str) -> "type[Kind]":
-    """The class of a kind."""
-    module, _, attribute = KINDS[name].partition(":")
-    return cast("type[Kind]", getattr(importlib.import_module(module), attribute))
+    """The class of a kind. Raises: UnknownNameError; UsageError for a plugin's that is none."""
+    found: type[Kind] = find_class(WHAT, name, own=KINDS, group=KINDS_GROUP)
+    return found if name in KINDS else check_kind(name, found)
 
 
-def kind_of(built: "type[nn.Module]") -> str | None:
-    """The name of the kind that walks networks of one of timm's classes, if there is one."""
-    return next((name for name in KINDS if issubclass(built, load_kind(name).timm_class)), None)
+def check_kind(name: str, found: Any) -> "type[Kind]":
+    """A kind, if it is one. Raises: UsageError."""
+    from idat_zoo.backbones.kinds.base import Kind
+
+    check_class(WHAT, name, found, base=Kind, facts=FACTS)
+    kind: type[Kind] = found
+    return kind
+
+
+def candidates(spec: Backbone) -> list[str]:
+    """The kinds that a backbone may be of: the one that it names, else ours, and no plugin's.
+
+    Raises: UnknownNameError; UsageError where the plugin that it needs is not here.
+    """
+    if spec.kind is None:
+        return list(KINDS)
+    if spec.plugin is not None and spec.kind not in {*KINDS, *providers(KINDS_GROUP)}:
+        raise lacking(WHAT, spec.kind, spec.plugin)
+    load_kind(spec.kind)
+    return [spec.kind]
+
+
+def kind_of(names: Iterable[str], built: "type[nn.Module]") -> str | None:
+    """The one of some kinds that walks networks of one of timm's classes, if there is one."""
+    return next((name for name in names if issubclass(built, load_kind(name).timm_class)), None)

@@ -58,7 +58,7 @@ class Branch:
     layout: Layout = "tokens"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Kind(ABC):
     """A kind of backbone, on one that timm built.
 
