@@ -106,9 +106,12 @@ def train(
         _print_plans(asked, device=device, data_dir=data_dir, out=place, json=json)
         return
     with screen.waiting("loading torch"):
+        from idat_zoo.backbones.pair import check_carried
         from idat_zoo.cli.progress import LiveProgress
         from idat_zoo.runs import run_many
     unfinished = _unfinished(asked, device=device, out=place)
+    for one in unfinished:
+        check_carried(one)
     agreed = offer(
         [one.task for one in unfinished],
         [spec for one in unfinished for spec in one.pair.backbones()],
@@ -278,11 +281,14 @@ def _print_plans(
     json: bool,
 ) -> None:
     """What each run is, where it would lie, and what is missing for it."""
+    from idat_zoo.backbones.pair import check_carried
     from idat_zoo.engine.precision import find_device, resolve_precision
     from idat_zoo.recipe_toml import dump_recipe
     from idat_zoo.run_folder import run_folder
     from idat_zoo.runs import missing_inputs
 
+    for one, _ in asked:
+        check_carried(one)
     plans = []
     for one, seed in asked:
         recipe = resolve_precision(one, find_device(device))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from idat_zoo import files
-from idat_zoo.backbones.pair import Role, count_parameters
+from idat_zoo.backbones.pair import Role, check_carried, count_parameters
 from idat_zoo.backbones.pinned import missing_weights, weights_path
 from idat_zoo.baselines import find_baselines
 from idat_zoo.checkpoint import load_checkpoint, probe_logits, write_checkpoint
@@ -176,8 +176,13 @@ def run_many(
         except ZooError as error:
             settle(run, error)
 
+    for run in runs:
+        if not (run.folder / RESULT_FILE).is_file():
+            with settling(run):
+                check_carried(run.recipe)
+    rest = [run for run in runs if run.folder not in outcomes]
     with computing(machine.switches, where):
-        turns = [[run] for run in runs] if machine.one_by_one else [runs]
+        turns = [[run] for run in rest] if machine.one_by_one else [rest]
         for number, together in enumerate(turns, start=1):
             progress.run(number, of=len(turns))
             with ExitStack() as locks:

@@ -4,7 +4,7 @@ import hashlib
 import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any, get_type_hints
 
 import timm
@@ -66,6 +66,13 @@ def load_backbone(spec: Backbone) -> FrozenBackbone:
 
 def describe_anatomy(spec: Backbone) -> Anatomy:
     """A backbone's measures; its frozen tensors have no values. Raises: what `outline` raises."""
+    return _described(spec.model_dump_json())
+
+
+@lru_cache(maxsize=32)
+def _described(spec_json: str) -> Anatomy:
+    """Building one takes about a second, and a command asks more than once."""
+    spec = Backbone.model_validate_json(spec_json)
     body = outline(spec)
     name = str(kind_of(candidates(spec), type(body)))
     return measure(load_kind(name)(body), name, spec.img_size)

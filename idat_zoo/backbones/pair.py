@@ -7,8 +7,8 @@ from typing import Literal
 import torch
 
 from idat_zoo.adapters import build_adapter
-from idat_zoo.backbones.frozen import FrozenBackbone, load_backbone
-from idat_zoo.backbones.network import Network, build_network
+from idat_zoo.backbones.frozen import FrozenBackbone, describe_anatomy, load_backbone
+from idat_zoo.backbones.network import Network, build_network, check_carries
 from idat_zoo.recipe import AdapterChoice, Backbone, Recipe
 
 Role = Literal["student", "teacher"]
@@ -74,6 +74,18 @@ def build_pair(recipe: Recipe, *, seed: int, backbones: Backbones) -> NetworkPai
     if recipe.pair.teacher is not None and recipe.teacher_adapter is not None:
         teacher = network("teacher", recipe.pair.teacher, recipe.teacher_adapter)
     return NetworkPair(network("student", recipe.pair.student, recipe.adapter), teacher)
+
+
+def check_carried(recipe: Recipe) -> None:
+    """Whether its backbones can carry its adapters; no weights are read or fetched.
+
+    Raises: UsageError where one cannot; what building either raises.
+    """
+    pair = recipe.pair
+    roles = [(pair.student, recipe.adapter), (pair.teacher, recipe.teacher_adapter)]
+    for spec, choice in roles:
+        if spec is not None and choice is not None:
+            check_carries(describe_anatomy(spec), build_adapter(choice), spec.name)
 
 
 def count_parameters(roles: Iterable[tuple[Role, Network]]) -> dict[str, int]:
