@@ -150,7 +150,7 @@ def import_adapter(
     yes: YesOption = False,
     json: JsonOption = False,
 ) -> None:
-    """Take over a LoRA that PEFT trained on a timm ViT.
+    """Take over a LoRA that PEFT trained on one of timm's networks.
 
     Its logits stay the same.
 

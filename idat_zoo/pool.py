@@ -9,7 +9,7 @@ Shape letters: B batch, C channels, H W image, K classes.
 
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import torch
 from jaxtyping import Float32, UInt8
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from idat_zoo.backbones.frozen import FrozenBackbone
 from idat_zoo.backbones.network import Network
-from idat_zoo.backbones.stack import MixedNetwork
+from idat_zoo.backbones.stack import MixedNetwork, prompts_of
 from idat_zoo.checkpoint import Reference, load_checkpoint
 from idat_zoo.engine.precision import computing, find_device
 from idat_zoo.errors import UnknownNameError, UsageError
@@ -74,7 +74,8 @@ class AdapterPool:
     ) -> list[Float32[Tensor, "_"]]:
         """Each image's float32 logits `[K]`, on CPU, by the adapter named for it.
 
-        More adapters than fit on the device take several passes; those that lie there go first.
+        More adapters than fit on the device take several passes; those that lie there go first. So
+        do adapters that put in unlike numbers of prompts.
 
         Raises: UnknownNameError; UsageError where there is not one name for each image.
         """
@@ -87,13 +88,21 @@ class AdapterPool:
                 rows.setdefault(name, []).append(row)
             asked = sorted(rows, key=lambda name: name not in self._on_device)
             logits: dict[int, Tensor] = {}
-            for start in range(0, len(asked), self.capacity):
-                part = asked[start : start + self.capacity]
+            for part in self._passes(asked):
                 mixed = MixedNetwork(self._bring(part))
                 outputs = mixed([images[rows[name]].to(self.device) for name in part])
                 for name, output in zip(part, outputs, strict=True):
                     logits |= dict(zip(rows[name], output.float().cpu(), strict=True))
         return [logits[row] for row in range(len(names))]
+
+    def _passes(self, names: Iterable[str]) -> Iterator[list[str]]:
+        """The adapters of each pass: as many as fit, and of as many prompts."""
+        alike: dict[tuple[int, ...], list[str]] = {}
+        for name in names:
+            alike.setdefault(prompts_of(self._networks[name]), []).append(name)
+        for group in alike.values():
+            for start in range(0, len(group), self.capacity):
+                yield group[start : start + self.capacity]
 
     def _find(self, name: str) -> Network:
         if name not in self._networks:

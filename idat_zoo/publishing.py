@@ -342,7 +342,7 @@ TEACHER_FILES = tuple(f"{TEACHER_FOLDER}/{name}" for name in (TENSORS_FILE, CONF
 def _own_files(
     folder: Path, result: Result, checkpoint: Checkpoint, *, with_teacher: bool
 ) -> dict[str, bytes]:
-    """What is published of a run; of a LoRA, PEFT's form of it too."""
+    """What is published of a run; of a LoRA, PEFT's form of it too, where there is one."""
     names = [*NEEDED, RESULT_FILE]
     if with_teacher and result.teacher is not None:
         names += TEACHER_FILES
@@ -415,7 +415,8 @@ class _CardThere:
         own = read_card(head).metadata
         said = _digests(results)
         unsaid = {path: digest for path, digest in known.items() if said.get(path) != digest}
-        section = write_section(card_text(repo, results), own, unsaid)
+        in_peft = any(path.endswith(f"{PEFT_FOLDER}/{peft_lora.CONFIG_FILE}") for path in known)
+        section = write_section(card_text(repo, results, in_peft=in_peft), own, unsaid)
         local = LOCAL_PATH.search(head + section)
         if local:
             raise UsageError(f"the card would show a path of this machine: {local[0]}")

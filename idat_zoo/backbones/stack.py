@@ -149,11 +149,12 @@ class MixedNetwork:
     """Adapters of any families over one frozen backbone, each on its own images, in one pass.
 
     The frozen layers see all images at once; at each site every network's adapter is handed its
-    own rows. For evaluation: there are no masks.
+    own rows. For evaluation: there are no masks. All put in as many prompts (`prompts_of`).
     """
 
     def __init__(self, networks: Sequence[Network]) -> None:
         assert all(n.body is networks[0].body for n in networks), "they share one backbone"
+        assert len({prompts_of(n) for n in networks}) == 1, "their sequences are of one length"
         self.networks = list(networks)
 
     def __call__(self, images: Sequence[UInt8[Tensor, "_ C H W"]]) -> list[Float[Tensor, "_ _"]]:
@@ -194,6 +195,15 @@ class MixedNetwork:
         begun = join(self.networks, images)
         pooled = features(self.networks[0].kind, begun, Visitor(sites, offer, prompt), None)
         return [n.head(own) for n, own in zip(self.networks, pooled.split(sizes), strict=True)]
+
+
+def prompts_of(network: Network) -> tuple[int, ...]:
+    """How many prompts it puts in at each block; nothing where there are none at all."""
+    if Site.PROMPT not in network.adapter.sites:
+        return ()
+    blocks = range(network.anatomy.depth)
+    tokens = [network.adapter.prompt(network.local(block), masks={}) for block in blocks]
+    return tuple(0 if own is None else own.shape[-2] for own in tokens)
 
 
 def of_rows(frozen: Tensors, rows: int) -> Tensors:

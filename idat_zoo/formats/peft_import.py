@@ -1,9 +1,13 @@
-"""A LoRA that PEFT trained on a timm ViT, as a checkpoint of ours.
+"""A LoRA that PEFT trained on one of timm's networks, as a checkpoint of ours.
 
 PEFT's A and B of the fused qkv are our LoRA with the same A for q, k and v, and the rows of B that
 belong to each. What a column of B adds to none of them is left out, so that an adapter of ours that
 was exported comes back with its own tensors; unlike ranks are padded with zeros to the largest, and
-a block that is not updated has an update of zeros.
+a layer that is not updated has an update of zeros. Where q, k and v are layers of their own, so are
+their updates.
+
+Where timm reads `qkv.weight` past its module, PEFT trained nothing in it, and merges something:
+neither of the two is taken over.
 
 Shape letters: D width, R rank, K classes.
 """
@@ -22,13 +26,23 @@ from torch import Tensor, nn
 
 from idat_zoo import files
 from idat_zoo.adapters import build_adapter
-from idat_zoo.adapters.lora import ROWS
 from idat_zoo.backbones.frozen import load_backbone, outline
+from idat_zoo.backbones.kinds import kind_of, load_kind
 from idat_zoo.backbones.network import build_network
 from idat_zoo.backbones.pinned import weights_repo
 from idat_zoo.checkpoint import write_checkpoint
 from idat_zoo.errors import CheckpointError
-from idat_zoo.formats.peft_lora import CONFIG_FILE, PREFIX, TENSORS_FILE, adapted_class
+from idat_zoo.formats.peft_lora import (
+    CONFIG_FILE,
+    PREFIX,
+    TENSORS_FILE,
+    Place,
+    adapted_class,
+    classifier,
+    places,
+    targets,
+    why_not,
+)
 from idat_zoo.formats.peft_targets import PeftConfig, Update, find_updates
 from idat_zoo.recipe import Backbone, Recipe, Scalar, Task, check_recipe, describe_faults
 from idat_zoo.run_folder import recipe_hash
@@ -37,9 +51,8 @@ PICKLE_FILE = "adapter_model.bin"
 SEED = 0  # nothing of an imported adapter is drawn
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 UPDATED = re.compile(re.escape(PREFIX) + r"(.+)\.lora_[AB]\.weight")
-QKV = re.compile(r"blocks\.(\d{1,4})\.attn\.qkv")
-WITHIN = re.compile(r"^blocks\.\d+\.")
-HEAD = tuple(f"{PREFIX}head.{name}" for name in ("weight", "bias"))
+NUMBER = re.compile(r"\d{1,4}")
+WITHIN = re.compile(r"^(?:layers\.\d+\.)?blocks\.\d+\.")
 
 STARTS = (True, False, "gaussian", "eva", "orthogonal")
 """Values of `init_lora_weights` that leave the frozen weights as they are."""
@@ -83,29 +96,37 @@ def import_peft(
     Raises: CheckpointError with every reason why it is not the same function in our form;
     RecipeError for an unknown normalisation; what `load_backbone` and `whole_folder` raise.
     """
-    document, tensors, vit = _read_config(source), _read_tensors(source), outline(backbone)
+    document, tensors, body = _read_config(source), _read_tensors(source), outline(backbone)
+    kind = load_kind(str(kind_of(type(body))))(body)
+    own, head = places(kind), classifier(body)
+    reason = why_not(kind, backbone.img_size)
+    if reason:
+        raise CheckpointError(
+            f"'{source}' cannot be imported on backbone '{backbone.name}': {reason}.",
+            hint="What can be adapted there is trained with `idat train`.",
+        )
     faults = list(_other_forms(document))
     updates: dict[str, Update] = {}
     try:
         config = PeftConfig.model_validate(document)
-        modules = {name: isinstance(each, nn.Linear) for name, each in vit.named_modules() if name}
+        modules = {name: isinstance(each, nn.Linear) for name, each in body.named_modules() if name}
         updates = find_updates(config, modules)
     except ValidationError as error:
         faults += describe_faults(error, where=CONFIG_FILE)
     except ValueError as error:
         faults.append(f"{CONFIG_FILE}: {error}")
     else:
-        faults += _networks_amiss(config, vit, backbone)
-        faults += _targets_amiss(config, updates, vit, backbone)
-        faults += _names_amiss(config, updates, tensors, vit, backbone)
-        faults += _first(_values_amiss(updates, tensors, vit, task))
+        faults += _networks_amiss(config, body, backbone)
+        faults += _targets_amiss(config, updates, own, backbone)
+        faults += _names_amiss(config, updates, tensors, own, head, backbone)
+        faults += _first(_values_amiss(updates, tensors, own, _head(head), body, task))
     if faults:
         raise CheckpointError(
             f"'{source}' cannot be imported:\n  " + "\n  ".join(faults),
-            hint="What can be: plain LoRA on attn.qkv of some or all blocks, with the head saved "
-            'beside it (modules_to_save=["head"]).',
+            hint=f"What can be: plain LoRA on {_layers(own)} of some or all blocks, with the head "
+            f'saved beside it (modules_to_save=["{head}"]).',
         )
-    options, ours = _as_ours(updates, tensors, vit)
+    options, ours = _as_ours(updates, tensors, own, _head(head))
     recipe = check_recipe(
         {
             "pair": {"name": backbone.name, "student": backbone},
@@ -216,14 +237,17 @@ def _networks_amiss(config: PeftConfig, vit: nn.Module, backbone: Backbone) -> I
 
 
 def _targets_amiss(
-    config: PeftConfig, updates: Mapping[str, Update], vit: Any, backbone: Backbone
+    config: PeftConfig,
+    updates: Mapping[str, Update],
+    own: Mapping[str, Place],
+    backbone: Backbone,
 ) -> Iterator[str]:
     """What the configuration adapts and we have no place for."""
-    others = [name for name in updates if name not in _every_qkv(vit)]
+    others = [name for name in updates if name not in own]
     if others:
         yield (
-            f"{CONFIG_FILE}: {config.targets} means {', '.join(_first(others))}; only attn.qkv has "
-            "a place here"
+            f"{CONFIG_FILE}: {config.targets} means {', '.join(_first(others))}; only "
+            f"{_layers(own)} has a place here"
         )
     if not updates:
         yield f"{CONFIG_FILE}: {config.targets} means no module of backbone '{backbone.name}'"
@@ -233,36 +257,38 @@ def _names_amiss(
     config: PeftConfig,
     updates: Mapping[str, Update],
     tensors: Mapping[str, Tensor],
-    vit: Any,
+    own: Mapping[str, Place],
+    head: str,
     backbone: Backbone,
 ) -> Iterator[str]:
     """Tensors that are left over, or missing: each has one place, and each place its tensor."""
-    own = _every_qkv(vit)
-    left = tensors.keys() - HEAD - {name for module in updates for name in _names(module)}
+    left = tensors.keys() - set(_head(head))
+    left -= {name for module in updates for name in _names(module)}
     held = {found[1] for name in left if (found := UPDATED.fullmatch(name))}
-    blocks = {int(found[1]): name for name in held if (found := QKV.fullmatch(name))}
-    unmeant = sorted(block for block, name in blocks.items() if name in own)
-    beyond = sorted(blocks.keys() - own.values())
-    others = sorted({WITHIN.sub("", name) for name in held - set(blocks.values())})
+    alike = re.compile(targets(list(own)))
+    beyond = {name for name in held - own.keys() if alike.fullmatch(name) and _number(name)}
+    unmeant = held & own.keys()
+    others = sorted({WITHIN.sub("", name) for name in held - unmeant - beyond})
     strange = sorted(name for name in left if not UPDATED.fullmatch(name))
     if others:
-        yield f"it updates {', '.join(_first(others))}; only attn.qkv has a place here"
+        yield f"it updates {', '.join(_first(others))}; only {_layers(own)} has a place here"
     if unmeant:
-        yield f"it updates attn.qkv of {_blocks(unmeant)}, which {config.targets} does not mean"
+        yield f"it updates {_where(unmeant)}, which {config.targets} does not mean"
     if beyond:
-        yield f"it updates {_blocks(beyond)}; backbone '{backbone.name}' has {len(own)} blocks"
+        blocks = len({place.block for place in own.values()})
+        yield f"it updates {_where(beyond)}; backbone '{backbone.name}' has {blocks} blocks"
     if strange:
         yield f"no place for the tensors {', '.join(_first(strange))}"
-    meant = {name: block for name, block in own.items() if name in updates}
-    lacking = [block for name, block in meant.items() if not tensors.keys() & {*_names(name)}]
+    meant = [name for name in own if name in updates]
+    lacking = [name for name in meant if not tensors.keys() & {*_names(name)}]
     if lacking:
-        yield f"no LoRA on attn.qkv of {_blocks(lacking)}, which {config.targets} means"
-    for name, block in meant.items():
-        if block not in lacking:
+        yield f"no LoRA on {_where(lacking)}, which {config.targets} means"
+    for name in meant:
+        if name not in lacking:
             yield from (f"no {each}" for each in _names(name) if each not in tensors)
-    for name in HEAD:
+    for name in _head(head):
         if name not in tensors:
-            yield f"no {name}: train with modules_to_save=['head']"
+            yield f"no {name}: train with modules_to_save=['{head}']"
 
 
 def _first(told: Iterable[str]) -> list[str]:
@@ -271,23 +297,43 @@ def _first(told: Iterable[str]) -> list[str]:
     return told[:4] + ([f"and {len(told) - 4} more"] if len(told) > 4 else [])
 
 
-def _blocks(numbers: list[int]) -> str:
-    return ("block " if len(numbers) == 1 else "blocks ") + ", ".join(map(str, numbers))
+def _number(name: str) -> tuple[int, ...]:
+    """The number of a layer's block, behind that of its stage where there are stages."""
+    return tuple(int(part) for part in name.split(".") if NUMBER.fullmatch(part))
+
+
+def _where(names: Iterable[str]) -> str:
+    """Layers by what they are called in their blocks, with these blocks."""
+    blocks: dict[str, list[str]] = {}
+    for name in sorted(names, key=_number):
+        blocks.setdefault(WITHIN.sub("", name), []).append(".".join(map(str, _number(name))))
+    return " and ".join(
+        f"{layer} of block{'s' if len(numbers) > 1 else ''} {', '.join(numbers)}"
+        for layer, numbers in blocks.items()
+    )
+
+
+def _layers(own: Iterable[str]) -> str:
+    """What our LoRA updates, as it is called in a block."""
+    return " or ".join(dict.fromkeys(WITHIN.sub("", name) for name in own))
 
 
 def _values_amiss(
     updates: Mapping[str, Update],
     tensors: Mapping[str, Tensor],
-    vit: Any,
+    own: Mapping[str, Place],
+    head: tuple[str, str],
+    body: Any,  # timm types what networks hold as mere modules
     task: Task,
 ) -> Iterator[str]:
     """Tensors of another type or shape than the backbone, the task and the ranks ask for."""
-    width = vit.embed_dim
-    expected = dict(zip(HEAD, ((task.num_classes, width), (task.num_classes,)), strict=True))
-    for module in _every_qkv(vit):
-        if module in updates:
-            rank = updates[module].rank
-            expected |= dict(zip(_names(module), ((rank, width), (3 * width, rank)), strict=True))
+    shapes = (task.num_classes, body.head_hidden_size), (task.num_classes,)
+    expected: dict[str, tuple[int, ...]] = dict(zip(head, shapes, strict=True))
+    for name, place in own.items():
+        if name in updates:
+            rank, module = updates[name].rank, place.module
+            both = (rank, module.in_features), (module.out_features, rank)
+            expected |= zip(_names(name), both, strict=True)
     for name, shape in expected.items():
         tensor = tensors.get(name)
         if tensor is None:
@@ -300,9 +346,8 @@ def _values_amiss(
             yield f"{name} holds values that are not finite"
 
 
-def _every_qkv(vit: Any) -> dict[str, int]:
-    """Names of the layers that our LoRA updates, each with its block."""
-    return {f"blocks.{block}.attn.qkv": block for block in range(len(vit.blocks))}
+def _head(name: str) -> tuple[str, str]:
+    return f"{PREFIX}{name}.weight", f"{PREFIX}{name}.bias"
 
 
 def _names(module: str) -> tuple[str, str]:
@@ -310,24 +355,28 @@ def _names(module: str) -> tuple[str, str]:
 
 
 def _as_ours(
-    updates: Mapping[str, Update], tensors: Mapping[str, Tensor], vit: Any
+    updates: Mapping[str, Update],
+    tensors: Mapping[str, Tensor],
+    own: Mapping[str, Place],
+    head: tuple[str, str],
 ) -> tuple[dict[str, Scalar], dict[str, Tensor]]:
     """Options of our LoRA, and its tensors and the head's by the names of a checkpoint."""
     scales = {update.scale for update in updates.values()}
     scale = scales.pop() if len(scales) == 1 and min(scales) > 0 else 1.0
     parts: dict[str, tuple[Tensor, Tensor]] = {}
-    for module, block in _every_qkv(vit).items():
-        down, up = torch.zeros(0, vit.embed_dim), torch.zeros(3 * vit.embed_dim, 0)
-        if module in updates:
-            down, up = (tensors[name].float() for name in _names(module))
-            if updates[module].scale != scale:
-                up = updates[module].scale * up
-        for rows, part in zip(ROWS, up.chunk(3), strict=True):
+    for name, place in own.items():
+        module = place.module
+        down, up = torch.zeros(0, module.in_features), torch.zeros(module.out_features, 0)
+        if name in updates:
+            down, up = (tensors[each].float() for each in _names(name))
+            if updates[name].scale != scale:
+                up = updates[name].scale * up
+        for rows, part in zip(place.rows, up.chunk(len(place.rows)), strict=True):
             acting = part.any(dim=0)
-            parts[f"blocks.{block}.{rows}"] = down[acting], part[:, acting]
+            parts[f"blocks.{place.block}.{rows}"] = down[acting], part[:, acting]
     rank = max(1, *(len(down) for down, _ in parts.values()))
     key = any(len(down) for name, (down, _) in parts.items() if name.endswith("key"))
-    ours = {f"head.{name.rpartition('.')[2]}": tensors[name].float() for name in HEAD}
+    ours = {f"head.{name.rpartition('.')[2]}": tensors[name].float() for name in head}
     for name, (down, part) in parts.items():
         if key or not name.endswith("key"):
             missing = rank - len(down)

@@ -96,8 +96,11 @@ def as_plain(value: T) -> T:
     return same
 
 
-def card_text(repo: str, results: Mapping[str, Result]) -> str:
-    """The card below its metadata, in Markdown. `results` by their subfolder, '' for the root."""
+def card_text(repo: str, results: Mapping[str, Result], *, in_peft: bool) -> str:
+    """The card below its metadata, in Markdown. `results` by their subfolder, '' for the root.
+
+    `in_peft`: whether PEFT's form lies beside the adapters.
+    """
     place, first = next(iter(results.items()))
     recipe, student, teacher = first.recipe, first.recipe.pair.student, first.recipe.pair.teacher
     trained = (
@@ -121,7 +124,7 @@ def card_text(repo: str, results: Mapping[str, Result]) -> str:
         *(_folders(results) if len(results) > 1 else []),
         "## Use",
         "",
-        *_use(repo, place, first),
+        *_use(repo, place, first, in_peft=in_peft),
         "## Data and licences",
         "",
         *_data(results),
@@ -151,7 +154,7 @@ def _folders(results: Mapping[str, Result]) -> list[str]:
     return ["## Folders", "", markdown_table(columns, rows), ""]
 
 
-def _use(repo: str, place: str, result: Result) -> list[str]:
+def _use(repo: str, place: str, result: Result, *, in_peft: bool) -> list[str]:
     """How the first of the adapters is loaded here, with PEFT and with plain timm."""
     reference = f"hub:{repo}" + (f"/{place}" if place else "")
     images = " --data-dir DIR" if result.recipe.task.suite == "folder" else ""
@@ -178,7 +181,7 @@ def _use(repo: str, place: str, result: Result) -> list[str]:
         return lines
     return [
         *lines,
-        *_with_peft(repo, place, result),
+        *(_with_peft(repo, place, result) if in_peft else _without_peft(result)),
         "As a plain timm model, the adapter folded into the weights:",
         "",
         "```",
@@ -228,6 +231,15 @@ def _with_peft(repo: str, place: str, result: Result) -> list[str]:
         f'vit = timm.create_model("{student.timm}.{student.weights}", pretrained=True, {told})',
         f'network = PeftModel.from_pretrained(vit, "{repo}", subfolder="{folder}")',
         "```",
+        "",
+    ]
+
+
+def _without_peft(result: Result) -> list[str]:
+    """Where timm reads the adapted weights past their module."""
+    return [
+        f"PEFT has no form of it: in {escaped(result.recipe.pair.student.timm)} its LoRA would do "
+        "nothing until it is merged.",
         "",
     ]
 

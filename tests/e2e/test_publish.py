@@ -23,6 +23,7 @@ from idat_zoo.errors import (
     UsageError,
 )
 from idat_zoo.fit import Progress
+from idat_zoo.formats import peft_lora
 from idat_zoo.hub import Head, read_head, write_card
 from idat_zoo.publishing import plan, publish
 from idat_zoo.registry import get_recipe
@@ -94,6 +95,18 @@ def test_one_run_lies_at_the_root_with_a_card_that_the_hub_reads_back(runs: list
     assert f" {100 * result.top1:.2f} |" in card.text
     assert f"idat eval hub:{REPO}" in card.text
     assert str(runs[0].parents[4]) not in card.content
+
+
+def test_a_lora_that_peft_has_no_form_of_is_published_without_one_and_the_card_says_so(
+    runs: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "With PEFT: `peft/`" in new_repository([runs[0]])["README.md"].decode()
+    monkeypatch.setattr(peft_lora, "why_not", lambda kind, img_size: "it reads past its module")
+    contents = new_repository([runs[0]])
+    assert not [name for name in contents if name.startswith("peft/")]
+    card = contents["README.md"].decode()
+    assert "PEFT has no form of it" in card
+    assert "With PEFT" not in card
 
 
 def test_several_runs_lie_in_folders_of_their_own(runs: list[Path]) -> None:

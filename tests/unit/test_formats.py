@@ -7,11 +7,13 @@ import stat
 import subprocess
 import sys
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 import timm
 import torch
+from kinds import FORMS, frozen_of, images_of
 from PIL import Image
 from timm.data import create_transform, resolve_model_data_config
 from typer.testing import CliRunner, Result
@@ -19,15 +21,25 @@ from typer.testing import CliRunner, Result
 from conftest import FAMILIES, toy_pair, toy_recipe
 from idat_zoo.adapters import build_adapter
 from idat_zoo.adapters.lora import LoRA
-from idat_zoo.backbones.network import Network
-from idat_zoo.checkpoint import load, load_checkpoint, probe_images, write_checkpoint
+from idat_zoo.backbones.network import Network, build_network
+from idat_zoo.checkpoint import (
+    Checkpoint,
+    load,
+    load_checkpoint,
+    probe_images,
+    read_config,
+    write_checkpoint,
+)
 from idat_zoo.cli import app
 from idat_zoo.errors import CheckpointError, RunFolderError, UsageError
 from idat_zoo.files import whole_folder, write_whole
 from idat_zoo.formats import onnx_graph
+from idat_zoo.formats.onnx_graph import write_onnx
+from idat_zoo.formats.peft_import import import_peft
+from idat_zoo.formats.peft_lora import has_form, write_peft
 from idat_zoo.formats.timm_model import largest_difference, merge, write_merged
 from idat_zoo.randomness import generator
-from idat_zoo.recipe import AdapterChoice
+from idat_zoo.recipe import AdapterChoice, Pair
 
 RESULTS = Path(__file__).parents[2] / "benchmarks" / "results" / "digits"
 MERGEABLE = [f for f in FAMILIES if build_adapter(AdapterChoice(name=f)).mergeable]
@@ -46,12 +58,69 @@ def shaken(family: str, **options: object) -> Network:
     return network
 
 
+def network_on(form: str, family: str, **options: object) -> Network:
+    """A student on a form of a backbone, every tensor of which is random, in float64."""
+    network = build_network(
+        frozen_of(form),
+        build_adapter(AdapterChoice(name=family, options=options)),
+        num_classes=10,
+        normalisation="model",
+        seed=0,
+        role="student",
+    ).double()
+    with torch.no_grad():
+        for name, parameter in network.trainable().items():
+            parameter.normal_(std=0.3, generator=generator(2, "test", name))
+    return network.eval()
+
+
+def checkpoint_of(network: Network, folder: Path) -> Checkpoint:
+    """The same in float32, with what `write_checkpoint` says of it."""
+    network, adapter = network.float(), network.adapter
+    recipe = toy_recipe(adapter.name, options=adapter.options.model_dump(), teacher=False)
+    recipe = recipe.model_copy(update={"pair": Pair(name="toy", student=network.backbone.spec)})
+    write_checkpoint(folder, network, recipe, role="student", recipe_hash="0" * 64, seed=0)
+    return Checkpoint(network=network, config=read_config(folder))
+
+
+def carried(*forms: str, families: Sequence[str]) -> list[tuple[str, str]]:
+    """Each form with each family that stands on it."""
+    convolutions = [form for form in forms if FORMS[form].kind == "convnext"]
+    return [
+        (form, family)
+        for form in forms
+        for family in families
+        if family != "lora" or form not in convolutions
+    ]
+
+
 @pytest.mark.parametrize("family", MERGEABLE)
 def test_a_merged_network_equals_the_adapted_one_in_float64(family: str) -> None:
     network = shaken(family).double()
     vit = merge(network)
     assert largest_difference(network, vit) < 1e-12
     assert not any(parameter.requires_grad for parameter in vit.parameters())
+
+
+FAST = ("beit", "swin padded", "convnext 1x1")
+
+
+@pytest.mark.parametrize(
+    ("form", "family"),
+    [
+        pytest.param(form, family, marks=() if form in FAST else pytest.mark.slow)
+        for form, family in carried(*FORMS, families=("lora", "linear"))
+    ],
+)
+def test_on_every_kind_a_merged_network_is_the_adapted_one_and_timm_loads_it(
+    form: str, family: str, tmp_path: Path
+) -> None:
+    network = network_on(form, family)
+    assert largest_difference(network, merge(network)) < 1e-12
+    write_merged(checkpoint_of(network, tmp_path / "a"), tmp_path / "merged")
+    loaded = timm.create_model(f"local-dir:{tmp_path / 'merged'}", pretrained=True).eval()
+    assert type(loaded) is type(network.body)
+    assert largest_difference(network, loaded) < 1e-5
 
 
 def test_the_network_itself_is_left_as_it_was() -> None:
@@ -144,20 +213,19 @@ def test_probe_images_are_those_a_checkpoint_is_known_by() -> None:
 
 
 def peft_logits(folder: Path, network: Network, images: torch.Tensor) -> torch.Tensor:
-    """What the real PEFT makes of a folder, on a fresh timm ViT with the frozen weights."""
+    """What the real PEFT makes of a folder, on timm's own network with the frozen weights."""
     spec = network.backbone.spec
-    vit = timm.create_model(
-        spec.timm, num_classes=network.head.out_features, img_size=spec.img_size, **spec.args
-    )
-    body = {n: t for n, t in network.body.state_dict().items() if not n.startswith("head")}
-    missing, unexpected = vit.load_state_dict(body, strict=False)
-    assert set(missing) == {"head.weight", "head.bias"}
+    size = {"img_size": spec.img_size} if network.kind.takes_img_size else {}
+    body = timm.create_model(spec.timm, num_classes=network.num_classes, **size, **spec.args)
+    missing, unexpected = body.load_state_dict(network.body.state_dict(), strict=False)
+    classifier = body.pretrained_cfg["classifier"]
+    assert set(missing) == {f"{classifier}.weight", f"{classifier}.bias"}
     assert not unexpected
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the libraries that PEFT imports
         from peft import PeftModel
 
-        model = PeftModel.from_pretrained(vit, str(folder)).eval()
+        model = PeftModel.from_pretrained(body, str(folder)).eval()
     with torch.inference_mode():
         logits: torch.Tensor = model(network.normalise(images))
     return logits
@@ -179,6 +247,71 @@ def test_peft_gives_the_same_logits(rank: int, scale: float, key: bool, tmp_path
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
     frozen_alone = merge(shaken("linear"))(network.normalise(images))
     assert not torch.allclose(found, frozen_alone, atol=0.01)
+
+
+PAST_QKV = (
+    *("eva02 tiny", "eva02 small", "eva giant", "eva post-norm", "rope registers"),
+    *("dinov3 qkvb", "dinov3 plus qkvb", "swinv2", "swinv2 padded"),
+    *("beit", "beit shared bias", "beit v2"),
+)
+"""Forms in which timm reads the weight of qkv past its module."""
+WITH_QKV = [form for form in FORMS if form not in PAST_QKV and FORMS[form].kind != "convnext"]
+
+
+@pytest.mark.parametrize(
+    ("form", "key"),
+    [
+        pytest.param(form, key, marks=() if form == "swin padded" else pytest.mark.slow)
+        for form in WITH_QKV
+        for key in (False, True)
+        if not key or form in ("swin padded", "eva02 base")
+    ],
+)
+def test_peft_gives_the_same_logits_on_every_kind_that_calls_its_projections(
+    form: str, key: bool, tmp_path: Path
+) -> None:
+    checkpoint = checkpoint_of(network_on(form, "lora", rank=3, scale=0.7, key=key), tmp_path / "a")
+    network, images = checkpoint.network, probe_images(checkpoint.network)
+    assert has_form(checkpoint)
+    write_peft(checkpoint, tmp_path / "peft")
+    with torch.inference_mode():
+        expected = network(images)
+    found = peft_logits(tmp_path / "peft", network, images)
+    assert (found - expected).abs().max() < 1e-5 * expected.abs().max()
+    import_peft(
+        tmp_path / "peft",
+        tmp_path / "back",
+        backbone=network.backbone.spec,
+        task=checkpoint.config.recipe.task,
+    )
+    first, second = (
+        (tmp_path / name / "adapter_model.safetensors").read_bytes() for name in ("a", "back")
+    )
+    assert first == second
+
+
+@pytest.mark.parametrize("form", PAST_QKV)
+def test_peft_has_no_form_of_lora_where_qkv_is_read_past_its_module(
+    form: str, tmp_path: Path
+) -> None:
+    checkpoint = checkpoint_of(network_on(form, "lora"), tmp_path / "a")
+    assert not has_form(checkpoint)
+    with pytest.raises(UsageError, match=r"no form in PEFT: .* reads the weight of .*attn"):
+        write_peft(checkpoint, tmp_path / "peft")
+    assert not (tmp_path / "peft").exists()
+
+
+def test_there_an_update_of_peft_acts_only_once_it_is_merged() -> None:
+    body = frozen_of("beit").body
+    images = images_of("beit", 2)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from peft import LoraConfig, get_peft_model
+
+        expected = body(images)
+        model = get_peft_model(body, LoraConfig(target_modules=["qkv"], init_lora_weights=False))
+        assert model(images).equal(expected)
+        assert not torch.allclose(model.merge_and_unload()(images), expected, atol=0.01)
 
 
 @pytest.mark.parametrize("family", [f for f in FAMILIES if f != "lora"])
@@ -230,6 +363,51 @@ def test_onnxruntime_gives_the_same_logits_for_every_family(family: str, tmp_pat
         "<b>two</b> lines",
         *names[1:],
     ]
+
+
+ATTENTION = (
+    *("siglip", "registers", "dinov2 SwiGLU", "beit", "beit shared bias", "eva02 tiny"),
+    *("eva02 base", "dinov3", "dinov3 qkvb", "rope mixed", "pe core", "swin padded"),
+    *("swinv2 padded",),
+)
+EXPORTED = [
+    *((form, "lora") for form in ATTENTION),
+    *carried("swin padded", "swinv2 padded", "beit shared bias", families=("sequential",)),
+    *carried("convnext", "convnext 1x1", "convnext v2", families=("sequential", "linear")),
+]
+
+
+@pytest.mark.parametrize(
+    ("form", "family"),
+    [
+        pytest.param(
+            form,
+            family,
+            marks=pytest.mark.slow
+            if (form, family) in (("beit", "lora"), ("convnext", "sequential"))
+            else pytest.mark.system,
+        )
+        for form, family in EXPORTED
+    ],
+)
+def test_onnxruntime_gives_the_same_logits_on_every_kind(
+    form: str, family: str, tmp_path: Path
+) -> None:
+    import onnxruntime
+
+    checkpoint = checkpoint_of(network_on(form, family), tmp_path / "a")
+    network = checkpoint.network
+    write_onnx(checkpoint, tmp_path / "onnx")
+    session = onnxruntime.InferenceSession(
+        tmp_path / "onnx" / "model.onnx", providers=["CPUExecutionProvider"]
+    )
+    for count in (1, 2, 7):
+        size, source = network.backbone.spec.img_size, generator(count, "test", "pixels")
+        images = torch.randint(256, (count, 3, size, size), dtype=torch.uint8, generator=source)
+        (found,) = session.run(None, {"images": images.numpy()})
+        with torch.inference_mode():
+            expected = network(images)
+        assert (torch.from_numpy(found) - expected).abs().max() < 1e-5 * expected.abs().max()
 
 
 @pytest.mark.slow

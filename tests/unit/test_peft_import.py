@@ -11,6 +11,7 @@ from typing import Any
 import fakes
 import pytest
 import torch
+from kinds import tiny
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from typer.testing import CliRunner, Result
@@ -26,7 +27,7 @@ from idat_zoo.formats.peft_lora import write_peft
 from idat_zoo.formats.peft_targets import PeftConfig, Update, find_updates
 from idat_zoo.formats.timm_model import largest_difference, merge
 from idat_zoo.randomness import generator
-from idat_zoo.recipe import Recipe
+from idat_zoo.recipe import Backbone, Recipe
 from idat_zoo.registry import get_recipe, load_registry
 from idat_zoo.runs import run
 
@@ -71,20 +72,22 @@ def imported(source: Path, folder: Path) -> Recipe:
 # The same logits
 
 
-def trained_by_peft(folder: Path, *, halves: bool = False, **config: Any) -> tuple[Any, Tensor]:
+def trained_by_peft(
+    folder: Path, *, backbone: Backbone = BASE, halves: bool = False, **config: Any
+) -> tuple[Any, Tensor]:
     """Two steps of AdamW in the real PEFT, saved in a folder: its float64 logits of the probe."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the libraries that PEFT imports
         from peft import LoraConfig, get_peft_model
 
-        vit = load_backbone(BASE).body
+        vit = load_backbone(backbone).body
         vit.reset_classifier(10)
         with torch.random.fork_rng():
             torch.manual_seed(0)  # PEFT draws from the global generator
-            torch.nn.init.normal_(vit.head.weight)
+            torch.nn.init.normal_(vit.get_classifier().weight)
             asked = {"target_modules": ["qkv"], "modules_to_save": ["head"], **config}
             model = get_peft_model(vit, LoraConfig(**asked))
-        images = noise(8, 3, 32, 32, name="images")
+        images = noise(8, 3, backbone.img_size, backbone.img_size, name="images")
         learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
         optimiser = torch.optim.AdamW(learning, lr=0.1)
         for _ in range(2):
@@ -154,6 +157,79 @@ def test_an_adapter_that_peft_trained_gives_the_same_logits(
         for tensor in network.adapter_tensors.tensors().values():
             tensor.zero_()
         assert (network(images) - expected).abs().max() > 0.01 * largest
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("form", "config"),
+    [
+        ("dinov3", {"target_modules": ["qkv"]}),
+        ("siglip", {"target_modules": r"blocks\.\d\.attn\.qkv"}),
+        ("swin padded", {"target_modules": ["qkv"]}),
+        ("swin padded", {"target_modules": ["0.attn.qkv"], "modules_to_save": ["head.fc"]}),
+        ("eva02 base", {"target_modules": ["q_proj", "v_proj"]}),
+        ("eva02 base", {"target_modules": ["q_proj", "k_proj"], "lora_alpha": 3}),
+    ],
+)
+def test_so_it_does_on_other_kinds(form: str, config: dict[str, Any], tmp_path: Path) -> None:
+    images, expected = trained_by_peft(tmp_path / "peft", backbone=tiny(form), r=4, **config)
+    import_peft(tmp_path / "peft", tmp_path / "ours", backbone=tiny(form), task=DIGITS)
+    network = load_checkpoint(tmp_path / "ours").network.double()
+    with torch.inference_mode():
+        found = network(images)
+    assert (found - expected).abs().max() < 1e-12 * expected.abs().max()
+    write_peft(load_checkpoint(tmp_path / "ours"), tmp_path / "exported")
+    import_peft(tmp_path / "exported", tmp_path / "again", backbone=tiny(form), task=DIGITS)
+    first, second = (
+        (tmp_path / name / "adapter_model.safetensors").read_bytes() for name in ("ours", "again")
+    )
+    assert first == second
+
+
+@pytest.mark.parametrize(
+    ("form", "told"),
+    [
+        ("beit", "Beit reads the weight of blocks.0.attn.qkv past its module"),
+        ("eva02 tiny", "Eva reads the weight of blocks.0.attn.qkv past its module"),
+        ("dinov3 qkvb", "Eva reads the weight of blocks.0.attn.qkv past its module"),
+        ("swinv2", "SwinTransformerV2 reads the weight of layers.0.blocks.0.attn.qkv past its"),
+        ("convnext", "it has no attention with projections of q, k and v"),
+    ],
+)
+def test_no_adapter_is_imported_where_peft_trains_another_function_than_it_merges(
+    form: str, told: str, tmp_path: Path
+) -> None:
+    source = peft_folder(tmp_path / "peft")
+    with pytest.raises(CheckpointError) as caught:
+        import_peft(source, tmp_path / "ours", backbone=tiny(form), task=DIGITS)
+    assert f"cannot be imported on backbone '{tiny(form).name}': " in caught.value.message
+    assert told in caught.value.message
+    assert not (tmp_path / "ours").exists()
+
+
+def test_layers_of_other_kinds_are_told_by_their_own_names(tmp_path: Path) -> None:
+    for form, own in (("swin padded", "attn.qkv"), ("eva02 base", "attn.q_proj or attn.k_proj")):
+        name = form.replace(" ", "_")
+        source = peft_folder(tmp_path / name, target_modules=["proj", "qkv", "q_proj"])
+        with pytest.raises(CheckpointError) as caught:
+            import_peft(source, tmp_path / "ours", backbone=tiny(form), task=DIGITS)
+        assert f"only {own}" in caught.value.message
+    swin = peft_folder(
+        tmp_path / "swin",
+        tensors={
+            f"base_model.model.layers.{at}.attn.qkv.lora_A.weight": torch.zeros(3, 16)
+            for at in ("0.blocks.1", "0.blocks.2", "5.blocks.0")
+        },
+        target_modules=["layers.0.blocks.0.attn.qkv"],
+    )
+    with pytest.raises(CheckpointError) as caught:
+        import_peft(swin, tmp_path / "ours", backbone=tiny("swin padded"), task=DIGITS)
+    assert "it updates attn.qkv of block 0.1, which target_modules=" in caught.value.message
+    assert "attn.qkv of blocks 0.2, 5.0; backbone 'swin_padded' has 6 blocks" in (
+        caught.value.message
+    )
+    assert "no LoRA on attn.qkv of block 0.0, which target_modules=" in caught.value.message
+    assert "train with modules_to_save=['head.fc']" in caught.value.message
 
 
 TWELVE = BASE.model_copy(update={"name": "twelve", "args": BASE.args | {"depth": 12}})

@@ -6,14 +6,17 @@ from pathlib import Path
 
 import pytest
 import torch
+from kinds import frozen_of
+from test_stack import toy
 from torch import Tensor
 
 from conftest import FAMILIES, toy_recipe
+from idat_zoo import pool as pool_module
 from idat_zoo.adapters import build_adapter
 from idat_zoo.backbones.frozen import FrozenBackbone
 from idat_zoo.backbones.network import Network, build_network
 from idat_zoo.backbones.stack import MixedNetwork
-from idat_zoo.checkpoint import load_checkpoint, write_checkpoint
+from idat_zoo.checkpoint import Checkpoint, load_checkpoint, write_checkpoint
 from idat_zoo.errors import CheckpointError, UnknownNameError, UsageError
 from idat_zoo.pool import AdapterPool
 from idat_zoo.recipe import AdapterChoice
@@ -21,9 +24,9 @@ from idat_zoo.recipe import AdapterChoice
 CLASSES = {"sequential": 10, "shared_parallel": 3, "idat_adaptformer": 5, "lora": 7, "linear": 2}
 
 
-def pixels(count: int, *, seed: int = 0) -> Tensor:
+def pixels(count: int, *, size: int = 16, seed: int = 0) -> Tensor:
     source = torch.Generator().manual_seed(seed)
-    return torch.randint(256, (count, 3, 16, 16), generator=source, dtype=torch.uint8)
+    return torch.randint(256, (count, 3, size, size), generator=source, dtype=torch.uint8)
 
 
 def shaken(network: Network, seed: int) -> Network:
@@ -83,6 +86,54 @@ def test_a_mixed_pass_equals_single_passes_in_float64(
         assert (network(images) - logits).abs().max() < 1e-9
     swapped = MixedNetwork(networks[:2])([batches[1], batches[0]])
     assert (swapped[0] - networks[0](batches[1])).abs().max() < 1e-9
+
+
+@pytest.mark.parametrize("form", ["swin padded", "swinv2 padded", "beit", "convnext"])
+def test_so_it_does_in_windows_with_biases_and_on_grids(form: str) -> None:
+    backbone, networks = frozen_of(form), []
+    for seed, (family, num_classes) in enumerate(CLASSES.items()):
+        adapter = build_adapter(AdapterChoice(name=family))
+        if not adapter.misfit(backbone.anatomy):
+            built = build_network(
+                backbone,
+                adapter,
+                num_classes=num_classes,
+                normalisation="model",
+                seed=seed,
+                role="student",
+            )
+            networks.append(shaken(built.double(), seed))
+    batches = [
+        pixels(seed + 1, size=backbone.spec.img_size, seed=seed) for seed in range(len(networks))
+    ]
+    assert len(networks) > 2
+    mixed = MixedNetwork(networks)(batches)
+    for network, images, logits in zip(networks, batches, mixed, strict=True):
+        alone = network(images)
+        assert (alone - logits).abs().max() < 1e-9 * alone.abs().max()
+
+
+def test_adapters_with_unlike_numbers_of_prompts_have_passes_of_their_own(
+    toy_student: FrozenBackbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    networks = {
+        f"{count} {seed}": toy(toy_student, seed, prompts=count)
+        for count, seed in ((4, 0), (2, 1), (4, 2))
+    }
+    config = load_checkpoint("builtin:digits-lora").config  # any will do
+    monkeypatch.setattr(
+        pool_module,
+        "load_checkpoint",
+        lambda name, backbone: Checkpoint(network=networks[name], config=config),
+    )
+    pool = AdapterPool(device="cpu")
+    for name in networks:
+        pool.add(name, name)
+    images, names = pixels(6), [*networks, *networks]
+    for image, name, logits in zip(images, names, pool.predict(images, names), strict=True):
+        assert (logits - networks[name](image[None])[0]).abs().max() < 1e-5
+    with pytest.raises(AssertionError, match="of one length"):
+        MixedNetwork(list(networks.values()))
 
 
 def test_a_mixed_batch_in_any_order_gives_what_each_checkpoint_gives_alone(
