@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from idat_zoo import files
 from idat_zoo.adapters import build_adapter
 from idat_zoo.backbones.frozen import load_backbone, outline
-from idat_zoo.backbones.kinds import kind_of, load_kind
+from idat_zoo.backbones.kinds import candidates, kind_of, load_kind
 from idat_zoo.backbones.network import build_network
 from idat_zoo.backbones.pinned import weights_repo
 from idat_zoo.checkpoint import write_checkpoint
@@ -97,7 +97,7 @@ def import_peft(
     RecipeError for an unknown normalisation; what `load_backbone` and `whole_folder` raise.
     """
     document, tensors, body = _read_config(source), _read_tensors(source), outline(backbone)
-    kind = load_kind(str(kind_of(type(body))))(body)
+    kind = load_kind(str(kind_of(candidates(backbone), type(body))))(body)
     own, head = places(kind), classifier(body)
     reason = why_not(kind, backbone.img_size)
     if reason:
