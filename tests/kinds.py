@@ -54,6 +54,7 @@ FORMS = {
     "dinov2": _vit("vit_small_patch14_dinov2", 28),
     "dinov2 registers": _vit("vit_small_patch14_reg4_dinov2", 28),
     "dinov2 SwiGLU": _vit("vit_giant_patch14_dinov2", 28),
+    "distilled": _vit("deit_tiny_distilled_patch16_224"),
     "deit3": _vit("deit3_small_patch16_224"),
     "clip": _vit("vit_base_patch16_clip_224"),
     "clip quickgelu": _vit("vit_base_patch16_clip_quickgelu_224"),

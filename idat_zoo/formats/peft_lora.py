@@ -75,7 +75,10 @@ def why_not(kind: Kind, img_size: int) -> str:
             f"timm's {type(kind.body).__name__} reads the weight of {past[0]} past its module, so "
             "that an update of PEFT does nothing there until it is merged"
         )
-    return "" if own else "it has no attention with projections of q, k and v"
+    if not own:
+        return "it has no attention with projections of q, k and v"
+    named = kind.body.pretrained_cfg.get("classifier")
+    return "its classifier is two layers" if isinstance(named, tuple) else ""
 
 
 def classifier(body: Any) -> str:  # timm types what networks hold as mere modules

@@ -50,7 +50,9 @@ def merge(network: Network) -> Any:  # one of timm's networks, whose attributes 
     body = kind.body
     with torch.random.fork_rng(devices=[]):  # timm draws a classifier before it is filled
         body.reset_classifier(network.num_classes)
-    body.get_classifier().load_state_dict(network.head.state_dict())
+    heads = body.get_classifier()
+    for head in heads if isinstance(heads, tuple) else (heads,):  # two are averaged, as tokens are
+        head.load_state_dict(network.head.state_dict())
     return body.requires_grad_(False).eval()
 
 

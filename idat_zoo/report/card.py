@@ -236,12 +236,9 @@ def _with_peft(repo: str, place: str, result: Result) -> list[str]:
 
 
 def _without_peft(result: Result) -> list[str]:
-    """Where timm reads the adapted weights past their module."""
-    return [
-        f"PEFT has no form of it: in {escaped(result.recipe.pair.student.timm)} its LoRA would do "
-        "nothing until it is merged.",
-        "",
-    ]
+    """Where PEFT's LoRA would be another function."""
+    name = escaped(result.recipe.pair.student.timm)
+    return [f"PEFT has no form of it on {name}: `idat export --to peft` says why.", ""]
 
 
 def _data(results: Mapping[str, Result]) -> list[str]:

@@ -102,7 +102,7 @@ def test_a_merged_network_equals_the_adapted_one_in_float64(family: str) -> None
     assert not any(parameter.requires_grad for parameter in vit.parameters())
 
 
-FAST = ("beit", "swin padded", "convnext 1x1")
+FAST = ("distilled", "beit", "swin padded", "convnext 1x1")
 CONVOLUTIONS = ("convnext", "convnext 1x1", "convnext v2")
 MERGED = [
     *carried(*FORMS, families=("lora",)),
@@ -262,7 +262,8 @@ PAST_QKV = (
     *("beit", "beit shared bias", "beit v2"),
 )
 """Forms in which timm reads the weight of qkv past its module."""
-WITH_QKV = [form for form in FORMS if form not in PAST_QKV and FORMS[form].kind != "convnext"]
+WITHOUT_PEFT = (*PAST_QKV, *CONVOLUTIONS, "distilled")
+WITH_QKV = [form for form in FORMS if form not in WITHOUT_PEFT]
 
 
 @pytest.mark.parametrize(
@@ -306,6 +307,13 @@ def test_peft_has_no_form_of_lora_where_qkv_is_read_past_its_module(
     with pytest.raises(UsageError, match=r"no form in PEFT: .* reads the weight of .*attn"):
         write_peft(checkpoint, tmp_path / "peft")
     assert not (tmp_path / "peft").exists()
+
+
+def test_peft_has_no_form_where_the_classifier_is_two_layers(tmp_path: Path) -> None:
+    checkpoint = checkpoint_of(network_on("distilled", "lora"), tmp_path / "a")
+    assert not has_form(checkpoint)
+    with pytest.raises(UsageError, match="has no form in PEFT: its classifier is two layers"):
+        write_peft(checkpoint, tmp_path / "peft")
 
 
 def test_there_an_update_of_peft_acts_only_once_it_is_merged() -> None:
