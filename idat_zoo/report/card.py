@@ -238,7 +238,7 @@ def _with_peft(repo: str, place: str, result: Result) -> list[str]:
 def _without_peft(result: Result) -> list[str]:
     """Where PEFT's LoRA would be another function."""
     name = escaped(result.recipe.pair.student.timm)
-    return [f"PEFT has no form of it on {name}: `idat export --to peft` says why.", ""]
+    return [f"PEFT has no form of it on {name}, where its own LoRA is another function.", ""]
 
 
 def _data(results: Mapping[str, Result]) -> list[str]:
