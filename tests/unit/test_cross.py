@@ -327,6 +327,11 @@ def test_a_mixed_batch_gives_each_its_own_logits(form: str, variant: str) -> Non
 # What comes before the first adapter, computed once
 
 
+TRANSPOSED = {"res-post-norm"}
+"""Its first qkv reads patches as the convolution laid them out in memory, and kept ones as rows:
+its products differ in the last bit."""
+
+
 @each_cell
 @pytest.mark.parametrize("drop_path", [0.0, 0.3])
 def test_a_walk_from_its_prefix_on_has_the_bits_of_a_whole_one(
@@ -338,9 +343,12 @@ def test_a_walk_from_its_prefix_on_has_the_bits_of_a_whole_one(
     until = constant_until(network, drop_path)
     begun: Partway = walk_prefix(network, images, until=until, batch_size=BATCH)
     whole, rest = network(images, masks), network(begun, masks)
-    assert whole.equal(rest)
     expected, found = gradients([network], [whole]), gradients([network], [rest])
-    assert all(found[name].equal(gradient) for name, gradient in expected.items())
+    pairs = [(whole, rest), *((gradient, found[name]) for name, gradient in expected.items())]
+    if form in TRANSPOSED:
+        assert all(furthest(one, other) < TOLERANCE for one, other in pairs)
+    else:
+        assert all(one.equal(other) for one, other in pairs)
 
 
 # The trap that meeting weights by their identity avoids
