@@ -200,9 +200,9 @@ def test_cp_into_a_folder_that_is_not_there_is_one_line(tmp_path: Path) -> None:
 
 
 OWN_BACKBONES = """
-[swin]
-timm = "swin_tiny_patch4_window7_224"
-weights = "ms_in1k"
+[resnet]
+timm = "resnet18"
+weights = "a1_in1k"
 [pooled]
 timm = "vit_tiny_patch16_224"
 weights = "random"
@@ -225,7 +225,7 @@ def test_validate_holds_backbones_of_ones_own_against_timm(tmp_path: Path) -> No
     result = idat("validate", str(tmp_path))
     assert result.exit_code == 2
     for told in (
-        "backbone 'swin' (swin_tiny_patch4_window7_224) is not a plain ViT: it is a SwinTransfor",
+        "backbone 'resnet' (resnet18) is of no kind that adapters know: it is a ResNet.",
         "backbone 'pooled': args: global_pool: without pooling",
         "unknown tag of vit_small_patch16_224 'augreg_in21kk'. Did you mean 'augreg_in21k'",
         "error: 3 faults",
