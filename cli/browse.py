@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 Row = dict[str, Any]
 
 TRY = ("idat train --task digits --adapter lora", "idat eval builtin:digits-lora")
+MANY = 4
 PACKAGES = ("torch", "timm", "safetensors", "huggingface-hub", "scikit-learn", "numpy", "typer")
 
 
@@ -447,11 +448,11 @@ def _print_overview(registry: "Registry", data_dir: Path | None, *, json: bool) 
         return
     sections = {
         f"Adapters ({len(registry.adapters)})": {"": list(registry.adapters)},
-        f"Pairs ({len(registry.pairs)}), teacher first": {"": list(registry.pairs)},
+        f"Pairs ({len(registry.pairs)}), teacher first": {"": _folded(registry.pairs)},
         f"Tasks ({len(tasks)}); {', '.join(GROUPS[:-1])} and {GROUPS[-1]} are {SUITE}'s": {
             label: _condensed(held) for label, held in groups.items()
         },
-        "Runs here now, nothing to download": {"tasks": _condensed(here), "pairs": pairs},
+        "Runs here now, nothing to download": {"tasks": _condensed(here), "pairs": _folded(pairs)},
     }
     for title, lines in sections.items():
         typer.echo(title)
@@ -464,15 +465,32 @@ def _print_overview(registry: "Registry", data_dir: Path | None, *, json: bool) 
 
 
 def _condensed(tasks: Iterable["Task"]) -> list[str]:
-    """Names of tasks; those that differ in their shots alone as one: `fewshot_pets_{1,2,4}`."""
-    alike: dict[str, list[Task]] = {}
+    """Names of tasks; few-shot ones of the same numbers of images as one: `fewshot_{a,b}_{1,2}`."""
+    shots: dict[str, list[str]] = {}
     for task in tasks:
-        stem = task.id.removesuffix(f"_{task.shots}") if task.shots else task.id
-        alike.setdefault(stem, []).append(task)
-    return [
-        held[0].id if len(held) == 1 else f"{stem}_{{{','.join(str(t.shots) for t in held)}}}"
-        for stem, held in alike.items()
-    ]
+        numbers = shots.setdefault(task.id.removesuffix(f"_{task.shots}"), [])
+        numbers += [str(task.shots)] if task.shots else []
+    alike: dict[str, list[str]] = {}
+    for stem, numbers in shots.items():
+        first, cut, last = stem.rpartition("_") if numbers else ("", "", stem)
+        around = f"{first}{cut}{{}}_{_braced(numbers)}" if numbers else stem
+        alike.setdefault(around, []).append(last)
+    return [around.replace("{}", _braced(names)) for around, names in alike.items()]
+
+
+def _braced(words: list[str]) -> str:
+    return words[0] if len(words) == 1 else f"{{{','.join(words)}}}"
+
+
+def _folded(names: Iterable[str]) -> list[str]:
+    """Names; many that begin with the whole of another as one, as `list` takes it: `a_*`."""
+    names = list(names)
+
+    def longer(stem: str) -> list[str]:
+        return [name for name in names if name.startswith(f"{stem}_")]
+
+    stems = {name: stem for stem in names if len(longer(stem)) >= MANY for name in longer(stem)}
+    return list(dict.fromkeys(f"{stems[name]}_*" if name in stems else name for name in names))
 
 
 def _wrapped(label: str, names: list[str]) -> str:

@@ -104,11 +104,36 @@ def test_bare_list_names_every_task_once_and_condenses_the_few_shot_ones() -> No
     assert [word for word in words if word in load_registry().tasks] == [
         task.id for task in tasks if not task.shots
     ]
-    assert "fewshot_pets_{1,2,4,8,16}" in words
-    assert sum("{" in word for word in words) == 5
+    assert "fewshot_{food101,pets,cars,flowers,aircraft}_{1,2,4,8,16}" in words
+    assert sum("{" in word for word in words) == 1
     whole = document("list")["tasks"]
     assert [name for members in whole.values() for name in members] == [task.id for task in tasks]
     assert lines[start + 2].split()[:2] == ["natural", "cifar100"]
+
+
+def test_few_shot_tasks_of_ones_own_are_condensed_by_their_numbers_of_images(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "tasks.toml").write_text(OWN_SHOTS)
+    lines = idat("list", "--shelf", str(tmp_path)).stdout
+    (told,) = (line for line in lines.splitlines() if "mine_" in line)
+    assert told.split()[-2:] == ["mine_{1,3}", "fewshot_own_2"]
+
+
+def test_bare_list_names_every_pair_once_and_folds_the_tiny_ones() -> None:
+    lines = idat("list").stdout.splitlines()
+    start = next(i for i, line in enumerate(lines) if line.startswith("Pairs"))
+    end = next(i for i, line in enumerate(lines) if line.startswith("Tasks"))
+    words = " ".join(lines[start + 1 : end]).split()
+    pairs = list(load_registry().pairs)
+    tiny = [pair for pair in pairs if pair.startswith("tiny_random_")]
+    assert [word for word in words if word != "tiny_random_*"] == [
+        p for p in pairs if p not in tiny
+    ]
+    folded = [row["name"] for row in document("list", "pairs", "tiny_random_*")["pairs"]]
+    assert folded == tiny
+    assert len(tiny) == 10
+    assert document("list")["pairs"] == pairs
 
 
 def test_the_list_of_tasks_tells_the_suite() -> None:
@@ -199,6 +224,20 @@ def test_cp_into_a_folder_that_is_not_there_is_one_line(tmp_path: Path) -> None:
     assert result.stderr.startswith(f"error: cannot write '{tmp_path}/no/mine.toml': No such file")
 
 
+OWN_SHOTS = """
+[mine]
+suite = "fewshot"
+num_classes = 3
+num_test = [9]
+shots = [1, 3]
+pair = "micro"
+[fewshot_own_2]
+suite = "fewshot"
+num_classes = 3
+num_test = [9]
+shots = 2
+pair = "micro"
+"""
 OWN_BACKBONES = """
 [resnet]
 timm = "resnet18"

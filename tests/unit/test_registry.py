@@ -174,9 +174,13 @@ def test_default_pairs_are_micro_for_built_in_tasks_and_the_papers_for_vtab(
         assert registry.default_pairs[task.id] == expected
 
 
-def test_each_family_counts_parameters_for_every_pair(registry: Registry) -> None:
+def test_each_family_counts_parameters_for_every_pair_that_can_carry_it(
+    registry: Registry,
+) -> None:
+    without = {pair for pair in registry.pairs if "convnext" in pair}
     for family in registry.adapters.values():
-        assert set(family.parameters) == set(registry.pairs)
+        missing = set(registry.pairs) - set(family.parameters)
+        assert missing == (without if family.name in {"lora", "shared_parallel"} else set())
     assert registry.adapters["sequential"].parameters["vit_s_to_vit_b"].student == 82_992
     assert registry.adapters["sequential"].parameters["vit_s_to_vit_b"].teacher == 41_520
 
@@ -511,10 +515,14 @@ def test_what_a_backbone_says_is_kept_and_differences_are_told(tmp_path: Path) -
 def test_backbones_that_ship_are_given_what_timm_says_and_stay_as_they_were(
     registry: Registry,
 ) -> None:
-    for backbone in registry.backbones.values():
-        assert differences(backbone) == []
-        if backbone.from_hub:
-            assert (backbone.img_size, backbone.mean, backbone.std) == (224, *HALF)
+    told = {name for name, backbone in registry.backbones.items() if differences(backbone)}
+    assert told == {"dinov2_s", "dinov2_b", "dinov2_reg_s", "dinov2_reg_b"}  # 224, not 518
+    for name in ("vit_ti", "vit_s", "vit_b", "vit_b_orig", "vit_l"):
+        backbone = registry.backbones[name]
+        assert (backbone.img_size, backbone.mean, backbone.std) == (224, *HALF)
+    dino = registry.backbones["dinov2_b"]
+    assert (dino.img_size, dino.mean) == (224, (0.485, 0.456, 0.406))
+    assert registry.backbones["dinov3_s"].img_size == 256
 
 
 @pytest.mark.parametrize(
