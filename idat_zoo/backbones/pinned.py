@@ -1,6 +1,8 @@
 """The pinned weights of a backbone: where their file is, and what of it goes into the network."""
 
+import inspect
 import sys
+import warnings
 from collections.abc import Iterable, Mapping
 from importlib import resources
 from pathlib import Path
@@ -69,11 +71,12 @@ def load_pinned(body: nn.Module, spec: Backbone) -> None:
         tensors = files.parse_tensors(path.read_bytes())
     except (OSError, ValueError) as error:
         raise WeightsError(f"cannot read the weights of backbone '{spec.name}': {error}") from None
-    found, expected = _without_classifier(tensors, body), body.state_dict()
+    expected = body.state_dict()
     try:
-        found = _filtered(found, body, spec)
+        found = _without_classifier(_filtered(tensors, body, spec), body)
     except UNBUILDABLE as error:
-        faults = _misfits(found, expected) or [f"timm cannot resample them: {told(error)}"]
+        as_they_are = _misfits(_without_classifier(tensors, body), expected)
+        faults = as_they_are or [f"timm cannot resample them: {told(error)}"]
     else:
         faults = _misfits(found, expected, exact=True)
     if faults:
@@ -95,7 +98,10 @@ def _without_classifier(tensors: Mapping[str, Tensor], body: Any) -> dict[str, T
 
 
 def _filtered(found: dict[str, Tensor], body: nn.Module, spec: Backbone) -> dict[str, Tensor]:
-    """Through the filter by which timm loads such files. Raises: what that raises."""
+    """A whole file through the filter by which timm loads it. Raises: what that raises.
+
+    By the classifier, some filters tell timm's own files from the authors'.
+    """
     own = body.state_dict()
     resampled = any(
         found[name].shape != tensor.shape
@@ -105,7 +111,12 @@ def _filtered(found: dict[str, Tensor], body: nn.Module, spec: Backbone) -> dict
     if resampled and any(part in spec.timm for part in RESAMPLED_OTHERWISE):
         raise ValueError(f"{spec.timm} is taken at its own size alone")
     module: Any = sys.modules[timm.model_entrypoint(spec.timm).__module__]
-    filtered: dict[str, Tensor] = module.checkpoint_filter_fn(dict(found), body)
+    own = module.checkpoint_filter_fn
+    named = "adapt_layer_scale"  # DeiT's, for files with an older name; in others it is not met
+    options = {named: True} if named in inspect.signature(own).parameters else {}
+    with warnings.catch_warnings():  # of how timm's interpolation indexes tensors
+        warnings.filterwarnings("ignore", category=UserWarning, module=r"timm\.layers\.interpolate")
+        filtered: dict[str, Tensor] = own(dict(found), body, **options)
     return filtered
 
 
