@@ -3,9 +3,9 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-import pytest
 import timm
 import torch
+from packaging.version import Version
 from torch import nn
 
 from idat_zoo.backbones.anatomy import measure
@@ -98,13 +98,12 @@ FORMS = {
 
 SINCE = {"eva post-norm": "1.0.21", "swinv2 padded": "1.0.31"}
 """The first timm that can build and run a form, where an earlier one that we take cannot."""
-
-
-def since(form: str) -> str:
-    """The first timm that has the form, where that is installed has not; else ''."""
-    needed = SINCE.get(form, "")
-    here = [int(part) for part in timm.__version__.split(".")]
-    return needed if needed and here < [int(part) for part in needed.split(".")] else ""
+LACKING = {
+    form: version for form, version in SINCE.items() if Version(timm.__version__) < Version(version)
+}
+"""Those that the installed timm has not."""
+for _form in LACKING:
+    del FORMS[_form]
 
 
 def tiny(form: str) -> Backbone:
@@ -122,8 +121,6 @@ def tiny(form: str) -> Backbone:
 def body_of(form: str) -> Any:
     """A form as timm builds it, in float64; every parameter, norms and scales too, is random."""
     own = FORMS[form]
-    if needed := since(form):
-        pytest.skip(f"timm {timm.__version__} has it not; {needed} has")
     size = {} if own.kind == "convnext" else {"img_size": own.img_size}
     body = timm.create_model(own.timm, pretrained=False, num_classes=0, **size, **own.args)
     return randomise(body)

@@ -17,7 +17,7 @@ import pytest
 import timm
 import torch
 import torch.nn.functional as F
-from kinds import FORMS, frozen_of, images_of, tiny
+from kinds import FORMS, LACKING, SINCE, frozen_of, images_of, tiny
 from torch import Tensor, nn
 from torch.func import functional_call
 from typer.testing import CliRunner
@@ -191,6 +191,13 @@ def test_the_forms_cover_every_kind_and_all_that_a_network_may_have() -> None:
     lacking += [what for what, has in FEATURES.items() if not any(map(has, bodies))]
     lacking += [what for what, has in BLOCKS.items() if not any(map(has, blocks))]
     assert not lacking
+
+
+@pytest.mark.parametrize("form", SINCE)
+def test_the_installed_timm_has_every_form(form: str) -> None:
+    if form in LACKING:
+        pytest.skip(f"timm {timm.__version__} has no {form}; {LACKING[form]} has")
+    assert form in FORMS
 
 
 def test_a_size_that_windows_do_not_divide_is_among_the_forms() -> None:
