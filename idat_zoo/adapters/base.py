@@ -238,10 +238,9 @@ class Adapter(ABC):
         """What adapters that share a pass have in common: all but the options in `stacks_over`."""
         return type(self), self.sites, self.options.model_dump_json(exclude=set(self.stacks_over))
 
-    @property
-    def first_site(self) -> Site:
-        """Where it first touches block 0; all before it is a constant of the image."""
-        return min(self.sites, key=list(Site).index)
+    def sites_on(self, anatomy: Anatomy) -> frozenset[Site]:
+        """Where it acts on one backbone: on another it may take other layers for its own."""
+        return self.sites
 
     @property
     def constants(self) -> dict[str, float]:
@@ -254,7 +253,7 @@ class Adapter(ABC):
 
     def misfit(self, anatomy: Anatomy) -> str:
         """Why it cannot stand on a backbone, or ''."""
-        missing = sorted(self.sites - anatomy.sites, key=list(Site).index)
+        missing = sorted(self.sites_on(anatomy) - anatomy.sites, key=list(Site).index)
         return f"it has no {' and no '.join(missing)}" if missing else ""
 
     def masks(self, site: Site, shape: SiteShape) -> dict[str, Mask]:

@@ -1,5 +1,7 @@
 """LoRA on the projections of q and v: rows of timm's fused qkv, or layers of their own.
 
+Where blocks have no attention (ConvNeXt), on the two layers of their MLP.
+
 Hu et al., arXiv:2106.09685: q += s B_q A_q x, v += s B_v A_v x. A is Kaiming-uniform (a = sqrt 5),
 B is zero, so training starts from the frozen network. Dropout acts on x, with one mask for both,
 as in the authors' code. Ours differs in `scale`: it multiplies B A directly (alpha / rank is not
@@ -7,6 +9,7 @@ hidden in it). With `key` the rows of k are updated likewise.
 """
 
 import math
+from dataclasses import replace
 from typing import ClassVar
 
 import torch
@@ -18,6 +21,7 @@ from idat_zoo.adapters.base import (
     UNWRITTEN,
     Adapter,
     Anatomy,
+    BlockAnatomy,
     Created,
     Mask,
     Site,
@@ -31,6 +35,8 @@ ROWS = ("query", "key", "value")
 """What may be updated, in the order of the rows of timm's fused qkv."""
 SEPARATE = {Site.Q: "query", Site.K: "key", Site.V: "value"}
 """The same where each is a layer of its own."""
+LAYERS = {**SEPARATE, Site.FC1: "fc1", Site.FC2: "fc2"}
+"""All layers that are updated as a whole."""
 
 
 class LoRAOptions(Frozen):
@@ -54,7 +60,7 @@ class LoRA(Adapter):
     Options = LoRAOptions
     stacks_over = frozenset({"rank", "scale", "dropout", "key"})
     options: LoRAOptions
-    sites: ClassVar = frozenset({Site.QKV, *SEPARATE})
+    sites: ClassVar = frozenset({Site.QKV, *LAYERS})
     mergeable = True
 
     @property
@@ -67,27 +73,38 @@ class LoRA(Adapter):
         """The scale."""
         return {"scale": self.options.scale}
 
+    def sites_on(self, anatomy: Anatomy) -> frozenset[Site]:
+        """The fused qkv, or q, k and v, or the MLP's layers, whichever come first."""
+        choices = ({Site.QKV}, SEPARATE.keys(), {Site.FC1, Site.FC2})
+        return frozenset(next((own for own in choices if own <= anatomy.sites), choices[-1]))
+
     def misfit(self, anatomy: Anatomy) -> str:
-        """It needs a fused qkv, or q, k and v."""
-        fits = Site.QKV in anatomy.sites or anatomy.sites >= SEPARATE.keys()
-        return "" if fits else "it has no attention with projections of q, k and v"
+        """Also where the key is to be updated and there is none."""
+        missing = super().misfit(anatomy)
+        if not missing and self.options.key and Site.FC1 in self.sites_on(anatomy):
+            return "it has no attention, and so no key to update"
+        return missing
 
     def create(self, anatomy: Anatomy, generator: torch.Generator) -> Created:
         """4 L D R numbers (6 with the key) at one width: A Kaiming-uniform, B zero."""
         rank = self.options.rank
         tensors: dict[str, Tensor] = {}
         for i, block in enumerate(anatomy.blocks):
-            for site, name in SEPARATE.items():
-                if name not in self.rows:
-                    continue
-                fused = block.sites.get(Site.QKV)
-                shape = fused or block.sites[site]
+            for name, shape in self._updates(block).items():
                 down = torch.empty(rank, shape.inputs)
                 torch.nn.init.kaiming_uniform_(down, a=math.sqrt(5), generator=generator)
-                outputs = fused.outputs // 3 if fused else shape.outputs
                 tensors[f"blocks.{i}.{name}.down.weight"] = down
-                tensors[f"blocks.{i}.{name}.up.weight"] = torch.zeros(outputs, rank)
+                tensors[f"blocks.{i}.{name}.up.weight"] = torch.zeros(shape.outputs, rank)
         return Created(trainable=tensors)
+
+    def _updates(self, block: BlockAnatomy) -> dict[str, SiteShape]:
+        """What is updated in a block, with its shape."""
+        fused = block.sites.get(Site.QKV)
+        if fused is not None:
+            return dict.fromkeys(self.rows, replace(fused, outputs=fused.outputs // 3))
+        layers = SEPARATE if Site.Q in block.sites else LAYERS
+        own = {name: block.sites[site] for site, name in layers.items() if site in block.sites}
+        return {name: own[name] for name in own if name != "key" or self.options.key}
 
     def masks(self, site: Site, shape: SiteShape) -> dict[str, Mask]:
         """Dropout on the input of all updates."""
@@ -121,7 +138,7 @@ class LoRA(Adapter):
 
 def _updated(site: Site, tensors: Tensors) -> list[str]:
     """The rows there are tensors of: in a stack, those of any of its tasks."""
-    here = [SEPARATE[site]] if site in SEPARATE else ROWS
+    here = [LAYERS[site]] if site in LAYERS else ROWS
     return [rows for rows in here if f"{rows}.up.weight" in tensors]
 
 

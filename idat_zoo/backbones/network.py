@@ -93,6 +93,7 @@ class Network(nn.Module):
         self.adapter = adapter
         self.kind = backbone.kind
         self.anatomy = backbone.anatomy
+        self.sites = adapter.sites_on(backbone.anatomy)
         self.adapter_tensors = NamedTensors(created)
         self.head = head
         constants = {name: torch.tensor(value) for name, value in adapter.constants.items()}
@@ -156,7 +157,7 @@ class Network(nn.Module):
     def _declared_masks(self) -> Iterable[tuple[str, Mask]]:
         depth = self.anatomy.depth
         ends = {Site.PATCH_EMBED: [EMBED], Site.FINAL_NORM: [depth], Site.FEATURES: [depth]}
-        for site in sorted(self.adapter.sites & self.anatomy.sites):
+        for site in sorted(self.sites & self.anatomy.sites):
             for block in ends.get(site, range(depth)):
                 for name, mask in self.adapter.masks(site, self.shape(site, block)).items():
                     if mask.rate > 0:
@@ -194,7 +195,7 @@ class Network(nn.Module):
             return y
 
         def prompt(block: int, x: Tensor) -> Tensor | None:
-            if Site.PROMPT not in self.adapter.sites:
+            if Site.PROMPT not in self.sites:
                 return None
             own = masks_at(masks, Site.PROMPT, block)
             tokens = self.adapter.prompt(self.local(block), masks=own)
@@ -202,7 +203,7 @@ class Network(nn.Module):
 
         if not isinstance(start, Partway):
             start = begin(self.normalise(start))
-        visitor = Visitor(self.adapter.sites, offer, prompt)
+        visitor = Visitor(self.sites, offer, prompt)
         return features(self.kind, start, visitor, masks.get(DROP_PATH))
 
     def forward(self, start: Images | Partway, masks: Tensors | None = None) -> Logits:

@@ -22,7 +22,8 @@ def constant_until(network: Network, drop_path: float) -> Place:
 
     That is its start for an adapter that changes the patches' embedding.
     """
-    first, depth, order = network.adapter.first_site, network.anatomy.depth, list(Site)
+    depth, order = network.anatomy.depth, list(Site)
+    first = min(network.sites, key=order.index)
     if first is Site.PATCH_EMBED:
         return START
     if first in network.anatomy.ends:

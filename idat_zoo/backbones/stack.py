@@ -80,7 +80,7 @@ class StackedNetwork:
             return y.flatten(0, 1)
 
         def prompt(block: int, x: Tensor) -> Tensor | None:
-            if Site.PROMPT not in self.adapter.sites:
+            if Site.PROMPT not in self.networks[0].sites:
                 return None
             if self.adapter.prompt(self.networks[0].local(block), masks={}) is None:
                 return None
@@ -94,7 +94,7 @@ class StackedNetwork:
             tokens: Tensor = torch.vmap(of_task)(self._local(block), pad_and_stack(own))
             return tokens.flatten(0, 1)
 
-        visitor = Visitor(self.adapter.sites, offer, prompt)
+        visitor = Visitor(self.networks[0].sites, offer, prompt)
         begun = join(self.networks, starts)
         pooled = features(self.networks[0].kind, begun, visitor, self._drop_path(masks))
         return [n.head(f) for n, f in zip(self.networks, pooled.chunk(T), strict=True)]
@@ -166,7 +166,7 @@ class MixedNetwork:
             rows = [size * (x.shape[0] // sum(sizes)) for size in sizes]  # windows are rows, too
             parts = list(compute(x, {}).split(rows))
             for i, (network, own) in enumerate(zip(self.networks, x.split(rows), strict=True)):
-                if site in network.adapter.sites:
+                if site in network.sites:
                     local = network.local(block)
                     copies = copies_at(network.adapter, site, local)
                     parts[i], carries[i] = network.adapter.apply_carrying(
@@ -191,7 +191,7 @@ class MixedNetwork:
                 [own.expand(size, -1, -1) for own, size in zip(given, sizes, strict=True)]
             )
 
-        sites = frozenset().union(*(network.adapter.sites for network in self.networks))
+        sites = frozenset().union(*(network.sites for network in self.networks))
         begun = join(self.networks, images)
         pooled = features(self.networks[0].kind, begun, Visitor(sites, offer, prompt), None)
         return [n.head(own) for n, own in zip(self.networks, pooled.split(sizes), strict=True)]
@@ -199,7 +199,7 @@ class MixedNetwork:
 
 def prompts_of(network: Network) -> tuple[int, ...]:
     """How many prompts it puts in at each block; nothing where there are none at all."""
-    if Site.PROMPT not in network.adapter.sites:
+    if Site.PROMPT not in network.sites:
         return ()
     blocks = range(network.anatomy.depth)
     tokens = [network.adapter.prompt(network.local(block), masks={}) for block in blocks]

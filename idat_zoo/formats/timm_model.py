@@ -42,7 +42,7 @@ def merge(network: Network) -> Any:  # one of timm's networks, whose attributes 
     kind = copy.deepcopy(network.kind)
     for i, branches in enumerate(kind.branches):
         for site, module in (owner for branch in branches for owner in branch.owners.items()):
-            if site in adapter.sites:
+            if site in network.sites:
                 own = module.state_dict()
                 frozen = {name: t.flatten(1) if t.ndim > 2 else t for name, t in own.items()}
                 merged = adapter.merge(site, network.local(i), frozen)

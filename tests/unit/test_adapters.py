@@ -132,15 +132,6 @@ def test_every_trainable_tensor_and_no_other_gets_a_gradient(
     assert all(p.grad is None for p in network.body.parameters())
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-def test_the_first_site_is_the_first_that_changes_anything(
-    family: str, toy_network: Callable[..., Network]
-) -> None:
-    adapter = toy_network(family).adapter
-    order = list(Site)
-    assert all(order.index(adapter.first_site) <= order.index(site) for site in adapter.sites)
-
-
 @pytest.mark.parametrize(
     ("family", "options"),
     [*((f, {}) for f in FAMILIES if mergeable(f)), ("lora", {"key": True})],

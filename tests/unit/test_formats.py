@@ -83,15 +83,9 @@ def checkpoint_of(network: Network, folder: Path) -> Checkpoint:
     return Checkpoint(network=network, config=read_config(folder))
 
 
-def carried(*forms: str, families: Sequence[str]) -> list[tuple[str, str]]:
-    """Each form with each family that stands on it."""
-    convolutions = [form for form in forms if FORMS[form].kind == "convnext"]
-    return [
-        (form, family)
-        for form in forms
-        for family in families
-        if family != "lora" or form not in convolutions
-    ]
+def each(*forms: str, families: Sequence[str]) -> list[tuple[str, str]]:
+    """Each form with each family."""
+    return [(form, family) for form in forms for family in families]
 
 
 @pytest.mark.parametrize("family", MERGEABLE)
@@ -105,8 +99,8 @@ def test_a_merged_network_equals_the_adapted_one_in_float64(family: str) -> None
 FAST = ("distilled", "beit", "swin padded", "convnext 1x1")
 CONVOLUTIONS = ("convnext", "convnext 1x1", "convnext v2")
 MERGED = [
-    *carried(*FORMS, families=("lora",)),
-    *carried("siglip", "beit", "swin padded", *CONVOLUTIONS, families=("linear",)),
+    *each(*FORMS, families=("lora",)),
+    *each("siglip", "beit", "swin padded", *CONVOLUTIONS, families=("linear",)),
 ]
 
 
@@ -387,8 +381,8 @@ ATTENTION = (
 )
 EXPORTED = [
     *((form, "lora") for form in ATTENTION),
-    *carried("swin padded", "swinv2 padded", "beit shared bias", families=("sequential",)),
-    *carried(*CONVOLUTIONS, families=("sequential", "linear")),
+    *each("swin padded", "swinv2 padded", "beit shared bias", families=("sequential",)),
+    *each(*CONVOLUTIONS, families=("lora", "sequential", "linear")),
 ]
 
 
