@@ -1,6 +1,6 @@
 """Tiny forms of every kind of backbone, with weights on which nothing is trivial."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import timm
@@ -162,3 +162,56 @@ def images_of(form: str, count: int, *, seed: int = 0) -> torch.Tensor:
     size = FORMS[form].img_size
     source = generator(seed, "test", "images")
     return torch.randn(count, 3, size, size, dtype=torch.float64, generator=source)
+
+
+# Files of weights
+
+CLASSES = 5
+FILES = {
+    "vit": 64,
+    "dinov2 registers": 56,
+    "dinov2 SwiGLU": 28,
+    "deit3": 64,
+    "clip": 64,
+    "siglip": 64,
+    "eva02 tiny": 56,
+    "eva02 base": 56,
+    "dinov3": 64,
+    "dinov3 plus qkvb": 32,
+    "rope mixed positions": 64,
+    "pe core": 64,
+    "beit": 64,
+    "beit v2": 32,
+    "swin": 224,
+    "swin padded": 64,
+    "swinv2": 128,
+    "convnext": 32,
+    "convnext 1x1": 64,
+    "convnext v2": 64,
+}
+"""Forms, and the size of image that their files are of: for most, another than the network's."""
+WINDOWS = {"swin padded": {"window_size": 4}}
+"""How a file's network was built otherwise: its tables of relative positions have another size."""
+
+
+def built(form: Form, **changes: Any) -> Any:
+    """One of timm's networks as it is meant, with other arguments."""
+    size = {} if form.kind == "convnext" else {"img_size": form.img_size}
+    return timm.create_model(form.timm, **size, **form.args, **changes)
+
+
+def file_of(form: str) -> dict[str, torch.Tensor]:
+    """What timm saves of a network of 5 classes, of another size of image where it has one."""
+    own = FORMS[form]
+    args = own.args | WINDOWS.get(form, {})
+    body = built(replace(own, img_size=FILES[form], args=args), num_classes=CLASSES)
+    return {
+        name: torch.randn(tensor.shape, generator=generator(0, "test", name))
+        for name, tensor in body.state_dict().items()
+    }
+
+
+def pinned(form: str) -> Backbone:
+    """The form with weights of a tag of timm's."""
+    tag = timm.list_pretrained(f"{FORMS[form].timm}.*")[0].partition(".")[2]
+    return tiny(form).model_copy(update={"weights": tag})

@@ -8,9 +8,8 @@ import tomllib
 from pathlib import Path
 
 import pytest
-from kinds import FORMS, SINCE
+from kinds import FILES, FORMS, SINCE
 from packaging.version import Version
-from test_pinned import FILES
 
 ROOT = Path(__file__).parents[2]
 HELD = "timms_own_forward_to_the_bit or timm_loads"
