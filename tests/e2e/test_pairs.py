@@ -16,6 +16,8 @@ from idat_zoo.registry import load_registry
 REGISTRY = load_registry()
 PRETRAINED = [name for name, backbone in REGISTRY.backbones.items() if backbone.from_hub]
 TINY = [pair for pair in REGISTRY.pairs if pair.startswith("tiny_random")]
+QUICK = ("tiny_random_beit", "tiny_random_swin", "tiny_random_convnext_to_vit")
+"""Trained among the fast tests; the others are system tests."""
 ACROSS = {
     "tiny_random_swin_to_vit": ("swin", "vit"),
     "tiny_random_convnext_to_vit": ("convnext", "vit"),
@@ -80,7 +82,10 @@ def kinds_of(pair: str) -> tuple[str, str]:
     return teacher, student
 
 
-@pytest.mark.parametrize("pair", TINY)
+@pytest.mark.parametrize(
+    "pair",
+    [pytest.param(p, marks=() if p in QUICK else pytest.mark.system) for p in TINY],
+)
 def test_every_tiny_pair_trains_and_its_checkpoint_evaluates_the_same(pair: str) -> None:
     words = ("--task", "digits", "--adapter", "lora", "--pair", pair, "--device", "cpu", "epochs=1")
     done = idat("train", *words, "--json")

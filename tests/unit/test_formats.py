@@ -107,7 +107,7 @@ MERGED = [
 @pytest.mark.parametrize(
     ("form", "family"),
     [
-        pytest.param(form, family, marks=() if form in FAST else pytest.mark.slow)
+        pytest.param(form, family, marks=() if form in FAST else pytest.mark.system)
         for form, family in MERGED
     ],
 )
@@ -263,7 +263,7 @@ WITH_QKV = [form for form in FORMS if form not in WITHOUT_PEFT]
 @pytest.mark.parametrize(
     ("form", "key"),
     [
-        pytest.param(form, key, marks=() if form == "swin padded" else pytest.mark.slow)
+        pytest.param(form, key, marks=() if form == "swin padded" else pytest.mark.system)
         for form in WITH_QKV
         for key in (False, True)
         if not key or form in ("swin padded", "eva02 base")
