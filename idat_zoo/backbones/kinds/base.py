@@ -139,6 +139,28 @@ class Kind(ABC):
         return ""
 
 
+class Staged(Kind):
+    """Stages of blocks on a grid that gets coarser and wider: what kinds of them share."""
+
+    takes_prompts = False
+    stages: ClassVar[str]  # timm's name of them
+
+    @property
+    def blocks(self) -> list[Any]:
+        """Those of all stages."""
+        return [block for stage in getattr(self.body, self.stages) for block in stage.blocks]
+
+    def between(self, block: int, x: Tensor) -> Tensor:
+        """A stage begins by making the grid coarser."""
+        first = 0
+        for stage in getattr(self.body, self.stages):
+            if block == first:
+                coarser: Tensor = stage.downsample(x)
+                return coarser
+            first += len(stage.blocks)
+        return x
+
+
 def owners(block: nn.Module, part: str) -> dict[Site, nn.Module]:
     """The linear layers of a block's `attn` or `mlp`, by their sites."""
     modules = dict(block.named_modules())

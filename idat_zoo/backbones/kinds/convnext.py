@@ -6,23 +6,18 @@ from timm.models.convnext import ConvNeXt as TimmConvNeXt
 from timm.models.convnext import ConvNeXtBlock
 from torch import Tensor, nn
 
-from idat_zoo.backbones.kinds.base import Branch, Context, Kind, owners, same
+from idat_zoo.backbones.kinds.base import Branch, Context, Staged, owners, same
 
 
-class ConvNeXt(Kind):
+class ConvNeXt(Staged):
     """Stages of blocks on a grid: a depthwise convolution, a norm and an MLP, in one branch."""
 
     title = "ConvNeXt"
     timm_class = TimmConvNeXt
     block_classes: ClassVar = (ConvNeXtBlock,)
     layout = "channels"
-    takes_prompts = False
+    stages = "stages"
     takes_img_size = False
-
-    @property
-    def blocks(self) -> list[Any]:
-        """Those of all stages."""
-        return [block for stage in self.body.stages for block in stage.blocks]
 
     @property
     def patch_projection(self) -> nn.Module:
@@ -41,16 +36,6 @@ class ConvNeXt(Kind):
     def embed(self, images: Tensor) -> tuple[Tensor, Context]:
         """The stem."""
         return self.body.stem(images), None
-
-    def between(self, block: int, x: Tensor) -> Tensor:
-        """A stage begins by halving the grid."""
-        first = 0
-        for stage in self.body.stages:
-            if block == first:
-                coarser: Tensor = stage.downsample(x)
-                return coarser
-            first += len(stage.blocks)
-        return x
 
     def block_branches(self, block: Any) -> tuple[Branch, ...]:
         """One: convolution, norm, MLP, scale."""

@@ -6,37 +6,22 @@ from timm.models.swin_transformer import SwinTransformer, SwinTransformerBlock
 from timm.models.swin_transformer_v2 import SwinTransformerV2, SwinTransformerV2Block
 from torch import Tensor, nn
 
-from idat_zoo.backbones.kinds.base import Branch, Context, Kind, attention_and_mlp
+from idat_zoo.backbones.kinds.base import Branch, Context, Staged, attention_and_mlp
 
 
-class Swin(Kind):
+class Swin(Staged):
     """Stages of blocks on a grid of tokens that gets coarser and wider."""
 
     title = "Swin"
     timm_class: ClassVar[type[nn.Module]] = SwinTransformer
     block_classes: ClassVar[tuple[type[nn.Module], ...]] = (SwinTransformerBlock,)
     layout = "grid"
-    takes_prompts = False
+    stages = "layers"
     norm_last: ClassVar[bool] = False
-
-    @property
-    def blocks(self) -> list[Any]:
-        """Those of all stages."""
-        return [block for stage in self.body.layers for block in stage.blocks]
 
     def embed(self, images: Tensor) -> tuple[Tensor, Context]:
         """Patches as a grid."""
         return self.body.patch_embed(images), None
-
-    def between(self, block: int, x: Tensor) -> Tensor:
-        """A stage begins by merging patches."""
-        first = 0
-        for stage in self.body.layers:
-            if block == first:
-                coarser: Tensor = stage.downsample(x)
-                return coarser
-            first += len(stage.blocks)
-        return x
 
     def block_branches(self, block: Any) -> tuple[Branch, ...]:
         """Attention in windows, and MLP."""
