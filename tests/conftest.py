@@ -21,6 +21,7 @@ from idat_zoo.places import CACHE_VARIABLE
 from idat_zoo.recipe import AdapterChoice, Backbone, Pair, Recipe, Task, check_recipe
 
 FAMILIES = ("sequential", "shared_parallel", "idat_adaptformer", "lora", "linear")
+"""Those that stand for all where the engine is tested. Each family's laws: test_families.py."""
 
 DIGITS = Task(id="digits", suite="mini", group="natural", num_classes=10, num_test=(797,))
 
