@@ -20,6 +20,8 @@ from idat_zoo.fit import Progress
 from idat_zoo.places import CACHE_VARIABLE
 from idat_zoo.recipe import AdapterChoice, Backbone, Pair, Recipe, Task, check_recipe
 
+pytest.register_assert_rewrite("families", "laws", "zoo")
+
 FAMILIES = ("sequential", "shared_parallel", "idat_adaptformer", "lora", "linear")
 """Those that stand for all where the engine is tested. Each family's laws: test_families.py."""
 

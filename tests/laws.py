@@ -1,20 +1,27 @@
 """The laws that every adapter family keeps, as plain functions of its name.
 
 Each takes what it needs to know from `families`; each raises AssertionError. That they bite is
-seen in `tests/unit/test_planted.py`, which plants faults in every family.
+seen in `tests/unit/test_planted.py`, which plants faults in every family. Those of `Cell` hold on
+every form of `kinds.FORMS` that carries the family.
 
-Where float64 passes are compared, they agree to 1e-9 of the largest: `bmm` and `mm` sum unlike.
+Where float64 passes are compared, they agree to 1e-9, gradients of the largest of each tensor:
+`bmm` and `mm` sum in different orders.
 """
 
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from fnmatch import fnmatch
 from functools import cache
+from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
-from families import VIT_B, VIT_S, WIDE, Normal, Start, Uniform, facts_of
-from kinds import randomise
+from families import VIT_B, VIT_S, WIDE, Facts, Normal, Start, Uniform, facts_of
+from kinds import FORMS, frozen_of, randomise, tiny
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 from zoo import (
     form_mismatches,
     golden_network,
@@ -25,15 +32,27 @@ from zoo import (
     read_golden,
 )
 
+from conftest import for_both, toy_recipe
 from idat_zoo.adapters import build_adapter
 from idat_zoo.adapters.base import Adapter, Created
 from idat_zoo.backbones.anatomy import measure
 from idat_zoo.backbones.frozen import FrozenBackbone, describe_anatomy, hash_network, outline
 from idat_zoo.backbones.kinds import load_kind
-from idat_zoo.randomness import generator
-from idat_zoo.recipe import AdapterChoice, Backbone
+from idat_zoo.backbones.network import DROP_PATH, Network, build_network
+from idat_zoo.backbones.pair import Backbones, build_pair
+from idat_zoo.backbones.prefix import constant_until, walk_prefix
+from idat_zoo.backbones.stack import MixedNetwork, StackedNetwork, prompts_of
+from idat_zoo.backbones.walk import Partway
+from idat_zoo.checkpoint import load_checkpoint, probe_logits, write_checkpoint
+from idat_zoo.engine.precision import autocast, cast_frozen
+from idat_zoo.engine.train import Learner, Trainer
+from idat_zoo.errors import UsageError
+from idat_zoo.formats.timm_model import largest_difference, merge
+from idat_zoo.randomness import Draws, generator
+from idat_zoo.recipe import AdapterChoice, Backbone, Pair, Recipe
 
 TOLERANCE = 1e-9
+BATCH = 4
 
 
 def adapter_of(family: str, options: Mapping[str, Any]) -> Adapter:
@@ -165,3 +184,336 @@ def starts_as_the_frozen_network_where_it_says_so(family: str) -> None:
     expected = network.body.forward_head(network.body.forward_features(images))
     moved = (network.features(images) - expected).abs().max().item()
     assert (moved < 1e-12) == facts.identity, f"the features are off by {moved:.1e} at the start"
+
+
+def is_drawn_from_its_generator_alone(family: str) -> None:
+    """The same numbers from the same generator, whatever the global one; others from another."""
+    adapter, anatomy = adapter_of(family, facts_of(family).small), wide().anatomy
+    before = torch.random.get_rng_state()
+    made = []
+    for seed in (5, 5, 6):
+        torch.manual_seed(len(made))
+        created = adapter.create(anatomy, generator(seed, "test", "create"))
+        made.append(created.trainable | created.frozen)
+        assert all(tensor.dtype == torch.float32 for tensor in made[-1].values())
+    torch.random.set_rng_state(before)
+    first, second, other = made
+    assert first.keys() == second.keys() == other.keys()
+    assert all(tensor.equal(second[name]) for name, tensor in first.items())
+    spread = any(isinstance(s, Normal | Uniform) for s in facts_of(family).initial.values())
+    assert not spread or any(not tensor.equal(other[name]) for name, tensor in first.items())
+
+
+# On a form
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A family with options of its own on a form of `kinds.FORMS`."""
+
+    family: str
+    form: str = "vit"
+    own: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def facts(self) -> Facts:
+        return facts_of(self.family)
+
+    def choice(self, **options: Any) -> AdapterChoice:
+        return AdapterChoice(name=self.family, options={**self.facts.small, **self.own, **options})
+
+    def spec(self, role: str = "student") -> Backbone:
+        """In float32, with other weights for the teacher."""
+        spec = tiny(self.form)
+        return spec.model_copy(update={"name": f"{spec.name}_{role}"})
+
+    def recipe(self, **fields: Any) -> Recipe:
+        """Two steps on a pair of the form."""
+        choice = self.choice(**self.facts.dropout)
+        steps = {"epochs": 1, "warmup_epochs": 0, "batch_size": BATCH, "precision": "float32"}
+        recipe = toy_recipe(self.family, options=choice.options, drop_path=0.1, **(steps | fields))
+        pair = Pair(name="cross", teacher=self.spec("teacher"), student=self.spec())
+        return recipe.model_copy(update={"pair": pair})
+
+    def pixels(self, count: int = BATCH, *, seed: int = 0) -> Tensor:
+        size = FORMS[self.form].img_size
+        source = generator(seed, "test", "images")
+        return torch.randint(256, (count, 3, size, size), generator=source, dtype=torch.uint8)
+
+    def network(self, *, seed: int = 0, num_classes: int = 5, **options: Any) -> Network:
+        """In float64, every trained tensor away from its start."""
+        network = build_network(
+            backbone_of(self.form),
+            build_adapter(self.choice(**options)),
+            num_classes=num_classes,
+            normalisation="model",
+            seed=seed,
+            role="student",
+        ).double()
+        with torch.no_grad():
+            for name, parameter in network.trainable().items():
+                parameter.normal_(std=0.3, generator=generator(seed, "test", name))
+        return network
+
+    def two_networks(self) -> list[Network]:
+        """Of two tasks that are as unlike as they may be in one stack."""
+        return [
+            self.network(seed=seed, num_classes=classes, **self.facts.unlike[seed])
+            for seed, classes in enumerate((5, 9))
+        ]
+
+    def learner(self) -> Learner:
+        pair = build_pair(self.recipe(), seed=0, backbones=backbones_to_train())
+        images = self.pixels(2 * BATCH)
+        targets = torch.arange(2 * BATCH)
+        return Learner(pair, for_both(images), targets, self.recipe(), seed=0)
+
+
+@cache
+def backbone_of(form: str) -> FrozenBackbone:
+    """For networks in float64."""
+    return frozen_of(form)
+
+
+@cache
+def backbones_to_train() -> Backbones:
+    return Backbones(torch.device("cpu"))
+
+
+def untrained(network: Network) -> dict[str, Tensor]:
+    """All that a network computes with and does not train."""
+    body = network.body
+    own = dict(network.adapter_tensors.named_buffers())
+    return dict(body.named_parameters()) | dict(body.named_buffers()) | own
+
+
+def copied(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor.detach().clone() for name, tensor in tensors.items()}
+
+
+def furthest(first: Tensor, second: Tensor) -> float:
+    assert first.shape == second.shape
+    return (first - second).abs().max().item()
+
+
+def gradients(networks: Sequence[Network], logits: Sequence[Tensor]) -> dict[str, Tensor]:
+    """Of one loss that all the logits are in; every trained tensor has one."""
+    torch.stack([z.square().mean() for z in logits]).sum().backward()
+    found = {}
+    for number, network in enumerate(networks):
+        for name, parameter in network.trainable().items():
+            assert parameter.grad is not None, f"'{name}' has no gradient"
+            found[f"{number}/{name}"] = parameter.grad
+            parameter.grad = None
+    return found
+
+
+def masks_of(network: Network, *, drop_path: float, seed: int = 0) -> dict[str, Tensor]:
+    return network.draw_masks(BATCH, drop_path=drop_path, draws=Draws(seed, "student", 7))
+
+
+def learns_all_and_no_frozen_bit(cell: Cell) -> None:
+    """In two steps every trained tensor moves, and no bit of any other."""
+    learner = cell.learner()
+    before = {role: copied(untrained(network)) for role, network in learner.pair.roles()}
+    begun = copied(learner.trainable())
+    Trainer([learner]).train_epoch(0)
+    assert learner.fault is None, learner.fault
+    assert not learner.watched
+    still = [name for name, tensor in learner.trainable().items() if tensor.equal(begun[name])]
+    assert not still, f"not trained: {still}"
+    for role, network in learner.pair.roles():
+        after = untrained(network)
+        assert after.keys() == before[role].keys()
+        changed = [name for name, own in after.items() if not own.equal(before[role][name])]
+        assert not changed, f"frozen, but changed: {changed}"
+        assert not any(tensor.requires_grad for tensor in after.values())
+
+
+def is_read_as_it_was_written(cell: Cell) -> None:
+    """A saved network's logits are those of the one that is loaded, to the bit."""
+    learner = cell.learner()
+    for role, network in learner.pair.roles():
+        with torch.no_grad():
+            for name, parameter in network.trainable().items():
+                parameter.normal_(std=0.3, generator=generator(0, "test", name))
+        with tempfile.TemporaryDirectory() as folder:
+            place = Path(folder) / role
+            write_checkpoint(place, network, cell.recipe(), role=role, recipe_hash="0" * 64, seed=0)
+            read = load_checkpoint(place, backbone=network.backbone).network
+            assert probe_logits(read).equal(probe_logits(network))
+            assert read.published().keys() == network.published().keys()
+
+
+def is_alive(cell: Cell) -> None:
+    """Away from its start, every number that is trained and no frozen one has a gradient."""
+    network = cell.network()
+    found = gradients([network], [network(cell.pixels())])
+    dead = [name for name, gradient in found.items() if not gradient.any()]
+    assert not dead, f"no gradient: {dead}"
+    assert all(parameter.grad is None for parameter in network.body.parameters())
+
+
+def merges_to_the_same_logits(cell: Cell) -> None:
+    """A mergeable family's logits are the merged network's; the network stays as it was."""
+    network = cell.network()
+    if not network.adapter.mergeable:
+        with pytest.raises(UsageError, match="cannot be merged"):
+            merge(network)
+        return
+    before = copied(network.state_dict())
+    assert largest_difference(network, merge(network)) < TOLERANCE
+    assert all(tensor.equal(before[name]) for name, tensor in network.state_dict().items())
+
+
+def shapes_of(network: Network) -> dict[str, torch.Size]:
+    return {name: tensor.shape for name, tensor in network.adapter_tensors.tensors().items()}
+
+
+def stacks_as_alone(cell: Cell) -> None:
+    """Two tasks in one pass have the logits and gradients that they have alone; or may not."""
+    networks = cell.two_networks()
+    if cell.facts.alone:
+        with pytest.raises(UsageError, match="cannot share a pass"):
+            StackedNetwork(networks)
+        return
+    shapes = [
+        {n: t.shape for n, t in copied(one.adapter_tensors.tensors()).items()} for one in networks
+    ]
+    assert (shapes[0] == shapes[1]) == bool(cell.facts.alike), (
+        "ranks are unlike, or it is said why not"
+    )
+    images = [cell.pixels(seed=seed) for seed in range(2)]
+    masks = [
+        masks_of(network, drop_path=rate, seed=seed)
+        for seed, (network, rate) in enumerate(zip(networks, (0.3, 0.0), strict=True))
+    ]
+    alone = [n(x, m) for n, x, m in zip(networks, images, masks, strict=True)]
+    expected = gradients(networks, alone)
+    together = StackedNetwork(networks)(images, masks)
+    found = gradients(networks, together)
+    for one, other in zip(alone, together, strict=True):
+        assert furthest(one, other) < TOLERANCE
+    assert expected.keys() == found.keys()
+    for name, gradient in expected.items():
+        assert furthest(gradient, found[name]) < TOLERANCE * gradient.abs().max(), name
+
+
+def mixes_as_alone(cell: Cell) -> None:
+    """A batch of several adapters' images gives each its own logits."""
+    networks = [*cell.two_networks(), Cell("sequential", cell.form).network(seed=2)]
+    like = [one for one in networks if prompts_of(one) == prompts_of(networks[0])]
+    if len(like) == 1:  # sequences of other lengths do not mix
+        like.append(cell.network(seed=3, **cell.facts.unlike[0]))
+    images = [cell.pixels(count, seed=count) for count in (3, 1, 2)[: len(like)]]
+    with torch.inference_mode():
+        together = MixedNetwork(like)(images)
+        for network, own, found in zip(like, images, together, strict=True):
+            assert furthest(network(own), found) < TOLERANCE
+
+
+TRANSPOSED = {"res-post-norm"}
+"""Its first qkv reads patches as the convolution laid them out in memory, and kept ones as rows:
+its products differ in the last bit."""
+
+
+def walks_on_from_its_prefix(cell: Cell, *, drop_path: float) -> None:
+    """What comes before the first adapter may be kept: logits and gradients have the same bits."""
+    network, images = cell.network(**cell.facts.dropout), cell.pixels()
+    masks = masks_of(network, drop_path=drop_path)
+    assert (DROP_PATH in masks) == (drop_path > 0)
+    until = constant_until(network, drop_path)
+    begun: Partway = walk_prefix(network, images, until=until, batch_size=BATCH)
+    whole, rest = network(images, masks), network(begun, masks)
+    expected, found = gradients([network], [whole]), gradients([network], [rest])
+    pairs = [(whole, rest), *((gradient, found[name]) for name, gradient in expected.items())]
+    if cell.form in TRANSPOSED:
+        assert all(furthest(one, other) < TOLERANCE for one, other in pairs)
+    else:
+        assert all(one.equal(other) for one, other in pairs)
+
+
+def is_random_in_training_alone(cell: Cell) -> None:
+    """What is drawn acts where masks are given; where its facts name none, nothing is drawn."""
+    network, images = cell.network(**cell.facts.dropout), cell.pixels()
+    masks = masks_of(network, drop_path=0.0)
+    assert bool(masks) == bool(cell.facts.dropout), sorted(masks)
+    assert network(images).equal(network(images))
+    if masks:
+        assert not network(images, masks).equal(network(images))
+        for name, mask in masks.items():
+            ones = {**masks, name: torch.ones_like(mask)}
+            assert not network(images, ones).equal(network(images, masks)), f"'{name}' is not used"
+
+
+def keeps_images_apart(cell: Cell) -> None:
+    """An image's logits do not depend on the others of its batch, in training either."""
+    network, images = cell.network(**cell.facts.dropout), cell.pixels()
+    masks = masks_of(network, drop_path=0.3)
+    others = cell.pixels(seed=1)
+    others[1] = images[1]
+    for own in (masks, {}):
+        beside = network(others, own)
+        assert furthest(network(images, own)[1], beside[1]) < 1e-12
+        assert furthest(network(images, own)[0], beside[0]) > 1e-6
+    assert furthest(network(images[1:2])[0], network(images)[1]) < 1e-12
+
+
+def computes_again_what_it_computed(cell: Cell, passed: Callable[..., Tensor]) -> None:
+    """Another way to pass forward gives the logits and gradients of the plain one."""
+    network, images = cell.network(**cell.facts.dropout), cell.pixels()
+    masks = masks_of(network, drop_path=0.3)
+    plain = network(images, masks)
+    expected = gradients([network], [plain])
+    other = passed(network, images, masks)
+    found = gradients([network], [other])
+    assert furthest(plain, other) < TOLERANCE
+    for name, gradient in expected.items():
+        assert furthest(gradient, found[name]) <= TOLERANCE * gradient.abs().max(), name
+
+
+def bears_gradient_checkpointing(cell: Cell) -> None:
+    """Computed again in the backward pass, it is the same."""
+    computes_again_what_it_computed(
+        cell, lambda network, *args: checkpoint(network, *args, use_reentrant=False)
+    )
+
+
+def compiles(cell: Cell, backend: str) -> None:
+    """Compiled in one graph, it is the same."""
+    torch.compiler.reset()
+    computes_again_what_it_computed(
+        cell, lambda network, *args: torch.compile(network, backend=backend, fullgraph=True)(*args)
+    )
+
+
+BF16 = 0.05
+"""Of the largest logit: bfloat16 has 8 bits, so 0.4 % a rounding, through two blocks."""
+
+
+def bears_bf16(cell: Cell) -> None:
+    """Under autocast, with frozen weights held in bfloat16 as the engine does, near float32."""
+    logits, device = {}, torch.device("cpu")
+    for precision in ("float32", "bf16"):
+        network = build_network(
+            Backbones(device).load(cell.spec(), precision),
+            build_adapter(cell.choice(**cell.facts.dropout)),
+            num_classes=5,
+            normalisation="model",
+            seed=0,
+            role="student",
+        )
+        with torch.no_grad():
+            for name, parameter in network.trainable().items():
+                noise = torch.empty_like(parameter)
+                parameter += noise.normal_(std=0.05, generator=generator(0, "test", name))
+        if precision == "bf16":
+            cast_frozen(network, precision)
+        with autocast(device, precision):
+            logits[precision] = network(cell.pixels(), masks_of(network, drop_path=0.3)).float()
+        logits[precision].square().mean().backward()
+        for name, parameter in network.trainable().items():
+            assert parameter.grad is not None
+            assert parameter.grad.isfinite().all(), name
+    expected = logits["float32"]
+    assert furthest(logits["bf16"], expected) < BF16 * expected.abs().max()

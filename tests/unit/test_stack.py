@@ -32,23 +32,6 @@ from idat_zoo.randomness import Draws, generator
 from idat_zoo.recipe import Frozen
 
 TOLERANCE = 1e-12
-RANKS = {
-    "sequential": ("bottleneck", 2, 5),
-    "shared_parallel": ("bottleneck", 5, 2),
-    "idat_adaptformer": ("bottleneck", 3, 4),
-    "lora": ("rank", 2, 7),
-}
-
-
-def options_of(family: str) -> Sequence[dict[str, float]]:
-    """Two tasks' options, unlike in rank and scale where the family has them."""
-    if family == "linear":
-        return {"dropout": 0.1}, {"dropout": 0.1}
-    name, first, second = RANKS[family]
-    return (
-        {name: first, "dropout": 0.1, "scale": 0.3},
-        {name: second, "dropout": 0.1, "scale": 1.7},
-    )
 
 
 def noisy(network: Network, seed: int) -> Network:
@@ -97,19 +80,6 @@ def drawn(networks: Sequence[Network], drop_path: Sequence[float]) -> list[dict[
         network.draw_masks(4, drop_path=rate, draws=Draws(seed, "student", 7))
         for seed, (network, rate) in enumerate(zip(networks, drop_path, strict=True))
     ]
-
-
-@pytest.mark.parametrize("family", FAMILIES)
-def test_two_tasks_in_one_pass_equal_two_solo_passes(
-    family: str, toy_network: Callable[..., Network]
-) -> None:
-    networks = [
-        noisy(toy_network(family, num_classes=classes, **options), seed)
-        for seed, (classes, options) in enumerate(zip((5, 9), options_of(family), strict=True))
-    ]
-    masks = drawn(networks, (0.3, 0.3))
-    assert all(any("dropout" in name for name in m) for m in masks)
-    assert_stack_equals_solo(networks, masks, batches(2))
 
 
 def test_a_task_without_dropout_and_drop_path_stands_beside_one_with_both(
