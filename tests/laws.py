@@ -517,3 +517,37 @@ def bears_bf16(cell: Cell) -> None:
             assert parameter.grad.isfinite().all(), name
     expected = logits["float32"]
     assert furthest(logits["bf16"], expected) < BF16 * expected.abs().max()
+
+
+# All of them
+
+
+def on_vit(law: Callable[..., None], **more: Any) -> Callable[[str], None]:
+    return lambda family: law(Cell(family), **more)
+
+
+LAWS: dict[str, Callable[[str], None]] = {
+    "is the authors'": is_the_authors,
+    "merges as the authors'": merges_as_the_authors,
+    "drops where the authors' does": drops_where_the_authors_do,
+    "counts as the formula says": counts_as_the_formula_says,
+    "starts as the authors' does": starts_as_the_authors_do,
+    "starts as the frozen network, or not": starts_as_the_frozen_network_where_it_says_so,
+    "is drawn from its generator alone": is_drawn_from_its_generator_alone,
+    "learns all, and no frozen bit": on_vit(learns_all_and_no_frozen_bit),
+    "has a gradient everywhere": on_vit(is_alive),
+    "is read as it was written": on_vit(is_read_as_it_was_written),
+    "merges to the same logits": on_vit(merges_to_the_same_logits),
+    "stacks as alone": on_vit(stacks_as_alone),
+    "mixes as alone": on_vit(mixes_as_alone),
+    "walks on from its prefix": on_vit(walks_on_from_its_prefix, drop_path=0.0),
+    "walks on from its prefix, with drop path": on_vit(walks_on_from_its_prefix, drop_path=0.3),
+    "is random in training alone": on_vit(is_random_in_training_alone),
+    "keeps images apart": on_vit(keeps_images_apart),
+    "bears gradient checkpointing": on_vit(bears_gradient_checkpointing),
+    "bears bf16": on_vit(bears_bf16),
+}
+"""Each by what a family does that keeps it."""
+
+EXEMPT: dict[tuple[str, str], str] = {}
+"""(law, family): why that family need not keep it. There are no other exemptions."""
