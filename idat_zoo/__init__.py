@@ -1,6 +1,6 @@
 """idat-zoo: vision adapters trained, evaluated and published honestly.
 
-    from idat_zoo import run, run_many, evaluate, load
+    from idat_zoo import adapt, run, run_many, evaluate, load
     from idat_zoo.registry import get_recipe
 
 These names are imported when first asked for, so that listing recipes never loads torch.
@@ -10,14 +10,16 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from idat_zoo.adapting import adapt
     from idat_zoo.checkpoint import load
     from idat_zoo.evaluation import evaluate
     from idat_zoo.plugins import load_plugin
     from idat_zoo.runs import run, run_many
 
-__all__ = ["evaluate", "load", "load_plugin", "run", "run_many"]
+__all__ = ["adapt", "evaluate", "load", "load_plugin", "run", "run_many"]
 
 _HOMES = {
+    "adapt": "idat_zoo.adapting",
     "evaluate": "idat_zoo.evaluation",
     "load": "idat_zoo.checkpoint",
     "load_plugin": "idat_zoo.plugins",

@@ -417,15 +417,7 @@ def _read_tensors(path: Path, config: Config) -> dict[str, Tensor]:
         content = path.read_bytes()
     except OSError as error:
         raise CheckpointError(f"cannot read '{path}': {error.strerror}") from None
-    try:
-        tensors = files.parse_tensors(content)
-    except ValueError as error:
-        if content[:2] not in PICKLES:  # such first bytes alone may be a safetensors header's size
-            raise CheckpointError(f"'{path}' is damaged: {error}") from None
-        raise CheckpointError(
-            f"'{path}' is a pickle (torch.save), not safetensors; it is not opened.",
-            hint="Pickles can run code when they are read. Ask for a safetensors file.",
-        ) from None
+    tensors = read_tensors(content, path)
     found = {name: _spec(tensor) for name, tensor in tensors.items()}
     if found != config.tensors:
         differing = sorted(
@@ -439,6 +431,19 @@ def _read_tensors(path: Path, config: Config) -> dict[str, Tensor]:
     if files.sha256(path) != config.tensors_sha256:
         raise CheckpointError(f"'{path}' is not the file its config was written for (SHA-256).")
     return tensors
+
+
+def read_tensors(content: bytes, path: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file's bytes. Raises: CheckpointError, which names the path."""
+    try:
+        return files.parse_tensors(content)
+    except ValueError as error:
+        if content[:2] not in PICKLES:  # such first bytes alone may be a safetensors header's size
+            raise CheckpointError(f"'{path}' is damaged: {error}") from None
+        raise CheckpointError(
+            f"'{path}' is a pickle (torch.save), not safetensors; it is not opened.",
+            hint="Pickles can run code when they are read. Ask for a safetensors file.",
+        ) from None
 
 
 def _spec(tensor: Tensor) -> TensorSpec:

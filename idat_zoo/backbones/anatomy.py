@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from functools import cache
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -40,11 +41,16 @@ def measure(kind: Kind, name: str, img_size: int) -> Anatomy:
     )
 
 
+def blank_image(kind: Kind, img_size: int) -> Tensor:
+    """One image `[1, C, S, S]` of zeros, as a backbone takes it: its colours, type and device."""
+    weight: Any = kind.patch_projection.weight
+    shape = (1, weight.shape[1], img_size, img_size)
+    return torch.zeros(shape, device=weight.device, dtype=weight.dtype)
+
+
 def _walk(kind: Kind, img_size: int, offer: Offer) -> None:
-    model = next(kind.body.parameters())
-    images = torch.zeros(1, 3, img_size, img_size, device=model.device, dtype=model.dtype)
     with torch.no_grad():
-        features(kind, begin(images), Visitor(SITES, offer), None)
+        features(kind, begin(blank_image(kind, img_size)), Visitor(SITES, offer), None)
 
 
 def frozen_tensors(kind: Kind, img_size: int) -> Callable[[Site, int], Tensors]:

@@ -172,15 +172,20 @@ def _create(spec: Backbone) -> nn.Module:
         raise UsageError(
             f"timm cannot build backbone '{spec.name}' ({_as_asked(spec)}): {told(error)}"
         ) from None
-    module: Any
-    for module in body.modules():
-        if hasattr(module, "fused_attn"):  # by an environment variable, timm decides otherwise
-            module.fused_attn = True
+    fuse_attention(body)
     name = kind_of(candidates(spec), type(body))
     unfit = load_kind(name)(body).misfit() if name else f"it is a {type(body).__name__}"
     if unfit:
         raise _not_walked(spec, unfit)
     return body
+
+
+def fuse_attention(body: nn.Module) -> None:
+    """Let attention be computed where walks meet it."""
+    module: Any
+    for module in body.modules():
+        if hasattr(module, "fused_attn"):  # by an environment variable, timm decides otherwise
+            module.fused_attn = True
 
 
 def _as_asked(spec: Backbone) -> str:
@@ -189,11 +194,15 @@ def _as_asked(spec: Backbone) -> str:
 
 
 def _not_walked(spec: Backbone, why: str) -> UsageError:
-    titles = ", ".join(load_kind(name).title for name in KINDS)
     return UsageError(
         f"backbone '{spec.name}' ({spec.timm}) is of no kind that adapters know: {why}.",
-        hint=f"Known are timm's {titles}, with their usual blocks.",
+        hint=f"Known are timm's {titles()}, with their usual blocks.",
     )
+
+
+def titles() -> str:
+    """The kinds that adapters know, in words."""
+    return ", ".join(load_kind(name).title for name in KINDS)
 
 
 def _declared_kind(spec: Backbone) -> type[Kind] | None:

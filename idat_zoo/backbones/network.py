@@ -82,7 +82,7 @@ class Network(nn.Module):
         backbone: FrozenBackbone,
         adapter: Adapter,
         created: Created,
-        head: nn.Linear,
+        head: nn.Module,
         *,
         mean: Rgb,
         std: Rgb,
@@ -104,6 +104,7 @@ class Network(nn.Module):
     @property
     def num_classes(self) -> int:
         """How many logits there are."""
+        assert isinstance(self.head, nn.Linear)
         return self.head.out_features
 
     def trainable(self) -> dict[str, nn.Parameter]:
@@ -263,10 +264,12 @@ def new_head(embed_dim: int, num_classes: int, source: torch.Generator) -> nn.Li
     return head
 
 
-def published_names(adapter: Tensors, head: nn.Linear) -> dict[str, Tensor]:
+def published_names(adapter: Tensors, head: nn.Module) -> dict[str, Tensor]:
     """An adapter's and a head's tensors by the names that they are published under."""
     own = {f"adapter.{name}": tensor for name, tensor in adapter.items()}
-    return own | {f"head.{name}": tensor for name, tensor in head.named_parameters()}
+    return own | {
+        f"head.{name}": tensor for name, tensor in head.state_dict(keep_vars=True).items()
+    }
 
 
 def build_network(
@@ -282,9 +285,22 @@ def build_network(
 
     Raises: UsageError where the adapter cannot stand on the backbone.
     """
+    head = new_head(backbone.anatomy.num_features, num_classes, generator(seed, role, "head"))
+    return with_head(backbone, adapter, head, normalisation=normalisation, seed=seed, role=role)
+
+
+def with_head(
+    backbone: FrozenBackbone,
+    adapter: Adapter,
+    head: nn.Module,
+    *,
+    normalisation: str,
+    seed: int,
+    role: str,
+) -> Network:
+    """As `build_network`, with a head that is there already."""
     check_carries(backbone.anatomy, adapter, backbone.spec.name)
     created = adapter.create(backbone.anatomy, generator(seed, role, "adapter"))
-    head = new_head(backbone.anatomy.num_features, num_classes, generator(seed, role, "head"))
     mean, std = input_range(backbone, normalisation)
     return Network(backbone, adapter, created, head, mean=mean, std=std)
 

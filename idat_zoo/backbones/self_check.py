@@ -13,11 +13,11 @@ from pathlib import Path
 
 import timm
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from idat_zoo import files
 from idat_zoo.backbones import sites, walk
-from idat_zoo.backbones.anatomy import everywhere
+from idat_zoo.backbones.anatomy import blank_image, everywhere
 from idat_zoo.backbones.kinds import base
 from idat_zoo.backbones.kinds.base import Kind
 from idat_zoo.errors import RunFolderError, WalkError
@@ -48,14 +48,19 @@ def check_walk(kind: Kind, spec: Backbone, sha256: str) -> None:
     _remember(passed, {"backbone": spec.timm, "difference": difference})
 
 
-def relative_difference(kind: Kind, spec: Backbone) -> float:
-    """Between walk and timm, on one image of noise, of timm's largest feature."""
-    shape = (1, 3, spec.img_size, spec.img_size)
-    image = torch.randn(shape, generator=generator(0, "walk", "image"))
+def relative_difference(kind: Kind, spec: Backbone, head: nn.Module | None = None) -> float:
+    """Between walk and timm, on one image of noise, of timm's largest feature.
+
+    With the `head` that timm's network ends in, of its largest output.
+    """
+    blank = blank_image(kind, spec.img_size)
+    image = torch.randn(blank.shape, generator=generator(0, "walk", "image")).to(blank)
     with torch.no_grad():
         expected: Tensor = kind.body(image)
         found = walk.features(kind, walk.begin(image), everywhere(), None)
-    return ((found - expected).abs().max() / expected.abs().max()).item()
+        found = found if head is None else head(found)
+    largest = expected.abs().max().clamp_min(torch.finfo(expected.dtype).tiny)  # of a head of zeros
+    return ((found - expected).abs().max() / largest).item()
 
 
 def _key(kind: Kind, sha256: str) -> str:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from idat_zoo import files
 from idat_zoo.backbones.network import Network
+from idat_zoo.backbones.own import classifier_names
 from idat_zoo.checkpoint import Checkpoint, probe_images
 from idat_zoo.errors import CheckpointError, UsageError
 
@@ -28,7 +29,7 @@ TOLERANCE = 1e-4
 
 
 def merge(network: Network) -> Any:  # one of timm's networks, whose attributes it types as modules
-    """A copy of the backbone with the adapter folded in and the head in place.
+    """A copy of the backbone with the adapter folded in and a copy of the head in place.
 
     It takes normalised images. Raises: UsageError for a family that cannot be merged.
     """
@@ -37,7 +38,7 @@ def merge(network: Network) -> Any:  # one of timm's networks, whose attributes 
         raise UsageError(
             f"adapter '{adapter.name}' cannot be merged: what it adds is not linear in a frozen "
             "layer's input.",
-            hint="Load it with idat_zoo.load instead.",
+            hint="It runs as it is: idat_zoo.load gives it, and idat_zoo.adapt.",
         )
     kind = copy.deepcopy(network.kind)
     for i, branches in enumerate(kind.branches):
@@ -48,21 +49,25 @@ def merge(network: Network) -> Any:  # one of timm's networks, whose attributes 
                 merged = adapter.merge(site, network.local(i), frozen)
                 module.load_state_dict({name: merged[name].view_as(t) for name, t in own.items()})
     body = kind.body
-    with torch.random.fork_rng(devices=[]):  # timm draws a classifier before it is filled
-        body.reset_classifier(network.num_classes)
-    heads = body.get_classifier()
-    for head in heads if isinstance(heads, tuple) else (heads,):  # two are averaged, as tokens are
-        head.load_state_dict(network.head.state_dict())
+    if isinstance(network.head, nn.Linear):
+        with torch.random.fork_rng(devices=[]):  # timm draws a classifier, which makes room
+            body.reset_classifier(network.num_classes)
+    for name in classifier_names(body):  # two are averaged, as tokens are
+        body.set_submodule(name, copy.deepcopy(network.head))
     return body.requires_grad_(False).eval()
 
 
-def largest_difference(network: Network, vit: nn.Module) -> float:
-    """Between the logits of both on the probe images, of the largest logit."""
-    images = network.normalise(probe_images(network))
+def largest_difference(
+    network: Network, vit: nn.Module, images: Float[Tensor, "B C H W"] | None = None
+) -> float:
+    """Between the logits of both on normalised images (the probe's), of the largest logit."""
+    if images is None:
+        images = network.normalise(probe_images(network))
     with torch.inference_mode():
         expected: Float[Tensor, "B K"] = network.eval()(images)
         found: Float[Tensor, "B K"] = vit(images)
-    return ((found - expected).abs().max() / expected.abs().max()).item()
+    largest = expected.abs().max().clamp_min(torch.finfo(expected.dtype).tiny)  # of a head of zeros
+    return ((found - expected).abs().max() / largest).item()
 
 
 def write_merged(checkpoint: Checkpoint, folder: Path) -> float:

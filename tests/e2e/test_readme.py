@@ -18,9 +18,17 @@ IDAT = Path(sys.executable).with_name("idat")
 
 def run_python_example(text: str, folder: Path, *, last: str = "") -> str:
     """What the one Python example of a text prints, with a line added at its end."""
-    (code,) = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
+    (code,) = python_examples(text)
+    return run_python(code + last, folder)
+
+
+def python_examples(text: str) -> list[str]:
+    return re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
+
+
+def run_python(code: str, folder: Path) -> str:
     done = subprocess.run(
-        [sys.executable, "-c", code + last],
+        [sys.executable, "-c", code],
         cwd=folder,
         capture_output=True,
         text=True,
@@ -41,6 +49,20 @@ def test_the_example_of_an_adapter_pool_runs(tmp_path: Path) -> None:
     text = (ROOT / "docs" / "checkpoints.md").read_text(encoding="utf-8")
     shown = run_python_example(text, tmp_path, last="print(first.shape, pool.names())\n")
     assert shown == "torch.Size([10]) []\n"
+
+
+FROM_PYTHON = python_examples((ROOT / "docs" / "python.md").read_text(encoding="utf-8"))
+SHOWN = [
+    r"accuracy (?:0\.[89]\d*|1\.0)\nloaded True\nmerged True\n",
+    r"(?:[\w' ]+: \d+ parameters learn, accuracy (?:0\.[89]\d|1\.00)\n){3}",
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("code", "shown"), list(zip(FROM_PYTHON, SHOWN, strict=True)))
+def test_the_examples_from_python_run(code: str, shown: str, tmp_path: Path) -> None:
+    printed = run_python("import torch\ntorch.manual_seed(0)\n" + code, tmp_path)
+    assert re.fullmatch(shown, printed), printed
 
 
 def commands() -> list[str]:

@@ -54,6 +54,7 @@ MAY_KNOW = {
     "run_lock": {"errors", "results"},
     "checkpoint": FLOOR
     | {"adapters", "backbones", "data", "files", "hub", "outside", "randomness", "results"},
+    "adapting": FLOOR | {"adapters", "backbones", "checkpoint", "formats", "randomness"},
     "formats": FLOOR | {"adapters", "backbones", "checkpoint", "files", "run_folder"},
     "publishing": {
         "checkpoint",

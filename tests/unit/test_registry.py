@@ -821,4 +821,4 @@ def test_dir_is_what_is_public_and_loads_nothing() -> None:
         subprocess.run([sys.executable, "-c", c], capture_output=True, text=True, check=True).stdout
         for c in (code, bare)
     ]
-    assert said == ["evaluate load load_plugin run run_many\nTrue\n", "False\n"]
+    assert said == ["adapt evaluate load load_plugin run run_many\nTrue\n", "False\n"]

@@ -357,7 +357,7 @@ def test_a_last_step_that_breaks_the_network_is_told(
 def test_what_is_no_recipe_seed_image_or_word_is_refused_in_one_sentence(tmp_path: Path) -> None:
     script = """
 import numpy as np
-from idat_zoo import load, run
+from idat_zoo import adapt, load, run
 from idat_zoo.errors import ZooError
 from idat_zoo.registry import get_recipe
 
@@ -366,6 +366,7 @@ recipe = get_recipe("digits", "lora")
 calls = [
     *(lambda wrong=wrong: run(wrong) for wrong in ("digits", None, {"task": "digits"})),
     *(lambda wrong=wrong: run(recipe, seed=wrong) for wrong in ("0", 1.5, -1, True, None)),
+    *(lambda wrong=wrong: adapt(wrong, "lora") for wrong in ("vit_tiny_patch16_224", None)),
     *(lambda wrong=wrong: transform(wrong) for wrong in ("a.png", np.zeros((3, 4, 3)), None)),
     *(lambda wrong=wrong: get_recipe("dtd", "lora", overrides=wrong) for wrong in (5, [1], {1: 2})),
 ]
@@ -377,7 +378,7 @@ for call in calls:
 """
     command = [sys.executable, "-c", script]  # without the checks of types that tests run under
     told = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
-    assert told.stdout.split() == ["InputError"] * 11 + ["RecipeError"] * 3
+    assert told.stdout.split() == ["InputError"] * 13 + ["RecipeError"] * 3
     assert not list(tmp_path.iterdir())
 
 

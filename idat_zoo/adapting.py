@@ -1,0 +1,217 @@
+"""Any adapter family on a timm network that its user built, for training loops of their own.
+
+Shape letters: B batch, C channels, H W image.
+"""
+
+import copy
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from idat_zoo.adapters import find_adapter
+from idat_zoo.backbones.network import Network, new_head, with_head
+from idat_zoo.backbones.own import own_backbone, tolerance
+from idat_zoo.checkpoint import TENSORS_FILE, read_tensors
+from idat_zoo.errors import CheckpointError, InputError, UsageError
+from idat_zoo.formats.timm_model import largest_difference, merge
+from idat_zoo.randomness import Draws, generator
+
+ROLE = "student"
+"""Numbers are drawn as those of a run's student."""
+SHOWN = 4
+
+
+def adapt(
+    model: nn.Module,
+    family: str,
+    *,
+    num_classes: int | None = None,
+    seed: int = 0,
+    img_size: int | None = None,
+    drop_path: float = 0.0,
+    **options: Any,
+) -> "AdaptedModel":
+    """An adapter of a family, with its `options`, on one of timm's networks.
+
+    A copy of the network's own classifier stays and learns, too; `num_classes` puts a fresh one in
+    its place. `model` is not changed. Its numbers are frozen in what is returned, and shared with
+    it: they take no memory until one of the two is moved or cast; in float64, bf16 or on a GPU the
+    adapter is as the network is. `img_size` is the side of the images where the network takes any.
+    `drop_path` is the rate of the last block; dropout is an option of the families that have it.
+
+    Raises: UnknownNameError for no such family; RecipeError for its options; UsageError where it
+    cannot stand on the network, or nothing would learn; what `own_backbone` raises.
+    """
+    _check_numbers(num_classes, seed, drop_path)
+    adapter = find_adapter(family)(**options)
+    backbone, classifier = own_backbone(model, img_size=img_size)
+    if num_classes is not None:
+        width = backbone.anatomy.num_features
+        head: nn.Module = new_head(width, num_classes, generator(seed, ROLE, "head"))
+    elif classifier is not None:
+        head = copy.deepcopy(classifier).requires_grad_(True)
+    else:
+        raise UsageError(
+            f"network '{backbone.spec.name}' ends in two classifiers of two tokens, whose outputs "
+            "are averaged.",
+            hint="num_classes= puts one in their place.",
+        )
+    network = with_head(backbone, adapter, head, normalisation="none", seed=seed, role=ROLE)
+    if not network.trainable():
+        raise UsageError(
+            f"nothing would learn: adapter '{family}' has no tensors of its own here, and the "
+            "network no classifier.",
+            hint="num_classes= gives it one.",
+        )
+    weight = next(backbone.body.parameters())
+    network.to(device=weight.device, dtype=weight.dtype)
+    return AdaptedModel(network, seed=seed, drop_path=drop_path)
+
+
+class AdaptedModel(nn.Module):
+    """A frozen network of timm's with an adapter: normalised images `[B, C, H, W]` in, logits out.
+
+    Only what `trainable()` names learns. In training mode each call draws the adapter's dropout and
+    drop path for (seed, number of the call), whatever else is drawn; the number is part of its
+    `state_dict()`. The frozen network is always in evaluation mode.
+    """
+
+    def __init__(self, network: Network, *, seed: int, drop_path: float) -> None:
+        super().__init__()
+        self.network = network
+        self.seed, self.drop_path, self.calls = seed, drop_path, 0
+        self.draws = bool(self._draw_masks(1))
+        self.calls = 0
+
+    def forward(self, images: Any) -> Tensor:  # looked at below
+        """What the network's classifier makes of normalised images. Raises: InputError."""
+        if not torch.compiler.is_compiling():
+            self._check(images)
+        masks = self._draw_masks(len(images)) if self.training and self.draws else {}
+        logits: Tensor = self.network(images, masks)
+        return logits
+
+    def trainable(self) -> dict[str, nn.Parameter]:
+        """What learns, by name: the adapter's `adapter.…`, the classifier's `head.…`."""
+        return self.network.trainable()
+
+    def adapter_state(self) -> dict[str, Tensor]:
+        """All that is not the frozen network, by name: what safetensors' `save_file` may write.
+
+        The same names and shapes as in a run's adapter_model.safetensors.
+        """
+        return {
+            name: tensor.detach().contiguous() for name, tensor in self.network.published().items()
+        }
+
+    def load_adapter(self, source: Mapping[str, Tensor] | Path | str) -> None:
+        """Take over such tensors: of a mapping, a safetensors file, or a run's folder.
+
+        Raises: CheckpointError where the file cannot be read, or names and shapes are not all of
+        ours; nothing is changed then.
+        """
+        own = self.network.published()
+        found = source if isinstance(source, Mapping) else _read(Path(source))
+        faults = [f"{name} is missing" for name in own.keys() - found.keys()]
+        faults += [f"{name} has no place here" for name in found.keys() - own.keys()]
+        faults += [
+            f"{name} is {list(found[name].shape)}, expected {list(tensor.shape)}"
+            for name, tensor in own.items()
+            if name in found and found[name].shape != tensor.shape
+        ]
+        if faults:
+            more = f"; {len(faults) - SHOWN} more" if len(faults) > SHOWN else ""
+            raise CheckpointError(
+                f"these are not the tensors of adapter '{self.network.adapter.name}' as it stands "
+                f"here: {'; '.join(sorted(faults)[:SHOWN])}{more}.",
+                hint="Family, options, num_classes and network are to be those of its training.",
+            )
+        with torch.no_grad():
+            for name, tensor in own.items():
+                tensor.copy_(found[name])
+
+    def merge(self) -> Any:  # one of timm's networks, whose attributes it types as modules
+        """A plain timm network with the adapter folded in, in evaluation mode and not learning.
+
+        It has numbers of its own. Raises: UsageError for a family that cannot be merged;
+        CheckpointError where its outputs are not the same.
+        """
+        merged = merge(self.network)
+        was_training = self.network.training
+        images = torch.randn(2, *self._shape, generator=generator(0, "merge", "images"))
+        images = images.to(self.network.mean)
+        difference = largest_difference(self.network, merged, images)
+        self.network.train(was_training)
+        allowed = tolerance(images.dtype)
+        if not difference <= allowed:
+            raise CheckpointError(
+                f"the merged network's outputs differ by {difference:.1e} of their largest; up to "
+                f"{allowed:.0e} is expected."
+            )
+        return merged
+
+    def get_extra_state(self) -> Tensor:
+        """How many calls there were in training."""
+        return torch.tensor(self.calls)
+
+    def set_extra_state(self, state: Tensor) -> None:
+        """Go on from there."""
+        self.calls = int(state)
+
+    @torch.compiler.disable  # type: ignore[untyped-decorator]  # else a graph for each call
+    def _draw_masks(self, batch: int) -> dict[str, Tensor]:
+        draws = Draws(self.seed, ROLE, self.calls)
+        self.calls += 1
+        return self.network.draw_masks(batch, drop_path=self.drop_path, draws=draws)
+
+    @property
+    def _shape(self) -> tuple[int, int, int]:
+        weight: Any = self.network.kind.patch_projection.weight
+        size = self.network.backbone.spec.img_size
+        return (weight.shape[1], size, size)
+
+    def _check(self, images: object) -> None:
+        colours, size, _ = self._shape
+        expected = self.network.mean.dtype
+        got, hint = "", "timm.data.create_transform makes such images"
+        if not isinstance(images, Tensor):
+            got = type(images).__name__
+        elif images.ndim != 4 or images.shape[1:] != self._shape:
+            got = f"the shape {list(images.shape)}"
+            hint = "adapt(…, img_size=) says the side, where a network takes images of any size"
+        elif images.dtype != expected and not (
+            images.is_floating_point() and torch.is_autocast_enabled(images.device.type)
+        ):
+            got = str(images.dtype)
+        if got:
+            raise InputError(
+                f"an adapted network takes normalised images [B, {colours}, {size}, {size}] of "
+                f"{expected}; got {got}.",
+                hint=hint,
+            )
+
+    def _replicate_for_data_parallel(self) -> nn.Module:
+        raise UsageError(
+            "DataParallel would draw one dropout for all of its replicas.",
+            hint="Use DistributedDataParallel, with a seed of its own for each process.",
+        )
+
+
+def _check_numbers(num_classes: int | None, seed: int, drop_path: float) -> None:
+    for name, value, least in (("num_classes", num_classes, 1), ("seed", seed, 0)):
+        if value is not None and (type(value) is not int or value < least):
+            raise UsageError(f"{name} is an int from {least}; got {value!r}.")
+    if not 0 <= drop_path < 1:
+        raise UsageError(f"drop_path is a rate from 0 to less than 1; got {drop_path!r}.")
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    path = path / TENSORS_FILE if path.is_dir() else path
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise CheckpointError(f"cannot read '{path}': {error.strerror}") from None
+    return read_tensors(content, path)
