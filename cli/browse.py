@@ -120,6 +120,8 @@ def list_shelves(
         print_json({kind.value: rows})
     elif rows:
         _print_rows(rows, COLUMNS[kind])
+        if kind == Kind.ADAPTERS and glob is None:
+            note("and peft:NAME, any tuner of PEFT: docs/adapters.md tells which")
     if not rows:
         end(ZooError(f"no {kind.value} match" + (f" '{glob}'" if glob else "") + "."))
 

@@ -223,7 +223,7 @@ def _recipes(
     families = resolve_adapters(adapter, registry)
     _check_options(families, words)
     return [
-        compose_recipe(registry, one.id, family.name, pair=pair, teacher=teacher, overrides=own)
+        compose_recipe(registry, one.id, family.word, pair=pair, teacher=teacher, overrides=own)
         for one in resolve_tasks(task, registry)
         for family in families
         for own in settings
@@ -234,7 +234,7 @@ def _check_options(families: Sequence["Family"], words: Sequence[str]) -> None:
     """Raises: UsageError for an option that some of several adapters have, and others have not."""
     for word in words:
         prefix, _, option = word.partition("=")[0].partition(".")
-        without = [family.name for family in families if option not in family.options]
+        without = [family.word for family in families if option not in family.options]
         if prefix == "adapter" and 0 < len(without) < len(families):
             raise UsageError(
                 f"'{word}' does not fit all adapters that are asked for: {', '.join(without)} "

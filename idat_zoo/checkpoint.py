@@ -208,9 +208,7 @@ def load_checkpoint(reference: Reference, *, backbone: FrozenBackbone | None = N
         seed=config.seed,
         role=config.role,
     )
-    with torch.no_grad():
-        for name, tensor in network.published().items():
-            tensor.copy_(tensors[name])
+    network.fill(tensors)
     network.class_names = config.recipe.task.class_names
     return Checkpoint(network=network.eval(), config=config)
 

@@ -309,7 +309,7 @@ def _check_same(repo: str, there: Result, ours: Result) -> None:
 
 def _check_kin(results: Mapping[str, Result]) -> None:
     """One repository, one kind of adapter: the same pair and family."""
-    kinds = {(r.recipe.pair.name, r.recipe.adapter.name) for r in results.values()}
+    kinds = {(r.recipe.pair.name, r.recipe.adapter.label) for r in results.values()}
     if len(kinds) > 1:
         told = ", ".join(sorted("/".join(kind) for kind in kinds))
         raise UsageError(f"these runs do not belong in one repository: {told}.")

@@ -4,6 +4,7 @@ Frozen, checked by pydantic, free of torch. The registry builds recipes from TOM
 `Recipe` trains just as well.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
@@ -21,6 +22,10 @@ from idat_zoo.errors import RecipeError
 
 Scalar = bool | int | float | str
 """A value that an option or a candidate may take."""
+
+BRIDGE = "peft"
+"""The adapter that is any tuner of PEFT: its option `tuner` says which."""
+TUNER = r"[a-z0-9_]+"
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
 """A name that becomes the name of a folder."""
@@ -63,6 +68,8 @@ Bounded = Annotated[Scalar, AfterValidator(_check_size)]
 """A value that makes nothing larger than memory or than float32."""
 Values = Bounded | Annotated[tuple[Bounded, ...], Strict(False)]
 """One of them, or several: a value for each stage of a backbone."""
+OptionValue = Values | dict[str, Bounded]
+"""What an option of an adapter may be; lists and mappings are for PEFT's tuners."""
 Number = Annotated[float, AfterValidator(_check_size)]
 """The same of a number."""
 
@@ -179,8 +186,25 @@ class AdapterChoice(Frozen):
     """
 
     name: Name
-    options: dict[str, Bounded] = Field(default_factory=dict)
+    options: dict[str, OptionValue] = Field(default_factory=dict)
     plugin: Plugin | None = None
+
+    @model_validator(mode="after")
+    def _names_a_tuner(self) -> "AdapterChoice":
+        tuner = self.options.get("tuner")
+        if self.name == BRIDGE and not re.fullmatch(TUNER, tuner if isinstance(tuner, str) else ""):
+            raise ValueError(f"adapter '{BRIDGE}' needs the name of a tuner, e.g. {BRIDGE}:lokr")
+        return self
+
+    @property
+    def word(self) -> str:
+        """What the command line calls it: NAME, or peft:TUNER."""
+        return f"{self.name}:{self.options.get('tuner')}" if self.name == BRIDGE else self.name
+
+    @property
+    def label(self) -> str:
+        """The same as part of a folder's name."""
+        return self.word.replace(":", "-")
 
 
 class Recipe(Frozen):

@@ -129,7 +129,7 @@ class Result(Frozen):
     @property
     def label(self) -> str:
         """pair/adapter/task, as the run's folder begins."""
-        return f"{self.recipe.pair.name}/{self.recipe.adapter.name}/{self.recipe.task.id}"
+        return f"{self.recipe.pair.name}/{self.recipe.adapter.label}/{self.recipe.task.id}"
 
     @property
     def reached(self) -> dict[str, float]:

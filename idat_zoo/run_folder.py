@@ -67,7 +67,7 @@ def run_folder(out: Path, recipe: Recipe, seed: int) -> Path:
             "known: it cannot be trained.",
             hint="Train with protocol=standard or protocol=paper.",
         )
-    names = (recipe.pair.name, recipe.adapter.name, recipe.task.id, recipe_hash(recipe)[:8])
+    names = (recipe.pair.name, recipe.adapter.label, recipe.task.id, recipe_hash(recipe)[:8])
     return out.joinpath(*names, f"seed{seed}")
 
 

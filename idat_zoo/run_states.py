@@ -100,7 +100,7 @@ def _with_levels(folder: Path) -> Path:
 def _state_of(folder: Path) -> RunState:
     recipe = _recipe_of(folder)
     named = re.fullmatch(r"seed(\d+)", folder.name)
-    place = (recipe.pair.name, recipe.adapter.name, recipe.task.id)
+    place = (recipe.pair.name, recipe.adapter.label, recipe.task.id)
     if named is None or folder.parts[-LEVELS:-2] != place:
         raise RunFolderError(f"'{folder}' is not where a run of its recipe lies: it was moved.")
     log, result = folder / LOG_FILE, folder / RESULT_FILE

@@ -406,7 +406,7 @@ def require_inputs(recipe: Recipe, data_dir: Path | None, *, seed: int, download
     missing = missing_inputs(recipe, data_dir, seed=seed, download=download)
     if missing:
         raise DataError(
-            f"'{recipe.pair.name}/{recipe.adapter.name}/{recipe.task.id}' needs what is not here:"
+            f"'{recipe.pair.name}/{recipe.adapter.label}/{recipe.task.id}' needs what is not here:"
             + "".join(f"\n  - {line}" for line in missing),
             hint=f"Needs no download: {_without_download(recipe, data_dir, seed=seed)}",
         )
@@ -423,7 +423,7 @@ def _without_download(recipe: Recipe, data_dir: Path | None, *, seed: int) -> st
     elif data_dir is not None:
         place = ["--data-dir", str(data_dir)]
     pair = [] if task == "digits" else ["--pair", "micro"]
-    adapter = ["--adapter", recipe.adapter.name]
+    adapter = ["--adapter", recipe.adapter.word]
     words = ["--task", task, *place, *pair, *adapter, *recipe.plugin_words]
     return shlex.join(["idat", "train", *words])
 

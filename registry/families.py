@@ -4,13 +4,21 @@ Built-in families are described once, in adapters.toml; those of plugins when th
 """
 
 from collections.abc import Iterator, Mapping
+from functools import cache
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
 from idat_zoo.adapters import build_adapter
+from idat_zoo.adapters.peft_options import (
+    UNMERGED,
+    check_options,
+    configure,
+    known_fields,
+    written,
+)
 from idat_zoo.outside import ADAPTERS_GROUP, providers
-from idat_zoo.recipe import AdapterChoice
+from idat_zoo.recipe import BRIDGE, AdapterChoice
 from idat_zoo.registry.shelves import Family, check_table
 
 if TYPE_CHECKING:
@@ -26,6 +34,8 @@ class Families(Mapping[str, Family]):
         self._known, self._outside = dict(builtin), providers(ADAPTERS_GROUP)
 
     def __getitem__(self, name: str) -> Family:
+        if name.partition(":")[0] == BRIDGE:
+            return peft_family(name.partition(":")[2])
         if name not in self._known:
             plugin = self._outside[name].plugin
             adapter = build_adapter(AdapterChoice(name=name))
@@ -42,6 +52,62 @@ class Families(Mapping[str, Family]):
 
     def __len__(self) -> int:
         return len(list(iter(self)))
+
+
+class PeftFamily(Family):
+    """A tuner of PEFT, whose options are the fields of its configuration."""
+
+    tuner: str
+
+    @property
+    def word(self) -> str:
+        """What the command line calls it."""
+        return f"{self.name}:{self.tuner}"
+
+    def as_fields(self, options: Mapping[str, Any]) -> dict[str, Any]:
+        """A choice of it that is still to be checked."""
+        return {"name": self.name, "options": {"tuner": self.tuner, **options}}
+
+    def choose(self, options: Mapping[str, Any], *, where: str) -> AdapterChoice:
+        """The tuner with these options, as recipes write them. Raises: what `check` raises."""
+        chosen = written(self.tuner, self.check(options, where=where))
+        where = f"{where}: adapter '{self.word}'"
+        return check_table(AdapterChoice, self.as_fields(chosen), where=where)
+
+    def check(self, options: Mapping[str, Any], *, where: str) -> dict[str, Any]:
+        """Every field's value. Raises: RecipeError with every fault, PEFT's own among them."""
+        own = {name: value for name, value in options.items() if name != "tuner"}
+        values = check_options(self.tuner, own, where=where)
+        configure(self.tuner, written(self.tuner, values))
+        return values
+
+
+@cache
+def peft_family(tuner: str) -> PeftFamily:
+    """A tuner of the installed PEFT.
+
+    Raises: UnknownNameError; UsageError for one that does not fit, or where PEFT is not installed.
+    """
+    options = {
+        name: {"type": "any", "default": field.default, "help": field.help}
+        for name, field in known_fields(tuner).items()
+    }
+    about = f"{tuner} of PEFT, by the fields of its own configuration"
+    return check_table(
+        PeftFamily,
+        {
+            "title": f"PEFT's {tuner}",
+            "summary": about,
+            "paper": "",
+            "year": 0,
+            "merge": tuner not in UNMERGED,
+            "stack": False,
+            "options": options,
+            "parameters": {},
+        },
+        where=f"adapter '{BRIDGE}:{tuner}'",
+        given={"name": BRIDGE, "tuner": tuner},
+    )
 
 
 def describe_family(adapter: "Adapter") -> dict[str, Any]:

@@ -198,7 +198,7 @@ def resolve_adapters(text: str, registry: Registry) -> list[Family]:
     if ALL in names:
         raise RecipeError([f"adapter '{text}': 'all' stands alone"])
     found = [registry.find_adapter(name) for name in names]
-    twice = [family.name for family in found if found.count(family) > 1]
+    twice = [family.word for family in found if found.count(family) > 1]
     if twice:
         raise RecipeError([f"adapter '{text}': '{twice[0]}' is named twice"])
     return found

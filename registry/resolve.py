@@ -119,7 +119,7 @@ def compose_recipe(
     for rule in rules:
         settings |= rule.settings
         options |= rule.options
-    choice = {"name": family.name, "options": options}
+    choice = family.as_fields(options)
     recipe = _check(
         {
             **settings,
@@ -187,7 +187,7 @@ def _places(rules: Iterable[Rule]) -> str:
 
 def recipe_id(recipe: Recipe) -> str:
     """pair/adapter/task."""
-    return f"{recipe.pair.name}/{recipe.adapter.name}/{recipe.task.id}"
+    return f"{recipe.pair.name}/{recipe.adapter.label}/{recipe.task.id}"
 
 
 def recipe_ids(registry: Registry) -> list[str]:
@@ -319,9 +319,9 @@ def _parse_value(text: str) -> object:
 
 
 def _override(recipe: Recipe, words: Mapping[str, Any], registry: Registry) -> Recipe:
-    student = registry.find_adapter(recipe.adapter.name)
-    teacher_name = words.get("teacher_adapter", (recipe.teacher_adapter or recipe.adapter).name)
-    teacher = registry.find_adapter(str(teacher_name))
+    student = registry.find_adapter(recipe.adapter.word)
+    teacher_word = words.get("teacher_adapter", (recipe.teacher_adapter or recipe.adapter).word)
+    teacher = registry.find_adapter(str(teacher_word))
     _check_words(words, recipe, student, teacher)
 
     settings = {key: value for key, value in words.items() if key in SETTINGS}
@@ -334,8 +334,8 @@ def _override(recipe: Recipe, words: Mapping[str, Any], registry: Registry) -> R
         | _settled(recipe, settings)
         | {
             "candidates": candidates,
-            "adapter": {"name": student.name, "options": options},
-            "teacher_adapter": _teacher_adapter(recipe, words, teacher.name, options),
+            "adapter": student.as_fields(options),
+            "teacher_adapter": _teacher_adapter(recipe, words, teacher, options),
         },
         registry=registry,
         where="override",
@@ -379,17 +379,18 @@ def _settled(recipe: Recipe, settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _teacher_adapter(
-    recipe: Recipe, words: Mapping[str, Any], name: str, student_options: Mapping[str, Any]
+    recipe: Recipe, words: Mapping[str, Any], family: Family, student_options: Mapping[str, Any]
 ) -> dict[str, Any] | None:
     """The student's adapter where it was that before; a family named anew at its own defaults."""
     before = recipe.teacher_adapter
     if before is None:
         return None
-    if name == recipe.adapter.name and ("teacher_adapter" in words or before == recipe.adapter):
+    word = family.word
+    if word == recipe.adapter.word and ("teacher_adapter" in words or before == recipe.adapter):
         options = dict(student_options)
     else:
-        options = dict(before.options) if name == before.name else {}
-    return {"name": name, "options": options | _below("teacher_adapter", words)}
+        options = dict(before.options) if word == before.word else {}
+    return family.as_fields(options | _below("teacher_adapter", words))
 
 
 def _below(prefix: str, words: Mapping[str, Any]) -> dict[str, Any]:
@@ -423,7 +424,7 @@ def _check(
     for role, choice in choices.items():
         with collecting(faults):
             chosen[role] = _write_out(choice, registry, where=where)
-    bare = {role: {"name": choice.name} for role, choice in choices.items()}
+    bare = {role: {"name": "linear"} for role in roles}
     with collecting(faults):
         recipe = check_recipe({**fields, **bare}, where=where).model_copy(update=chosen)
     faults += [
@@ -433,18 +434,18 @@ def _check(
     ]
     if faults:
         raise RecipeError(dict.fromkeys(faults))
-    student = registry.adapters[recipe.adapter.name]
+    student = registry.adapters[recipe.adapter.word]
     candidates = _check_candidates(recipe, student, where=where)
     return with_plugins(recipe.model_copy(update={"candidates": candidates}))
 
 
 def _write_out(choice: AdapterChoice, registry: Registry, *, where: str) -> AdapterChoice:
-    if choice.name not in registry.adapters:
+    if choice.word not in registry.adapters:
         told = unknown("adapter", choice.name, registry.adapters)
         if choice.plugin is not None:
             told = str(lacking("adapter", choice.name, choice.plugin)).replace("\n", " ")
         raise RecipeError([f"{where}: {told}"])
-    return registry.adapters[choice.name].choose(choice.options, where=where)
+    return registry.adapters[choice.word].choose(choice.options, where=where)
 
 
 def _check_candidates(

@@ -12,6 +12,7 @@ from idat_zoo.errors import RecipeError, UnknownNameError
 from idat_zoo.recipe import AdapterChoice, Frozen, Plugin, Scalar, Task, describe_faults
 
 OPTION_TYPES = {"int": int, "float": float, "bool": bool, "str": str}
+"""Of the options of built-in families; PEFT checks `any` by its own types."""
 
 Model = TypeVar("Model", bound=Frozen)
 
@@ -37,8 +38,8 @@ class Option(Frozen):
     An `unwritten` one came after recipes were released: at its default it is left out of them.
     """
 
-    type: Literal["int", "float", "bool", "str"]
-    default: Scalar
+    type: Literal["int", "float", "bool", "str", "any"]
+    default: Any
     help: str
     gt: int | float | None = None
     ge: int | float | None = None
@@ -73,6 +74,15 @@ class Family(Frozen):
     options: dict[str, Option]
     parameters: dict[str, ParameterCount]
     plugin: Plugin | None = None
+
+    @property
+    def word(self) -> str:
+        """What the command line calls it."""
+        return self.name
+
+    def as_fields(self, options: Mapping[str, Any]) -> dict[str, Any]:
+        """A choice of it that is still to be checked."""
+        return {"name": self.name, "options": dict(options)}
 
     def choose(self, options: Mapping[str, Any], *, where: str) -> AdapterChoice:
         """The family with these options; the rest at their defaults, as recipes write them.

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 from idat_zoo.errors import UsageError
 from idat_zoo.outside import ADAPTERS_GROUP, check_class, find_class, lacking, providers
+from idat_zoo.recipe import BRIDGE
 
 if TYPE_CHECKING:
     from idat_zoo.adapters.base import Adapter
@@ -24,6 +25,10 @@ FACTS = ("name", "title", "paper", "year", "Options")
 
 def find_adapter(name: str) -> "type[Adapter]":
     """The class of a family. Raises: UnknownNameError; UsageError for a plugin's that is none."""
+    if name == BRIDGE:
+        from idat_zoo.adapters.peft import Peft
+
+        return Peft
     found: type[Adapter] = find_class("adapter", name, own=ADAPTERS, group=ADAPTERS_GROUP)
     return found if name in ADAPTERS else check_family(name, found)
 

@@ -152,13 +152,16 @@ class Anatomy:
 
     `ends` has the shapes of patch_embed, final_norm and features. `frozen` gives the frozen tensors
     that are read at a site of a block (`weight`, `bias`): the block of patch_embed is -1, that of
-    final_norm and features is the depth.
+    final_norm and features is the depth. `body` is timm's network, of no values where none are
+    loaded, and `image` the shape of what it takes: for PEFT's tuners, which change it.
     """
 
     kind: str
     blocks: tuple[BlockAnatomy, ...]
     ends: Mapping[Site, SiteShape]
     frozen: Callable[[Site, int], Tensors] = field(repr=False, compare=False)
+    body: Any = field(repr=False, compare=False)
+    image: tuple[int, ...]
 
     @property
     def depth(self) -> int:
@@ -212,11 +215,19 @@ class Adapter(ABC):
     Options: ClassVar[type[Frozen]]
     stacks_over: ClassVar[frozenset[str]] = frozenset()
 
+    lives_within: int = 2
+    """Steps in which each of its tensors is to get a gradient."""
+
     def __init__(self, **options: Any) -> None:  # values are checked by Options
         try:
             self.options = self.Options(**options)
         except ValidationError as error:
             raise RecipeError(describe_faults(error, where=f"adapter '{self.name}'")) from None
+
+    @property
+    def word(self) -> str:
+        """What the command line calls it."""
+        return self.name
 
     @property
     @abstractmethod

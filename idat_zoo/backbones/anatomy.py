@@ -38,6 +38,8 @@ def measure(kind: Kind, name: str, img_size: int) -> Anatomy:
         blocks=tuple(_block(kind, i, shapes[i]) for i in range(depth)),
         ends={site: shape for i in (-1, depth) for site, shape in shapes.get(i, {}).items()},
         frozen=frozen_tensors(kind, img_size),
+        body=kind.body,
+        image=(1, 3, img_size, img_size),
     )
 
 

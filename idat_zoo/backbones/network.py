@@ -21,6 +21,7 @@ from idat_zoo.adapters.base import (
     Tensors,
     trunc_normal,
 )
+from idat_zoo.adapters.peft import Peft
 from idat_zoo.backbones.frozen import FrozenBackbone
 from idat_zoo.backbones.sites import Compute, Visitor
 from idat_zoo.backbones.walk import EMBED, Partway, begin, features
@@ -120,6 +121,12 @@ class Network(nn.Module):
     def published(self) -> dict[str, Tensor]:
         """Every tensor that is not the backbone's: adapter (trained and frozen) and head."""
         return published_names(self.adapter_tensors.tensors(), self.head)
+
+    def fill(self, tensors: Tensors) -> None:
+        """Take the values of what was published."""
+        with torch.no_grad():
+            for name, tensor in self.published().items():
+                tensor.copy_(tensors[name])
 
     def local(self, block: int) -> dict[str, Tensor]:
         """What `apply` is handed in a block: its tensors, the shared ones, the constants.
@@ -300,8 +307,14 @@ def with_head(
 ) -> Network:
     """As `build_network`, with a head that is there already."""
     check_carries(backbone.anatomy, adapter, backbone.spec.name)
-    created = adapter.create(backbone.anatomy, generator(seed, role, "adapter"))
+    source = generator(seed, role, "adapter")
     mean, std = input_range(backbone, normalisation)
+    if isinstance(adapter, Peft):
+        from idat_zoo.backbones.peft_network import PeftNetwork  # which knows this file
+
+        model = adapter.inject(backbone.body, source)
+        return PeftNetwork(backbone, adapter, model, head, mean=mean, std=std)
+    created = adapter.create(backbone.anatomy, source)
     return Network(backbone, adapter, created, head, mean=mean, std=std)
 
 
@@ -310,7 +323,7 @@ def check_carries(anatomy: Anatomy, adapter: Adapter, name: str) -> None:
     why = adapter.misfit(anatomy)
     if why:
         raise UsageError(
-            f"adapter '{adapter.name}' cannot stand on backbone '{name}' ({anatomy.kind}): {why}.",
+            f"adapter '{adapter.word}' cannot stand on backbone '{name}' ({anatomy.kind}): {why}.",
             hint="`idat list adapters` names the others.",
         )
 

@@ -90,6 +90,7 @@ class Learner:
         self.fault: ZooError | None = None
         self.watched = True  # until two steps showed which tensors get a gradient
         self._alive: set[str] = set()
+        self._lives_within = max(network.adapter.lives_within for _, network in pair.roles())
         self._taken = 0
         if self.precision != "float32":
             for _, network in pair.roles():
@@ -163,17 +164,19 @@ class Learner:
     def check_alive(self, taken: int) -> None:
         """A tensor without any gradient in the first two steps is a dead adapter: a fault.
 
-        `taken` are the optimiser's steps so far; one that a scaler skipped tells nothing.
+        Adapters whose modules may be dropped whole have more of them (`lives_within`). `taken` are
+        the optimiser's steps so far; one that a scaler skipped tells nothing.
         """
         if taken == self._taken:
             return
-        self._taken, self.watched = taken, taken < 2
+        self._taken, self.watched = taken, taken < self._lives_within
         named = self.trainable()
         self._alive |= {n for n, p in named.items() if p.grad is not None and p.grad.any()}
         dead = sorted(named.keys() - self._alive)
-        if taken == 2 and dead:
+        if taken == self._lives_within and dead:
+            steps = {2: "two"}.get(taken, taken)
             self.fault = TrainingError(
-                f"{len(dead)} of {len(named)} trainable tensors got no gradient in two steps: "
+                f"{len(dead)} of {len(named)} trainable tensors got no gradient in {steps} steps: "
                 + ", ".join(dead[:4])
                 + ("." if len(dead) <= 4 else ", …")
             )

@@ -26,6 +26,8 @@ from torch import Tensor, nn
 
 from idat_zoo import files
 from idat_zoo.adapters import build_adapter
+from idat_zoo.adapters.peft_options import STARTS
+from idat_zoo.adapters.peft_targets import PeftConfig, Update, find_updates
 from idat_zoo.backbones.frozen import load_backbone, outline
 from idat_zoo.backbones.kinds import candidates, kind_of, load_kind
 from idat_zoo.backbones.network import build_network
@@ -43,7 +45,6 @@ from idat_zoo.formats.peft_lora import (
     targets,
     why_not,
 )
-from idat_zoo.formats.peft_targets import PeftConfig, Update, find_updates
 from idat_zoo.recipe import Backbone, Recipe, Scalar, Task, check_recipe, describe_faults
 from idat_zoo.run_folder import recipe_hash
 
@@ -53,9 +54,6 @@ FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 UPDATED = re.compile(re.escape(PREFIX) + r"(.+)\.lora_[AB]\.weight")
 NUMBER = re.compile(r"\d{1,4}")
 WITHIN = re.compile(r"^(?:layers\.\d+\.)?blocks\.\d+\.")
-
-STARTS = (True, False, "gaussian", "eva", "orthogonal")
-"""Values of `init_lora_weights` that leave the frozen weights as they are."""
 
 OTHER_FORMS = {
     "fan_in_fan_out": "frozen weights lie transposed, as in no timm ViT",
@@ -146,9 +144,7 @@ def import_peft(
         seed=SEED,
         role="student",
     )
-    with torch.no_grad():
-        for name, tensor in network.published().items():
-            tensor.copy_(ours[name])
+    network.fill(ours)
     # Two adapters trained elsewhere may share all that is known of them, and are not one recipe.
     known = recipe_hash(recipe).encode() + files.dump_tensors(network.published())
     with files.whole_folder(folder) as place:

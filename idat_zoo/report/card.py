@@ -39,7 +39,7 @@ def card_fields(results: Mapping[str, Result]) -> dict[str, Any]:
         "library_name": "idat-zoo",
         "pipeline_tag": "image-classification",
         **_licence(results.values()),
-        "tags": list(dict.fromkeys(["idat", "timm", first.recipe.adapter.name, *suites])),
+        "tags": list(dict.fromkeys(["idat", "timm", first.recipe.adapter.label, *suites])),
     }
     if student.from_hub:
         fields |= {
@@ -113,7 +113,7 @@ def card_text(repo: str, results: Mapping[str, Result], *, in_peft: bool) -> str
     lines = [
         f"# {repo.partition('/')[2]}",
         "",
-        f"{recipe.adapter.name} on {escaped(student.name)} (timm {escaped(student.timm)}, weights "
+        f"{recipe.adapter.word} on {escaped(student.name)} (timm {escaped(student.timm)}, weights "
         f"{escaped(student.weights)}), trained {trained} by idat-zoo.",
         "",
         "## Results",

@@ -80,7 +80,7 @@ def _adapter(role: str, choice: AdapterChoice) -> dict[str, Scalar]:
         options = build_adapter(choice).options.model_dump()
     else:
         options = {"plugin": str(choice.plugin), **choice.options}
-    return {role: choice.name} | {f"{role}.{key}": _scalar(v) for key, v in options.items()}
+    return {role: choice.label} | {f"{role}.{key}": _scalar(v) for key, v in options.items()}
 
 
 def _settings(recipe: Recipe) -> dict[str, Scalar]:

@@ -17,6 +17,7 @@ from torch import Tensor
 from typer.testing import CliRunner, Result
 
 from idat_zoo.adapters.lora import ROWS
+from idat_zoo.adapters.peft_targets import PeftConfig, Update, find_updates
 from idat_zoo.backbones.frozen import load_backbone
 from idat_zoo.checkpoint import load_checkpoint, probe_images, read_config
 from idat_zoo.cli import app
@@ -24,7 +25,6 @@ from idat_zoo.errors import CheckpointError, RecipeError, UsageError
 from idat_zoo.formats import peft_targets
 from idat_zoo.formats.peft_import import import_peft
 from idat_zoo.formats.peft_lora import write_peft
-from idat_zoo.formats.peft_targets import PeftConfig, Update, find_updates
 from idat_zoo.formats.timm_model import largest_difference, merge
 from idat_zoo.randomness import generator
 from idat_zoo.recipe import Backbone, Recipe

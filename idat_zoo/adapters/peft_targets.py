@@ -14,7 +14,7 @@ import subprocess
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Annotated, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -124,6 +124,20 @@ def find_updates(config: PeftConfig, modules: Mapping[str, bool]) -> dict[str, U
             divisor = math.sqrt(rank) if config.use_rslora else rank
             updates[name] = Update(rank=rank, scale=alpha / divisor)
     return updates
+
+
+def check_patterns(options: Mapping[str, Any], names: list[str]) -> None:
+    """Try all patterns of a configuration that PEFT itself will match against modules' names.
+
+    Raises: ValueError for a pattern that is no regular expression, or runs for too long.
+    """
+    wholes = [text for key, text in options.items() if key.endswith("_modules")]
+    keys = [key for text in options.values() if isinstance(text, dict) for key in text]
+    _match(
+        [Pattern(WHOLE, text) for text in wholes if isinstance(text, str)]
+        + [Pattern(ENDING, key) for key in keys],
+        names,
+    )
 
 
 def _wholes(config: PeftConfig) -> list[Pattern]:

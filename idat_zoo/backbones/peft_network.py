@@ -1,0 +1,116 @@
+"""A network of which PEFT adapted a copy of the frozen backbone: the same as others, for others.
+
+Shape letters: B batch, D width.
+"""
+
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from idat_zoo.adapters.base import Created, Tensors
+from idat_zoo.adapters.peft import Peft, saved, seeded, trained
+from idat_zoo.backbones.frozen import FrozenBackbone
+from idat_zoo.backbones.network import (
+    DROP_PATH,
+    Features,
+    Images,
+    Network,
+    published_names,
+)
+from idat_zoo.backbones.sites import Visitor
+from idat_zoo.backbones.walk import Partway, begin, features
+from idat_zoo.errors import CheckpointError
+from idat_zoo.randomness import Draws, generator
+from idat_zoo.recipe import Rgb
+
+SEED = "peft"
+"""What a step's dropouts are drawn by, among its masks."""
+
+
+class PeftNetwork(Network):
+    """A frozen backbone's copy with PEFT's modules in it, and a head.
+
+    Its tensors have the names under which PEFT saves them. PEFT's modules draw in training alone,
+    by the seed that comes with the masks.
+    """
+
+    adapter: Peft
+
+    def __init__(
+        self,
+        backbone: FrozenBackbone,
+        adapter: Peft,
+        model: Any,  # a PeftModel
+        head: nn.Module,
+        *,
+        mean: Rgb,
+        std: Rgb,
+    ) -> None:
+        super().__init__(backbone, adapter, Created(trainable={}), head, mean=mean, std=std)
+        self.model = model
+        self.kind = type(backbone.kind)(model.base_model.model)
+        self._trained = trained(model)
+        self._draws = False
+
+    def trainable(self) -> dict[str, nn.Parameter]:
+        """The parameters that learn: `adapter.…` and `head.…`."""
+        own = {f"adapter.{name}": parameter for name, parameter in self._trained.items()}
+        return own | {f"head.{name}": tensor for name, tensor in self.head.named_parameters()}
+
+    def published(self) -> dict[str, Tensor]:
+        """Every tensor that is not the backbone's, as PEFT saves them, and the head."""
+        own = {name: tensor.detach() for name, tensor in saved(self.model).items()}
+        return published_names(own, self.head)
+
+    def fill(self, tensors: Tensors) -> None:
+        """Take the values of what was published.
+
+        Raises: CheckpointError where PEFT computes some of them.
+        """
+        super().fill(tensors)
+        other = [n for n, own in self.published().items() if not torch.equal(own, tensors[n])]
+        if other:
+            raise CheckpointError(
+                f"adapter '{self.adapter.word}' cannot take over {other[0]}: PEFT computes it."
+            )
+
+    def draw_masks(self, batch: int, *, drop_path: float, draws: Draws) -> dict[str, Tensor]:
+        """Drop path's, and a seed for what PEFT draws."""
+        source = generator(draws.seed, draws.network, SEED, draws.step)
+        masks = super().draw_masks(batch, drop_path=drop_path, draws=draws)
+        return masks | {SEED: torch.tensor(source.initial_seed())}
+
+    def features(self, start: Images | Partway, masks: Tensors | None = None) -> Features:
+        """Pooled features, adapted."""
+        masks = masks or {}
+        self._let_draw(SEED in masks)
+        if not isinstance(start, Partway):
+            start = begin(self.normalise(start))
+        nobody = Visitor((), lambda site, block, x, compute, frozen: compute(x, {}))
+        drawing = seeded(int(masks[SEED]), self.mean.device) if SEED in masks else nullcontext()
+        with drawing:
+            return features(self.kind, start, nobody, masks.get(DROP_PATH))
+
+    def _let_draw(self, draws: bool) -> None:
+        """PEFT's modules draw in training mode; all others stay in evaluation mode."""
+        from peft.tuners.tuners_utils import BaseTunerLayer
+
+        if draws != self._draws:
+            self._draws = draws
+            for module in self.model.modules():
+                if isinstance(module, BaseTunerLayer) and isinstance(module, nn.Module):
+                    module.train(draws)
+
+    def move_own(self, device: torch.device) -> None:
+        """Move everything but the backbone, which others may share; the copy is its own."""
+        super().move_own(device)
+        self.model.to(device)
+
+    def train(self, mode: bool = True) -> "PeftNetwork":
+        """All stays in evaluation mode; randomness comes by masks alone."""
+        super().train(mode)
+        self.model.eval()
+        self._draws = False
+        return self
