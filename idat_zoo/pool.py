@@ -9,7 +9,7 @@ Shape letters: B batch, C channels, H W image, K classes.
 
 import threading
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 
 import torch
 from jaxtyping import Float32, UInt8
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from idat_zoo.backbones.frozen import FrozenBackbone
 from idat_zoo.backbones.network import Network
-from idat_zoo.backbones.stack import MixedNetwork, prompts_of
+from idat_zoo.backbones.stack import mixed_of, prompts_of
 from idat_zoo.checkpoint import Reference, load_checkpoint
 from idat_zoo.engine.precision import computing, find_device
 from idat_zoo.errors import UnknownNameError, UsageError
@@ -75,7 +75,7 @@ class AdapterPool:
         """Each image's float32 logits `[K]`, on CPU, by the adapter named for it.
 
         More adapters than fit on the device take several passes; those that lie there go first. So
-        do adapters that put in unlike numbers of prompts.
+        do adapters that put in unlike numbers of prompts, and each tuner of PEFT.
 
         Raises: UnknownNameError; UsageError where there is not one name for each image.
         """
@@ -89,17 +89,18 @@ class AdapterPool:
             asked = sorted(rows, key=lambda name: name not in self._on_device)
             logits: dict[int, Tensor] = {}
             for part in self._passes(asked):
-                mixed = MixedNetwork(self._bring(part))
+                mixed = mixed_of(self._bring(part))
                 outputs = mixed([images[rows[name]].to(self.device) for name in part])
                 for name, output in zip(part, outputs, strict=True):
                     logits |= dict(zip(rows[name], output.float().cpu(), strict=True))
         return [logits[row] for row in range(len(names))]
 
     def _passes(self, names: Iterable[str]) -> Iterator[list[str]]:
-        """The adapters of each pass: as many as fit, and of as many prompts."""
-        alike: dict[tuple[int, ...], list[str]] = {}
+        """The adapters of each pass: as many as fit, and of as many prompts, or one of PEFT's."""
+        alike: dict[Hashable, list[str]] = {}
         for name in names:
-            alike.setdefault(prompts_of(self._networks[name]), []).append(name)
+            network = self._networks[name]
+            alike.setdefault(prompts_of(network) if network.mixes else name, []).append(name)
         for group in alike.values():
             for start in range(0, len(group), self.capacity):
                 yield group[start : start + self.capacity]

@@ -1,6 +1,8 @@
 """Tiny forms of every kind of backbone, with weights on which nothing is trivial."""
 
+import warnings
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import timm
@@ -12,6 +14,7 @@ from idat_zoo.backbones.anatomy import measure
 from idat_zoo.backbones.frozen import FrozenBackbone, hash_network
 from idat_zoo.backbones.kinds import load_kind
 from idat_zoo.backbones.kinds.base import Kind
+from idat_zoo.backbones.network import Network
 from idat_zoo.randomness import generator
 from idat_zoo.recipe import Backbone
 
@@ -162,6 +165,25 @@ def images_of(form: str, count: int, *, seed: int = 0) -> torch.Tensor:
     size = FORMS[form].img_size
     source = generator(seed, "test", "images")
     return torch.randn(count, 3, size, size, dtype=torch.float64, generator=source)
+
+
+def peft_logits(folder: Path, network: Network, images: torch.Tensor) -> torch.Tensor:
+    """What the real PEFT makes of a folder, on timm's own network with the frozen weights."""
+    spec = network.backbone.spec
+    size = {"img_size": spec.img_size} if network.kind.takes_img_size else {}
+    body = timm.create_model(spec.timm, num_classes=network.num_classes, **size, **spec.args)
+    missing, unexpected = body.load_state_dict(network.body.state_dict(), strict=False)
+    classifier = body.pretrained_cfg["classifier"]
+    assert set(missing) == {f"{classifier}.weight", f"{classifier}.bias"}
+    assert not unexpected
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the libraries that PEFT imports
+        from peft import PeftModel
+
+        model = PeftModel.from_pretrained(body, str(folder)).eval()
+    with torch.inference_mode():
+        logits: torch.Tensor = model(network.normalise(images))
+    return logits
 
 
 # Files of weights

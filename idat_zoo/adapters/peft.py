@@ -74,6 +74,7 @@ class Peft(Adapter):
     options: PeftOptions
     sites: ClassVar = frozenset({Site.PATCH_EMBED})
     stackable = False
+    mergeable = True  # by PEFT, which says of a few tuners that it cannot
     trains_copies = True  # so the frozen weights stay float32: some tuners compute with them
 
     @property
@@ -124,23 +125,26 @@ class Peft(Adapter):
             raise self._amiss(f"{config.targets} means no module of the network")
         return found
 
-    def config_on(self, body: nn.Module) -> Any:
-        """PEFT's configuration, which names every module. Raises: RecipeError, UsageError."""
+    def fields_on(self, body: nn.Module) -> dict[str, Any]:
+        """The configuration's fields that are not at their defaults; every module is named.
+
+        Raises: RecipeError, UsageError.
+        """
         targets = self.targets(body)
-        values = {name: value for name, value in self.values.items() if name not in CHOOSING}
+        values: dict[str, Any] = {n: own for n, own in self.values.items() if n not in CHOOSING}
         known = known_fields(self.tuner)
         if "feedforward_modules" in known and "feedforward_modules" not in values:
-            values["feedforward_modules"] = tuple(n for n in targets if n.endswith(".fc2"))
+            values["feedforward_modules"] = [name for name in targets if name.endswith(".fc2")]
         if "progressbar" in known:
             values["progressbar"] = False
-        return configure(self.tuner, values, **{TARGETS: targets})
+        return values | {TARGETS: targets}
 
     def inject(self, body: nn.Module, generator: torch.Generator) -> Any:
         """A PeftModel of a copy of the network, which itself stays as it is.
 
         Raises: RecipeError, UsageError where PEFT cannot adapt it so, or changes frozen weights.
         """
-        peft, config = require_peft(), self.config_on(body)
+        peft, config = require_peft(), configure(self.tuner, self.fields_on(body))
         with torch.device("cpu"):
             seed = int(torch.randint(2**62, (), generator=generator))
         own = copy.deepcopy(body)

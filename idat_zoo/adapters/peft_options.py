@@ -147,7 +147,7 @@ def written(tuner: str, values: Mapping[str, Any]) -> dict[str, OptionValue]:
     }
 
 
-def configure(tuner: str, options: Mapping[str, Any], **more: Any) -> Any:
+def configure(tuner: str, options: Mapping[str, Any]) -> Any:
     """PEFT's configuration, of options that were checked.
 
     Raises: RecipeError where PEFT refuses them, or where frozen weights would be changed.
@@ -161,7 +161,7 @@ def configure(tuner: str, options: Mapping[str, Any], **more: Any) -> Any:
             ]
         )
     try:
-        return find_tuner(tuner)(**{n: as_plain(v) for n, v in options.items()} | more)
+        return find_tuner(tuner)(**{n: as_plain(v) for n, v in options.items()})
     except (ValueError, TypeError, ImportError) as error:
         raise RecipeError([f"adapter '{BRIDGE}:{tuner}': {told(error)}"]) from None
 

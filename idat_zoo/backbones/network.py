@@ -5,6 +5,7 @@ Shape letters: B batch, C channels, H W image, D width, K classes.
 
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float, UInt8
@@ -70,10 +71,12 @@ class Network(nn.Module):
     """Frozen backbone, adapter, head: images in, logits out.
 
     `mean` and `std` normalise uint8 images scaled to [0, 1]; float images are taken as they are.
-    `class_names` are those of the logits, in order, where they are known.
+    `class_names` are those of the logits, in order, where they are known. One that `mixes` can
+    share a pass with others over its backbone.
     """
 
     class_names: tuple[str, ...] = ()
+    mixes: ClassVar[bool] = True
 
     mean: Tensor
     std: Tensor

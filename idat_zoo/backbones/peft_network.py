@@ -3,6 +3,7 @@
 Shape letters: B batch, D width.
 """
 
+import copy
 from contextlib import nullcontext
 from typing import Any
 
@@ -11,7 +12,9 @@ from torch import Tensor, nn
 
 from idat_zoo.adapters.base import Created, Tensors
 from idat_zoo.adapters.peft import Peft, saved, seeded, trained
+from idat_zoo.adapters.peft_options import told
 from idat_zoo.backbones.frozen import FrozenBackbone
+from idat_zoo.backbones.kinds.base import Kind
 from idat_zoo.backbones.network import (
     DROP_PATH,
     Features,
@@ -21,7 +24,7 @@ from idat_zoo.backbones.network import (
 )
 from idat_zoo.backbones.sites import Visitor
 from idat_zoo.backbones.walk import Partway, begin, features
-from idat_zoo.errors import CheckpointError
+from idat_zoo.errors import CheckpointError, UsageError
 from idat_zoo.randomness import Draws, generator
 from idat_zoo.recipe import Rgb
 
@@ -37,6 +40,7 @@ class PeftNetwork(Network):
     """
 
     adapter: Peft
+    mixes = False
 
     def __init__(
         self,
@@ -102,6 +106,20 @@ class PeftNetwork(Network):
             for module in self.model.modules():
                 if isinstance(module, BaseTunerLayer) and isinstance(module, nn.Module):
                     module.train(draws)
+
+    def merged(self) -> Kind:
+        """The walk through a copy of timm's network in which PEFT folded the adapter in.
+
+        Raises: UsageError for a tuner that PEFT cannot merge.
+        """
+        try:
+            body = copy.deepcopy(self.model).merge_and_unload()
+        except (NotImplementedError, ValueError, AttributeError) as error:
+            raise UsageError(
+                f"adapter '{self.adapter.word}' cannot be merged by PEFT: {told(error)}.",
+                hint="It runs as it is: idat_zoo.load gives it.",
+            ) from None
+        return type(self.kind)(body)
 
     def move_own(self, device: torch.device) -> None:
         """Move everything but the backbone, which others may share; the copy is its own."""

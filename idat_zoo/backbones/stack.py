@@ -154,6 +154,7 @@ class MixedNetwork:
 
     def __init__(self, networks: Sequence[Network]) -> None:
         assert all(n.body is networks[0].body for n in networks), "they share one backbone"
+        assert all(n.mixes for n in networks), "their adapters stand in the frozen pass"
         assert len({prompts_of(n) for n in networks}) == 1, "their sequences are of one length"
         self.networks = list(networks)
 
@@ -195,6 +196,13 @@ class MixedNetwork:
         begun = join(self.networks, images)
         pooled = features(self.networks[0].kind, begun, Visitor(sites, offer, prompt), None)
         return [n.head(own) for n, own in zip(self.networks, pooled.split(sizes), strict=True)]
+
+
+def mixed_of(networks: Sequence[Network]) -> Callable[[Sequence[Tensor]], list[Tensor]]:
+    """The pass of several networks that mix, or of one."""
+    if len(networks) == 1 and not networks[0].mixes:
+        return lambda images: [networks[0](images[0])]
+    return MixedNetwork(networks)
 
 
 def prompts_of(network: Network) -> tuple[int, ...]:

@@ -1,8 +1,9 @@
-"""A trained LoRA as PEFT writes it, for those who load adapters of timm's networks with `peft`.
+"""A trained adapter as PEFT writes it, for those who load adapters of timm's networks with `peft`.
 
-PEFT adapts timm's fused qkv with one A and one B. Updates of q and v alone are that form with their
-As one above the other and their Bs in the rows of q and v: nothing is approximated. (With the key,
-3R for 2R, and B_k in the rows between.)
+A tuner of PEFT is written as it is. Our LoRA has that form, too: PEFT adapts timm's fused qkv with
+one A and one B. Updates of q and v alone are that form with their As one above the other and their
+Bs in the rows of q and v: nothing is approximated. (With the key, 3R for 2R, and B_k in the rows
+between.)
 
     A' = [A_q; A_v]  [2R, D]      B' = [[B_q, 0], [0, 0], [0, B_v]]  [3D, 2R]      alpha' = 2R scale
 
@@ -25,7 +26,9 @@ from torch import Tensor, nn
 from idat_zoo import files
 from idat_zoo.adapters.base import Site
 from idat_zoo.adapters.lora import ROWS, SEPARATE, LoRA
+from idat_zoo.adapters.peft import all_saved
 from idat_zoo.backbones.kinds.base import Kind
+from idat_zoo.backbones.peft_network import PeftNetwork
 from idat_zoo.backbones.pinned import weights_repo
 from idat_zoo.checkpoint import Checkpoint
 from idat_zoo.errors import UsageError
@@ -77,8 +80,7 @@ def why_not(kind: Kind, img_size: int) -> str:
         )
     if not own:
         return "it has no attention with projections of q, k and v"
-    named = kind.body.pretrained_cfg.get("classifier")
-    return "its classifier is two layers" if isinstance(named, tuple) else ""
+    return two_classifiers(kind.body)
 
 
 def classifier(body: Any) -> str:  # timm types what networks hold as mere modules
@@ -104,6 +106,8 @@ def as_peft(checkpoint: Checkpoint) -> tuple[dict[str, Tensor], dict[str, object
     Raises: UsageError for a family that PEFT has not in this form, or not on this backbone.
     """
     network, adapter = checkpoint.network, checkpoint.network.adapter
+    if isinstance(network, PeftNetwork):
+        return _as_it_is(network)
     if not isinstance(adapter, LoRA):
         raise UsageError(
             f"adapter '{adapter.name}' has no form in PEFT; LoRA has.",
@@ -147,6 +151,34 @@ def as_peft(checkpoint: Checkpoint) -> tuple[dict[str, Tensor], dict[str, object
     return tensors, config
 
 
+def _as_it_is(network: PeftNetwork) -> tuple[dict[str, Tensor], dict[str, object]]:
+    """The tensors of a tuner of PEFT, and its configuration with our head beside."""
+    reason = two_classifiers(network.body)
+    if reason:
+        raise UsageError(
+            f"adapter '{network.adapter.word}' has no form in PEFT here: {reason}.",
+            hint="`idat merge` makes a plain timm model of it.",
+        )
+    head = classifier(network.body)
+    tensors = {name: own.detach().clone() for name, own in all_saved(network.model).items()}
+    for name, parameter in network.head.named_parameters():
+        tensors[f"{PREFIX}{head}.{name}"] = parameter
+    config: dict[str, object] = {
+        "peft_type": network.adapter.tuner.upper(),
+        "auto_mapping": adapted_class(network.body),
+        "base_model_name_or_path": weights_repo(network.backbone.spec) or None,
+        **network.adapter.fields_on(network.body),
+        "modules_to_save": [head],
+    }
+    return tensors, config
+
+
+def two_classifiers(body: Any) -> str:
+    """Why a network's head has no place in PEFT, or ''."""
+    named = body.pretrained_cfg.get("classifier")
+    return "its classifier is two layers" if isinstance(named, tuple) else ""
+
+
 def adapted_class(vit: nn.Module) -> dict[str, str]:
     """What PEFT notes of a network that is adapted."""
     return {"base_model_class": type(vit).__name__, "parent_library": type(vit).__module__}
@@ -155,6 +187,8 @@ def adapted_class(vit: nn.Module) -> dict[str, str]:
 def has_form(checkpoint: Checkpoint) -> bool:
     """Whether PEFT has an adapter in this form, on this backbone."""
     network = checkpoint.network
+    if isinstance(network, PeftNetwork):
+        return not two_classifiers(network.body)
     if not isinstance(network.adapter, LoRA):
         return False
     return not why_not(network.kind, network.backbone.spec.img_size)

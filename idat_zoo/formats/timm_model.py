@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from idat_zoo import files
 from idat_zoo.backbones.network import Network
 from idat_zoo.backbones.own import classifier_names
+from idat_zoo.backbones.peft_network import PeftNetwork
 from idat_zoo.checkpoint import Checkpoint, probe_images
 from idat_zoo.errors import CheckpointError, UsageError
 
@@ -36,11 +37,11 @@ def merge(network: Network) -> Any:  # one of timm's networks, whose attributes 
     adapter = network.adapter
     if not adapter.mergeable:
         raise UsageError(
-            f"adapter '{adapter.name}' cannot be merged: what it adds is not linear in a frozen "
+            f"adapter '{adapter.word}' cannot be merged: what it adds is not linear in a frozen "
             "layer's input.",
             hint="It runs as it is: idat_zoo.load gives it, and idat_zoo.adapt.",
         )
-    kind = copy.deepcopy(network.kind)
+    kind = network.merged() if isinstance(network, PeftNetwork) else copy.deepcopy(network.kind)
     for i, branches in enumerate(kind.branches):
         for site, module in (owner for branch in branches for owner in branch.owners.items()):
             if site in network.sites:

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
+from idat_zoo.recipe import BRIDGE
 from idat_zoo.report.build import build_report
 from idat_zoo.report.layout import lay_out
 from idat_zoo.report.markdown import as_markdown, escaped, markdown_table
@@ -177,7 +178,7 @@ def _use(repo: str, place: str, result: Result, *, in_peft: bool) -> list[str]:
         "```",
         "",
     ]
-    if result.recipe.adapter.name != "lora":
+    if result.recipe.adapter.name not in ("lora", BRIDGE):
         return lines
     return [
         *lines,
@@ -205,7 +206,7 @@ def _plugin(result: Result) -> list[str]:
 
 
 def _with_peft(repo: str, place: str, result: Result) -> list[str]:
-    """PEFT's form of a LoRA lies in a folder beside it."""
+    """PEFT's form of the adapter lies in a folder beside it."""
     recipe, student = result.recipe, result.recipe.pair.student
     folder = f"{place}/{PEFT_FOLDER}" if place else PEFT_FOLDER
     if not student.from_hub:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import timm
 import torch
-from kinds import FORMS, frozen_of, images_of
+from kinds import FORMS, frozen_of, images_of, peft_logits
 from PIL import Image
 from timm.data import create_transform, resolve_model_data_config
 from typer.testing import CliRunner, Result
@@ -211,25 +211,6 @@ def test_probe_images_are_those_a_checkpoint_is_known_by() -> None:
 
 
 # PEFT
-
-
-def peft_logits(folder: Path, network: Network, images: torch.Tensor) -> torch.Tensor:
-    """What the real PEFT makes of a folder, on timm's own network with the frozen weights."""
-    spec = network.backbone.spec
-    size = {"img_size": spec.img_size} if network.kind.takes_img_size else {}
-    body = timm.create_model(spec.timm, num_classes=network.num_classes, **size, **spec.args)
-    missing, unexpected = body.load_state_dict(network.body.state_dict(), strict=False)
-    classifier = body.pretrained_cfg["classifier"]
-    assert set(missing) == {f"{classifier}.weight", f"{classifier}.bias"}
-    assert not unexpected
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of the libraries that PEFT imports
-        from peft import PeftModel
-
-        model = PeftModel.from_pretrained(body, str(folder)).eval()
-    with torch.inference_mode():
-        logits: torch.Tensor = model(network.normalise(images))
-    return logits
 
 
 @pytest.mark.slow

@@ -7,21 +7,29 @@ from typing import Any
 
 import pytest
 import torch
-from kinds import frozen_of, tiny
+from kinds import frozen_of, peft_logits, tiny
+from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor
+from typer.testing import CliRunner
 
 from conftest import DIGITS, learner_of, toy_pair, toy_recipe
 from idat_zoo.adapters import build_adapter
 from idat_zoo.adapters.peft import adapted
-from idat_zoo.adapters.peft_options import UNFIT, require_peft, tuners
+from idat_zoo.adapters.peft_options import UNFIT, UNMERGED, require_peft, tuners
 from idat_zoo.backbones.frozen import describe_anatomy, hash_network
 from idat_zoo.backbones.network import Network, build_network
 from idat_zoo.backbones.peft_network import PeftNetwork
-from idat_zoo.checkpoint import load_checkpoint, probe_images, write_checkpoint
+from idat_zoo.checkpoint import Checkpoint, load_checkpoint, probe_images, write_checkpoint
+from idat_zoo.cli import app
 from idat_zoo.data import TaskData, load_task
 from idat_zoo.engine.state import load_state, state_of
 from idat_zoo.engine.train import Trainer
 from idat_zoo.errors import UsageError
+from idat_zoo.formats.peft_lora import write_peft
+from idat_zoo.formats.timm_model import largest_difference, merge
+from idat_zoo.hub import Head
+from idat_zoo.pool import AdapterPool
+from idat_zoo.publishing import plan
 from idat_zoo.randomness import generator
 from idat_zoo.recipe import AdapterChoice, Recipe
 from idat_zoo.recipe_toml import dump_recipe, parse_recipe
@@ -337,3 +345,90 @@ def test_without_the_package_one_line_says_what_to_install(monkeypatch: pytest.M
     monkeypatch.setitem(sys.modules, "peft", None)
     with pytest.raises(UsageError, match=r"peft, which is not installed[\s\S]*idat-zoo\[peft\]"):
         require_peft()
+
+
+# Other forms
+
+
+def checkpoint_of(network: Network, recipe: Recipe, folder: Path) -> Checkpoint:
+    write_checkpoint(folder, network, recipe, role="student", recipe_hash="0" * 64, seed=0)
+    return load_checkpoint(folder)
+
+
+@pytest.mark.parametrize("tuner", TUNERS)
+def test_peft_itself_loads_the_export_and_gives_the_same_logits(tuner: str, tmp_path: Path) -> None:
+    checkpoint = checkpoint_of(shaken(tuner), recipe_of(tuner), tmp_path / "a")
+    network, images = checkpoint.network, probe_images(checkpoint.network)
+    expected = logits_of(network)
+    write_peft(checkpoint, tmp_path / "peft")
+    found = peft_logits(tmp_path / "peft", network, images)
+    assert (found - expected).abs().max() < 1e-5 * expected.abs().max()
+    start = logits_of(network_of(tuner))
+    assert (found - start).abs().max() > 1e-3 * expected.abs().max()
+
+
+@pytest.mark.parametrize("tuner", TUNERS)
+def test_a_merged_network_gives_the_same_logits_and_the_adapted_one_stays(
+    tuner: str, tmp_path: Path
+) -> None:
+    network = shaken(tuner)
+    before, original = logits_of(network), hash_network(network.body)
+    if tuner in UNMERGED:
+        with pytest.raises(UsageError, match="cannot be merged by PEFT"):
+            merge(network)
+        return
+    vit = merge(network)
+    assert largest_difference(network, vit) < 1e-5
+    assert not any(isinstance(module, BaseTunerLayer) for module in vit.modules())
+    assert torch.equal(logits_of(network), before)
+    assert hash_network(network.body) == original
+
+
+def test_a_pool_gives_each_of_them_a_pass_of_its_own(tmp_path: Path) -> None:
+    recipes = {name: recipe_of(name) for name in ("lokr", "vera")}
+    recipes["ours"] = toy_recipe("lora", teacher=False)
+    pool, alone, images = AdapterPool(), {}, None
+    for name, recipe in recipes.items():
+        network = toy_pair(recipe).student
+        with torch.no_grad():
+            for key, parameter in network.trainable().items():
+                parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator(2, "t", key)))
+        checkpoint_of(network, recipe, tmp_path / name)
+        pool.add(name, tmp_path / name)
+        images, alone[name] = probe_images(network), logits_of(network)
+    assert images is not None
+    names = ["lokr", "ours", "vera", "ours", "lokr", "vera", "lokr", "ours"]
+    for row, (name, logits) in enumerate(zip(names, pool.predict(images, names), strict=True)):
+        torch.testing.assert_close(logits, alone[name][row], rtol=1e-5, atol=1e-6)
+
+
+def idat(*words: str) -> str:
+    result = CliRunner().invoke(app, list(words), env={"COLUMNS": "200"})
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+@pytest.mark.slow
+def test_by_the_command_line_one_is_trained_evaluated_merged_exported_and_published(
+    tmp_path: Path,
+) -> None:
+    words = ["adapter.r=2", 'adapter.target_modules=["qkv","fc1"]', "epochs=1", "batch_size=200"]
+    flags = ["--task", "digits", "--pair", "tiny_random", "--adapter", "peft:lokr"]
+    told = idat("train", *flags, "--out", str(tmp_path / "runs"), *words)
+    assert "tiny_random/peft-lokr/digits" in told
+    (folder,) = (tmp_path / "runs" / "tiny_random" / "peft-lokr" / "digits").glob("*/seed0")
+    assert "peft-lokr/digits" in idat("eval", str(folder))
+    assert "peft-lokr" in idat("report", str(tmp_path / "runs"))
+    assert "finished" in idat("list", "runs", str(tmp_path / "runs"))
+    assert "within" in idat("merge", str(folder), "-o", str(tmp_path / "merged"))
+    idat("export", str(folder), "--to", "peft", "-o", str(tmp_path / "peft"))
+    network = load_checkpoint(folder).network
+    found = peft_logits(tmp_path / "peft", network, probe_images(network))
+    torch.testing.assert_close(found, logits_of(network), rtol=1e-4, atol=1e-5)
+    contents = dict(plan([folder], Head(repo="zoo/tiny-lokr")).contents)
+    assert contents["peft/adapter_config.json"] == (
+        (tmp_path / "peft" / "adapter_config.json").read_bytes()
+    )
+    card = contents["README.md"].decode()
+    assert "peft:lokr on tiny_random_student" in card
+    assert "With PEFT: `peft/`" in card
