@@ -17,6 +17,7 @@ from idat_zoo.adapters.peft_options import (
     known_fields,
     written,
 )
+from idat_zoo.option_words import InBlocks
 from idat_zoo.outside import ADAPTERS_GROUP, providers
 from idat_zoo.recipe import BRIDGE, AdapterChoice
 from idat_zoo.registry.shelves import Family, check_table
@@ -119,8 +120,14 @@ def describe_family(adapter: "Adapter") -> dict[str, Any]:
         "year": adapter.year,
         "merge": adapter.mergeable,
         "stack": adapter.stackable,
-        "options": {n: _option(field) for n, field in adapter.Options.model_fields.items()},
+        "options": {name: _option(field) for name, field in _own_first(adapter)},
     }
+
+
+def _own_first(adapter: "Adapter") -> list[tuple[str, FieldInfo]]:
+    """A family's options, and then what it shares with others."""
+    shared = InBlocks.model_fields
+    return sorted(adapter.Options.model_fields.items(), key=lambda item: item[0] in shared)
 
 
 def _option(field: FieldInfo) -> dict[str, Any]:

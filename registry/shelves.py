@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import Field, Strict, ValidationError, create_model
 
 from idat_zoo.errors import RecipeError, UnknownNameError
+from idat_zoo.option_words import FORMS
 from idat_zoo.recipe import AdapterChoice, Frozen, Plugin, Scalar, Task, describe_faults
 
 OPTION_TYPES = {"int": int, "float": float, "bool": bool, "str": str}
@@ -46,7 +47,15 @@ class Option(Frozen):
     lt: int | float | None = None
     le: int | float | None = None
     choices: Annotated[tuple[Scalar, ...], Strict(False)] | None = None
+    form: Literal["blocks", "parts"] | None = None
     unwritten: bool | None = None
+
+    @property
+    def annotation(self) -> Any:
+        """The type of its values."""
+        if self.choices:
+            return Literal[self.choices]
+        return FORMS[self.form] if self.form else OPTION_TYPES[self.type]
 
     @property
     def bounds(self) -> dict[str, Any]:
@@ -112,7 +121,7 @@ class Family(Frozen):
     def _options_model(self) -> type[Frozen]:
         fields: Any = {  # create_model's overloads cannot follow computed fields
             name: (
-                Literal[option.choices] if option.choices else OPTION_TYPES[option.type],
+                option.annotation,
                 Field(default=option.default, **option.bounds),
             )
             for name, option in self.options.items()

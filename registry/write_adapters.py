@@ -59,7 +59,7 @@ def _count(family: str, spec: Backbone) -> int | None:
     from idat_zoo.randomness import generator
 
     adapter, anatomy = build_adapter(AdapterChoice(name=family)), describe_anatomy(spec)
-    if adapter.misfit(anatomy):
+    if adapter.why_not(anatomy):
         return None
     with torch.device("meta"):
         created = adapter.create(anatomy, generator(0, "count", family))

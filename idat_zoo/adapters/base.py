@@ -25,6 +25,10 @@ value that takes y's place:
     final_norm    the last block's output    after the last norm
     features      pooled features [B, D]     the same features; the head comes next
 
+Where in the network that is, `places_on` says: at its `sites`, in the blocks that its option
+`blocks` names, which all families have that stand in blocks. What comes before the first block is
+changed if that block is among them, what comes behind the last if the last is.
+
 Tokens are `[B, N, D]` whatever layout the backbone has: windows are rows of their own inside their
 attention, pixels of a feature map are tokens. Which sites there are, and the shapes there, differ
 between kinds of backbones: `Anatomy` tells. A site that a backbone does not have keeps a family
@@ -48,35 +52,32 @@ Where the forms that come next go (a test builds a toy of each of the first five
 * state from block to block (side networks, residual attention): `apply_carrying`.
 * tensors shared across blocks: named `shared.…`; every block is handed them beside its own.
 * frozen random tensors (VeRA's projections): `Created.frozen`; saved with the adapter.
-* trained copies (biases, norms, all): `create` copies `anatomy.frozen(site, block)`, and `copies`
-  names them; the call that reads the frozen tensors is then made with the copies.
+* trained copies (biases, norms): `create` copies `anatomy.frozen(site, block)`, and `copies` names
+  them; the call that reads the frozen tensors is then made with the copies.
+* a trained copy of whatever a block computes with (full fine-tuning): tensors `body.NAME`.
 * attention-level forms (Inducer-tuning): the site `attention`; `frozen` has the `bias` that is
   added to the scores, if there is any, and their `scale`.
-* dense deltas and merging: `merge` returns the frozen module's new tensors at a linear site.
-  Prompts and nonlinear bottlenecks cannot be merged and say so.
+* dense deltas and merging: `merge` returns the frozen module's new tensors at a linear site or a
+  norm; what acts between two layers is folded into the later one (`merges_at`). Prompts and
+  nonlinear bottlenecks cannot be merged and say so.
 """
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import torch
-from pydantic import JsonValue, ValidationError
+from pydantic import ValidationError
 from torch import Tensor
 
 from idat_zoo.errors import RecipeError
+from idat_zoo.option_words import ALL, chosen_blocks
 from idat_zoo.recipe import Frozen, describe_faults
 
 Tensors = Mapping[str, Tensor]
 Carry = Mapping[str, Tensor]
-
-UNWRITTEN: dict[str, JsonValue] = {"unwritten": True}
-"""Marks an option that came after recipes were released (`json_schema_extra` of its field).
-
-At its default it is left out of recipes, so that those keep their bytes.
-"""
 
 
 class Site(StrEnum):
@@ -102,6 +103,17 @@ class Site(StrEnum):
     AFTER_MLP = "after_mlp"
     FINAL_NORM = "final_norm"
     FEATURES = "features"
+
+
+EMBED = -1
+"""The block that the patch embedding's site is said to be in; what follows the last is in L."""
+
+
+class Place(NamedTuple):
+    """A site of one block."""
+
+    block: int
+    site: Site
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,14 +164,17 @@ class Anatomy:
 
     `ends` has the shapes of patch_embed, final_norm and features. `frozen` gives the frozen tensors
     that are read at a site of a block (`weight`, `bias`): the block of patch_embed is -1, that of
-    final_norm and features is the depth. `body` is timm's network, of no values where none are
-    loaded, and `image` the shape of what it takes: for PEFT's tuners, which change it.
+    final_norm and features is the depth. `parameters` gives all of a block by timm's names, with
+    what comes between the block before and it; those of -1 and of the depth are all others. `body`
+    is timm's network, of no values where none are loaded, and `image` the shape of what it takes:
+    for PEFT's tuners, which change it.
     """
 
     kind: str
     blocks: tuple[BlockAnatomy, ...]
     ends: Mapping[Site, SiteShape]
     frozen: Callable[[Site, int], Tensors] = field(repr=False, compare=False)
+    parameters: Callable[[int], Tensors] = field(repr=False, compare=False)
     body: Any = field(repr=False, compare=False)
     image: tuple[int, ...]
 
@@ -182,12 +197,17 @@ class Anatomy:
         """What one image has at a site."""
         return self.ends[site] if site in self.ends else self.blocks[block].sites[site]
 
+    def block(self, number: int) -> BlockAnatomy:
+        """A block; the first stands for what comes before it, the last for what follows."""
+        return self.blocks[min(max(number, 0), self.depth - 1)]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Created:
     """An adapter's tensors: `blocks.{i}.NAME` belong to block i, `shared.NAME` to all.
 
     `embed.NAME` belong to the patch embedding, `pool.NAME` to what follows the last block.
+    `body.NAME` take the place of the backbone's own parameter NAME.
     """
 
     trainable: dict[str, Tensor]
@@ -198,11 +218,13 @@ class Created:
 class Mask:
     """A random mask the engine draws anew each step, for one image: its shape and drop rate.
 
-    It comes as a tensor `[B, *shape]`, 0 with probability `rate`, else 1 / (1 - rate).
+    It comes as a tensor `[B, *shape]`, 0 with probability `rate`, else 1 / (1 - rate). One that is
+    `with_drop_path` has its block's rate of drop path, and draws of its own.
     """
 
     shape: tuple[int, ...]
-    rate: float
+    rate: float = 0.0
+    with_drop_path: bool = False
 
 
 class Adapter(ABC):
@@ -254,6 +276,35 @@ class Adapter(ABC):
         return self.sites
 
     @property
+    def blocks(self) -> str:
+        """Which blocks it stands in, as its option says."""
+        return getattr(self.options, "blocks", ALL)
+
+    def numbers_in(self, anatomy: Anatomy) -> tuple[int, ...]:
+        """The numbers of those blocks, ascending. Raises: ValueError where there are fewer."""
+        return chosen_blocks(self.blocks, anatomy.depth)
+
+    def stands_in(self, anatomy: Anatomy) -> list[tuple[int, BlockAnatomy]]:
+        """Those blocks by their numbers, for `create`."""
+        return [(i, anatomy.blocks[i]) for i in self.numbers_in(anatomy)]
+
+    def places_on(self, anatomy: Anatomy) -> frozenset[Place]:
+        """All that it changes: its sites in its blocks, and at an end beside one of them."""
+        numbers, depth = self.numbers_in(anatomy), anatomy.depth
+        ends = {Site.PATCH_EMBED: EMBED, Site.FINAL_NORM: depth, Site.FEATURES: depth}
+        found = set()
+        for site in self.sites_on(anatomy):
+            if site not in ends:
+                found |= {Place(i, site) for i in numbers if site in anatomy.blocks[i].sites}
+            elif anatomy.depth - 1 in numbers if ends[site] == depth else 0 in numbers:
+                found |= {Place(ends[site], site)} if site in anatomy.ends else set()
+        return frozenset(found)
+
+    def merges_at(self, anatomy: Anatomy) -> frozenset[Place]:
+        """Where `merge` folds it in: what acts on a norm's output may go into the next layers."""
+        return self.places_on(anatomy)
+
+    @property
     def constants(self) -> dict[str, float]:
         """Numbers that `apply` receives as 0-d tensors. Neither saved nor trained."""
         return {}
@@ -261,6 +312,14 @@ class Adapter(ABC):
     @abstractmethod
     def create(self, anatomy: Anatomy, generator: torch.Generator) -> Created:
         """New float32 tensors on CPU, every random number of them drawn from `generator`."""
+
+    def why_not(self, anatomy: Anatomy) -> str:
+        """Why it cannot stand on a backbone, or ''. Families say theirs in `misfit`."""
+        try:
+            self.numbers_in(anatomy)
+        except ValueError as error:
+            return str(error)
+        return self.misfit(anatomy)
 
     def misfit(self, anatomy: Anatomy) -> str:
         """Why it cannot stand on a backbone, or ''."""
@@ -302,12 +361,21 @@ class Adapter(ABC):
 
     @abstractmethod
     def apply(
-        self, site: Site, tensors: Tensors, x: Tensor, y: Tensor, *, frozen: Tensors, masks: Tensors
+        self,
+        site: Site,
+        tensors: Tensors,
+        x: Tensor,
+        y: Tensor,
+        *,
+        frozen: Tensors,
+        masks: Tensors,
+        block: BlockAnatomy,
     ) -> Tensor:
         """The value that takes y's place at a site. Pure; see the module's text.
 
         `tensors`: this block's and the shared ones, and the constants, by their own names.
-        `frozen`: tensors of the frozen module at the site. `masks`: empty in evaluation.
+        `frozen`: tensors of the frozen module at the site. `masks`: empty in evaluation. `block`:
+        where that is; a grid and the tokens before it are known, their number from x.
         """
 
     def apply_carrying(
@@ -320,12 +388,16 @@ class Adapter(ABC):
         *,
         frozen: Tensors,
         masks: Tensors,
+        block: BlockAnatomy,
     ) -> tuple[Tensor, Carry]:
         """As `apply`, for families that carry tensors from site to site; begins with none."""
-        return self.apply(site, tensors, x, y, frozen=frozen, masks=masks), carry
+        return self.apply(site, tensors, x, y, frozen=frozen, masks=masks, block=block), carry
 
     def merge(self, site: Site, tensors: Tensors, frozen: Tensors) -> dict[str, Tensor]:
-        """The frozen module's tensors with the adapter folded in, for `mergeable` families."""
+        """The frozen module's tensors with the adapter folded in, for `mergeable` families.
+
+        Those that it trains copies of have been put in their place already.
+        """
         raise TypeError(f"adapter '{self.name}' cannot be merged")
 
 

@@ -18,6 +18,7 @@ from torch import Tensor
 from idat_zoo.adapters.base import (
     Adapter,
     Anatomy,
+    BlockAnatomy,
     Created,
     Mask,
     Site,
@@ -26,10 +27,10 @@ from idat_zoo.adapters.base import (
     masked,
     trunc_normal,
 )
-from idat_zoo.recipe import Frozen
+from idat_zoo.option_words import InBlocks
 
 
-class ParallelOptions(Frozen):
+class ParallelOptions(InBlocks):
     """Options of a bottleneck beside a branch."""
 
     bottleneck: int = Field(default=4, ge=1, description="inner width R")
@@ -60,13 +61,13 @@ class IdatBottleneck(Adapter):
         """Weights normal of std 0.02, biases 0."""
         inner = self.options.bottleneck
         tensors: dict[str, Tensor] = {}
-        for block, width in enumerate(one.width for one in anatomy.blocks):
-            down = trunc_normal(inner, width, std=0.02, generator=generator)
-            up = trunc_normal(width, inner, std=0.02, generator=generator)
-            tensors[f"blocks.{block}.down.weight"] = down
-            tensors[f"blocks.{block}.down.bias"] = torch.zeros(inner)
-            tensors[f"blocks.{block}.up.weight"] = up
-            tensors[f"blocks.{block}.up.bias"] = torch.zeros(width)
+        for i, block in self.stands_in(anatomy):
+            down = trunc_normal(inner, block.width, std=0.02, generator=generator)
+            up = trunc_normal(block.width, inner, std=0.02, generator=generator)
+            tensors[f"blocks.{i}.down.weight"] = down
+            tensors[f"blocks.{i}.down.bias"] = torch.zeros(inner)
+            tensors[f"blocks.{i}.up.weight"] = up
+            tensors[f"blocks.{i}.up.bias"] = torch.zeros(block.width)
         return Created(trainable=tensors)
 
     def masks(self, site: Site, shape: SiteShape) -> dict[str, Mask]:
@@ -79,7 +80,15 @@ class IdatBottleneck(Adapter):
         """Which of a site's two values the bottleneck reads."""
 
     def apply(
-        self, site: Site, tensors: Tensors, x: Tensor, y: Tensor, *, frozen: Tensors, masks: Tensors
+        self,
+        site: Site,
+        tensors: Tensors,
+        x: Tensor,
+        y: Tensor,
+        *,
+        frozen: Tensors,
+        masks: Tensors,
+        block: BlockAnatomy,
     ) -> Tensor:
         """y + A(x or y)."""
         return y + bottleneck(tensors, self.reads(x, y), masks)

@@ -9,7 +9,17 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from idat_zoo.adapters.base import Adapter, Anatomy, Created, Mask, Site, SiteShape, Tensors, masked
+from idat_zoo.adapters.base import (
+    Adapter,
+    Anatomy,
+    BlockAnatomy,
+    Created,
+    Mask,
+    Site,
+    SiteShape,
+    Tensors,
+    masked,
+)
 from idat_zoo.recipe import Frozen
 
 
@@ -41,7 +51,15 @@ class Linear(Adapter):
         return {"dropout": Mask(shape=(shape.outputs,), rate=self.options.dropout)}
 
     def apply(
-        self, site: Site, tensors: Tensors, x: Tensor, y: Tensor, *, frozen: Tensors, masks: Tensors
+        self,
+        site: Site,
+        tensors: Tensors,
+        x: Tensor,
+        y: Tensor,
+        *,
+        frozen: Tensors,
+        masks: Tensors,
+        block: BlockAnatomy,
     ) -> Tensor:
         """The features, dropped out."""
         return masked(y, masks, "dropout")

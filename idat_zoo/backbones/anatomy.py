@@ -8,18 +8,22 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from idat_zoo.adapters.base import Anatomy, BlockAnatomy, Site, SiteShape, Tensors
+from idat_zoo.adapters.base import EMBED, Anatomy, BlockAnatomy, Place, Site, SiteShape, Tensors
 from idat_zoo.backbones.kinds.base import Kind
 from idat_zoo.backbones.sites import Compute, Offer, Visitor
 from idat_zoo.backbones.walk import begin, features
 
-SITES = frozenset(Site) - {Site.PROMPT}
-"""All that a walk may come by without an adapter."""
+
+class Everywhere:
+    """All that a walk may come by without an adapter."""
+
+    def __contains__(self, place: object) -> bool:
+        return isinstance(place, Place) and place.site is not Site.PROMPT
 
 
 def everywhere() -> Visitor:
     """Who is offered everything, and puts nothing else in its place."""
-    return Visitor(SITES, lambda site, block, x, compute, frozen: compute(x, {}))
+    return Visitor(Everywhere(), lambda site, block, x, compute, frozen: compute(x, {}))
 
 
 def measure(kind: Kind, name: str, img_size: int) -> Anatomy:
@@ -36,11 +40,32 @@ def measure(kind: Kind, name: str, img_size: int) -> Anatomy:
     return Anatomy(
         kind=name,
         blocks=tuple(_block(kind, i, shapes[i]) for i in range(depth)),
-        ends={site: shape for i in (-1, depth) for site, shape in shapes.get(i, {}).items()},
+        ends={site: shape for i in (EMBED, depth) for site, shape in shapes.get(i, {}).items()},
         frozen=frozen_tensors(kind, img_size),
+        parameters=lambda block: parameters_of(kind)[block],
         body=kind.body,
         image=(1, 3, img_size, img_size),
     )
+
+
+def parameters_of(kind: Kind) -> dict[int, dict[str, Tensor]]:
+    """All parameters by the block that they belong to: the next one, in timm's order of modules.
+
+    Those that come before the first block are of block -1, those behind the last of the depth.
+    """
+    home = {parameter: i for i, own in enumerate(kind.blocks) for parameter in own.parameters()}
+    named = list(kind.body.named_parameters())
+    depth, found = len(kind.blocks), {}
+    block = depth
+    for name, parameter in reversed(named):
+        block = home.get(parameter, block)
+        found[name] = block
+    first = next(i for i, (_, parameter) in enumerate(named) if parameter in home)
+    found |= dict.fromkeys((name for name, _ in named[:first]), EMBED)
+    groups: dict[int, dict[str, Tensor]] = {i: {} for i in range(EMBED, depth + 1)}
+    for name, parameter in named:
+        groups[found[name]][name] = parameter.detach()
+    return groups
 
 
 def blank_image(kind: Kind, img_size: int) -> Tensor:
@@ -52,7 +77,7 @@ def blank_image(kind: Kind, img_size: int) -> Tensor:
 
 def _walk(kind: Kind, img_size: int, offer: Offer) -> None:
     with torch.no_grad():
-        features(kind, begin(blank_image(kind, img_size)), Visitor(SITES, offer), None)
+        features(kind, begin(blank_image(kind, img_size)), Visitor(Everywhere(), offer), None)
 
 
 def frozen_tensors(kind: Kind, img_size: int) -> Callable[[Site, int], Tensors]:

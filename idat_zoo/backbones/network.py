@@ -10,13 +10,16 @@ from typing import ClassVar
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from idat_zoo.adapters.base import (
+    EMBED,
     Adapter,
     Anatomy,
     Carry,
     Created,
     Mask,
+    Place,
     Site,
     SiteShape,
     Tensors,
@@ -25,7 +28,7 @@ from idat_zoo.adapters.base import (
 from idat_zoo.adapters.peft import Peft
 from idat_zoo.backbones.frozen import FrozenBackbone
 from idat_zoo.backbones.sites import Compute, Visitor
-from idat_zoo.backbones.walk import EMBED, Partway, begin, features
+from idat_zoo.backbones.walk import Partway, begin, features
 from idat_zoo.errors import UsageError
 from idat_zoo.randomness import Draws, generator
 from idat_zoo.recipe import Rgb
@@ -97,7 +100,8 @@ class Network(nn.Module):
         self.adapter = adapter
         self.kind = backbone.kind
         self.anatomy = backbone.anatomy
-        self.sites = adapter.sites_on(backbone.anatomy)
+        self.places = adapter.places_on(backbone.anatomy)
+        self.first_block = min(adapter.numbers_in(backbone.anatomy))
         self.adapter_tensors = NamedTensors(created)
         self.head = head
         constants = {name: torch.tensor(value) for name, value in adapter.constants.items()}
@@ -150,29 +154,34 @@ class Network(nn.Module):
     def draw_masks(self, batch: int, *, drop_path: float, draws: Draws) -> dict[str, Tensor]:
         """Every random mask of one training step, drawn before the forward pass.
 
-        Drop path rates rise linearly from 0 at the first block; adapters stand outside it.
+        Drop path's rates rise linearly from 0 at the first block. Blocks before the first that the
+        adapter stands in are not dropped.
         """
         device = self.mean.device
         masks: dict[str, Tensor] = {}
         if drop_path > 0:
             depth, branches = self.anatomy.depth, self.anatomy.blocks[0].branches
-            rates = torch.linspace(0, drop_path, depth).view(-1, 1, 1)
+            rates = self._drop_path_rates(drop_path).view(-1, 1, 1)
             masks[DROP_PATH] = draws.keep(DROP_PATH, rates, depth, branches, batch)
-        for key, mask in self._declared_masks():
+        for key, mask in self._declared_masks(drop_path):
             masks[key] = draws.keep(key, mask.rate, batch, *mask.shape)
         masks = {name: mask.to(self.mean.dtype) for name, mask in masks.items()}
         if device.type == "cuda":  # only from pinned memory does a copy not wait for the device
             masks = {name: mask.pin_memory() for name, mask in masks.items()}
         return {name: mask.to(device, non_blocking=True) for name, mask in masks.items()}
 
-    def _declared_masks(self) -> Iterable[tuple[str, Mask]]:
-        depth = self.anatomy.depth
-        ends = {Site.PATCH_EMBED: [EMBED], Site.FINAL_NORM: [depth], Site.FEATURES: [depth]}
-        for site in sorted(self.sites & self.anatomy.sites):
-            for block in ends.get(site, range(depth)):
-                for name, mask in self.adapter.masks(site, self.shape(site, block)).items():
-                    if mask.rate > 0:
-                        yield f"{_at(site, block)}{name}", mask
+    def _drop_path_rates(self, drop_path: float) -> Tensor:
+        rates = torch.linspace(0, drop_path, self.anatomy.depth)
+        rates[: self.first_block] = 0
+        return rates
+
+    def _declared_masks(self, drop_path: float) -> Iterable[tuple[str, Mask]]:
+        rates = self._drop_path_rates(drop_path).tolist()
+        for block, site in sorted(self.places):
+            for name, mask in self.adapter.masks(site, self.shape(site, block)).items():
+                rate = rates[block] if mask.with_drop_path else mask.rate
+                if rate > 0:
+                    yield f"{_at(site, block)}{name}", replace(mask, rate=rate)
 
     def move_own(self, device: torch.device) -> None:
         """Move everything but the backbone, which others may share."""
@@ -202,20 +211,31 @@ class Network(nn.Module):
                 carry,
                 frozen=frozen,
                 masks=by_rows(masks_at(masks, site, block), x),
+                block=self.anatomy.block(block),
             )
             return y
 
         def prompt(block: int, x: Tensor) -> Tensor | None:
-            if Site.PROMPT not in self.sites:
-                return None
-            own = masks_at(masks, Site.PROMPT, block)
-            tokens = self.adapter.prompt(self.local(block), masks=own)
+            tokens = self.prompt(block, masks_at(masks, Site.PROMPT, block))
             return None if tokens is None else tokens.expand(x.shape[0], -1, -1)
 
         if not isinstance(start, Partway):
             start = begin(self.normalise(start))
-        visitor = Visitor(self.sites, offer, prompt)
-        return features(self.kind, start, visitor, masks.get(DROP_PATH))
+        visitor = Visitor(self.places, offer, prompt)
+        body = self.body_copies()
+        return with_body(
+            self.body, body, lambda: features(self.kind, start, visitor, masks.get(DROP_PATH))
+        )
+
+    def prompt(self, block: int, masks: Tensors) -> Tensor | None:
+        """The tokens that the adapter puts in at a block, if it does."""
+        if Place(block, Site.PROMPT) not in self.places:
+            return None
+        return self.adapter.prompt(self.local(block), masks=masks)
+
+    def body_copies(self) -> dict[str, Tensor]:
+        """What takes the place of the backbone's own parameters, by timm's names."""
+        return self.adapter_tensors.under("body.")
 
     def forward(self, start: Images | Partway, masks: Tensors | None = None) -> Logits:
         """Images `[B, 3, H, W]`, or their walk partway, to logits.
@@ -243,6 +263,26 @@ def _at(site: Site, block: int) -> str:
     return f"blocks.{block}.{site}."
 
 
+class _Body(nn.Module):
+    """Runs something while a backbone's parameters are replaced."""
+
+    def __init__(self, body: nn.Module) -> None:
+        super().__init__()
+        self.body = body
+
+    def forward(self, run: Callable[[], Features]) -> Features:
+        return run()
+
+
+def with_body(body: nn.Module, copies: Tensors, run: Callable[[], Features]) -> Features:
+    """What `run` gives while copies stand in the places of a backbone's parameters."""
+    if not copies:
+        return run()
+    own = {f"body.{name}": tensor for name, tensor in copies.items()}
+    pooled: Features = functional_call(_Body(body), own, (run,))
+    return pooled
+
+
 def masks_at(masks: Tensors, site: Site, block: int) -> dict[str, Tensor]:
     """The masks that an adapter is handed at a site, by their own names."""
     prefix = _at(site, block)
@@ -251,10 +291,16 @@ def masks_at(masks: Tensors, site: Site, block: int) -> dict[str, Tensor]:
 
 def by_rows(masks: Tensors, x: Tensor) -> dict[str, Tensor]:
     """Masks of images for the rows of x: where an image's windows are rows, so are its mask's."""
-    return {
-        name: mask if mask.shape[0] == x.shape[0] else mask.reshape(x.shape[0], -1, *mask.shape[2:])
-        for name, mask in masks.items()
-    }
+    rows = x.shape[0]
+
+    def of_rows(mask: Tensor) -> Tensor:
+        if mask.shape[0] == rows:
+            return mask
+        if mask.shape[1] == 1:  # one value for all tokens of an image
+            return mask.repeat_interleave(rows // mask.shape[0], dim=0)
+        return mask.reshape(rows, -1, *mask.shape[2:])
+
+    return {name: of_rows(mask) for name, mask in masks.items()}
 
 
 def copies_at(adapter: Adapter, site: Site, local: Tensors) -> dict[str, Tensor]:
@@ -323,7 +369,7 @@ def with_head(
 
 def check_carries(anatomy: Anatomy, adapter: Adapter, name: str) -> None:
     """Raises: UsageError where an adapter cannot stand on a backbone of a name."""
-    why = adapter.misfit(anatomy)
+    why = adapter.why_not(anatomy)
     if why:
         raise UsageError(
             f"adapter '{adapter.word}' cannot stand on backbone '{name}' ({anatomy.kind}): {why}.",

@@ -1,8 +1,8 @@
 """The part of a network's forward pass that is the same at every step: computed once per image.
 
 All before an adapter's first site is a constant of the image, as long as neither drop path nor a
-changed image comes before it. Drop path's rates rise from 0 at block 0, so there it never acts.
-For the linear probe without drop path it is the whole backbone.
+changed image comes before it. Drop path acts from the first of the adapter's blocks on, and never
+in block 0, where its rate is 0. For the linear probe without drop path it is the whole backbone.
 
 Shape letters: N images, C channels, H W image.
 """
@@ -11,10 +11,10 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
-from idat_zoo.adapters.base import Site
+from idat_zoo.adapters.base import EMBED, Place, Site
 from idat_zoo.backbones.network import Network
 from idat_zoo.backbones.sites import Visitor
-from idat_zoo.backbones.walk import START, Partway, Place, begin, places, walk
+from idat_zoo.backbones.walk import START, Partway, begin, places, walk
 
 
 def constant_until(network: Network, drop_path: float) -> Place:
@@ -22,17 +22,22 @@ def constant_until(network: Network, drop_path: float) -> Place:
 
     That is its start for an adapter that changes the patches' embedding.
     """
-    depth, order = network.anatomy.depth, list(Site)
-    first = min(network.sites, key=order.index)
-    if first is Site.PATCH_EMBED:
+    first = min(network.places, key=in_order)
+    drops = max(network.first_block, 1)  # at block 0 the rate is 0
+    if drop_path > 0 and drops < network.anatomy.depth:
+        first = min(first, Place(drops, Site.BLOCK_INPUT), key=in_order)
+    if first.block == EMBED:
         return START
-    if first in network.anatomy.ends:
-        if drop_path > 0 and depth > 1:
-            return Place(1, Site.BLOCK_INPUT)
-        features = Place(depth, Site.FEATURES)
-        return features if first is Site.FEATURES else Place(depth - 1, Site.AFTER_MLP)
-    before = [s for s in places(network.kind, 0) if order.index(s) <= order.index(first)]
-    return Place(0, before[-1])
+    if first.block == network.anatomy.depth:
+        last = Place(first.block - 1, Site.AFTER_MLP)
+        return first if first.site is Site.FEATURES else last
+    left = [Place(first.block, site) for site in places(network.kind, first.block)]
+    return [place for place in left if in_order(place) <= in_order(first)][-1]
+
+
+def in_order(place: Place) -> tuple[int, int]:
+    """By which places come as the walk comes by them."""
+    return place.block, list(Site).index(place.site)
 
 
 def prefix_bytes(network: Network, count: int, until: Place) -> int:

@@ -7,7 +7,7 @@ So timm's own code runs, and an adapter stands in the middle of it.
 Shape letters: B batch, C channels, H W grid, M heads, N tokens, D width, P prompts.
 """
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal
 
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.overrides import TorchFunctionMode
 
-from idat_zoo.adapters.base import Site, Tensors
+from idat_zoo.adapters.base import Place, Site, Tensors
 
 Layout = Literal["tokens", "grid", "channels"]
 """[B, N, D], or [B, H, W, D], or [B, D, H, W]. Adapters see the first."""
@@ -39,24 +39,24 @@ def _no_prompt(block: int, x: Tensor) -> Tensor | None:
 class Visitor:
     """Who is offered what a walk comes by, and may put something else in its place.
 
-    Only `sites` are offered, as tokens. `prompt` gives those `[B, P, D]` of a block by its
+    Only `places` are offered, as tokens. `prompt` gives those `[B, P, D]` of a block by its
     stream, if it has any.
     """
 
     def __init__(
         self,
-        sites: Collection[Site],
+        places: Container[Place],
         offer: Offer,
         prompt: Callable[[int, Tensor], Tensor | None] = _no_prompt,
     ) -> None:
-        self.sites, self.prompt = sites, prompt
+        self.places, self.prompt = places, prompt
         self._offer = offer
 
     def value(
         self, site: Site, block: int, x: Tensor, y: Tensor, *, layout: Layout = "tokens"
     ) -> Tensor:
         """y, or what takes its place."""
-        if site not in self.sites:
+        if Place(block, site) not in self.places:
             return y
         tokens = _to_tokens(y, layout)
         offered = self._offer(site, block, _to_tokens(x, layout), lambda x, copies: tokens, {})
@@ -66,7 +66,7 @@ class Visitor:
         self, site: Site, block: int, x: Tensor, module: nn.Module, *, layout: Layout = "tokens"
     ) -> Tensor:
         """What a frozen module makes of x, or what takes its place."""
-        if site not in self.sites:
+        if Place(block, site) not in self.places:
             y: Tensor = module(x)
             return y
 
@@ -115,9 +115,10 @@ class Visitor:
         weights = [
             (module.weight, site)
             for site, module in owners.items()
-            if site in self.sites and hasattr(module, "weight")  # a norm may be nn.Identity
+            if Place(block, site) in self.places and hasattr(module, "weight")  # not nn.Identity
         ]
-        attends = attends and (Site.ATTENTION in self.sites or prompts > 0 or _is_exporting())
+        attention = Place(block, Site.ATTENTION) in self.places
+        attends = attends and (attention or prompts > 0 or _is_exporting())
         if not weights and not attends:
             return nullcontext()
         return Inside(self, block, weights, attends=attends, prompts=prompts, prefix=prefix)
@@ -198,7 +199,7 @@ class Inside(TorchFunctionMode):
             )
 
         same = query.shape == key.shape == value.shape
-        if Site.ATTENTION not in self._visitor.sites or not same:
+        if Place(self._block, Site.ATTENTION) not in self._visitor.places or not same:
             return compute(query, {})
         frozen = {"scale": query.new_tensor(factor)}
         if attn_mask is not None:

@@ -13,7 +13,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 from torch.nn import functional as F
 
-from idat_zoo.adapters.base import Adapter, Carry, Site, Tensors
+from idat_zoo.adapters.base import Adapter, Carry, Place, Site, Tensors
 from idat_zoo.backbones.network import (
     DROP_PATH,
     Images,
@@ -51,6 +51,7 @@ class StackedNetwork:
         assert all(n.body is networks[0].body for n in networks), "a stack shares one backbone"
         self.networks = list(networks)
         self.adapter = common_adapter([n.adapter for n in networks])
+        self.places = frozenset().union(*(n.places for n in networks))
 
     def __call__(
         self, starts: Sequence[Images | Partway], masks: Sequence[Tensors] | None = None
@@ -73,16 +74,19 @@ class StackedNetwork:
                 y = torch.vmap(compute)(own, copies)
             else:
                 y = compute(x, {}).unflatten(0, (T, rows))
-            apply = partial(self.adapter.apply_carrying, site, frozen=of_rows(frozen, rows))
+            apply = partial(
+                self.adapter.apply_carrying,
+                site,
+                frozen=of_rows(frozen, rows),
+                block=self.networks[0].anatomy.block(block),
+            )
             y, carry = torch.vmap(
                 lambda tensors, x, y, carry, masks: apply(tensors, x, y, carry, masks=masks)
             )(local, own, y, carry, pad_and_stack(self._masks_at(masks, site, block, own[0])))
             return y.flatten(0, 1)
 
         def prompt(block: int, x: Tensor) -> Tensor | None:
-            if Site.PROMPT not in self.networks[0].sites:
-                return None
-            if self.adapter.prompt(self.networks[0].local(block), masks={}) is None:
+            if self.networks[0].prompt(block, {}) is None:
                 return None
             own = self._masks_at(masks, Site.PROMPT, block, x.chunk(T)[0])
 
@@ -94,7 +98,7 @@ class StackedNetwork:
             tokens: Tensor = torch.vmap(of_task)(self._local(block), pad_and_stack(own))
             return tokens.flatten(0, 1)
 
-        visitor = Visitor(self.networks[0].sites, offer, prompt)
+        visitor = Visitor(self.places, offer, prompt)
         begun = join(self.networks, starts)
         pooled = features(self.networks[0].kind, begun, visitor, self._drop_path(masks))
         return [n.head(f) for n, f in zip(self.networks, pooled.chunk(T), strict=True)]
@@ -159,15 +163,26 @@ class MixedNetwork:
         self.networks = list(networks)
 
     def __call__(self, images: Sequence[UInt8[Tensor, "_ C H W"]]) -> list[Float[Tensor, "_ _"]]:
-        """One batch for each network, of any size; one `[B, K]` of logits each."""
+        """One batch for each network, of any size; one `[B, K]` of logits each.
+
+        Those with a backbone of their own have passes of their own.
+        """
+        alone = [bool(network.body_copies()) for network in self.networks]
+        pairs = list(zip(self.networks, images, strict=True))
+        together = [pair for pair, own in zip(pairs, alone, strict=True) if not own]
+        shared = iter(self._shared(*zip(*together, strict=True)) if together else ())
+        return [n(x) if own else next(shared) for (n, x), own in zip(pairs, alone, strict=True)]
+
+    @staticmethod
+    def _shared(networks: Sequence[Network], images: Sequence[Tensor]) -> list[Tensor]:
         sizes = [len(own) for own in images]
-        carries: list[Carry] = [{} for _ in self.networks]
+        carries: list[Carry] = [{} for _ in networks]
 
         def offer(site: Site, block: int, x: Tensor, compute: Compute, frozen: Tensors) -> Tensor:
             rows = [size * (x.shape[0] // sum(sizes)) for size in sizes]  # windows are rows, too
             parts = list(compute(x, {}).split(rows))
-            for i, (network, own) in enumerate(zip(self.networks, x.split(rows), strict=True)):
-                if site in network.sites:
+            for i, (network, own) in enumerate(zip(networks, x.split(rows), strict=True)):
+                if Place(block, site) in network.places:
                     local = network.local(block)
                     copies = copies_at(network.adapter, site, local)
                     parts[i], carries[i] = network.adapter.apply_carrying(
@@ -178,13 +193,12 @@ class MixedNetwork:
                         carries[i],
                         frozen=of_rows(frozen, rows[i]),
                         masks={},
+                        block=network.anatomy.block(block),
                     )
             return torch.cat(parts)
 
         def prompt(block: int, x: Tensor) -> Tensor | None:
-            tokens = [
-                network.adapter.prompt(network.local(block), masks={}) for network in self.networks
-            ]
+            tokens = [network.prompt(block, {}) for network in networks]
             given = [own for own in tokens if own is not None]
             if not given:
                 return None
@@ -192,10 +206,10 @@ class MixedNetwork:
                 [own.expand(size, -1, -1) for own, size in zip(given, sizes, strict=True)]
             )
 
-        sites = frozenset().union(*(network.sites for network in self.networks))
-        begun = join(self.networks, images)
-        pooled = features(self.networks[0].kind, begun, Visitor(sites, offer, prompt), None)
-        return [n.head(own) for n, own in zip(self.networks, pooled.split(sizes), strict=True)]
+        places = frozenset().union(*(network.places for network in networks))
+        begun = join(networks, images)
+        pooled = features(networks[0].kind, begun, Visitor(places, offer, prompt), None)
+        return [n.head(own) for n, own in zip(networks, pooled.split(sizes), strict=True)]
 
 
 def mixed_of(networks: Sequence[Network]) -> Callable[[Sequence[Tensor]], list[Tensor]]:
@@ -207,10 +221,9 @@ def mixed_of(networks: Sequence[Network]) -> Callable[[Sequence[Tensor]], list[T
 
 def prompts_of(network: Network) -> tuple[int, ...]:
     """How many prompts it puts in at each block; nothing where there are none at all."""
-    if Site.PROMPT not in network.sites:
+    if all(place.site is not Site.PROMPT for place in network.places):
         return ()
-    blocks = range(network.anatomy.depth)
-    tokens = [network.adapter.prompt(network.local(block), masks={}) for block in blocks]
+    tokens = [network.prompt(block, {}) for block in range(network.anatomy.depth)]
     return tuple(0 if own is None else own.shape[-2] for own in tokens)
 
 

@@ -18,33 +18,23 @@ adapter is computed once for each image. Such places are
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from idat_zoo.adapters.base import Site
+from idat_zoo.adapters.base import EMBED, Site
+from idat_zoo.adapters.base import Place as Place
 from idat_zoo.backbones.kinds.base import Branch, Context, Kind
 from idat_zoo.backbones.sites import Visitor
 
 DropPath = Float[Tensor, "L R B"] | None
 """What scales each image's branches (0: dropped)."""
 
-EMBED = -1
-"""The block that the patch embedding's sites are said to be in."""
-
-
-class Place(NamedTuple):
-    """Where a walk may be left: in which block, before which site."""
-
-    block: int
-    site: Site
-
 
 @dataclass(frozen=True)
 class Partway:
-    """A walk that was left at a place, with the tensors that go on from there, one row an image.
+    """A walk left before a place, with the tensors that go on from there, one row an image.
 
     `context` is what all blocks read beside them; so many `prompts` stand behind the prefix.
     """

@@ -25,7 +25,8 @@ from torch import Tensor, nn
 
 from idat_zoo import files
 from idat_zoo.adapters.base import Site
-from idat_zoo.adapters.lora import ROWS, SEPARATE, LoRA
+from idat_zoo.adapters.layers import ALONE, ROWS
+from idat_zoo.adapters.lora import LoRA
 from idat_zoo.adapters.peft import all_saved
 from idat_zoo.backbones.kinds.base import Kind
 from idat_zoo.backbones.peft_network import PeftNetwork
@@ -50,7 +51,7 @@ class Place:
 def places(kind: Kind) -> dict[str, Place]:
     """The layers of a backbone that our LoRA may update, by timm's names."""
     names = {module: name for name, module in kind.body.named_modules()}
-    rows = {Site.QKV: ROWS, **{site: (name,) for site, name in SEPARATE.items()}}
+    rows = {Site.QKV: ROWS, **{site: (name,) for site, name in ALONE.items() if name in ROWS}}
     return {
         names[module]: Place(block=block, rows=rows[site], module=module)
         for block, branches in enumerate(kind.branches)
@@ -114,7 +115,7 @@ def as_peft(checkpoint: Checkpoint) -> tuple[dict[str, Tensor], dict[str, object
             hint="idat_zoo.load loads every adapter.",
         )
     kind, spec = network.kind, network.backbone.spec
-    reason = why_not(kind, spec.img_size)
+    reason = why_not(kind, spec.img_size) or other_parts(adapter)
     if reason:
         raise UsageError(
             f"LoRA on backbone '{spec.name}' has no form in PEFT: {reason}.",
@@ -123,7 +124,7 @@ def as_peft(checkpoint: Checkpoint) -> tuple[dict[str, Tensor], dict[str, object
     tensors: dict[str, Tensor] = {}
     ranks: dict[str, int] = {}
     for name, place in places(kind).items():
-        own, acting = network.local(place.block), [r for r in place.rows if r in adapter.rows]
+        own, acting = network.local(place.block), [r for r in place.rows if r in adapter.parts]
         if not acting:
             continue
         ups = torch.block_diag(*(own[f"{rows}.up.weight"] for rows in acting))
@@ -144,7 +145,7 @@ def as_peft(checkpoint: Checkpoint) -> tuple[dict[str, Tensor], dict[str, object
         "auto_mapping": adapted_class(kind.body),
         "base_model_name_or_path": weights_repo(spec) or None,
         "r": rank,
-        "lora_alpha": rank * adapter.options.scale,
+        "lora_alpha": rank * adapter.constants["scale"],
         "target_modules": targets(list(ranks)),
         "modules_to_save": [head],
     }
@@ -179,6 +180,12 @@ def two_classifiers(body: Any) -> str:
     return "its classifier is two layers" if isinstance(named, tuple) else ""
 
 
+def other_parts(adapter: LoRA) -> str:
+    """What is updated that is not written yet, or ''."""
+    others = [part for part in adapter.parts if part not in ROWS]
+    return f"it also updates {' and '.join(others)}" if others else ""
+
+
 def adapted_class(vit: nn.Module) -> dict[str, str]:
     """What PEFT notes of a network that is adapted."""
     return {"base_model_class": type(vit).__name__, "parent_library": type(vit).__module__}
@@ -191,7 +198,9 @@ def has_form(checkpoint: Checkpoint) -> bool:
         return not two_classifiers(network.body)
     if not isinstance(network.adapter, LoRA):
         return False
-    return not why_not(network.kind, network.backbone.spec.img_size)
+    return not (
+        why_not(network.kind, network.backbone.spec.img_size) or other_parts(network.adapter)
+    )
 
 
 def peft_files(checkpoint: Checkpoint) -> dict[str, bytes]:

@@ -16,7 +16,10 @@ from timm.models._hub import save_config_for_hf  # half of `save_for_hf`; the we
 from torch import Tensor, nn
 
 from idat_zoo import files
-from idat_zoo.backbones.network import Network
+from idat_zoo.adapters.base import Place
+from idat_zoo.backbones.anatomy import frozen_tensors
+from idat_zoo.backbones.kinds.base import Kind
+from idat_zoo.backbones.network import Network, copies_at
 from idat_zoo.backbones.own import classifier_names
 from idat_zoo.backbones.peft_network import PeftNetwork
 from idat_zoo.checkpoint import Checkpoint, probe_images
@@ -29,6 +32,7 @@ TOLERANCE = 1e-4
 """How far logits may differ, of their largest: W x + s B A x and (W + s B A) x round unlike."""
 
 
+@torch.no_grad()
 def merge(network: Network) -> Any:  # one of timm's networks, whose attributes it types as modules
     """A copy of the backbone with the adapter folded in and a copy of the head in place.
 
@@ -41,14 +45,7 @@ def merge(network: Network) -> Any:  # one of timm's networks, whose attributes 
             "layer's input.",
             hint="It runs as it is: idat_zoo.load gives it, and idat_zoo.adapt.",
         )
-    kind = network.merged() if isinstance(network, PeftNetwork) else copy.deepcopy(network.kind)
-    for i, branches in enumerate(kind.branches):
-        for site, module in (owner for branch in branches for owner in branch.owners.items()):
-            if site in network.sites:
-                own = module.state_dict()
-                frozen = {name: t.flatten(1) if t.ndim > 2 else t for name, t in own.items()}
-                merged = adapter.merge(site, network.local(i), frozen)
-                module.load_state_dict({name: merged[name].view_as(t) for name, t in own.items()})
+    kind = network.merged() if isinstance(network, PeftNetwork) else _folded(network)
     body = kind.body
     if isinstance(network.head, nn.Linear):
         with torch.random.fork_rng(devices=[]):  # timm draws a classifier, which makes room
@@ -56,6 +53,45 @@ def merge(network: Network) -> Any:  # one of timm's networks, whose attributes 
     for name in classifier_names(body):  # two are averaged, as tokens are
         body.set_submodule(name, copy.deepcopy(network.head))
     return body.requires_grad_(False).eval()
+
+
+def _folded(network: Network) -> Kind:
+    """A copy of the backbone with the adapter folded in."""
+    adapter, kind = network.adapter, copy.deepcopy(network.kind)
+    kind.body.load_state_dict(network.body_copies(), strict=False)
+    read = frozen_tensors(kind, network.backbone.spec.img_size)
+    modules = kind.modules()
+    for block, site in sorted(adapter.merges_at(network.anatomy)):
+        own, local = read(site, block), network.local(block)
+        frozen = {name: t.flatten(1) if t.ndim > 2 else t for name, t in own.items()}
+        merged = adapter.merge(site, local, frozen | copies_at(adapter, site, local))
+        for name, tensor in merged.items():
+            _put(tensor, name, modules[Place(block, site)], kind, block)
+    return kind
+
+
+def _put(tensor: Tensor, name: str, module: nn.Module, kind: Kind, block: int) -> None:
+    """Write a merged tensor where timm keeps it: some biases of qkv are apart, for q and for v.
+
+    The key's, which these have not, adds the same to a query's scores with all keys.
+    Raises: UsageError where there is no place for it.
+    """
+    held = getattr(module, name, None)
+    if held is not None:
+        held.copy_(tensor.view_as(held))
+        return
+    attention = getattr(kind.blocks[block], "attn", None)
+    biases: list[Any] = [getattr(attention, f"{letter}_bias", None) for letter in "qv"]
+    if tensor.ndim == 1 and None not in biases and module is getattr(attention, "qkv", None):
+        q, _, v = tensor.chunk(3)
+        for own, part in zip(biases, (q, v), strict=True):
+            own.copy_(part)
+    elif tensor.any():
+        raise UsageError(
+            f"the adapter cannot be merged: what it adds to block {block} needs a {name} that the "
+            "backbone's layer does not have.",
+            hint="Load it with idat_zoo.load instead.",
+        )
 
 
 def largest_difference(

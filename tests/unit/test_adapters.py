@@ -54,7 +54,10 @@ def test_lora_updates_the_rows_of_the_key_where_that_is_asked_for(
     for rows, part in (("query", 0), ("key", 1), ("value", 2)):
         one = {name: tensor + float(name == f"{rows}.up.weight") for name, tensor in own.items()}
         x = torch.ones(1, 5, 24, dtype=torch.float64)
-        changed = network.adapter.apply(Site.QKV, one, x, y, frozen={}, masks={}) != y
+        changed = (
+            network.adapter.apply(Site.QKV, one, x, y, frozen={}, masks={}, block=VIT_S.blocks[0])
+            != y
+        )
         assert [third.all().item() for third in changed.chunk(3, dim=-1)] == [
             i == part for i in range(3)
         ]

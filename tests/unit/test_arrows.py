@@ -14,6 +14,7 @@ FLOOR = {"errors", "recipe"}
 MAY_KNOW = {
     "errors": set(),
     "recipe": {"errors"},
+    "option_words": {"recipe"},
     "recipe_toml": FLOOR,
     "sources": {"recipe"},
     "files": {"errors"},
@@ -27,7 +28,7 @@ MAY_KNOW = {
     "switches": {"recipe"},
     "outside": FLOOR,
     "plugins": FLOOR | {"adapters", "backbones", "outside"},
-    "adapters": FLOOR | {"outside"},
+    "adapters": FLOOR | {"option_words", "outside"},
     "distillation": {"recipe"},
     "data": FLOOR | {"files", "layouts", "places"},
     "layouts": {"recipe"},
@@ -86,8 +87,8 @@ MAY_KNOW = {
     },
     "report": FLOOR | {"adapters", "checkpoint", "files", "metrics", "results", "standing"},
     "registry": FLOOR
-    | {"data", "layouts", "outside", "recipe_toml", "registry.families", "sources"},
-    "registry.families": FLOOR | {"adapters", "outside", "registry"},
+    | {"data", "layouts", "option_words", "outside", "recipe_toml", "registry.families", "sources"},
+    "registry.families": FLOOR | {"adapters", "option_words", "outside", "registry"},
     "registry.write_pretrained": {"hub", "registry"},
     "registry.write_adapters": FLOOR
     | {"adapters", "backbones", "randomness", "registry", "registry.families"},

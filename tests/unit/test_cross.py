@@ -21,14 +21,14 @@ from typer.testing import CliRunner, Result
 
 from idat_zoo import hub
 from idat_zoo.adapters import ADAPTERS, build_adapter
-from idat_zoo.adapters.base import Site
+from idat_zoo.adapters.base import Place, Site
 from idat_zoo.backbones import frozen, pinned
 from idat_zoo.backbones.anatomy import everywhere
 from idat_zoo.backbones.kinds import KINDS
 from idat_zoo.backbones.network import DROP_PATH
 from idat_zoo.backbones.pair import check_carried
 from idat_zoo.backbones.sites import Visitor
-from idat_zoo.backbones.walk import Place, begin, walk
+from idat_zoo.backbones.walk import begin, walk
 from idat_zoo.checkpoint import load_checkpoint, probe_logits
 from idat_zoo.cli import app
 from idat_zoo.engine.train import Trainer
@@ -205,7 +205,9 @@ def by_hooks(
 
     @contextmanager
     def inside() -> Iterator[None]:
-        met = [(site, module) for site, module in owners.items() if site in self.sites]
+        met = [
+            (site, module) for site, module in owners.items() if Place(block, site) in self.places
+        ]
         handles = [module.register_forward_hook(hook(site)) for site, module in met]
         yield
         for handle in handles:

@@ -40,6 +40,8 @@ def test_a_family(law: str, family: str) -> None:
 COMPILE = """
 import sys
 
+import laws
+
 for family in sys.argv[2:]:
     laws.compiles(laws.Cell(family), sys.argv[1])
     print(family, flush=True)

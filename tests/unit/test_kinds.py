@@ -23,9 +23,9 @@ from torch.func import functional_call
 from typer.testing import CliRunner
 
 from idat_zoo.adapters import build_adapter
-from idat_zoo.adapters.base import Adapter, Anatomy, Created, Site, Tensors
+from idat_zoo.adapters.base import Adapter, Anatomy, BlockAnatomy, Created, Place, Site, Tensors
 from idat_zoo.backbones import self_check
-from idat_zoo.backbones.anatomy import SITES, everywhere
+from idat_zoo.backbones.anatomy import Everywhere, everywhere
 from idat_zoo.backbones.frozen import FrozenBackbone, load_backbone
 from idat_zoo.backbones.kinds import KINDS, kind_of
 from idat_zoo.backbones.kinds.base import ROLES, Kind
@@ -222,7 +222,7 @@ def test_every_linear_layer_of_a_block_is_met_once(form: str) -> None:
             met.append((block, id(frozen["weight"])))
         return compute(x, {})
 
-    features(kind, begin(images_of(form, 1)), Visitor(SITES, note), None)
+    features(kind, begin(images_of(form, 1)), Visitor(Everywhere(), note), None)
     expected = [
         (i, id(module.weight))
         for i, block in enumerate(kind.blocks)
@@ -248,7 +248,7 @@ def test_what_is_put_in_at_any_site_changes_the_features(form: str) -> None:
             noise = torch.randn(y.shape, generator=generator(0, "test", site), dtype=y.dtype)
             return y + noise if block == place[1] else y
 
-        return features(kind, begin(images), Visitor({place[0]}, stir), None)
+        return features(kind, begin(images), Visitor({Place(place[1], place[0])}, stir), None)
 
     dead = [place for place in places if place[0] is not Site.PROMPT and at(place).equal(expected)]
     assert not dead
@@ -457,7 +457,15 @@ class Prompted(Adapter):
         return tensors.get("prompt")
 
     def apply(
-        self, site: Site, tensors: Tensors, x: Tensor, y: Tensor, *, frozen: Tensors, masks: Tensors
+        self,
+        site: Site,
+        tensors: Tensors,
+        x: Tensor,
+        y: Tensor,
+        *,
+        frozen: Tensors,
+        masks: Tensors,
+        block: BlockAnatomy,
     ) -> Tensor:
         raise AssertionError(f"nothing else was asked for, but {site}")
 
@@ -630,7 +638,15 @@ class Copied(Adapter):
         )
 
     def apply(
-        self, site: Site, tensors: Tensors, x: Tensor, y: Tensor, *, frozen: Tensors, masks: Tensors
+        self,
+        site: Site,
+        tensors: Tensors,
+        x: Tensor,
+        y: Tensor,
+        *,
+        frozen: Tensors,
+        masks: Tensors,
+        block: BlockAnatomy,
     ) -> Tensor:
         return y
 
@@ -738,7 +754,15 @@ class Attending(Adapter):
         return Created(trainable={"shared.gain": torch.zeros(())})
 
     def apply(
-        self, site: Site, tensors: Tensors, x: Tensor, y: Tensor, *, frozen: Tensors, masks: Tensors
+        self,
+        site: Site,
+        tensors: Tensors,
+        x: Tensor,
+        y: Tensor,
+        *,
+        frozen: Tensors,
+        masks: Tensors,
+        block: BlockAnatomy,
     ) -> Tensor:
         q, k, v = x.unbind(dim=1)
         scores = q @ k.transpose(-2, -1) * frozen["scale"]

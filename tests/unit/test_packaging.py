@@ -228,7 +228,7 @@ class OtherDefault(LoRAOptions):
 def test_the_list_of_adapters_is_what_the_classes_say_and_a_stale_one_is_seen() -> None:
     assert is_up_to_date()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(LoRA, "title", "LoRA")
+        patch.setattr(LoRA, "title", "Another")
         assert not is_up_to_date()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(LoRA, "Options", OtherDefault)

@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from typer.testing import CliRunner, Result
 
-from idat_zoo.adapters.lora import ROWS
+from idat_zoo.adapters.layers import ROWS
 from idat_zoo.adapters.peft_targets import PeftConfig, Update, find_updates
 from idat_zoo.backbones.frozen import load_backbone
 from idat_zoo.checkpoint import load_checkpoint, probe_images, read_config

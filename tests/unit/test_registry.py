@@ -377,7 +377,7 @@ def test_candidates_take_the_types_of_their_fields() -> None:
         (
             ["adapter.rnk=4"],
             "override: unknown key 'adapter.rnk'. Did you mean 'adapter.rank' or "
-            "'adapter.key' or 'teacher_adapter.rank'?",
+            "'adapter.key' or 'adapter.parts'?",
         ),
         (
             ["teacher_adapter.rank=0"],

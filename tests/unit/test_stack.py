@@ -16,6 +16,7 @@ from idat_zoo.adapters import find_adapter
 from idat_zoo.adapters.base import (
     Adapter,
     Anatomy,
+    BlockAnatomy,
     Carry,
     Created,
     Mask,
@@ -146,7 +147,15 @@ class Toy(Adapter):
         return tensors["prompt"]
 
     def apply(
-        self, site: Site, tensors: Tensors, x: Tensor, y: Tensor, *, frozen: Tensors, masks: Tensors
+        self,
+        site: Site,
+        tensors: Tensors,
+        x: Tensor,
+        y: Tensor,
+        *,
+        frozen: Tensors,
+        masks: Tensors,
+        block: BlockAnatomy,
     ) -> Tensor:
         return y
 
@@ -160,9 +169,10 @@ class Toy(Adapter):
         *,
         frozen: Tensors,
         masks: Tensors,
+        block: BlockAnatomy,
     ) -> tuple[Tensor, Carry]:
         if site is Site.FC1:
-            return self.apply(site, tensors, x, y, frozen=frozen, masks=masks), carry
+            return self.apply(site, tensors, x, y, frozen=frozen, masks=masks, block=block), carry
         side = y @ tensors["down"].T @ tensors["up"].T * masks.get("dropout", torch.ones(()))
         side = side + carry["side"] if carry else side
         return y + side, {"side": side}
@@ -199,7 +209,15 @@ class Forgetful(Toy):
     """Reads the rank where it may differ."""
 
     def apply(
-        self, site: Site, tensors: Tensors, x: Tensor, y: Tensor, *, frozen: Tensors, masks: Tensors
+        self,
+        site: Site,
+        tensors: Tensors,
+        x: Tensor,
+        y: Tensor,
+        *,
+        frozen: Tensors,
+        masks: Tensors,
+        block: BlockAnatomy,
     ) -> Tensor:
         return y / self.options.rank
 
@@ -207,6 +225,9 @@ class Forgetful(Toy):
 def two_values(field: FieldInfo) -> tuple[Any, Any]:
     """An option's default and another value of it, within its range."""
     default, names = field.default, get_args(field.annotation)
+    marks = field.json_schema_extra
+    if isinstance(marks, dict) and "form" in marks:
+        return default, {"blocks": "last1", "parts": "k+proj"}[str(marks["form"])]
     if names:
         return default, next(name for name in names if name != default)
     if isinstance(default, bool):

@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from idat_zoo.adapters.base import Site
+from idat_zoo.adapters.base import EMBED, Place, Site
 from idat_zoo.backbones.sites import Layout
 
 Context = Tensor | None
@@ -103,6 +103,18 @@ class Kind(ABC):
         body = self.body
         norm: nn.Module = body.norm if hasattr(body.norm, "weight") else body.fc_norm
         return norm
+
+    def modules(self) -> dict[Place, nn.Module]:
+        """The linear layers, norms and the patches' projection, by where they are met."""
+        found = {
+            Place(EMBED, Site.PATCH_EMBED): self.patch_projection,
+            Place(len(self.branches), Site.FINAL_NORM): self.final_norm,
+        }
+        for i, branches in enumerate(self.branches):
+            for number, branch in enumerate(branches, start=3 - len(branches)):
+                found[Place(i, Site.NORM1 if number == 1 else Site.NORM2)] = branch.norm
+                found |= {Place(i, site): module for site, module in branch.owners.items()}
+        return found
 
     @abstractmethod
     def embed(self, images: Tensor) -> tuple[Tensor, Context]:

@@ -1,0 +1,108 @@
+"""Options that are words: which blocks, and which linear layers, a family stands on. No torch.
+
+    blocks   all · last6 · 0-5 · 0+2+5          numbers run through stages, from 0
+    parts    q+v · q+k+v+proj · qkv · fc1+fc2   timm's names; qkv is the fused projection as one
+
+Each choice has one spelling, which recipes hold: `5+0+2` becomes `0+2+5`, `0+1+2` becomes `0-2`.
+"""
+
+import re
+from typing import Annotated
+
+from pydantic import AfterValidator, BeforeValidator, Field, JsonValue
+
+from idat_zoo.recipe import Frozen
+
+UNWRITTEN: dict[str, JsonValue] = {"unwritten": True}
+"""Marks an option that came after recipes were released (`json_schema_extra` of its field).
+
+At its default it is left out of recipes, so that those keep their bytes.
+"""
+
+ALL = "all"
+MOST_BLOCKS = 512
+PARTS = ("q", "k", "v", "qkv", "proj", "fc1", "fc2")
+"""In the order in which blocks read them."""
+
+
+def canonical_blocks(text: str) -> str:
+    """The one spelling. Raises: ValueError."""
+    if text == ALL:
+        return text
+    last = re.fullmatch(r"last([1-9]\d{0,2})", text)
+    if last:
+        return text
+    numbers = sorted(_numbers(text))
+    runs: list[list[int]] = []
+    for number in numbers:
+        if runs and number == runs[-1][-1] + 1:
+            runs[-1].append(number)
+        else:
+            runs.append([number])
+    return "+".join(f"{run[0]}-{run[-1]}" if len(run) > 1 else str(run[0]) for run in runs)
+
+
+def _numbers(text: str) -> set[int]:
+    found: set[int] = set()
+    for word in text.split("+"):
+        match = re.fullmatch(r"(\d{1,3})(?:-(\d{1,3}))?", word)
+        if match is None:
+            raise ValueError("expected blocks as all, last6, 0-5 or 0+2+5")
+        first, last = int(match[1]), int(match[2] or match[1])
+        if last < first:
+            raise ValueError(f"{word} runs backwards")
+        found.update(range(first, last + 1))
+    if max(found) >= MOST_BLOCKS:
+        raise ValueError(f"no backbone has a block {max(found)}")
+    return found
+
+
+def chosen_blocks(text: str, depth: int) -> tuple[int, ...]:
+    """The numbers of the blocks that a canonical spelling means, of so many.
+
+    Raises: ValueError where there are not as many.
+    """
+    if text == ALL:
+        return tuple(range(depth))
+    if text.startswith("last"):
+        count = int(text.removeprefix("last"))
+        if count > depth:
+            raise ValueError(f"it has {depth} blocks, and blocks is {text}")
+        return tuple(range(depth - count, depth))
+    numbers = sorted(_numbers(text))
+    if numbers[-1] >= depth:
+        raise ValueError(f"its blocks are 0 to {depth - 1}, and blocks is {text}")
+    return tuple(numbers)
+
+
+def canonical_parts(text: str) -> str:
+    """The one spelling. Raises: ValueError."""
+    words = text.split("+")
+    unknown = [word for word in words if word not in PARTS]
+    if unknown:
+        raise ValueError(f"expected parts among {', '.join(PARTS)}, with + between")
+    if "qkv" in words and {"q", "k", "v"} & set(words):
+        raise ValueError("qkv is q, k and v as one layer: name it, or some of the three")
+    return "+".join(part for part in PARTS if part in words)
+
+
+def _as_text(value: object) -> object:
+    """A number is one block: `blocks=5` is read as one."""
+    return str(value) if type(value) is int else value
+
+
+Blocks = Annotated[str, BeforeValidator(_as_text), AfterValidator(canonical_blocks)]
+Parts = Annotated[str, AfterValidator(canonical_parts)]
+
+FORMS = {"blocks": Blocks, "parts": Parts}
+"""The types of such options by the name that shelves know them by."""
+
+
+class InBlocks(Frozen):
+    """The option of all families that stand in blocks."""
+
+    blocks: Blocks = Field(
+        default=ALL,
+        description="where it stands: all, last6, 0-5, 0+2+5",
+        json_schema_extra={**UNWRITTEN, "form": "blocks"},
+    )
