@@ -8,6 +8,7 @@ Where float64 passes are compared, they agree to 1e-9, gradients of the largest 
 `bmm` and `mm` sum in different orders.
 """
 
+import re
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -34,7 +35,7 @@ from zoo import (
 
 from conftest import for_both, toy_recipe
 from idat_zoo.adapters import build_adapter
-from idat_zoo.adapters.base import Adapter, Created
+from idat_zoo.adapters.base import Adapter, Created, Site
 from idat_zoo.backbones.anatomy import measure
 from idat_zoo.backbones.frozen import FrozenBackbone, describe_anatomy, hash_network, outline
 from idat_zoo.backbones.kinds import load_kind
@@ -42,17 +43,18 @@ from idat_zoo.backbones.network import DROP_PATH, Network, build_network
 from idat_zoo.backbones.pair import Backbones, build_pair
 from idat_zoo.backbones.prefix import constant_until, walk_prefix
 from idat_zoo.backbones.stack import MixedNetwork, StackedNetwork, prompts_of
-from idat_zoo.backbones.walk import Partway
+from idat_zoo.backbones.walk import Partway, Place
 from idat_zoo.checkpoint import load_checkpoint, probe_logits, write_checkpoint
 from idat_zoo.engine.precision import autocast, cast_frozen
 from idat_zoo.engine.train import Learner, Trainer
-from idat_zoo.errors import UsageError
+from idat_zoo.errors import RecipeError, UsageError
 from idat_zoo.formats.timm_model import largest_difference, merge
 from idat_zoo.randomness import Draws, generator
 from idat_zoo.recipe import AdapterChoice, Backbone, Pair, Recipe
 
 TOLERANCE = 1e-9
 BATCH = 4
+SECOND = Place(1, Site.BLOCK_INPUT)
 
 
 def adapter_of(family: str, options: Mapping[str, Any]) -> Adapter:
@@ -487,6 +489,38 @@ def compiles(cell: Cell, backend: str) -> None:
     )
 
 
+def changes_its_own_blocks_alone(cell: Cell) -> None:
+    """In the last block of two: no tensor for the first, which may be kept; other numbers refused.
+
+    A family that stands outside blocks has no such option.
+    """
+    if cell.facts.outside:
+        with pytest.raises(RecipeError, match="blocks"):
+            build_adapter(cell.choice(blocks="last1"))
+        return
+    network, images = cell.network(blocks="last1"), cell.pixels()
+    names = list(network.adapter_tensors.tensors())
+    wrong = [name for name in names if re.search(r"(^|\.)blocks\.0\.|embed", name)]
+    assert not wrong, f"not of the last block: {wrong}"
+    assert constant_until(network, 0.0).block >= 1
+    begun = walk_prefix(network, images, until=SECOND, batch_size=BATCH)
+    assert network(images).equal(network(begun))
+    plain = network.head(network.body(network.normalise(images)))
+    assert not network(images).equal(plain)
+    for beyond in ("last3", "0-5", "99"):
+        with pytest.raises(UsageError, match="cannot stand on"):
+            cell.network(blocks=beyond)
+
+
+def is_in_one_block_what_it_is_in_all(cell: Cell) -> None:
+    """In the last block of two, it does what it does there when it stands in both."""
+    if cell.facts.outside:
+        return
+    last, both = cell.network(blocks="last1"), cell.network()
+    begun = walk_prefix(last, cell.pixels(), until=SECOND, batch_size=BATCH)
+    assert last(begun).equal(both(begun))
+
+
 BF16 = 0.05
 """Of the largest logit: bfloat16 has 8 bits, so 0.4 % a rounding, through two blocks."""
 
@@ -544,6 +578,8 @@ LAWS: dict[str, Callable[[str], None]] = {
     "walks on from its prefix, with drop path": on_vit(walks_on_from_its_prefix, drop_path=0.3),
     "is random in training alone": on_vit(is_random_in_training_alone),
     "keeps images apart": on_vit(keeps_images_apart),
+    "changes its own blocks alone": on_vit(changes_its_own_blocks_alone),
+    "is in one block what it is in all": on_vit(is_in_one_block_what_it_is_in_all),
     "bears gradient checkpointing": on_vit(bears_gradient_checkpointing),
     "bears bf16": on_vit(bears_bf16),
 }
