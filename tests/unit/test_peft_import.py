@@ -16,13 +16,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from typer.testing import CliRunner, Result
 
+from idat_zoo.adapters import peft_targets
 from idat_zoo.adapters.layers import ROWS
 from idat_zoo.adapters.peft_targets import PeftConfig, Update, find_updates
 from idat_zoo.backbones.frozen import load_backbone
 from idat_zoo.checkpoint import load_checkpoint, probe_images, read_config
 from idat_zoo.cli import app
 from idat_zoo.errors import CheckpointError, RecipeError, UsageError
-from idat_zoo.formats import peft_targets
 from idat_zoo.formats.peft_import import import_peft
 from idat_zoo.formats.peft_lora import write_peft
 from idat_zoo.formats.timm_model import largest_difference, merge
