@@ -1,12 +1,14 @@
 """LoRA."""
 
 import math
+from collections.abc import Mapping
 
 from torch import Tensor
 
 from families import WIDE, Case, Facts, Names, Theirs, Uniform
 
 ROWS = {"q": "query", "k": "key", "v": "value"}
+PARTS = {"attn.qkv.": "qkv", "attn.proj.": "proj", "mlp.fc1.": "fc1", "mlp.fc2.": "fc2"}
 
 
 def separate(rows: str) -> Names:
@@ -24,15 +26,18 @@ def separate(rows: str) -> Names:
     return names
 
 
-def fused(theirs: Theirs) -> dict[str, Tensor]:
-    """NOAH's has one A for all rows, and B for the fused ones."""
-    ours = {}
-    for i in range(2):
-        ups = theirs[f"blocks.{i}.attn.LoRA_b.weight"].chunk(3)
-        for rows, up in zip(ROWS.values(), ups, strict=True):
-            ours[f"blocks.{i}.{rows}.down.weight"] = theirs[f"blocks.{i}.attn.LoRA_a.weight"]
-            ours[f"blocks.{i}.{rows}.up.weight"] = up
-    return ours
+def per_layer(layers: Mapping[str, str] = PARTS, down: str = "lora_A", up: str = "lora_B") -> Names:
+    """PEFT's code, and NOAH's, has one A and one B a layer, the fused qkv too."""
+
+    def names(theirs: Theirs) -> dict[str, Tensor]:
+        ours = {}
+        for i in range(2):
+            for layer, part in layers.items():
+                ours[f"blocks.{i}.{part}.down.weight"] = theirs[f"blocks.{i}.{layer}{down}.weight"]
+                ours[f"blocks.{i}.{part}.up.weight"] = theirs[f"blocks.{i}.{layer}{up}.weight"]
+        return ours
+
+    return names
 
 
 FACTS = {
@@ -46,10 +51,21 @@ FACTS = {
                 stochastic={"dropout": 0.1},
             ),
             Case(
-                file="noah_lora",
-                names=fused,
-                options={"rank": 4, "key": True},
+                file="adapter_plus_lora",
+                names=separate("qk"),
+                options={"rank": 4, "parts": "q+k"},
                 stochastic={"dropout": 0.1},
+            ),
+            Case(
+                file="noah_lora",
+                names=per_layer({"attn.": "qkv"}, "LoRA_a", "LoRA_b"),
+                options={"rank": 4, "parts": "qkv"},
+                stochastic={"dropout": 0.1},
+            ),
+            Case(
+                file="peft_lora",
+                names=per_layer(),
+                options={"rank": 4, "scale": 8.0, "scaling": "alpha", "parts": "qkv+proj+fc1+fc2"},
             ),
         ),
         count=lambda s: 4 * s.L * s.D * 8,
@@ -57,6 +73,9 @@ FACTS = {
         initial={"blocks.*.down.weight": Uniform(1 / math.sqrt(WIDE.D)), "blocks.*.up.weight": 0.0},
         identity=True,
         dropout={"dropout": 0.5},
-        unlike=({"rank": 2, "scale": 0.3, "dropout": 0.1}, {"rank": 5, "scale": 1.7}),
+        unlike=(
+            {"rank": 2, "scale": 0.3, "dropout": 0.1},
+            {"rank": 5, "scale": 1.7, "scaling": "rslora"},
+        ),
     ),
 }
