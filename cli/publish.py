@@ -76,8 +76,8 @@ def publish(
         screen.print_json({"repo": repo, "url": published.url, "commit": published.commit})
         return
     typer.echo(published.url)
-    if published.commit:
-        place = " --data-dir DIR" if ready.own_images else ""
+    if published.commit and ready.suites != {"arrays"}:
+        place = " --data-dir DIR" if "folder" in ready.suites else ""
         place += "".join(f" --plugin {shlex.quote(str(file))}" for file in plugin or [])
         typer.echo(f"  idat eval hub:{repo}@{published.commit}{place}")
 

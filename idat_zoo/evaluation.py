@@ -15,7 +15,7 @@ from idat_zoo.backbones.network import Network
 from idat_zoo.backbones.pair import Backbones, count_parameters
 from idat_zoo.baselines import find_baselines
 from idat_zoo.checkpoint import Reference, find_config, load_checkpoint, pin
-from idat_zoo.data import Reading, Split, load_task
+from idat_zoo.data import Data, Reading, Split, load_task, read_arrays
 from idat_zoo.data.decode import Images
 from idat_zoo.data.reading import Listener
 from idat_zoo.engine.precision import (
@@ -110,6 +110,7 @@ def evaluate(
     *,
     device: str = "auto",
     data_dir: Path | str | None = None,
+    data: Data | None = None,
     reading: Reading | None = None,
     out: Path | None = None,
     listener: Listener | None = None,
@@ -119,6 +120,7 @@ def evaluate(
 
     `reference` is one as `load_checkpoint` takes them. With `out`, result.json and the predictions
     are written there. `backbones` are those that other checkpoints brought to the device before.
+    `data` are the images and labels that a run was given in the place of a folder, all of them.
 
     Raises: what `load_checkpoint` raises; DataError where the task's images are missing;
     RunFolderError where `out` holds another result than an evaluation's.
@@ -131,21 +133,22 @@ def evaluate(
     reference = pin(reference)
     config = find_config(reference)
     recipe = resolve_precision(config.recipe, where)
-    data = load_task(
+    images = load_task(
         recipe.task,
         img_size=config.backbone.img_size,
         data_dir=None if data_dir is None else Path(data_dir),
         seed=config.seed,
         reading=reading,
         listener=listener,
+        arrays=None if data is None else read_arrays(data),
     )
     backbone = backbones.load(config.backbone, "float32")
     network = load_checkpoint(reference, backbone=backbone).network.to(where)
     with computing(Switches(), where):
-        logits = predict_split(network, data.test, recipe)
-    metrics = score(logits, data.test.targets, data.task.class_names)
-    baselines = find_baselines(data, (reading or Reading()).cache)
-    predictions = {"index": data.test.index, "target": data.test.targets, "student": logits}
+        logits = predict_split(network, images.test, recipe)
+    metrics = score(logits, images.test.targets, images.task.class_names)
+    baselines = find_baselines(images, (reading or Reading()).cache)
+    predictions = {"index": images.test.index, "target": images.test.targets, "student": logits}
     digests = {}
     if out is not None:
         files.write_whole(out / PREDICTIONS_FILE, files.dump_tensors(predictions))
@@ -155,17 +158,17 @@ def evaluate(
         top1=metrics.top1,
         top1_interval=metrics.top1_interval,
         student=metrics,
-        images=ImageCounts(**data.counts()),
+        images=ImageCounts(**images.counts()),
         baselines=baselines.top1,
         raw_pixels=baselines.raw_pixels,
         diverged=config.diverged,
         parameters=Parameters(**count_parameters([("student", network)])),
-        recipe=config.recipe.model_copy(update={"task": data.task}),
+        recipe=config.recipe.model_copy(update={"task": images.task}),
         recipe_hash=config.recipe_hash,
         seed=config.seed,
         checkpoint=_source_of(reference),
-        data_fingerprint=data.fingerprint,
-        data_copy=data.copy,
+        data_fingerprint=images.fingerprint,
+        data_copy=images.copy,
         backbone_sha256={config.role: network.backbone.sha256},
         device=describe_device(where),
         versions=versions(),

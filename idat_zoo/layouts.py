@@ -69,6 +69,8 @@ def how_to_get(task: Task) -> str:
     """What brings a task's images here."""
     if task.suite == "folder":
         return "--data-dir DIR names the folder that they lie in, or a CSV of them"
+    if task.suite == "arrays":
+        return "from Python, run(recipe, data=…) and evaluate(reference, data=…) take them"
     if task.suite == "vtab1k":
         return f"`idat data pull {task.id}` fetches them; or --data-dir DIR"
     return "get the folders (docs/data.md), then --data-dir DIR"
@@ -88,6 +90,8 @@ def missing_lists(task: Task, data_dir: Path | None, *, seed: int = 0) -> str:
         if data_dir is None:
             return f"images of task '{task.id}' (no --data-dir was given)"
         return "" if data_dir.exists() else f"images of task '{task.id}': no '{data_dir}'"
+    if task.suite == "arrays":
+        return f"images of task '{task.id}', which a Python program held"
     folder = task_folder(task, data_dir)
     absent = [str(folder / name) for name in needed_lists(task, seed=seed)]
     absent = [path for path in absent if not Path(path).is_file()]

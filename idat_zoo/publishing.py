@@ -68,7 +68,7 @@ class Plan:
     """A commit that is ready: its files by path, those that it takes out, the head it goes on.
 
     `foreign`: those of the head that are not ours, and would be overwritten or taken out; `refused`
-    is why of each that was not named for it. `own_images`: a run is of a folder of somebody's own.
+    is why of each that was not named for it. `suites` are those of the runs' tasks.
     `diverged`: the folders of runs whose training did.
     """
 
@@ -78,7 +78,7 @@ class Plan:
     foreign: frozenset[str]
     refused: Mapping[str, str]
     message: str
-    own_images: bool
+    suites: frozenset[str]
     diverged: tuple[Path, ...]
 
     def states(self) -> dict[str, str]:
@@ -183,7 +183,7 @@ def plan(
         foreign=frozenset(foreign),
         refused={path: why for path, why in foreign.items() if path not in overwrite},
         message=f"idat publish: {len(runs)} run{'s' if len(runs) > 1 else ''}",
-        own_images=any(one.recipe.task.suite == "folder" for one in results.values()),
+        suites=frozenset(one.recipe.task.suite for one in results.values()),
         diverged=tuple(folder for folder, run in runs.items() if run.diverged),
     )
 

@@ -37,7 +37,7 @@ BelowOrHere = Annotated[str, Field(pattern=rf"^(?:{PART}(?:/{PART})*)?$")]
 """The same, or ''."""
 
 Rgb = Annotated[tuple[float, float, float], Strict(False)]
-Suite = Literal["mini", "vtab1k", "fgvc", "fewshot", "folder"]
+Suite = Literal["mini", "vtab1k", "fgvc", "fewshot", "folder", "arrays"]
 Group = Literal["natural", "specialized", "structured"]
 Augmentation = Literal["flip", "crop", "randaugment"]
 Distillation = Literal["mse", "kl", "none"]
@@ -141,7 +141,8 @@ class Task(Frozen):
     `num_classes` is declared, never counted from labels: SUN397's 1,000 training images show 325
     of 397 classes. `num_train`, `num_val` and `num_test` list every size of a split known to be
     right; none listed, none checked. `folder` lies below the data folder, `images` below that.
-    `shots` is the images per class of a few-shot task. A `folder` task is one's own images.
+    `shots` is the images per class of a few-shot task. A `folder` task is one's own images, an
+    `arrays` task those that a Python program holds.
     """
 
     id: Name

@@ -145,7 +145,8 @@ def resume_command(folder: Path, data_dir: Path | None = None) -> str:
     """The command, for a shell, that goes on with the unfinished run in a folder.
 
     The one it was begun with, so that runs of one pass go on together; of a run that was moved or
-    begun from Python, one made from its recipe. Its images lie in `data_dir`, if that is not known.
+    begun from Python, one made from its recipe. Its images lie in `data_dir`, if that is not known;
+    where a Python program holds them, only that can go on.
 
     Raises: RecipeError for a recipe that cannot be read.
     """
@@ -157,6 +158,8 @@ def resume_command(folder: Path, data_dir: Path | None = None) -> str:
         there = call.cwd == Path.cwd()
         return command if there else f"cd {shlex.quote(str(call.cwd))} && {command}"
     recipe, seed = _recipe_of(folder), folder.name.removeprefix("seed")
+    if recipe.task.suite == "arrays":
+        return "run(recipe, data=…, resume=True) from Python, with the data that it was given"
     out = _with_levels(folder).parents[LEVELS - 1]
     words = ["idat", "train", "--recipe", str(folder / RECIPE_FILE), "--seed", seed]
     words += ["--out", str(out), "--resume", *recipe.plugin_words]

@@ -11,7 +11,7 @@ from idat_zoo.backbones.pair import Role, check_carried, count_parameters
 from idat_zoo.backbones.pinned import missing_weights, weights_path
 from idat_zoo.baselines import find_baselines
 from idat_zoo.checkpoint import load_checkpoint, probe_logits, write_checkpoint
-from idat_zoo.data import Reading, TaskData, load_task
+from idat_zoo.data import Arrays, Data, Reading, TaskData, load_task, read_arrays
 from idat_zoo.data.folder import split_csv
 from idat_zoo.data.reading import Listener
 from idat_zoo.engine.precision import computing, describe_device, find_device, resolve_precision
@@ -68,6 +68,7 @@ def run(
     seed: int = 0,
     device: str = "auto",
     data_dir: Path | str | None = None,
+    data: Data | None = None,
     reading: Reading | None = None,
     out: Path | str = "runs",
     resume: bool = False,
@@ -85,12 +86,17 @@ def run(
     `switches` how it is computed. A training that diverged ends with an error and no result;
     `keep_diverged` writes it all the same, labelled, also of one that ended so before.
 
+    `data` are images and labels of your own, {"train": (images, labels), "test": …}, for a recipe
+    that `get_recipe("arrays", …, data=data)` made of them: uint8 arrays or tensors with integer
+    labels, or torch data sets (`idat_zoo.data.arrays` has the particulars).
+
     Raises: ZooError and its kinds, each saying what to do; what was saved before stays.
     """
     (outcome,) = run_many(
         [(recipe, seed)],
         device=device,
         data_dir=data_dir,
+        data=data,
         reading=reading,
         out=out,
         resume=resume,
@@ -110,6 +116,7 @@ def run_many(
     *,
     device: str = "auto",
     data_dir: Path | str | None = None,
+    data: Data | None = None,
     reading: Reading | None = None,
     out: Path | str = "runs",
     resume: bool = False,
@@ -140,10 +147,15 @@ def run_many(
             raise InputError(f"a seed is an int from 0; got {seed!r}.")
     if stack is not None and stack < 1:
         raise UsageError(f"a pass holds at least one run (stack = {stack}).")
+    arrays = None if data is None else read_arrays(data)
+    if arrays is not None:
+        for recipe, _ in asked:
+            arrays.check_is(recipe.task)
     where, out, progress = find_device(device), Path(out), progress or Progress()
     machine = machine_for(where, switches, stack=stack)
     inputs = Inputs(
         data_dir=None if data_dir is None else Path(data_dir),
+        arrays=arrays,
         reading=reading,
         download=download,
         listener=progress,
@@ -235,6 +247,7 @@ class Inputs:
     """Where images and weights come from."""
 
     data_dir: Path | None = None
+    arrays: Arrays | None = None
     reading: Reading | None = None
     download: bool = False
     listener: Listener
@@ -251,6 +264,7 @@ def load_views(
     seed: int,
     reading: Reading | None = None,
     listener: Listener | None = None,
+    arrays: Arrays | None = None,
 ) -> Views:
     """The recipe's task for each of its networks. Raises what `load_task` raises."""
     sizes: dict[Role, int] = {"student": recipe.pair.student.img_size}
@@ -264,6 +278,7 @@ def load_views(
             seed=seed,
             reading=reading,
             listener=listener,
+            arrays=arrays,
         )
         for size in dict.fromkeys(sizes.values())
     }
@@ -315,7 +330,9 @@ def begin(run: Run, inputs: Inputs, still_ours: Callable[[], None] = lambda: Non
     Raises: DataError and WeightsError where something it needs is missing.
     """
     recipe = run.recipe
-    require_inputs(recipe, inputs.data_dir, seed=run.seed, download=inputs.download)
+    require_inputs(
+        recipe, inputs.data_dir, seed=run.seed, download=inputs.download, arrays=inputs.arrays
+    )
     with plain_memory_errors(recipe):
         views = load_views(
             recipe,
@@ -323,6 +340,7 @@ def begin(run: Run, inputs: Inputs, still_ours: Callable[[], None] = lambda: Non
             seed=run.seed,
             reading=inputs.reading,
             listener=inputs.listener,
+            arrays=inputs.arrays,
         )
     files.write_whole(run.folder / RECIPE_FILE, dump_recipe(recipe).encode())
     _keep_split(recipe, views["student"], run.folder)
@@ -383,12 +401,17 @@ def _keep_split(recipe: Recipe, data: TaskData, folder: Path) -> None:
 
 
 def missing_inputs(
-    recipe: Recipe, data_dir: Path | None, *, seed: int = 0, download: bool = False
+    recipe: Recipe,
+    data_dir: Path | None,
+    *,
+    seed: int = 0,
+    download: bool = False,
+    arrays: Arrays | None = None,
 ) -> list[str]:
     """What a run needs and does not find here, each with the way to get it."""
     missing = []
     images = missing_lists(recipe.task, data_dir, seed=seed)
-    if images:
+    if images and arrays is None:
         sure = "--yes or " if recipe.task.suite == "vtab1k" else ""
         missing.append(f"{images}; {sure}{how_to_get(recipe.task)}")
     if not download:
@@ -397,13 +420,20 @@ def missing_inputs(
     return missing
 
 
-def require_inputs(recipe: Recipe, data_dir: Path | None, *, seed: int, download: bool) -> None:
+def require_inputs(
+    recipe: Recipe,
+    data_dir: Path | None,
+    *,
+    seed: int,
+    download: bool,
+    arrays: Arrays | None = None,
+) -> None:
     """Check that images and weights are here; with `download`, fetch weights that are not.
 
     Raises: DataError naming at once all that is missing, and a command that needs nothing;
     WeightsError where a download fails.
     """
-    missing = missing_inputs(recipe, data_dir, seed=seed, download=download)
+    missing = missing_inputs(recipe, data_dir, seed=seed, download=download, arrays=arrays)
     if missing:
         raise DataError(
             f"'{recipe.pair.name}/{recipe.adapter.label}/{recipe.task.id}' needs what is not here:"

@@ -5,6 +5,7 @@ Torch is never loaded here.
 
 from idat_zoo.registry.load import (
     ALL,
+    ARRAYS,
     FOLDER,
     GROUPS,
     SUITE,
@@ -35,6 +36,7 @@ from idat_zoo.registry.shelves import Family
 
 __all__ = [
     "ALL",
+    "ARRAYS",
     "FOLDER",
     "GROUPS",
     "SUITE",

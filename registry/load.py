@@ -49,7 +49,9 @@ ALL = "all"
 """All of VTAB-1K's tasks, or all adapters, in one word."""
 FOLDER = "folder"
 """The name under which one's own folder of images is asked for; no shelf has it."""
-TASK_WORDS = (*GROUPS, *SUITES, ALL, FOLDER)
+ARRAYS = "arrays"
+"""The same of images that a Python program holds."""
+TASK_WORDS = (*GROUPS, *SUITES, ALL, FOLDER, ARRAYS)
 """What --task takes besides tasks' own names; no task may have such a name."""
 NAME = r"[A-Za-z0-9_][A-Za-z0-9_.-]*"  # names become parts of ids and folders
 
@@ -89,7 +91,7 @@ class Registry:
     def find_task(self, name: str) -> Task:
         """A task by its id or an alias; case does not matter, and `-` is `_`.
 
-        Raises: UnknownNameError; UsageError for `folder`, which is no shelf's.
+        Raises: UnknownNameError; UsageError for `folder` and `arrays`, which are no shelf's.
         """
         task = self._task_id(name)
         if name == FOLDER:
@@ -97,6 +99,11 @@ class Registry:
                 "task 'folder' is the images of --data-dir: no shelf has it.",
                 hint="`idat train --task folder --data-dir DIR --adapter lora --dry-run` shows its "
                 "recipe.",
+            )
+        if name == ARRAYS:
+            raise UsageError(
+                "task 'arrays' is the images that a Python program holds: no shelf has it.",
+                hint='get_recipe("arrays", adapter, data=…) makes a recipe for run(recipe, data=…)',
             )
         if task is None:
             raise UnknownNameError("task", name, [*self._task_ids, *TASK_WORDS])
@@ -207,7 +214,7 @@ def resolve_adapters(text: str, registry: Registry) -> list[Family]:
 def resolve_held(text: str, held: Collection[str], registry: Registry) -> list[str]:
     """Ids of the tasks of a comma list as `resolve_tasks` takes it, where the `held` are meant.
 
-    These need not be on a shelf any more; `folder` is all of them that are one's own images.
+    These need not be on a shelf any more; `folder` and `arrays` are all that are one's own images.
 
     Raises: UnknownNameError; RecipeError for an empty name.
     """
@@ -215,8 +222,8 @@ def resolve_held(text: str, held: Collection[str], registry: Registry) -> list[s
     for name in (name.strip() for name in text.split(",")):
         if name in held:
             found.append(name)
-        elif name == FOLDER:
-            found += [task for task in held if task.startswith(f"{FOLDER}-")] or [FOLDER]
+        elif name in (FOLDER, ARRAYS):
+            found += [task for task in held if task.startswith(f"{name}-")] or [name]
         else:
             found += [task.id for task in resolve_tasks(name, registry)]
     return list(dict.fromkeys(found))
@@ -400,6 +407,11 @@ def _dangling_tasks(tasks: Mapping[str, _Raw], known: Known) -> Iterator[str]:
             yield (
                 f"{raw.where}: suite: 'folder' is of the images of --data-dir, which name their "
                 f"own classes; a shelf's task is of {', '.join(SUITES)}"
+            )
+        if raw.table.get("suite") == ARRAYS:
+            yield (
+                f"{raw.where}: suite: 'arrays' is of images that a Python program holds; a shelf's "
+                f"task is of {', '.join(SUITES)}"
             )
         for alias in strings(raw.table.get("aliases")):
             owner = owners.setdefault(alias, name)

@@ -20,11 +20,12 @@ from idat_zoo.outside import (
 )
 from idat_zoo.recipe import AdapterChoice, Backbone, Recipe, Scalar, check_recipe
 from idat_zoo.recipe_toml import parse_toml, read_text
-from idat_zoo.registry.load import FOLDER, Registry, load_registry
+from idat_zoo.registry.load import ARRAYS, FOLDER, Registry, load_registry
 from idat_zoo.registry.recipe_files import SETTINGS, Rule
 from idat_zoo.registry.shelves import Family, collecting, unknown
 
 if TYPE_CHECKING:
+    from idat_zoo.data import Data
     from idat_zoo.data.reading import Reading
 
 OF_THE_TERM = ("distillation_weight", "temperature", "temperature_squared", "detach")
@@ -59,20 +60,28 @@ def get_recipe(
     teacher: str | None = None,
     overrides: Overrides = (),
     data_dir: Path | str | None = None,
+    data: "Data | None" = None,
     shelf: Path | None = None,
 ) -> Recipe:
     """The recipe of an adapter on a task, with the task's own pair unless another is named.
 
     `teacher` is the name of another backbone, or `none` to train the student alone. `overrides` are
     a mapping, {"epochs": 2, "adapter.rank": 4}, or KEY=VALUE words as on the command line. The task
-    `folder` is one's own images, and `data_dir` where they are; hand it to `run`, too. `shelf` is a
-    folder of your own TOML files.
+    `folder` is one's own images, and `data_dir` where they are; `arrays` is images and labels that
+    your program holds, and `data` these: {"train": (images, labels), "test": …} or torch data sets.
+    Hand them to `run`, too. `shelf` is a folder of your own TOML files.
 
     Raises: UnknownNameError; RecipeError with every fault of the shelves or of the overrides;
-    UsageError where `data_dir` is given for another task, or lacks; DataError for what is no folder
-    of images.
+    UsageError where `data_dir` or `data` is given for another task, or lacks; DataError for what is
+    no folder of images, or for faults of the data.
     """
     registry = load_registry(shelf)
+    if (task == ARRAYS) != (data is not None):
+        raise UsageError(
+            f"task '{task}' {'without' if data is None else 'with'} data: these are the images of "
+            f"task '{ARRAYS}', and of no other.",
+            hint='get_recipe("arrays", adapter, data={"train": (images, labels), "test": …})',
+        )
     if (task == FOLDER) != (data_dir is not None):
         raise UsageError(
             f"task '{task}' and data_dir = {data_dir!r}: data_dir is where the images of task "
@@ -81,6 +90,8 @@ def get_recipe(
         )
     if data_dir is not None:
         registry, task = with_folder(registry, Path(data_dir))
+    if data is not None:
+        registry, task = _with_arrays(registry, data)
     return compose_recipe(registry, task, adapter, pair=pair, teacher=teacher, overrides=overrides)
 
 
@@ -94,6 +105,14 @@ def with_folder(
     from idat_zoo.data import Reading, describe_folder
 
     own = describe_folder(data_dir, reading or Reading())
+    return registry.with_task(own, pair=FOLDER_PAIR), own.id
+
+
+def _with_arrays(registry: Registry, data: "Data") -> tuple[Registry, str]:
+    """The same with the task that images and labels of one's own are. Raises as `read_arrays`."""
+    from idat_zoo.data import read_arrays
+
+    own = read_arrays(data).task
     return registry.with_task(own, pair=FOLDER_PAIR), own.id
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 
+from idat_zoo.data.arrays import Arrays, Data, read_arrays
 from idat_zoo.data.builtin import load_builtin
 from idat_zoo.data.decode import Decoded, decode_files
 from idat_zoo.data.fewshot import read_fewshot
@@ -26,7 +27,17 @@ from idat_zoo.errors import DataError
 from idat_zoo.layouts import data_folder, how_to_get, missing_lists, verify_command
 from idat_zoo.recipe import Task
 
-__all__ = ["Reading", "Split", "TaskData", "describe_folder", "load_task", "read_listing"]
+__all__ = [
+    "Arrays",
+    "Data",
+    "Reading",
+    "Split",
+    "TaskData",
+    "describe_folder",
+    "load_task",
+    "read_arrays",
+    "read_listing",
+]
 
 
 def load_task(
@@ -37,14 +48,20 @@ def load_task(
     seed: int = 0,
     reading: Reading | None = None,
     listener: Listener | None = None,
+    arrays: Arrays | None = None,
 ) -> TaskData:
     """A task's splits as uint8 tensors at a backbone's input size.
 
-    `seed` chooses the list of a few-shot task; others have one list.
+    `seed` chooses the list of a few-shot task; others have one list. `arrays` are those of a task
+    that is not on disk.
 
-    Raises: DataError where the data is missing or not as the task declares it, with all faults.
+    Raises: DataError where the data is missing or not as the task declares it, with all faults;
+    UsageError for arrays of a task that has its own images.
     """
     reading, listener = reading or Reading(), listener or Listener()
+    if arrays is not None:
+        arrays.check_is(task)
+        return arrays.load(task, img_size, listener)
     if task.suite == "mini":
         return load_builtin(task, img_size)
     check = verify_command("folder" if task.suite == "folder" else task.id, data_dir)

@@ -16,6 +16,7 @@ import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -216,16 +217,10 @@ class _Source:
         if stream:
             entry = self._fill(None, listener)
             return entry, StreamedImages(self.paths, self.hashes, self.size, self.reading)
-        try:
-            with tempfile.NamedTemporaryFile() as file:
-                entry = self._write(file.fileno(), listener)
-                shape = entry.shape if entry.kept else (0, 3, self.size, self.size)
-                return entry, map_pixels(Path(file.name), shape)
-        except OSError as error:
-            raise DataError(
-                f"{self.what}: no place for the decoded images: {error.strerror}",
-                hint=way_to_write(error, other="another folder by IDAT_CACHE_DIR or TMPDIR"),
-            ) from error
+        with nameless_file(self.what) as file:
+            entry = self._write(file.fileno(), listener)
+            shape = entry.shape if entry.kept else (0, 3, self.size, self.size)
+            return entry, map_pixels(Path(file.name), shape)
 
     def _write(self, target: int | None, listener: Listener) -> Entry:
         """Decode all, and write them to an open file if there is one."""
@@ -233,7 +228,7 @@ class _Source:
 
         def keep(place: int, pixels: UInt8[np.ndarray, "S S 3"]) -> None:
             if target is not None:
-                _write_at(target, pixels.data, place * image_bytes)
+                write_at(target, pixels.data, place * image_bytes)
 
         def heard(done: int) -> None:
             listener.decoding(self.what, done, len(self.paths))
@@ -253,7 +248,23 @@ class _Source:
         )
 
 
-def _write_at(target: int, content: memoryview, offset: int) -> None:
+@contextmanager
+def nameless_file(what: str) -> "Iterator[tempfile._TemporaryFileWrapper[bytes]]":
+    """A file for pixels that are mapped, and gone with the process.
+
+    Raises: DataError where it cannot be written.
+    """
+    try:
+        with tempfile.NamedTemporaryFile() as file:
+            yield file
+    except OSError as error:
+        raise DataError(
+            f"{what}: no place for the decoded images: {error.strerror}",
+            hint=way_to_write(error, other="another folder by IDAT_CACHE_DIR or TMPDIR"),
+        ) from error
+
+
+def write_at(target: int, content: memoryview, offset: int) -> None:
     """All of the content; a disk that takes only a part of it is full."""
     if os.pwrite(target, content, offset) < content.nbytes:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

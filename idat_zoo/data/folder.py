@@ -20,7 +20,7 @@ import hashlib
 import io
 import json
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
 
@@ -299,13 +299,18 @@ def _cut(images: Sequence[_Image], split: str, percent: int) -> list[_Image]:
     for image in images:
         if not image.split:
             classes[image.label].append(image)
-    chosen: set[str] = set()
-    for own in classes.values():
-        count = max(1, round(len(own) * percent / 100)) if len(own) > 1 else 0
-        chosen |= {image.name for image in sorted(own, key=_drawn)[:count]}
+    chosen = drawn(([image.name for image in own] for own in classes.values()), percent)
     return [_Image(i.name, i.label, split) if i.name in chosen else i for i in images]
 
 
-def _drawn(image: _Image) -> bytes:
-    # a name that is no Unicode is told later
-    return hashlib.sha256(f"split/{image.name}".encode(errors="surrogatepass")).digest()
+def drawn(classes: Iterable[Sequence[str]], percent: int) -> set[str]:
+    """So many per cent of each class's names, at least one of two or more."""
+
+    def order(name: str) -> bytes:  # a name that is no Unicode is told later
+        return hashlib.sha256(f"split/{name}".encode(errors="surrogatepass")).digest()
+
+    chosen: set[str] = set()
+    for names in classes:
+        count = max(1, round(len(names) * percent / 100)) if len(names) > 1 else 0
+        chosen |= set(sorted(names, key=order)[:count])
+    return chosen

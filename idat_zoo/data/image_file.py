@@ -146,6 +146,16 @@ def _heic_version() -> str:
 
 def prepare(image: Image.Image, size: int) -> UInt8[np.ndarray, "S S 3"]:
     """An opened image as `[size, size, 3]`, as the head of this file says."""
+    return resized(as_rgb(image), size)
+
+
+def resized(image: Image.Image, size: int) -> UInt8[np.ndarray, "S S 3"]:
+    """An RGB image as `[size, size, 3]`."""
+    return np.asarray(image.resize((size, size), Image.Resampling.BICUBIC))
+
+
+def as_rgb(image: Image.Image) -> Image.Image:
+    """An opened image upright and in RGB, as the head of this file says."""
     image.load()  # turns a TIFF upright by itself, and finds what a PNG tells behind its pixels
     turn = UPRIGHT.get(image.getexif().get(ExifTags.Base.Orientation, 1))
     if image.mode.startswith("I"):
@@ -156,7 +166,7 @@ def prepare(image: Image.Image, size: int) -> UInt8[np.ndarray, "S S 3"]:
         image = image.convert("RGB")
     if turn is not None:
         image = image.transpose(turn)
-    return np.asarray(image.resize((size, size), Image.Resampling.BICUBIC))
+    return image
 
 
 def _upper_bits(image: Image.Image) -> Image.Image:

@@ -158,14 +158,15 @@ def _folders(results: Mapping[str, Result]) -> list[str]:
 def _use(repo: str, place: str, result: Result, *, in_peft: bool) -> list[str]:
     """How the first of the adapters is loaded here, with PEFT and with plain timm."""
     reference = f"hub:{repo}" + (f"/{place}" if place else "")
-    images = " --data-dir DIR" if result.recipe.task.suite == "folder" else ""
+    suite = result.recipe.task.suite
+    images = " --data-dir DIR" if suite == "folder" else ""
     words = result.recipe.plugin_words
     named = f" {shlex.join(words)}" if words else ""
     files = [plugin.file for plugin in result.recipe.plugins if plugin.file is not None]
     lines = [
         *_plugin(result),
         "```",
-        f"idat eval {reference}{images}{named}",
+        *([] if suite == "arrays" else [f"idat eval {reference}{images}{named}"]),
         f"idat predict {reference} photo.jpg{named}",
         f"idat export {reference} --to onnx -o graph{named}",
         "```",
@@ -242,11 +243,21 @@ def _without_peft(result: Result) -> list[str]:
     return [f"PEFT has no form of it on {name}, where its own LoRA is another function.", ""]
 
 
+def _source(result: Result) -> str:
+    """Where a task's images are from."""
+    if result.recipe.task.suite == "arrays":
+        return (
+            "images and labels that a Python program held; whoever has them evaluates by "
+            "`idat_zoo.evaluate(reference, data=…)`"
+        )
+    return escaped(result.recipe.task.source or "source not stated")
+
+
 def _data(results: Mapping[str, Result]) -> list[str]:
     """Each copy of each task's images that the numbers rest on."""
     copies = {(run.recipe.task.id, run.data_fingerprint): run for run in results.values()}
     return [
-        f"* {task}: {escaped(run.recipe.task.source or 'source not stated')}; licence "
+        f"* {task}: {_source(run)}; licence "
         f"{escaped(run.recipe.task.licence or 'not stated')}."
         + (f" Copy: {escaped(run.data_copy)}." if run.data_copy else "")
         + f" Fingerprint of the images: `{fingerprint}`."

@@ -54,6 +54,7 @@ def test_the_example_of_an_adapter_pool_runs(tmp_path: Path) -> None:
 FROM_PYTHON = python_examples((ROOT / "docs" / "python.md").read_text(encoding="utf-8"))
 SHOWN = [
     r"accuracy (?:0\.[89]\d*|1\.0)\nloaded True\nmerged True\n",
+    r"(arrays-[0-9a-f]{8})\nmicro/lora/\1 with micro_teacher[^\0]*\n0\.[89]\d*\n",
     r"(?:[\w' ]+: \d+ parameters learn, accuracy (?:0\.[89]\d|1\.00)\n){3}",
 ]
 

@@ -367,6 +367,7 @@ calls = [
     *(lambda wrong=wrong: run(wrong) for wrong in ("digits", None, {"task": "digits"})),
     *(lambda wrong=wrong: run(recipe, seed=wrong) for wrong in ("0", 1.5, -1, True, None)),
     *(lambda wrong=wrong: adapt(wrong, "lora") for wrong in ("vit_tiny_patch16_224", None)),
+    lambda: get_recipe("arrays", "lora", data=["images", "labels"]),
     *(lambda wrong=wrong: transform(wrong) for wrong in ("a.png", np.zeros((3, 4, 3)), None)),
     *(lambda wrong=wrong: get_recipe("dtd", "lora", overrides=wrong) for wrong in (5, [1], {1: 2})),
 ]
@@ -378,7 +379,7 @@ for call in calls:
 """
     command = [sys.executable, "-c", script]  # without the checks of types that tests run under
     told = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
-    assert told.stdout.split() == ["InputError"] * 13 + ["RecipeError"] * 3
+    assert told.stdout.split() == ["InputError"] * 14 + ["RecipeError"] * 3
     assert not list(tmp_path.iterdir())
 
 
