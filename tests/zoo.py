@@ -111,6 +111,19 @@ def of_variant(raw: Mapping[str, Tensor], variant: str) -> dict[str, Tensor]:
     return {n: t for n, t in raw.items() if n.startswith(shared)} | own
 
 
+def cases_in(file: str) -> list[str]:
+    """A file and its variants, as `Case.id` names them."""
+    names = read(file)[0]
+    found = [name.removeprefix("logits.") for name in names if name.startswith("logits.")]
+    found += [
+        name.removeprefix("variant.").removesuffix(".logits")
+        for name in names
+        if name.startswith("variant.") and name.endswith(".logits") and ".probe." not in name
+    ]
+    variants = [f"{file}:{variant}" for variant in found if not variant.startswith("backbone")]
+    return [file, *variants] if "logits" in names else variants
+
+
 def under(tensors: Mapping[str, Tensor], prefix: str, *, only: str = "") -> dict[str, Tensor]:
     """Tensors whose names have a prefix, without it."""
     return {

@@ -176,6 +176,14 @@ class Facts:
     refused_by: frozenset[str] = frozenset()
 
 
+UNUSED: dict[str, str] = {
+    "adaptformer:bn_head_train": "its head has a BatchNorm; our heads are linear",
+    "adapter_plus_lora:qkvo": "its `o` is an update behind proj, not LoRA on it",
+    "bi_adaptformer:bihead": "its head is quantised; our heads are linear, with a bias",
+    "bi_lora:bihead": "its head is quantised; our heads are linear, with a bias",
+}
+"""Golden cases that no family is held to, and why."""
+
 Block = Callable[[Any, int, Tensor], Tensor]
 
 
