@@ -31,6 +31,11 @@ class Draws:
         source = generator(self.seed, self.network, stream, self.step)
         return torch.rand(*shape, generator=source)
 
+    def normal(self, stream: str, *shape: int) -> Tensor:
+        """Standard normal float32 values, on CPU."""
+        source = generator(self.seed, self.network, stream, self.step)
+        return torch.randn(*shape, generator=source)
+
     def keep(self, stream: str, rate: Tensor | float, *shape: int) -> Tensor:
         """A mask that is 0 with probability `rate` and 1 / (1 - rate) else."""
         return (self.uniform(stream, *shape) >= rate) / (1 - rate)

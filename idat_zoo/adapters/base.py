@@ -219,12 +219,15 @@ class Mask:
     """A random mask the engine draws anew each step, for one image: its shape and drop rate.
 
     It comes as a tensor `[B, *shape]`, 0 with probability `rate`, else 1 / (1 - rate). One that is
-    `with_drop_path` has its block's rate of drop path, and draws of its own.
+    `with_drop_path` has its block's rate of drop path, and draws of its own. One that is `alike`
+    is drawn once, for all images. One that is `noise` has standard normal values, and no rate.
     """
 
     shape: tuple[int, ...]
     rate: float = 0.0
     with_drop_path: bool = False
+    alike: bool = False
+    noise: bool = False
 
 
 class Adapter(ABC):
@@ -327,7 +330,7 @@ class Adapter(ABC):
         return f"it has no {' and no '.join(missing)}" if missing else ""
 
     def masks(self, site: Site, shape: SiteShape) -> dict[str, Mask]:
-        """The masks it wants at a site in training; rates of 0 are not drawn.
+        """The masks it wants at a site in training; rates of 0 are not drawn, noise always is.
 
         The first axis of a mask may be the tokens of an image (`shape.tokens`, prompts included).
         """

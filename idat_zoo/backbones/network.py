@@ -164,7 +164,7 @@ class Network(nn.Module):
             rates = self._drop_path_rates(drop_path).view(-1, 1, 1)
             masks[DROP_PATH] = draws.keep(DROP_PATH, rates, depth, branches, batch)
         for key, mask in self._declared_masks(drop_path):
-            masks[key] = draws.keep(key, mask.rate, batch, *mask.shape)
+            masks[key] = _drawn(key, mask, batch, draws)
         masks = {name: mask.to(self.mean.dtype) for name, mask in masks.items()}
         if device.type == "cuda":  # only from pinned memory does a copy not wait for the device
             masks = {name: mask.pin_memory() for name, mask in masks.items()}
@@ -180,7 +180,7 @@ class Network(nn.Module):
         for block, site in sorted(self.places):
             for name, mask in self.adapter.masks(site, self.shape(site, block)).items():
                 rate = rates[block] if mask.with_drop_path else mask.rate
-                if rate > 0:
+                if rate > 0 or mask.noise:
                     yield f"{_at(site, block)}{name}", replace(mask, rate=rate)
 
     def move_own(self, device: torch.device) -> None:
@@ -257,6 +257,12 @@ class Network(nn.Module):
         super().train(mode)
         self.body.eval()
         return self
+
+
+def _drawn(key: str, mask: Mask, batch: int, draws: Draws) -> Tensor:
+    shape = (1 if mask.alike else batch, *mask.shape)
+    values = draws.normal(key, *shape) if mask.noise else draws.keep(key, mask.rate, *shape)
+    return values.repeat(batch, *[1] * len(mask.shape)) if mask.alike else values
 
 
 def _at(site: Site, block: int) -> str:

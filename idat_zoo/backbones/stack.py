@@ -13,7 +13,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 from torch.nn import functional as F
 
-from idat_zoo.adapters.base import Adapter, Carry, Place, Site, Tensors
+from idat_zoo.adapters.base import Adapter, Carry, Mask, Place, Site, Tensors
 from idat_zoo.backbones.network import (
     DROP_PATH,
     Images,
@@ -109,14 +109,17 @@ class StackedNetwork:
     def _masks_at(
         self, masks: Sequence[Tensors], site: Site, block: int, x: Tensor
     ) -> list[dict[str, Tensor]]:
-        """Each task's masks at a site; a task without one that others have keeps everything."""
+        """Each task's masks at a site; where others have one, a task without it keeps everything.
+
+        It has noise of zero. One that declares no such mask has no tensors for it either.
+        """
         at_site = [masks_at(m, site, block) for m in masks]
         models = {name: mask for own in at_site for name, mask in own.items()}
         filled = []
         for network, own in zip(self.networks, at_site, strict=True):
             declared = network.adapter.masks(site, network.shape(site, block))
-            ones = {n: m.new_ones(m.shape[0], *declared[n].shape) for n, m in models.items()}
-            filled.append(by_rows(ones | own, x))
+            none = {n: _none_of(declared.get(n), m) for n, m in models.items()}
+            filled.append(by_rows(none | own, x))
         return filled
 
     @staticmethod
@@ -127,6 +130,14 @@ class StackedNetwork:
         if model is None:
             return None
         return torch.cat([torch.ones_like(model) if m is None else m for m in drawn], dim=-1)
+
+
+def _none_of(mask: Mask | None, model: Tensor) -> Tensor:
+    """What changes nothing in a mask's place."""
+    if mask is None:
+        return torch.ones_like(model)
+    nothing = model.new_zeros if mask.noise else model.new_ones
+    return nothing(model.shape[0], *mask.shape)
 
 
 def common_adapter(adapters: Sequence[Adapter]) -> Adapter:

@@ -205,6 +205,54 @@ def test_they_stack_too(toy_student: FrozenBackbone) -> None:
     assert_stack_equals_solo(networks, drawn(networks, (0.2, 0.2)), batches(2))
 
 
+class Sampling(Toy):
+    """Adds noise, one draw to a token, and keeps half of its ranks, the same for all images."""
+
+    def masks(self, site: Site, shape: SiteShape) -> dict[str, Mask]:
+        if site is not Site.AFTER_MLP:
+            return {}
+        return {
+            "noise": Mask(shape=(shape.tokens, self.options.rank), noise=True),
+            "kept": Mask(shape=(1, self.options.rank), rate=0.5, alike=True),
+        }
+
+    def apply_carrying(
+        self, site: Site, tensors: Tensors, x: Tensor, y: Tensor, carry: Carry, **more: Any
+    ) -> tuple[Tensor, Carry]:
+        if site is not Site.AFTER_MLP:
+            return y, carry
+        hidden, masks = y @ tensors["down"].T, more["masks"]
+        if masks:
+            hidden = (hidden + masks["noise"]) * masks["kept"]
+        return y + hidden @ tensors["up"].T, carry
+
+
+def test_noise_is_normal_and_what_is_alike_is_one_draw_for_all_images(
+    toy_student: FrozenBackbone,
+) -> None:
+    network = toy(toy_student, 0, Sampling, rank=4)
+    masks = network.draw_masks(400, drop_path=0.0, draws=Draws(0, "student", 7))
+    noise = torch.cat([mask.flatten() for name, mask in masks.items() if "noise" in name])
+    assert abs(noise.mean()) < 5 / len(noise) ** 0.5
+    assert abs(noise.std() - 1) < 5 / (2 * len(noise)) ** 0.5
+    kept = [mask for name, mask in masks.items() if "kept" in name]
+    assert all(mask.shape == (400, 1, 4) and mask.eq(mask[:1]).all() for mask in kept)
+    assert {value for mask in kept for value in mask.flatten().tolist()} == {0.0, 2.0}
+    assert not noise[:100].equal(noise[100:200])
+    again = network.draw_masks(400, drop_path=0.0, draws=Draws(0, "student", 7))
+    other = network.draw_masks(400, drop_path=0.0, draws=Draws(0, "student", 8))
+    assert all(
+        mask.equal(again[name]) and not mask.equal(other[name]) for name, mask in masks.items()
+    )
+
+
+def test_beside_one_that_samples_one_that_rests_has_no_noise(toy_student: FrozenBackbone) -> None:
+    networks = [toy(toy_student, seed, Sampling, rank=rank) for seed, rank in ((0, 2), (1, 4))]
+    masks = drawn(networks, (0.2, 0.2))
+    assert_stack_equals_solo(networks, masks, batches(2))
+    assert_stack_equals_solo(networks, [masks[0], {}], batches(2))
+
+
 class Forgetful(Toy):
     """Reads the rank where it may differ."""
 
