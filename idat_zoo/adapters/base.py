@@ -62,6 +62,7 @@ Where the forms that come next go (a test builds a toy of each of the first five
   nonlinear bottlenecks cannot be merged and say so.
 """
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
@@ -409,6 +410,13 @@ def masked(x: Tensor, masks: Tensors, name: str) -> Tensor:
     return x * masks[name] if name in masks else x
 
 
-def trunc_normal(*shape: int, std: float, generator: torch.Generator) -> Tensor:
-    """Normal values cut at ±2, timm's `trunc_normal_`: for small std practically plain normal."""
-    return torch.nn.init.trunc_normal_(torch.empty(shape), std=std, generator=generator)
+def trunc_normal(*shape: int, std: float, generator: torch.Generator, cut: float = 2.0) -> Tensor:
+    """Normal values cut at ±`cut`. At 2, timm's `trunc_normal_`: for small std plain normal."""
+    values = torch.empty(shape)
+    return torch.nn.init.trunc_normal_(values, std=std, a=-cut, b=cut, generator=generator)
+
+
+def kaiming_uniform(outputs: int, inputs: int, *, generator: torch.Generator) -> Tensor:
+    """A weight as PyTorch starts a linear layer's: uniform up to 1 / sqrt(inputs)."""
+    weight = torch.empty(outputs, inputs)
+    return torch.nn.init.kaiming_uniform_(weight, a=math.sqrt(5), generator=generator)

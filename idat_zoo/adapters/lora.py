@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
-from idat_zoo.adapters.base import Mask, Site, SiteShape, Tensors
+from idat_zoo.adapters.base import Mask, Site, SiteShape, Tensors, kaiming_uniform
 from idat_zoo.adapters.layers import Layer, UpdatesAdapter
 from idat_zoo.option_words import UNWRITTEN, InBlocks, Parts
 
@@ -68,8 +68,7 @@ class LoRA(UpdatesAdapter):
 
     def start(self, layer: Layer, generator: torch.Generator) -> dict[str, Tensor]:
         """R (inputs + outputs) numbers: A Kaiming-uniform, B zero; 4 L D R in all by default."""
-        down = torch.empty(self.options.rank, layer.inputs)
-        torch.nn.init.kaiming_uniform_(down, a=math.sqrt(5), generator=generator)
+        down = kaiming_uniform(self.options.rank, layer.inputs, generator=generator)
         return {"down.weight": down, "up.weight": torch.zeros(layer.outputs, self.options.rank)}
 
     def masks(self, site: Site, shape: SiteShape) -> dict[str, Mask]:

@@ -1,0 +1,64 @@
+"""Weights of few bits, as Bi-LoRA and Bi-AdaptFormer have them.
+
+Jie et al., arXiv:2307.16867, code JieShibo/PETL-ViT 026e4f1 (MIT). What is trained is a full
+weight W; what the network computes with is
+
+    Q(W) = sigma t((W - mu) / (sigma + 1e-5)) + mu
+
+with mean mu and (unbiased) standard deviation sigma of the whole tensor, and t the nearest of its
+2^bits levels. The levels are the medians of the cells that a standard normal distribution is cut
+into, as 500 rounds from zero find them: at 1 bit ±0.674, so Q(W) spreads less than W; at 8 bits
+they are still on their way. They are found in float64 and used in float32, as the authors' are.
+Gradients pass t as if it were not there, and reach W through mu and sigma, too. With 32 bits, Q(W)
+is W. Unlike theirs, ours saves W and the table with it, not packed bits.
+"""
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.special import ndtr, ndtri
+
+from idat_zoo.adapters.base import Tensors, trunc_normal
+
+Bits = Literal[1, 2, 3, 4, 5, 6, 7, 8, 32]
+WHOLE = 32
+ROUNDS = 500
+
+
+def code_table(bits: int) -> dict[str, Tensor]:
+    """Frozen tensors of a family that stores so few bits: where levels meet, half their distances.
+
+    `thresholds` and `half_steps`, 2^bits - 1 numbers each; none where weights stay whole.
+    """
+    if bits == WHOLE:
+        return {}
+    levels = torch.zeros(2**bits, dtype=torch.float64)
+    for _ in range(ROUNDS):
+        thresholds = (levels[1:] + levels[:-1]) / 2
+        below = torch.cat([levels.new_zeros(1), ndtr(thresholds), levels.new_ones(1)])
+        levels = ndtri((below[1:] + below[:-1]) / 2)
+    return {"thresholds": thresholds.float(), "half_steps": levels.float().diff() / 2}
+
+
+def small_start(outputs: int, inputs: int, *, bits: int, generator: torch.Generator) -> Tensor:
+    """How an upper weight starts: normal of std 0.001 cut at 0.002; at zero where it stays whole.
+
+    At 1 bit all of Q's values are then about ±0.0006: the network does not start as the frozen one.
+    """
+    if bits == WHOLE:
+        return torch.zeros(outputs, inputs)
+    return trunc_normal(outputs, inputs, std=0.001, cut=0.002, generator=generator)
+
+
+def quantised(weight: Tensor, tensors: Tensors) -> Tensor:
+    """Q(W) of a whole tensor, by the table among the tensors that `apply` is handed."""
+    if "thresholds" not in tensors:
+        return weight
+    thresholds, half_steps = tensors["thresholds"], tensors["half_steps"]
+    mean, std = weight.mean(), weight.std()
+    z = (weight - mean) / (std + 1e-5)
+    levels = F.pad(2 * half_steps.cumsum(0), (1, 0)) - half_steps.sum()
+    nearest = levels[torch.bucketize(z.detach(), thresholds)]
+    return (nearest + (z - z.detach())) * std + mean
