@@ -66,7 +66,7 @@ def export(
             "--to",
             metavar="|".join(Format),
             case_sensitive=False,
-            help="PEFT's LoRA, or an ONNX graph.",
+            help="PEFT's folder of a LoRA or of a tuner of PEFT, or an ONNX graph.",
         ),
     ],
     checkpoint: CheckpointArgument = None,
@@ -75,7 +75,7 @@ def export(
     yes: YesOption = False,
     json: JsonOption = False,
 ) -> None:
-    """Write an adapter in another format: PEFT's LoRA, or ONNX.
+    """Write an adapter in another format: PEFT's, or ONNX.
 
     Of a folder of runs each one below it, into a folder of the same name below --out.
 
@@ -150,14 +150,15 @@ def import_adapter(
     yes: YesOption = False,
     json: JsonOption = False,
 ) -> None:
-    """Take over a LoRA that PEFT trained on one of timm's networks.
+    """Take over an adapter that PEFT trained on one of timm's networks.
 
-    Its logits stay the same.
+    Its logits stay the same. What of it could not be checked is told.
 
     For example: idat import digits-peft --backbone micro_student --task digits -o digits
     """
     from idat_zoo.cli.offers import offer_weights
-    from idat_zoo.formats.peft_import import import_peft
+    from idat_zoo.formats.peft_import import import_peft, read_config
+    from idat_zoo.formats.peft_tuners import unchecked
     from idat_zoo.registry import FOLDER, load_registry, parse_words, with_folder
 
     words = {"normalisation": "model"} | parse_words(overrides or [])
@@ -184,14 +185,24 @@ def import_adapter(
         task=registry.find_task(task),
         normalisation=words["normalisation"],
     )
-    options = recipe.adapter.options
+    options = recipe.adapter.model_dump(mode="json")["options"]
+    notes = unchecked(read_config(source), recipe.adapter, recipe.normalisation)
     if json:
         screen.print_json(
-            {"folder": str(out), "backbone": backbone, "task": recipe.task.id, "adapter": options}
+            {
+                "folder": str(out),
+                "backbone": backbone,
+                "task": recipe.task.id,
+                "adapter": options,
+                "unchecked": notes,
+            }
         )
         return
-    told = ", ".join(f"{name} {value}" for name, value in options.items())
-    typer.echo(f"{out}: lora on {backbone} for {recipe.task.id} ({told})")
+    told = ", ".join(f"{name} {value}" for name, value in options.items() if name != "tuner")
+    word = recipe.adapter.word
+    typer.echo(f"{out}: {word} on {backbone} for {recipe.task.id}" + (f" ({told})" if told else ""))
+    for note in notes:
+        screen.note(f"not checked: {note}")
     place = f" --data-dir {shlex.quote(str(data_dir))}" if data_dir is not None else ""
     typer.echo(f"  idat eval {shlex.quote(str(out))}{place}")
     if own:

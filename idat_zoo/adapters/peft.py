@@ -40,6 +40,7 @@ NORMS = ("norm1", "norm2")
 """What is adapted unless it is said: a block's linear layers; by `ln_tuning` its norms."""
 
 IN_A_BLOCK = re.compile(r"^(?:(?:layers|stages)\.\d+\.)?blocks\.\d+\.")
+FEEDFORWARD = "feedforward_modules"
 CHOOSING = (TARGETS, "exclude_modules", "layers_to_transform", "layers_pattern")
 NOISE = (
     "Failed to load the CUDA ext",
@@ -133,15 +134,17 @@ class Peft(Adapter):
         targets = self.targets(body)
         values: dict[str, Any] = {n: own for n, own in self.values.items() if n not in CHOOSING}
         known = known_fields(self.tuner)
-        if "feedforward_modules" in known and "feedforward_modules" not in values:
-            values["feedforward_modules"] = [name for name in targets if name.endswith(".fc2")]
+        inner = values.get(FEEDFORWARD, ("fc2",))
+        if FEEDFORWARD in known and not isinstance(inner, str):  # a part of the targets, in full
+            values[FEEDFORWARD] = [name for name in targets if name.endswith(tuple(inner))]
         if "progressbar" in known:
             values["progressbar"] = False
         return values | {TARGETS: targets}
 
-    def inject(self, body: nn.Module, generator: torch.Generator) -> Any:
+    def inject(self, body: nn.Module, generator: torch.Generator, *, device: str = "cpu") -> Any:
         """A PeftModel of a copy of the network, which itself stays as it is.
 
+        Made on the CPU, where the draws are the same for every device, or on the meta device.
         Raises: RecipeError, UsageError where PEFT cannot adapt it so, or changes frozen weights.
         """
         peft, config = require_peft(), configure(self.tuner, self.fields_on(body))
@@ -149,45 +152,50 @@ class Peft(Adapter):
             seed = int(torch.randint(2**62, (), generator=generator))
         own = copy.deepcopy(body)
         if next(own.parameters()).is_cuda:
-            own = own.cpu()  # where the draws are the same on every device
+            own = own.cpu()
         frozen = dict(own.named_parameters())
-        with seeded(seed), warnings.catch_warnings():
+        with seeded(seed), warnings.catch_warnings(), torch.device(device):
             for message in NOISE:
                 warnings.filterwarnings("ignore", message=message)
             try:
-                with torch.device("cpu"):
-                    model = peft.get_peft_model(own, config)
+                model = peft.get_peft_model(own, config)
             except NotImplementedError:
                 raise
             except REFUSALS as error:
                 raise self._amiss(told(error)) from None
         if any(not same(frozen[name], before) for name, before in body.named_parameters()):
             raise self._amiss("it begins by changing the frozen weights")
-        learn = {id(parameter) for parameter in trained(model).values()}
-        lost = [
-            n for n, own in model.named_parameters() if own.requires_grad and id(own) not in learn
-        ]
+        self._check_made(model, config)
+        return model.eval()
+
+    def _check_made(self, model: Any, config: Any) -> None:
+        """Whether PEFT adapted what was meant, and saves what it trains. Raises: UsageError."""
         beyond = set(adapted(model)) - set(config.target_modules)
         if beyond:
-            raise self._amiss(
-                f"by the names that are given, PEFT adapts {min(beyond)} as well",
-                hint="A regular expression for whole names means no others.",
-            )
-        if lost:
-            raise self._amiss(f"PEFT would not save {lost[0]}, which is trained")
-        return model.eval()
+            raise self._amiss(f"by the names that are given, PEFT adapts {min(beyond)} as well")
+        kept = {id(parameter) for parameter in trained(model).values()}
+        for name, parameter in model.named_parameters():
+            if parameter.requires_grad and id(parameter) not in kept:
+                raise self._amiss(f"PEFT would not save {name}, which is trained")
 
     def try_out(self, anatomy: Anatomy) -> Any:
         """A PeftModel without values, or of values without meaning where PEFT looks at them."""
         source = torch.Generator().manual_seed(0)
-        try:
-            return self.inject(anatomy.body, source)
-        except NotImplementedError:  # what decomposes weights has to see some
+        if next(anatomy.body.parameters()).is_meta:
+            for device in ("meta", "cpu"):
+                try:
+                    return self.inject(anatomy.body, source, device=device)
+                except NotImplementedError:
+                    continue
+                except UsageError:
+                    if device == "cpu":
+                        raise
             body = copy.deepcopy(anatomy.body).to_empty(device="cpu")
             with torch.no_grad():
                 for parameter in body.parameters():
                     parameter.normal_(std=0.02, generator=source)
             return self.inject(body, source)
+        return self.inject(anatomy.body, source)
 
     def misfit(self, anatomy: Anatomy) -> str:
         """Why PEFT cannot adapt a network, or would train nothing in it, or ''."""

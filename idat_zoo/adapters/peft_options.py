@@ -35,9 +35,10 @@ UNMERGED = ("lily",)
 NOT_TAKEN = {
     *("alora_invocation_tokens", "ensure_weight_tying", "layer_replication", "megatron_core"),
     *("modules_to_save", "target_parameters", "tokenizer_name_or_path", "trainable_token_indices"),
-    *("qalora_group_size", "use_qalora", "boft_n_butterfly_factor"),
+    *("qalora_group_size", "use_qalora", "boft_n_butterfly_factor", "fan_in_fan_out"),
 }
-"""Fields that are of language models or quantised ones, of our own head, or of a CUDA extension."""
+"""Fields that are of language models, quantised or transposed layers, our head, a CUDA extension.
+"""
 
 START = "init_lora_weights"
 STARTS = (True, False, "gaussian", "eva", "orthogonal")
@@ -116,6 +117,11 @@ def known_fields(tuner: str) -> Mapping[str, Known]:
     }
 
 
+def all_defaults(tuner: str) -> dict[str, Any]:
+    """What PEFT takes for every field unless told, those that are not taken here, too."""
+    return {field.name: _default(field) for field in fields(find_tuner(tuner))}
+
+
 def check_options(tuner: str, options: Mapping[str, Any], *, where: str) -> dict[str, Any]:
     """Every field of a configuration, each of the type that it must have.
 
@@ -141,7 +147,7 @@ def written(tuner: str, values: Mapping[str, Any]) -> dict[str, OptionValue]:
     """Of all fields, those that recipes name: its rank, and what differs from PEFT's defaults."""
     known = known_fields(tuner)
     return {
-        name: value
+        name: tuple(value) if isinstance(value, list) else value
         for name, value in values.items()
         if value is not None and (value != known[name].default or name == "r")
     }

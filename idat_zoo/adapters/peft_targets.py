@@ -51,13 +51,17 @@ class AdaptedClass(BaseModel):
     parent_library: str
 
 
-class PeftConfig(BaseModel):
-    """What of adapter_config.json says what was adapted, where, and how large the updates are."""
+class Noted(BaseModel):
+    """What of adapter_config.json says on which network an adapter was trained."""
 
     model_config = ConfigDict(strict=True, allow_inf_nan=False)
 
     auto_mapping: AdaptedClass | None = None
     base_model_name_or_path: str | None = None
+
+
+class PeftConfig(Noted):
+    """What else says what was adapted, where, and how large the updates are."""
 
     target_modules: str | list[str]
     exclude_modules: Names = None

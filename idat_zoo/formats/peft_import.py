@@ -1,10 +1,11 @@
-"""A LoRA that PEFT trained on one of timm's networks, as a checkpoint of ours.
+"""An adapter that PEFT trained on one of timm's networks, as a checkpoint of ours.
 
-PEFT's A and B of the fused qkv are our LoRA with the same A for q, k and v, and the rows of B that
-belong to each. What a column of B adds to none of them is left out, so that an adapter of ours that
-was exported comes back with its own tensors; unlike ranks are padded with zeros to the largest, and
-a layer that is not updated has an update of zeros. Where q, k and v are layers of their own, so are
-their updates.
+Any tuner becomes our `peft` (`peft_tuners.py`), but for a plain LoRA of q, k and v, which is our
+own: PEFT's A and B of the fused qkv are our LoRA with the same A for q, k and v, and the rows of B
+that belong to each. What a column of B adds to none of them is left out, so that an adapter of ours
+that was exported comes back with its own tensors; unlike ranks are padded with zeros to the
+largest, and a layer that is not updated has an update of zeros. Where q, k and v are layers of
+their own, so are their updates.
 
 Where timm reads `qkv.weight` past its module, PEFT trained nothing in it, and merges something:
 neither of the two is taken over.
@@ -26,14 +27,17 @@ from torch import Tensor, nn
 
 from idat_zoo import files
 from idat_zoo.adapters import build_adapter
-from idat_zoo.adapters.peft_options import STARTS
-from idat_zoo.adapters.peft_targets import PeftConfig, Update, find_updates
-from idat_zoo.backbones.frozen import load_backbone, outline
-from idat_zoo.backbones.kinds import candidates, kind_of, load_kind
+from idat_zoo.adapters.base import Anatomy
+from idat_zoo.adapters.peft import Peft
+from idat_zoo.adapters.peft_options import START, STARTS
+from idat_zoo.adapters.peft_targets import Noted, PeftConfig, Update, find_updates
+from idat_zoo.backbones.frozen import describe_anatomy, load_backbone
+from idat_zoo.backbones.kinds import load_kind
+from idat_zoo.backbones.kinds.base import Kind
 from idat_zoo.backbones.network import build_network
 from idat_zoo.backbones.pinned import weights_repo
 from idat_zoo.checkpoint import write_checkpoint
-from idat_zoo.errors import CheckpointError
+from idat_zoo.errors import CheckpointError, RecipeError
 from idat_zoo.formats.peft_lora import (
     CONFIG_FILE,
     PREFIX,
@@ -43,9 +47,19 @@ from idat_zoo.formats.peft_lora import (
     classifier,
     places,
     targets,
+    two_classifiers,
     why_not,
 )
-from idat_zoo.recipe import Backbone, Recipe, Scalar, Task, check_recipe, describe_faults
+from idat_zoo.formats.peft_tuners import Shape, as_floats, choice_of, expected, repeated
+from idat_zoo.recipe import (
+    AdapterChoice,
+    Backbone,
+    Recipe,
+    Scalar,
+    Task,
+    check_recipe,
+    describe_faults,
+)
 from idat_zoo.run_folder import recipe_hash
 
 PICKLE_FILE = "adapter_model.bin"
@@ -56,13 +70,8 @@ NUMBER = re.compile(r"\d{1,4}")
 WITHIN = re.compile(r"^(?:layers\.\d+\.)?blocks\.\d+\.")
 
 OTHER_FORMS = {
-    "fan_in_fan_out": "frozen weights lie transposed, as in no timm ViT",
-    "use_dora": "DoRA also learns a magnitude of each row",
-    "lora_bias": "B has a bias of its own",
-    "alora_invocation_tokens": "only some tokens are updated",
-    "layer_replication": "blocks are repeated",
-    "target_parameters": "bare parameters are updated",
-    "trainable_token_indices": "tokens are trained",
+    *("alora_invocation_tokens", "fan_in_fan_out", "layer_replication", "lora_bias"),
+    *("target_parameters", "trainable_token_indices", "use_dora"),
 }
 """Keys of the configuration that, when set, make something else of LoRA."""
 
@@ -91,45 +100,34 @@ def import_peft(
 
     That says `protocol = "imported"`: how the adapter was trained is not known.
 
-    Raises: CheckpointError with every reason why it is not the same function in our form;
-    RecipeError for an unknown normalisation; what `load_backbone` and `whole_folder` raise.
+    Raises: CheckpointError with every reason why it is not the same function here; UsageError where
+    it needs PEFT, which is not installed; RecipeError for an unknown normalisation; what
+    `load_backbone` and `whole_folder` raise.
     """
-    document, tensors, body = _read_config(source), _read_tensors(source), outline(backbone)
-    kind = load_kind(str(kind_of(candidates(backbone), type(body))))(body)
-    own, head = places(kind), classifier(body)
-    reason = why_not(kind, backbone.img_size)
+    document, tensors = read_config(source), _read_tensors(source)
+    anatomy = describe_anatomy(backbone)
+    kind = load_kind(anatomy.kind)(anatomy.body)
+    reason = two_classifiers(kind.body)
     if reason:
-        raise CheckpointError(
-            f"'{source}' cannot be imported on backbone '{backbone.name}': {reason}.",
-            hint="What can be adapted there is trained with `idat train`.",
-        )
-    faults = list(_other_forms(document))
-    updates: dict[str, Update] = {}
-    try:
-        config = PeftConfig.model_validate(document)
-        modules = {name: isinstance(each, nn.Linear) for name, each in body.named_modules() if name}
-        updates = find_updates(config, modules)
-    except ValidationError as error:
-        faults += describe_faults(error, where=CONFIG_FILE)
-    except ValueError as error:
-        faults.append(f"{CONFIG_FILE}: {error}")
+        raise _cannot_stand(source, backbone, reason)
+    if _becomes_ours(document, kind, backbone.img_size):
+        choice, ours, faults = _as_lora(document, tensors, kind, backbone, task)
     else:
-        faults += _networks_amiss(config, body, backbone)
-        faults += _targets_amiss(config, updates, own, backbone)
-        faults += _names_amiss(config, updates, tensors, own, head, backbone)
-        faults += _first(_values_amiss(updates, tensors, own, _head(head), body, task))
-    if faults:
+        choice, ours, faults = _as_tuner(document, tensors, anatomy, backbone, task)
+        reason = "" if choice is None else build_adapter(choice).misfit(anatomy)
+        if reason:
+            raise _cannot_stand(source, backbone, reason)
+    if faults or choice is None:
         raise CheckpointError(
             f"'{source}' cannot be imported:\n  " + "\n  ".join(faults),
-            hint=f"What can be: plain LoRA on {_layers(own)} of some or all blocks, with the head "
-            f'saved beside it (modules_to_save=["{head}"]).',
+            hint="What can be: any tuner of PEFT that fits timm's network, with the head saved "
+            f'beside it (modules_to_save=["{classifier(kind.body)}"]).',
         )
-    options, ours = _as_ours(updates, tensors, own, _head(head))
     recipe = check_recipe(
         {
             "pair": {"name": backbone.name, "student": backbone},
             "task": task,
-            "adapter": {"name": "lora", "options": options},
+            "adapter": choice,
             "distillation": "none",
             "protocol": "imported",
             "normalisation": normalisation,
@@ -159,7 +157,89 @@ def import_peft(
     return recipe
 
 
-def _read_config(source: Path) -> dict[str, Any]:
+def _cannot_stand(source: Path, backbone: Backbone, reason: str) -> CheckpointError:
+    return CheckpointError(
+        f"'{source}' cannot be imported on backbone '{backbone.name}': {reason}.",
+        hint="What can be adapted there is trained with `idat train`.",
+    )
+
+
+Taken = tuple[AdapterChoice | None, dict[str, Tensor], list[str]]
+"""What an adapter is here, its tensors by our names, and what keeps it from being that."""
+
+
+def _becomes_ours(document: Mapping[str, Any], kind: Kind, img_size: int) -> bool:
+    """Whether it is a plain LoRA of layers that ours updates, too; what is broken is told there."""
+    if not _is_plain(document) or why_not(kind, img_size):
+        return False
+    try:
+        config = PeftConfig.model_validate(document)
+        return find_updates(config, _modules(kind.body)).keys() <= places(kind).keys()
+    except ValueError:
+        return True
+
+
+def _as_lora(
+    document: Mapping[str, Any],
+    tensors: Mapping[str, Tensor],
+    kind: Kind,
+    backbone: Backbone,
+    task: Task,
+) -> Taken:
+    own, head = places(kind), classifier(kind.body)
+    try:
+        config = PeftConfig.model_validate(document)
+        updates = find_updates(config, _modules(kind.body))
+    except ValidationError as error:
+        return None, {}, describe_faults(error, where=CONFIG_FILE)
+    except ValueError as error:
+        return None, {}, [f"{CONFIG_FILE}: {error}"]
+    faults = [*_networks_amiss(config, kind.body, backbone)]
+    if not updates:
+        faults.append(f"{CONFIG_FILE}: {config.targets} means no module of '{backbone.name}'")
+    faults += _names_amiss(config, updates, tensors, own, head, backbone)
+    faults += _first(_lora_amiss(updates, tensors, own, _head(head), kind.body, task))
+    if faults:
+        return None, {}, faults
+    options, ours = _lora_of(updates, tensors, own, _head(head))
+    return AdapterChoice(name="lora", options={**options}), ours, []
+
+
+def _as_tuner(
+    document: Mapping[str, Any],
+    tensors: Mapping[str, Tensor],
+    anatomy: Anatomy,
+    backbone: Backbone,
+    task: Task,
+) -> Taken:
+    head = _head(classifier(anatomy.body))
+    faults: list[str] = []
+    try:
+        faults += _networks_amiss(Noted.model_validate(document), anatomy.body, backbone)
+        choice = choice_of(document, anatomy, where=CONFIG_FILE)
+    except ValidationError as error:
+        faults += describe_faults(error, where=CONFIG_FILE)
+    except RecipeError as error:
+        faults += error.faults
+    else:
+        adapter = build_adapter(choice)
+        assert isinstance(adapter, Peft)
+        if not faults and adapter.misfit(anatomy):
+            return choice, {}, []
+        faults += _tensors_amiss(adapter, anatomy, tensors, head, task)
+        if not faults:
+            ours = {f"adapter.{name}": as_floats(own) for name, own in tensors.items()}
+            ours |= {f"head.{name.rpartition('.')[2]}": tensors[name].float() for name in head}
+            return choice, ours, []
+    return None, {}, [*faults, *_heads_amiss(tensors, head)]
+
+
+def _modules(body: nn.Module) -> dict[str, bool]:
+    return {name: isinstance(each, nn.Linear) for name, each in body.named_modules() if name}
+
+
+def read_config(source: Path) -> dict[str, Any]:
+    """What PEFT wrote of an adapter. Raises: CheckpointError."""
     path = source / CONFIG_FILE
     try:
         document = json.loads(path.read_bytes())
@@ -193,29 +273,18 @@ def _read_tensors(source: Path) -> dict[str, Tensor]:
         ) from None
 
 
-def _other_forms(document: Mapping[str, Any]) -> Iterator[str]:
-    """What makes something else of it than plain LoRA, one sentence each."""
-    kind, bias = document.get("peft_type"), document.get("bias", "none")
-    if kind != "LORA":
-        yield f"{CONFIG_FILE}: peft_type is {kind!r}; 'LORA' was expected"
-    if bias != "none":
-        yield f"{CONFIG_FILE}: bias is {bias!r}: biases of the backbone are trained as well"
-    start = document.get("init_lora_weights", True)
-    if start not in STARTS:
-        yield (
-            f"{CONFIG_FILE}: init_lora_weights is {start!r}, which may change the frozen weights; "
-            "PEFT can save it as a plain LoRA (path_initial_model_for_weight_conversion)"
-        )
-    for key, value in document.items():
-        if key in OTHER_FORMS:
-            if value:
-                yield f"{CONFIG_FILE}: {key} is set: {OTHER_FORMS[key]}"
-        elif key not in OF_NO_MATTER and (value is True or (isinstance(value, dict) and value)):
-            # PEFT switches its variants of LoRA on by `use_… = true` or a table
-            yield f"{CONFIG_FILE}: {key} is set, which may be another form of LoRA"
+def _is_plain(document: Mapping[str, Any]) -> bool:
+    """Whether it is plain LoRA alone: PEFT switches its variants on by `true` or a table."""
+    if document.get("peft_type") != "LORA" or document.get("bias", "none") != "none":
+        return False
+    return document.get(START, True) in STARTS and not any(
+        value if key in OTHER_FORMS else value is True or (isinstance(value, dict) and value)
+        for key, value in document.items()
+        if key not in OF_NO_MATTER
+    )
 
 
-def _networks_amiss(config: PeftConfig, vit: nn.Module, backbone: Backbone) -> Iterator[str]:
+def _networks_amiss(config: Noted, vit: nn.Module, backbone: Backbone) -> Iterator[str]:
     """Where it was trained on another network, as far as PEFT or our export noted on which."""
     own, noted = adapted_class(vit), config.auto_mapping
     if noted is not None and noted.model_dump() != own:
@@ -230,23 +299,6 @@ def _networks_amiss(config: PeftConfig, vit: nn.Module, backbone: Backbone) -> I
             f"{CONFIG_FILE}: it was trained on the weights of {weights}; those of backbone "
             f"'{backbone.name}' are {ours or backbone.weights}"
         )
-
-
-def _targets_amiss(
-    config: PeftConfig,
-    updates: Mapping[str, Update],
-    own: Mapping[str, Place],
-    backbone: Backbone,
-) -> Iterator[str]:
-    """What the configuration adapts and we have no place for."""
-    others = [name for name in updates if name not in own]
-    if others:
-        yield (
-            f"{CONFIG_FILE}: {config.targets} means {', '.join(_first(others))}; only "
-            f"{_layers(own)} has a place here"
-        )
-    if not updates:
-        yield f"{CONFIG_FILE}: {config.targets} means no module of backbone '{backbone.name}'"
 
 
 def _names_amiss(
@@ -282,9 +334,15 @@ def _names_amiss(
     for name in meant:
         if name not in lacking:
             yield from (f"no {each}" for each in _names(name) if each not in tensors)
-    for name in _head(head):
+    yield from _heads_amiss(tensors, _head(head))
+
+
+def _heads_amiss(tensors: Mapping[str, Tensor], head: tuple[str, str]) -> Iterator[str]:
+    """What is not there of the classifier."""
+    for name in head:
         if name not in tensors:
-            yield f"no {name}: train with modules_to_save=['{head}']"
+            module = name.removeprefix(PREFIX).rpartition(".")[0]
+            yield f"no {name}: train with modules_to_save=['{module}']"
 
 
 def _first(told: Iterable[str]) -> list[str]:
@@ -314,7 +372,7 @@ def _layers(own: Iterable[str]) -> str:
     return " or ".join(dict.fromkeys(WITHIN.sub("", name) for name in own))
 
 
-def _values_amiss(
+def _lora_amiss(
     updates: Mapping[str, Update],
     tensors: Mapping[str, Tensor],
     own: Mapping[str, Place],
@@ -323,21 +381,52 @@ def _values_amiss(
     task: Task,
 ) -> Iterator[str]:
     """Tensors of another type or shape than the backbone, the task and the ranks ask for."""
-    shapes = (task.num_classes, body.head_hidden_size), (task.num_classes,)
-    expected: dict[str, tuple[int, ...]] = dict(zip(head, shapes, strict=True))
+    shapes = _head_shapes(head, body, task)
     for name, place in own.items():
         if name in updates:
             rank, module = updates[name].rank, place.module
             both = (rank, module.in_features), (module.out_features, rank)
-            expected |= zip(_names(name), both, strict=True)
-    for name, shape in expected.items():
+            shapes |= {n: Shape(one, True) for n, one in zip(_names(name), both, strict=True)}
+    yield from _values_amiss(shapes, tensors)
+
+
+def _tensors_amiss(
+    adapter: Peft,
+    anatomy: Anatomy,
+    tensors: Mapping[str, Tensor],
+    head: tuple[str, str],
+    task: Task,
+) -> Iterator[str]:
+    """Tensors that are left over, missing, or not as PEFT's modules have them."""
+    shapes, again = expected(adapter, anatomy), repeated(adapter, anatomy)
+    strange = sorted(tensors.keys() - shapes.keys() - again.keys() - {*head})
+    if strange:
+        yield f"no place for the tensors {', '.join(_first(strange))}"
+    yield from _first(f"no {name}" for name in shapes if name not in tensors)
+    yield from _first(_values_amiss(shapes | _head_shapes(head, anatomy.body, task), tensors))
+    yield from _first(
+        f"{name} is another than {first}, which PEFT shares with it"
+        for name, first in again.items()
+        if name in tensors and first in tensors and not torch.equal(tensors[name], tensors[first])
+    )
+
+
+def _head_shapes(head: tuple[str, str], body: Any, task: Task) -> dict[str, Shape]:
+    shapes = (task.num_classes, body.head_hidden_size), (task.num_classes,)
+    return {name: Shape(shape, True) for name, shape in zip(head, shapes, strict=True)}
+
+
+def _values_amiss(shapes: Mapping[str, Shape], tensors: Mapping[str, Tensor]) -> Iterator[str]:
+    """Tensors of another type or shape than these, or with values that are no numbers."""
+    for name, (shape, floats) in shapes.items():
         tensor = tensors.get(name)
         if tensor is None:
             continue
         if tuple(tensor.shape) != shape:
             yield f"{name} is {list(tensor.shape)}; expected {list(shape)}"
-        elif tensor.dtype not in FLOATS:
-            yield f"{name} is {str(tensor.dtype).removeprefix('torch.')}; expected floats"
+        elif (tensor.dtype in FLOATS) != floats:
+            asked = "floats" if floats else "whole numbers"
+            yield f"{name} is {str(tensor.dtype).removeprefix('torch.')}; expected {asked}"
         elif not tensor.isfinite().all():
             yield f"{name} holds values that are not finite"
 
@@ -350,7 +439,7 @@ def _names(module: str) -> tuple[str, str]:
     return f"{PREFIX}{module}.lora_A.weight", f"{PREFIX}{module}.lora_B.weight"
 
 
-def _as_ours(
+def _lora_of(
     updates: Mapping[str, Update],
     tensors: Mapping[str, Tensor],
     own: Mapping[str, Place],
