@@ -12,12 +12,14 @@ import torch
 from torch import Tensor, nn
 
 from idat_zoo.adapters import find_adapter
+from idat_zoo.adapters.base import Adapter
 from idat_zoo.backbones.network import Network, new_head, with_head
 from idat_zoo.backbones.own import own_backbone, tolerance
 from idat_zoo.checkpoint import TENSORS_FILE, read_tensors
 from idat_zoo.errors import CheckpointError, InputError, UsageError
 from idat_zoo.formats.timm_model import largest_difference, merge
 from idat_zoo.randomness import Draws, generator
+from idat_zoo.recipe import BRIDGE
 
 ROLE = "student"
 """Numbers are drawn as those of a run's student."""
@@ -34,19 +36,20 @@ def adapt(
     drop_path: float = 0.0,
     **options: Any,
 ) -> "AdaptedModel":
-    """An adapter of a family, with its `options`, on one of timm's networks.
+    """An adapter of a family (or a tuner of PEFT, `peft:lokr`), with its `options`, on a network.
 
-    A copy of the network's own classifier stays and learns, too; `num_classes` puts a fresh one in
-    its place. `model` is not changed. Its numbers are frozen in what is returned, and shared with
-    it: they take no memory until one of the two is moved or cast; in float64, bf16 or on a GPU the
-    adapter is as the network is. `img_size` is the side of the images where the network takes any.
-    `drop_path` is the rate of the last block; dropout is an option of the families that have it.
+    `model` is one of timm's. A copy of its own classifier stays and learns, too; `num_classes` puts
+    a fresh one in its place. `model` is not changed. Its numbers are frozen in what is returned,
+    and shared with it: they take no memory until one of the two is moved or cast (PEFT's tuners
+    stand in a copy). In float64, bf16 or on a GPU the adapter is as the network is. `img_size` is
+    the side of the images where the network takes any. `drop_path` is the rate of the last block;
+    dropout is an option of the families that have it.
 
     Raises: UnknownNameError for no such family; RecipeError for its options; UsageError where it
     cannot stand on the network, or nothing would learn; what `own_backbone` raises.
     """
     _check_numbers(num_classes, seed, drop_path)
-    adapter = find_adapter(family)(**options)
+    adapter = _adapter(family, options)
     backbone, classifier = own_backbone(model, img_size=img_size)
     if num_classes is not None:
         width = backbone.anatomy.num_features
@@ -111,7 +114,7 @@ class AdaptedModel(nn.Module):
         """Take over such tensors: of a mapping, a safetensors file, or a run's folder.
 
         Raises: CheckpointError where the file cannot be read, or names and shapes are not all of
-        ours; nothing is changed then.
+        ours: nothing is changed then; and where PEFT computes some of them.
         """
         own = self.network.published()
         found = source if isinstance(source, Mapping) else _read(Path(source))
@@ -125,13 +128,11 @@ class AdaptedModel(nn.Module):
         if faults:
             more = f"; {len(faults) - SHOWN} more" if len(faults) > SHOWN else ""
             raise CheckpointError(
-                f"these are not the tensors of adapter '{self.network.adapter.name}' as it stands "
+                f"these are not the tensors of adapter '{self.network.adapter.word}' as it stands "
                 f"here: {'; '.join(sorted(faults)[:SHOWN])}{more}.",
                 hint="Family, options, num_classes and network are to be those of its training.",
             )
-        with torch.no_grad():
-            for name, tensor in own.items():
-                tensor.copy_(found[name])
+        self.network.fill({name: found[name].to(tensor) for name, tensor in own.items()})
 
     def merge(self) -> Any:  # one of timm's networks, whose attributes it types as modules
         """A plain timm network with the adapter folded in, in evaluation mode and not learning.
@@ -198,6 +199,13 @@ class AdaptedModel(nn.Module):
             "DataParallel would draw one dropout for all of its replicas.",
             hint="Use DistributedDataParallel, with a seed of its own for each process.",
         )
+
+
+def _adapter(family: str, options: dict[str, Any]) -> Adapter:
+    name, _, tuner = family.partition(":")
+    if name == BRIDGE and tuner:
+        return find_adapter(name)(tuner=tuner, **options)
+    return find_adapter(family)(**options)
 
 
 def _check_numbers(num_classes: int | None, seed: int, drop_path: float) -> None:

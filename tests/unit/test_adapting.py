@@ -98,7 +98,7 @@ def test_a_loop_moves_what_learns_and_nothing_of_the_users(form: str, family: st
     assert not still
 
 
-@pytest.mark.parametrize("family", ADAPTERS)
+@pytest.mark.parametrize("family", [*ADAPTERS, "peft:lora", "peft:lokr"])
 def test_every_family_learns_saves_and_loads(family: str, tmp_path: Path) -> None:
     model, images = model_of("vit"), images_of("vit", 4)
     adapted, other = (adapt(model, family, seed=seed) for seed in (0, 1))
@@ -120,6 +120,26 @@ def test_the_frozen_numbers_take_no_memory(form: str) -> None:
     assert not any(p.data_ptr() in held for p in adapted.trainable().values())
     adapted.to(torch.float32)
     assert {parameter.dtype for parameter in model.parameters()} == {torch.float64}
+
+
+def test_only_the_blocks_that_are_asked_for_are_adapted() -> None:
+    names = adapt(tiny_vit(depth=4), "lora", blocks="last2").adapter_state()
+    assert {name.split(".")[2] for name in names if name.startswith("adapter.")} == {"2", "3"}
+
+
+def test_tuners_of_peft_draw_and_merge_as_families_do() -> None:
+    model, images = tiny_vit(num_classes=3), torch.randn(4, 3, 32, 32)
+    before = copy.deepcopy(model.state_dict())
+    options = {"r": 2, "lora_dropout": 0.5}
+    adapted, again = (stirred(adapt(model, "peft:lora", **options)) for _ in range(2))
+    torch.manual_seed(1)
+    first, second = adapted(images), adapted(images)
+    torch.manual_seed(2)
+    assert (again(images).equal(first), again(images).equal(second)) == (True, True)
+    assert not first.equal(second)
+    assert largest(adapted.eval()(images) - adapted.merge()(images)) < 1e-5
+    assert all(tensor.equal(before[name]) for name, tensor in model.state_dict().items())
+    assert [type(module).__name__ for module in model.modules()].count("Linear") == 9
 
 
 def test_moving_the_network_leaves_the_adapted_one_as_it_is() -> None:
@@ -428,6 +448,11 @@ def test_a_network_that_computes_otherwise_is_refused() -> None:
     [
         ("lorra", {}, UnknownNameError, "Did you mean 'lora'"),
         ("lora", {"rank": 0, "foo": 1}, RecipeError, "2 faults"),
+        ("lora", {"blocks": "last99"}, UsageError, "last99"),
+        ("peft:lokr", {"rank": 4}, RecipeError, "rank"),
+        ("peft:lorra", {}, UsageError, "Did you mean 'lora'"),
+        ("peft", {}, RecipeError, "tuner"),
+        ("lora:lokr", {}, UnknownNameError, "unknown adapter 'lora:lokr'"),
         ("lora", {"num_classes": 0}, UsageError, "num_classes is an int from 1; got 0"),
         ("lora", {"num_classes": True}, UsageError, "num_classes is an int from 1; got True"),
         ("lora", {"seed": -1}, UsageError, "seed is an int from 0; got -1"),
