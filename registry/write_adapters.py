@@ -4,17 +4,13 @@ The shelf lets `idat list` and the check of recipes know every family without lo
 """
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import tomli_w
 
 from idat_zoo.adapters import ADAPTERS, build_adapter
-from idat_zoo.recipe import AdapterChoice, Backbone, Pair
+from idat_zoo.recipe import AdapterChoice, Backbone
 from idat_zoo.registry.families import describe_family
-from idat_zoo.registry.load import Registry, load_registry
-
-if TYPE_CHECKING:
-    from idat_zoo.adapters.base import Adapter
+from idat_zoo.registry.load import load_registry
 
 TARGET = Path(__file__).with_name("adapters.toml")
 HEADER = (
@@ -25,45 +21,43 @@ HEADER = (
 
 def render_adapters() -> str:
     """The shelf as TOML: every family, with its parameter counts on the registry's pairs."""
-    registry = load_registry()
+    pairs = [pair for pair in load_registry().pairs.values() if pair.teacher is not None]
+    specs = {spec.name: spec for pair in pairs for spec in pair.backbones()}
+    numbers = {name: _numbers(spec) for name, spec in specs.items()}
+
+    def counts(family: str) -> dict[str, dict[str, int]]:
+        """By pair, where the family can stand on both networks."""
+        own = {name: found[family] for name, found in numbers.items() if family in found}
+        return {
+            pair.name: {"student": own[student], "teacher": own[teacher]}
+            for pair in pairs
+            for teacher, student in [[spec.name for spec in pair.backbones()]]
+            if {teacher, student} <= own.keys()
+        }
+
     families = {
-        name: _family(build_adapter(AdapterChoice(name=name)), registry) for name in ADAPTERS
+        name: describe_family(build_adapter(AdapterChoice(name=name)))
+        | {"parameters": counts(name)}
+        for name in ADAPTERS
     }
     return HEADER + tomli_w.dumps(families)
 
 
-def _family(adapter: "Adapter", registry: Registry) -> dict[str, Any]:
-    return describe_family(adapter) | {
-        "parameters": {
-            name: counts
-            for name, pair in registry.pairs.items()
-            if (counts := _counts(adapter.name, pair))
-        },
-    }
-
-
-def _counts(family: str, pair: Pair) -> dict[str, int]:
-    """How many numbers the family trains on a pair; none where it cannot stand on both networks."""
-    if pair.teacher is None:
-        return {}
-    counts = {"student": _count(family, pair.student), "teacher": _count(family, pair.teacher)}
-    known = {role: count for role, count in counts.items() if count is not None}
-    return known if len(known) == len(counts) else {}
-
-
-def _count(family: str, spec: Backbone) -> int | None:
-    """How many numbers the family trains on a backbone, head left out; None on one it cannot."""
+def _numbers(spec: Backbone) -> dict[str, int]:
+    """How many numbers each family trains on a backbone that can carry it, head left out."""
     import torch
 
     from idat_zoo.backbones.frozen import describe_anatomy
     from idat_zoo.randomness import generator
 
-    adapter, anatomy = build_adapter(AdapterChoice(name=family)), describe_anatomy(spec)
-    if adapter.why_not(anatomy):
-        return None
-    with torch.device("meta"):
-        created = adapter.create(anatomy, generator(0, "count", family))
-    return sum(tensor.numel() for tensor in created.trainable.values())
+    anatomy, found = describe_anatomy(spec), {}
+    for name in ADAPTERS:
+        adapter = build_adapter(AdapterChoice(name=name))
+        if not adapter.why_not(anatomy):
+            with torch.device("meta"):
+                created = adapter.create(anatomy, generator(0, "count", name))
+            found[name] = sum(tensor.numel() for tensor in created.trainable.values())
+    return found
 
 
 def main() -> None:
