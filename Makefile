@@ -16,7 +16,7 @@ help:
 	@echo "make bench        time all that is timed, and write the tables (half an hour)"
 	@echo "make micro        pretrain the micro pair anew, and all that depends on it (hours)"
 	@echo "make registry     write registry/adapters.toml and pretrained.toml from code and timm"
-	@echo "make tables       write the tables in README and docs from results in the repository"
+	@echo "make tables       write the tables of README and docs, and docs/families.md"
 
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "idat-zoo needs Python 3.11 or newer; set PYTHON=...")'
@@ -65,6 +65,7 @@ bench: .venv/installed-dev
 	$(BIN)/python benchmarks/mixed.py
 	$(BIN)/python benchmarks/decode.py
 	$(BIN)/python docs/write_tables.py
+	$(BIN)/python docs/write_families.py
 
 micro: .venv/installed-dev
 	$(BIN)/python -m idat_zoo.backbones.weights.pretrain --images 614400
@@ -77,3 +78,4 @@ registry: .venv/installed
 
 tables: .venv/installed
 	$(BIN)/python docs/write_tables.py
+	$(BIN)/python docs/write_families.py

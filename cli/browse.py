@@ -53,7 +53,7 @@ class Kind(StrEnum):
 
 COLUMNS = {
     Kind.RECIPES: ("name", "lr", "weight_decay", "drop_path", "epochs", "distillation", "options"),
-    Kind.ADAPTERS: ("name", "title", "paper", "year", "merge", "stack", "options"),
+    Kind.ADAPTERS: ("name", "title", "merge", "stack", "paper", "year"),
     Kind.PAIRS: ("name", "teacher", "student", "weights_here"),
     Kind.BACKBONES: ("name", "timm", "weights", "img_size", "licence", "weights_here"),
     Kind.TASKS: (
@@ -67,6 +67,9 @@ COLUMNS = {
         "aliases",
     ),
 }
+FROM_HERE_WITH_COMMAS = 10_000  # above years and sides of images
+ON_A_PAIR = ("name", "student", "teacher", *COLUMNS[Kind.ADAPTERS][2:])
+"""What adapters have on a pair: the numbers that they train."""
 
 
 def list_shelves(
@@ -94,9 +97,9 @@ def list_shelves(
 
     filters = {"--task": task, "--adapter": adapter, "--pair": pair}
     given = [flag for flag, value in filters.items() if value is not None]
-    if given and kind != Kind.RECIPES:
+    if given and kind != Kind.RECIPES and (kind, given) != (Kind.ADAPTERS, ["--pair"]):
         raise UsageError(
-            f"{', '.join(given)}: only recipes can be filtered so",
+            f"{', '.join(given)}: only recipes can be filtered so, and adapters by --pair",
             hint="idat list recipes --task dtd",
         )
     if kind == Kind.RUNS:
@@ -110,7 +113,7 @@ def list_shelves(
         rows = _recipe_rows(registry, glob, task=task, adapter=adapter, pair=pair)
     else:
         every = {
-            Kind.ADAPTERS: lambda: _adapter_rows(registry),
+            Kind.ADAPTERS: lambda: _adapter_rows(registry, pair),
             Kind.PAIRS: lambda: _pair_rows(registry),
             Kind.BACKBONES: lambda: _backbone_rows(registry),
             Kind.TASKS: lambda: _task_rows(registry, data_dir),
@@ -119,7 +122,7 @@ def list_shelves(
     if json:
         print_json({kind.value: rows})
     elif rows:
-        _print_rows(rows, COLUMNS[kind])
+        _print_rows(rows, COLUMNS[kind] if kind != Kind.ADAPTERS or pair is None else ON_A_PAIR)
         if kind == Kind.ADAPTERS and glob is None:
             note("and peft:NAME, any tuner of PEFT: docs/adapters.md tells which")
     if not rows:
@@ -146,8 +149,15 @@ def show(
     kind, comment, document = _look_up(name, load_registry(shelf))
     if json:
         print_json({"kind": kind, kind: document})
-    else:
-        typer.echo(comment + tomli_w.dumps(document), nl=False)
+        return
+    numbers = document.pop("parameters", {}) if kind == "adapter" else {}
+    typer.echo(comment + tomli_w.dumps(document), nl=False)
+    if numbers:
+        typer.echo()
+        print_table(
+            ["numbers trained on", "student", "teacher"],
+            [[pair, *(f"{count:,}" for count in own.values())] for pair, own in numbers.items()],
+        )
 
 
 def copy(
@@ -339,15 +349,19 @@ def _recipe_row(recipe: "Recipe", name: str, registry: "Registry") -> Row:
     }
 
 
-def _adapter_rows(registry: "Registry") -> list[Row]:
+def _adapter_rows(registry: "Registry", pair: str | None) -> list[Row]:
+    """The families; of a pair alone those that stand on both networks, with what they train."""
+    own = None if pair is None else registry.find_pair(pair).name
     return [
         {
             **family.model_dump(exclude={"options"}),
+            **({} if own is None else family.parameters[own].model_dump()),
             "own": family.plugin is not None,
             "year": family.year or None,
             "options": {name: option.default for name, option in family.options.items()},
         }
         for family in registry.adapters.values()
+        if own is None or own in family.parameters
     ]
 
 
@@ -417,6 +431,8 @@ def _cell(value: Any) -> str:  # whatever JSON can hold
         return "yes" if value else "no"
     if isinstance(value, float):
         return f"{value:g}"
+    if isinstance(value, int):
+        return f"{value:,}" if value >= FROM_HERE_WITH_COMMAS else str(value)
     if isinstance(value, dict):
         return " ".join(f"{key}={_cell(inner)}" for key, inner in value.items())
     if isinstance(value, list | tuple):

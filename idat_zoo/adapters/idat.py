@@ -107,7 +107,7 @@ class Sequential(IdatBottleneck):
     """After every block: y + A(y). The released default (`gist_seq_adapter`), scale 1."""
 
     name = "sequential"
-    title = "iDAT sequential adapter"
+    title = "iDAT sequential"
     Options = SequentialOptions
     sites: ClassVar = frozenset({Site.AFTER_MLP})
 
@@ -120,7 +120,7 @@ class SharedParallel(IdatBottleneck):
     """The same module beside attention and beside the MLP (`gist_shared_par_adapter`)."""
 
     name = "shared_parallel"
-    title = "iDAT shared parallel adapter"
+    title = "iDAT shared parallel"
     Options = ParallelOptions
     sites: ClassVar = frozenset({Site.AFTER_ATTN, Site.AFTER_MLP})
 
@@ -137,7 +137,7 @@ class IdatAdaptFormer(IdatBottleneck):
     """
 
     name = "idat_adaptformer"
-    title = "AdaptFormer as iDAT released it"
+    title = "AdaptFormer, iDAT's form"
     Options = ParallelOptions
     sites: ClassVar = frozenset({Site.AFTER_MLP})
 

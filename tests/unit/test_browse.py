@@ -136,6 +136,34 @@ def test_bare_list_names_every_pair_once_and_folds_the_tiny_ones() -> None:
     assert document("list")["pairs"] == pairs
 
 
+@pytest.mark.parametrize("words", [[], ["--pair", "vit_s_to_vit_b"], ["--pair", "convnext_t_to_b"]])
+def test_the_list_of_adapters_fits_80_columns(words: list[str]) -> None:
+    lines = idat("list", "adapters", *words).stdout.splitlines()
+    assert max(map(len, lines)) <= 80
+
+
+def test_adapters_of_a_pair_come_with_the_numbers_that_they_train_there() -> None:
+    lines = idat("list", "adapters", "l*", "--pair", "vit_s_to_vit_b").stdout.splitlines()
+    assert lines[0].split() == ["name", "student", "teacher", "merge", "stack", "paper", "year"]
+    assert lines[1].split()[:3] == ["lora", "294,912", "147,456"]
+    rows = document("list", "adapters", "--pair", "convnext_t_to_b")["adapters"]
+    assert rows
+    assert "shared_parallel" not in {row["name"] for row in rows}  # it needs attention
+    assert all(row["student"] >= 0 for row in rows)
+    refused = idat("list", "adapters", "--pair", "nothing")
+    assert refused.exit_code == 2
+    assert "unknown pair 'nothing'" in refused.stderr
+
+
+def test_an_adapter_is_shown_with_the_numbers_that_it_trains_on_every_pair() -> None:
+    shown = idat("show", "lora").stdout
+    assert "\nvit_s_to_vit_b               294,912    147,456\n" in shown
+    assert document("show", "lora")["adapter"]["parameters"]["vit_s_to_vit_b"] == {
+        "student": 294_912,
+        "teacher": 147_456,
+    }
+
+
 def test_the_list_of_tasks_tells_the_suite() -> None:
     lines = idat("list", "tasks", "*100*").stdout.splitlines()
     assert lines[0].split()[:3] == ["name", "suite", "group"]

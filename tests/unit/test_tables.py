@@ -12,6 +12,7 @@ import pytest
 from rich.console import Console
 
 from conftest import toy_recipe
+from idat_zoo.adapters import ADAPTERS
 from idat_zoo.cli import progress, screen
 from idat_zoo.engine.train import EpochLog
 from idat_zoo.errors import UnknownNameError
@@ -22,8 +23,8 @@ DOCUMENT = {"columns": ["step", "ms"], "rows": [["joint", 12.5], ["alone", 7]], 
 TABLE = "\n| step | ms |\n| --- | --- |\n| joint | 12.5 |\n| alone | 7 |\n\nOn paper.\n\n"
 
 
-def load_script() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("write_tables", ROOT / "docs/write_tables.py")
+def load_script(name: str = "write_tables") -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, ROOT / f"docs/{name}.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -50,6 +51,19 @@ def repository(tmp_path: Path) -> Path:
 
 def test_all_tables_of_this_repository_are_fresh(capsys: pytest.CaptureFixture[str]) -> None:
     assert SCRIPT.main(["--check"]) == 0, capsys.readouterr()
+
+
+def test_the_page_of_families_is_fresh_and_has_them_all(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    script = load_script("write_families")
+    assert script.main(["--check"]) == 0, capsys.readouterr()
+    page = (ROOT / "docs" / "families.md").read_text()
+    assert [line for line in page.splitlines() if line.startswith("## ")] == [
+        f"## {name}" for name in ADAPTERS
+    ]
+    monkeypatch.setattr("idat_zoo.adapters.lora.LoRA.__doc__", "Another text.")
+    assert script.main(["--check"]) == 1
 
 
 def test_a_stale_block_is_named_and_left_alone_by_check(
