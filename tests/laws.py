@@ -439,7 +439,7 @@ def is_random_in_training_alone(cell: Cell) -> None:
     """What is drawn acts where masks are given; where its facts name none, nothing is drawn."""
     network, images = cell.network(**cell.facts.dropout), cell.pixels()
     masks = masks_of(network, drop_path=0.0)
-    assert bool(masks) == bool(cell.facts.dropout), sorted(masks)
+    assert bool(masks) == bool(cell.facts.dropout or cell.facts.noise), sorted(masks)
     assert network(images).equal(network(images))
     if masks:
         assert not network(images, masks).equal(network(images))

@@ -151,7 +151,7 @@ class Facts:
       and 32, 5 tokens and more), where its defaults do not. All laws but counts and initial values
       use them, and add `dropout` or `unlike` to them.
     * `dropout`: options that switch on all that is drawn in training, at rates of 0.3 to 0.5; {}:
-      nothing ever is.
+      nothing ever is, but `noise`, which is drawn whatever the options.
     * `unlike`: options of two tasks in one stack, as unlike as they may be (ranks, scales, rates);
       `alike`: why ranks cannot differ, where they cannot; `alone`: why tasks cannot share a pass.
     * `outside`: why it stands outside blocks, where it does: it has no option `blocks`.
@@ -169,6 +169,7 @@ class Facts:
     identity: bool
     small: Mapping[str, Any] = field(default_factory=dict)
     dropout: Mapping[str, Any] = field(default_factory=dict)
+    noise: bool = False
     unlike: tuple[Mapping[str, Any], Mapping[str, Any]] = ({}, {})
     alike: str = ""
     alone: str = ""
