@@ -153,7 +153,10 @@ class Arrays:
         )
 
     def _picture(self, split: str, i: int) -> Image.Image:
-        picture = self.held[split].picture(i)
+        try:
+            picture = self.held[split].picture(i)
+        except UnreadableImageError as error:
+            raise DataError(f"image {i} of {split}: {error}") from None
         if hash_of(picture) != self.held[split].hashes[i]:
             raise DataError(
                 f"image {i} of {split} is another one than it was just now.",
@@ -268,7 +271,7 @@ def _read_dataset(split: str, given: Any, faults: list[str]) -> Held | None:
     targets, hashes = [], []
     for i in range(len(given)):
         try:
-            image, target = _item(given[i])
+            image, target = _item(given, i)
         except UnreadableImageError as error:
             faults.append(f"{split}: {i}: {error}")
         else:
@@ -276,11 +279,15 @@ def _read_dataset(split: str, given: Any, faults: list[str]) -> Held | None:
             hashes.append(hash_of(image))
     if not len(given):
         faults.append(f"{split}: no images")
-    return Held(picture=lambda i: _item(given[i])[0], targets=targets, hashes=hashes)
+    return Held(picture=lambda i: _item(given, i)[0], targets=targets, hashes=hashes)
 
 
-def _item(item: Any) -> tuple[Image.Image, int]:
+def _item(given: Any, i: int) -> tuple[Image.Image, int]:
     """One of a data set. Raises: UnreadableImageError."""
+    try:
+        item = given[i]
+    except OSError as error:  # of a file that is missing, or no image
+        raise UnreadableImageError(f"cannot be read: {error}") from None
     if not isinstance(item, tuple | list) or len(item) != 2:
         raise UnreadableImageError(f"expected (image, label), got {_told(item)}")
     image, label = item

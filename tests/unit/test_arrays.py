@@ -1,5 +1,6 @@
 """`run(recipe, data=…)`: images and labels that a Python program holds."""
 
+import io
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -343,6 +344,26 @@ def test_a_data_set_that_changes_is_refused(tmp_path: Path) -> None:
         run(recipe_for(data), data=data, device="cpu", out=tmp_path)
     with pytest.raises(DataError, match="image 0 of train is another one than it was just now"):
         loaded(data | {"val": plain()["test"]})
+
+
+def test_files_that_a_data_set_cannot_read_are_told(tmp_path: Path) -> None:
+    def opened(path: str) -> Image.Image:
+        return Image.open(io.BytesIO(Path(path).read_bytes()))
+
+    for i in (0, 1, 2, 4):
+        Image.fromarray(TRAIN[i]).save(tmp_path / f"{i}.png")
+    (tmp_path / "5.png").write_bytes(b"no image")
+    whole = (tmp_path / "4.png").read_bytes()
+    (tmp_path / "4.png").write_bytes(whole[: len(whole) // 2])
+    files = np.array([str(tmp_path / f"{i}.png") for i in range(6)])
+    with pytest.raises(DataError) as caught:
+        read_arrays(plain() | {"val": Pictures(files, LABELS["train"], opened)})
+    assert [fault.split()[1] for fault in caught.value.faults] == ["3:", "4:", "5:"]
+    data = plain() | {"val": Pictures(files[:3], LABELS["train"], opened)}
+    arrays = read_arrays(data)
+    (tmp_path / "1.png").unlink()
+    with pytest.raises(DataError, match="image 1 of val: cannot be read"):
+        arrays.load(arrays.task, SIZE, Listener())
 
 
 def test_several_runs_share_data_and_choose_on_val(tmp_path: Path) -> None:
