@@ -178,6 +178,10 @@ def is_spread(pattern: str, values: Tensor, start: Start) -> None:
     assert abs(found_mean - mean) < 5 * std / n**0.5, f"{pattern}: mean {found_mean:.3g}"
 
 
+FLOAT32 = 1e-6
+"""Of features near 1, in float64: copies and norms of frozen tensors are made in float32."""
+
+
 def starts_as_the_frozen_network_where_it_says_so(family: str) -> None:
     """Identity at the start, or not."""
     facts = facts_of(family)
@@ -185,7 +189,8 @@ def starts_as_the_frozen_network_where_it_says_so(family: str) -> None:
     images = read("backbone_a")[0]["input"]
     expected = network.body.forward_head(network.body.forward_features(images))
     moved = (network.features(images) - expected).abs().max().item()
-    assert (moved < 1e-12) == facts.identity, f"the features are off by {moved:.1e} at the start"
+    told = f"the features are off by {moved:.1e} at the start"
+    assert moved < FLOAT32 if facts.identity else moved > 0, told
 
 
 def is_drawn_from_its_generator_alone(family: str) -> None:
@@ -232,7 +237,7 @@ class Cell:
     def recipe(self, **fields: Any) -> Recipe:
         """Two steps on a pair of the form."""
         choice = self.choice(**self.facts.dropout)
-        steps = {"epochs": 1, "warmup_epochs": 0, "batch_size": BATCH, "precision": "float32"}
+        steps = {"epochs": 1, "warmup_epochs": 0, "batch_size": 2 * BATCH, "precision": "float32"}
         recipe = toy_recipe(self.family, options=choice.options, drop_path=0.1, **(steps | fields))
         pair = Pair(name="cross", teacher=self.spec("teacher"), student=self.spec())
         return recipe.model_copy(update={"pair": pair})
@@ -266,8 +271,8 @@ class Cell:
 
     def learner(self) -> Learner:
         pair = build_pair(self.recipe(), seed=0, backbones=backbones_to_train())
-        images = self.pixels(2 * BATCH)
-        targets = torch.arange(2 * BATCH)
+        images = self.pixels(4 * BATCH)
+        targets = torch.arange(4 * BATCH) % 10
         return Learner(pair, for_both(images), targets, self.recipe(), seed=0)
 
 

@@ -146,7 +146,7 @@ class Facts:
       `unpublished`: why there is none.
     * `initial`: by a pattern (fnmatch) of our tensors' names, trained and frozen, how they start on
       WIDE at default options. Every tensor has exactly one pattern, every pattern a tensor.
-    * `identity`: whether the adapted network starts as the frozen one does (to 1e-12).
+    * `identity`: whether the adapted network starts as the frozen one does (to 1e-6).
     * `small`: options with which it fits every tiny network of the tests (widths of 8, 12, 16, 24
       and 32, 5 tokens and more), where its defaults do not. All laws but counts and initial values
       use them, and add `dropout` or `unlike` to them.
