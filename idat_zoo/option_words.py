@@ -106,3 +106,13 @@ class InBlocks(Frozen):
         description="where it stands: all, last6, 0-5, 0+2+5",
         json_schema_extra={**UNWRITTEN, "form": "blocks"},
     )
+
+
+class OnLayers(InBlocks):
+    """The options of all families on linear layers."""
+
+    parts: Parts = Field(
+        default="q+v",
+        description="layers: some of q, k, v, proj, fc1, fc2, or qkv as one",
+        json_schema_extra={**UNWRITTEN, "form": "parts"},
+    )

@@ -15,6 +15,10 @@ ADAPTERS = {
     "shared_parallel": "idat_zoo.adapters.idat:SharedParallel",
     "idat_adaptformer": "idat_zoo.adapters.idat:IdatAdaptFormer",
     "lora": "idat_zoo.adapters.lora:LoRA",
+    "dora": "idat_zoo.adapters.dora:DoRA",
+    "krona": "idat_zoo.adapters.krona:KronA",
+    "lokr": "idat_zoo.adapters.lokr:LoKr",
+    "loha": "idat_zoo.adapters.loha:LoHa",
     "linear": "idat_zoo.adapters.linear:Linear",
 }
 

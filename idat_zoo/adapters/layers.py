@@ -75,6 +75,12 @@ class LayersAdapter(Adapter):
             return self.parts
         return tuple(part for part in self.parts if _shape(part, block)) or ("fc1", "fc2")
 
+    def parts_at(self, site: Site) -> tuple[str, ...]:
+        """Those at a site, for masks of their own: `PART.NAME`."""
+        if site is not Site.QKV:
+            return (ALONE[site],)
+        return tuple(part for part in self.parts if part in ("qkv", *ROWS))
+
     def sites_on(self, anatomy: Anatomy) -> frozenset[Site]:
         """The sites of its parts: q, k and v may be rows of one."""
         return frozenset(

@@ -19,10 +19,10 @@ from torch import Tensor
 
 from idat_zoo.adapters.base import Mask, Site, SiteShape, Tensors, kaiming_uniform
 from idat_zoo.adapters.layers import Layer, UpdatesAdapter
-from idat_zoo.option_words import UNWRITTEN, InBlocks, Parts
+from idat_zoo.option_words import UNWRITTEN, OnLayers
 
 
-class LoRAOptions(InBlocks):
+class LoRAOptions(OnLayers):
     """Options of LoRA."""
 
     rank: int = Field(default=8, ge=1, description="rank R of each update")
@@ -34,11 +34,6 @@ class LoRAOptions(InBlocks):
     )
     dropout: float = Field(default=0.0, ge=0, lt=1, description="drop rate on the input")
     key: bool = Field(default=False, description="also update the key", json_schema_extra=UNWRITTEN)
-    parts: Parts = Field(
-        default="q+v",
-        description="layers: some of q, k, v, proj, fc1, fc2, or qkv as one",
-        json_schema_extra={**UNWRITTEN, "form": "parts"},
-    )
 
 
 class LoRA(UpdatesAdapter):
