@@ -20,6 +20,7 @@ ADAPTERS = {
     "lokr": "idat_zoo.adapters.lokr:LoKr",
     "loha": "idat_zoo.adapters.loha:LoHa",
     "linear": "idat_zoo.adapters.linear:Linear",
+    "full": "idat_zoo.adapters.full:Full",
 }
 
 

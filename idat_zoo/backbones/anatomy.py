@@ -11,7 +11,7 @@ from torch import Tensor
 from idat_zoo.adapters.base import EMBED, Anatomy, BlockAnatomy, Place, Site, SiteShape, Tensors
 from idat_zoo.backbones.kinds.base import Kind
 from idat_zoo.backbones.sites import Compute, Offer, Visitor
-from idat_zoo.backbones.walk import begin, features
+from idat_zoo.backbones.walk import Holder, begin, features
 
 
 class Everywhere:
@@ -42,30 +42,50 @@ def measure(kind: Kind, name: str, img_size: int) -> Anatomy:
         blocks=tuple(_block(kind, i, shapes[i]) for i in range(depth)),
         ends={site: shape for i in (EMBED, depth) for site, shape in shapes.get(i, {}).items()},
         frozen=frozen_tensors(kind, img_size),
-        parameters=lambda block: parameters_of(kind)[block],
+        parameters=parameters_read(kind, img_size),
         body=kind.body,
         image=(1, 3, img_size, img_size),
     )
 
 
-def parameters_of(kind: Kind) -> dict[int, dict[str, Tensor]]:
-    """All parameters by the block that they belong to: the next one, in timm's order of modules.
+def parameters_read(kind: Kind, img_size: int) -> Callable[[int], dict[str, Tensor]]:
+    """The parameters that a walk reads, by the block that they belong to: the next one, as timm
+    orders its modules.
 
     Those that come before the first block are of block -1, those behind the last of the depth.
+    They are seen on a walk at the first question.
     """
-    home = {parameter: i for i, own in enumerate(kind.blocks) for parameter in own.parameters()}
-    named = list(kind.body.named_parameters())
-    depth, found = len(kind.blocks), {}
-    block = depth
-    for name, parameter in reversed(named):
-        block = home.get(parameter, block)
-        found[name] = block
-    first = next(i for i, (_, parameter) in enumerate(named) if parameter in home)
-    found |= dict.fromkeys((name for name, _ in named[:first]), EMBED)
-    groups: dict[int, dict[str, Tensor]] = {i: {} for i in range(EMBED, depth + 1)}
-    for name, parameter in named:
-        groups[found[name]][name] = parameter.detach()
-    return groups
+
+    @cache
+    def read() -> dict[int, dict[str, Tensor]]:
+        home = {parameter: i for i, own in enumerate(kind.blocks) for parameter in own.parameters()}
+        named = list(kind.body.named_parameters())
+        depth, found = len(kind.blocks), {}
+        block = depth
+        for name, parameter in reversed(named):
+            block = home.get(parameter, block)
+            found[name] = block
+        first = next(i for i, (_, parameter) in enumerate(named) if parameter in home)
+        found |= dict.fromkeys((name for name, _ in named[:first]), EMBED)
+        groups: dict[int, dict[str, Tensor]] = {i: {} for i in range(EMBED, depth + 1)}
+        unread = _unread(kind, img_size)
+        for name, parameter in named:
+            if name not in unread:
+                groups[found[name]][name] = parameter.detach()
+        return groups
+
+    return lambda block: read()[block]
+
+
+def _unread(kind: Kind, img_size: int) -> set[str]:
+    """The parameters that features do not depend on."""
+    copies = {n: p.detach().requires_grad_() for n, p in kind.body.named_parameters()}
+    nobody = Visitor((), lambda site, block, x, compute, frozen: compute(x, {}))
+    with torch.enable_grad():
+        begun = begin(blank_image(kind, img_size))
+        pooled = Holder(kind.body).having(copies, lambda: features(kind, begun, nobody, None))
+        gradients = torch.autograd.grad(pooled.sum(), list(copies.values()), allow_unused=True)
+    return {name for name, own in zip(copies, gradients, strict=True) if own is None}
 
 
 def blank_image(kind: Kind, img_size: int) -> Tensor:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from idat_zoo import hub
 from idat_zoo.adapters.base import Anatomy
-from idat_zoo.backbones.anatomy import frozen_tensors, measure, parameters_of
+from idat_zoo.backbones.anatomy import frozen_tensors, measure, parameters_read
 from idat_zoo.backbones.kinds import KINDS, WHAT, candidates, kind_of, load_kind
 from idat_zoo.backbones.kinds.base import Kind
 from idat_zoo.backbones.pinned import UNBUILDABLE, load_pinned, told, weights_path
@@ -63,7 +63,7 @@ def load_backbone(spec: Backbone) -> FrozenBackbone:
     anatomy = replace(
         anatomy,
         frozen=frozen_tensors(kind, spec.img_size),
-        parameters=lambda block: parameters_of(kind)[block],
+        parameters=parameters_read(kind, spec.img_size),
     )
     return FrozenBackbone(spec=spec, body=body, sha256=sha256, kind=kind, anatomy=anatomy)
 

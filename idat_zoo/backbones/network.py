@@ -10,7 +10,6 @@ from typing import ClassVar
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from idat_zoo.adapters.base import (
     EMBED,
@@ -28,7 +27,7 @@ from idat_zoo.adapters.base import (
 from idat_zoo.adapters.peft import Peft
 from idat_zoo.backbones.frozen import FrozenBackbone
 from idat_zoo.backbones.sites import Compute, Visitor
-from idat_zoo.backbones.walk import Partway, begin, features
+from idat_zoo.backbones.walk import Holder, Partway, begin, features
 from idat_zoo.errors import UsageError
 from idat_zoo.randomness import Draws, generator
 from idat_zoo.recipe import Rgb
@@ -97,6 +96,7 @@ class Network(nn.Module):
         super().__init__()
         self.backbone = backbone
         self.body = backbone.body
+        self._holder = (Holder(self.body),)  # in a tuple, its parameters do not count twice
         self.adapter = adapter
         self.kind = backbone.kind
         self.anatomy = backbone.anatomy
@@ -222,9 +222,10 @@ class Network(nn.Module):
         if not isinstance(start, Partway):
             start = begin(self.normalise(start))
         visitor = Visitor(self.places, offer, prompt)
-        body = self.body_copies()
-        return with_body(
-            self.body, body, lambda: features(self.kind, start, visitor, masks.get(DROP_PATH))
+        (holder,) = self._holder
+        return holder.having(
+            self.body_copies(),
+            lambda: features(self.kind, start, visitor, masks.get(DROP_PATH)),
         )
 
     def prompt(self, block: int, masks: Tensors) -> Tensor | None:
@@ -267,26 +268,6 @@ def _drawn(key: str, mask: Mask, batch: int, draws: Draws) -> Tensor:
 
 def _at(site: Site, block: int) -> str:
     return f"blocks.{block}.{site}."
-
-
-class _Body(nn.Module):
-    """Runs something while a backbone's parameters are replaced."""
-
-    def __init__(self, body: nn.Module) -> None:
-        super().__init__()
-        self.body = body
-
-    def forward(self, run: Callable[[], Features]) -> Features:
-        return run()
-
-
-def with_body(body: nn.Module, copies: Tensors, run: Callable[[], Features]) -> Features:
-    """What `run` gives while copies stand in the places of a backbone's parameters."""
-    if not copies:
-        return run()
-    own = {f"body.{name}": tensor for name, tensor in copies.items()}
-    pooled: Features = functional_call(_Body(body), own, (run,))
-    return pooled
 
 
 def masks_at(masks: Tensors, site: Site, block: int) -> dict[str, Tensor]:

@@ -21,9 +21,10 @@ from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float, Int64
-from torch import Tensor
+from torch import Tensor, nn
+from torch.func import functional_call
 
-from idat_zoo.adapters.base import EMBED, Site
+from idat_zoo.adapters.base import EMBED, Site, Tensors
 from idat_zoo.adapters.base import Place as Place
 from idat_zoo.backbones.kinds.base import Branch, Context, Kind
 from idat_zoo.backbones.sites import Visitor
@@ -64,6 +65,26 @@ def features(
     last = Place(len(kind.branches), Site.FEATURES)
     (pooled,) = walk(kind, begun, visitor, drop_path, until=last).tensors
     return visitor.value(last.site, last.block, pooled, pooled)
+
+
+class Holder(nn.Module):
+    """A backbone whose parameters can be replaced while something runs that walks through it."""
+
+    def __init__(self, body: nn.Module) -> None:
+        super().__init__()
+        self.body = body
+
+    def forward(self, run: Callable[[], Tensor]) -> Tensor:
+        """What `run` gives."""
+        return run()
+
+    def having(self, copies: Tensors, run: Callable[[], Tensor]) -> Tensor:
+        """What it gives while copies stand in the places of the backbone's own, by timm's names."""
+        if not copies:
+            return run()
+        own = {f"body.{name}": tensor for name, tensor in copies.items()}
+        pooled: Tensor = functional_call(self, own, (run,))
+        return pooled
 
 
 def walk(
