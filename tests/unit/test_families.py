@@ -8,10 +8,13 @@ from collections.abc import Sequence
 
 import pytest
 from families import UNUSED, all_facts, facts_of
-from laws import EXEMPT, LAWS
+from kinds import body_of
+from laws import EXEMPT, LAWS, Cell, walks_on_from_its_prefix
+from torch import nn
 from zoo import FOLDER, cases_in
 
 from idat_zoo.adapters import ADAPTERS
+from idat_zoo.adapting import adapt
 
 CASES = [(law, family) for law in LAWS for family in ADAPTERS if (law, family) not in EXEMPT]
 FILES = [path for path in FOLDER.glob("*.safetensors") if not path.stem.startswith("backbone")]
@@ -40,6 +43,29 @@ def test_no_law_is_left_out_but_for_a_reason() -> None:
 @pytest.mark.parametrize(("law", "family"), CASES)
 def test_a_family(law: str, family: str) -> None:
     LAWS[law](family)
+
+
+# One family's own
+
+
+@pytest.mark.parametrize(
+    ("form", "blocks"), [("swin", "last2"), ("convnext", "last4"), ("convnext", "last2")]
+)
+def test_full_fine_tuning_trains_what_leads_to_the_first_of_its_blocks(
+    form: str, blocks: str
+) -> None:
+    cell = Cell("full", form, {"blocks": blocks})
+    learn = [name for name in cell.network().trainable() if "downsample" in name]
+    assert learn
+    walks_on_from_its_prefix(cell, drop_path=0.3)
+
+
+@pytest.mark.parametrize("form", ["vit", "dinov3", "swin"])
+def test_full_fine_tuning_leaves_out_what_no_pass_reads(form: str) -> None:
+    model = body_of(form)
+    read = set(adapt(model, "full", num_classes=5).trainable())
+    model.mask_token = nn.Parameter(model.norm.weight[None].clone())
+    assert set(adapt(model, "full", num_classes=5).trainable()) == read
 
 
 COMPILE = """
