@@ -124,7 +124,7 @@ def list_shelves(
     elif rows:
         _print_rows(rows, COLUMNS[kind] if kind != Kind.ADAPTERS or pair is None else ON_A_PAIR)
         if kind == Kind.ADAPTERS and glob is None:
-            note("and peft:NAME, any tuner of PEFT: docs/adapters.md tells which")
+            note("and peft:NAME, any tuner of PEFT: docs/peft.md tells which")
     if not rows:
         end(ZooError(f"no {kind.value} match" + (f" '{glob}'" if glob else "") + "."))
 

@@ -1,6 +1,6 @@
 """Any tuner of the package PEFT, as an adapter: `peft:lokr`, `peft:oft`, `peft:vera`, …
 
-PEFT (https://github.com/huggingface/peft) puts modules of its own in the place of a network's. Here
+PEFT puts modules of its own in the place of a network's. Here
 that network is a copy of the frozen one, which `backbones/peft_network.py` walks; sites and `apply`
 are not used, so such adapters neither stack nor share a pass.
 

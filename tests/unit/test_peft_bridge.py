@@ -1,5 +1,6 @@
 """`peft:NAME`: PEFT's tuners trained, saved and loaded as any adapter, beside the real PEFT."""
 
+import re
 import sys
 from functools import cache
 from pathlib import Path
@@ -105,6 +106,15 @@ def test_each_tuner_that_the_installed_peft_has_is_tried_here_or_refused_by_name
     assert list(tuners()) == list(TUNERS)
     assert len(TUNERS) >= 15
     assert not UNFIT.keys() & TUNERS.keys()
+
+
+def test_the_docs_name_each_of_them_and_each_that_is_refused() -> None:
+    docs = (Path(__file__).parents[2] / "docs" / "peft.md").read_text()
+    listed = docs[docs.index("by the tests:") : docs.index("| not these |")]
+    assert re.findall(r"[a-z_0-9]+", listed.removeprefix("by the tests:")) == list(TUNERS)
+    refused = docs[docs.index("| not these |") : docs.index("## How")]
+    names = re.findall(r"`(\w+)`", refused)
+    assert sorted(names) == sorted(UNFIT)
 
 
 @pytest.mark.parametrize("tuner", TUNERS)
