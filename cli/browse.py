@@ -331,7 +331,7 @@ def _recipe_rows(
             pairs = [registry.find_pair(pair).name]
         else:
             pairs = list(registry.pairs) if glob else [own_pairs[each.id]]
-        names = [f"{p}/{family.name}/{each.id}" for p in pairs for family in adapters]
+        names = [f"{p}/{family.word}/{each.id}" for p in pairs for family in adapters]
         rows += [
             _recipe_row(find_recipe(registry, name), name, registry)
             for name in names
@@ -552,7 +552,7 @@ def _look_up(name: str, registry: "Registry") -> tuple[str, str, Row]:
                     "aliases": registry.aliases_of(key),
                 }
             plugin = registry.adapters[key].plugin if kind == "adapter" else None
-            place = f"plugin {plugin}" if plugin else registry.files[kind, key]
+            place = f"plugin {plugin}" if plugin else registry.files.get((kind, key), "peft")
             return kind, f"# {kind} {key}, from {place}\n\n", document
     everything = [key for _, _, things in shelves for key in things]
     raise UnknownNameError("name", name, everything)

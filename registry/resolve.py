@@ -206,7 +206,7 @@ def _places(rules: Iterable[Rule]) -> str:
 
 def recipe_id(recipe: Recipe) -> str:
     """pair/adapter/task."""
-    return f"{recipe.pair.name}/{recipe.adapter.label}/{recipe.task.id}"
+    return f"{recipe.pair.name}/{recipe.adapter.word}/{recipe.task.id}"
 
 
 def recipe_ids(registry: Registry) -> list[str]:

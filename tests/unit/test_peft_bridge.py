@@ -418,6 +418,15 @@ def idat(*words: str) -> str:
     return result.output
 
 
+def test_one_is_shown_with_its_options_and_its_recipes() -> None:
+    shown = idat("show", "peft:lokr")
+    assert shown.startswith("# adapter peft:lokr, from peft")
+    assert "[options.decompose_factor]" in shown
+    assert 'tuner = "lokr"' in idat("show", "micro/peft:lokr/digits")
+    assert "micro/peft:lokr/digits" in idat("list", "recipes", "--adapter", "peft:lokr")
+    assert "peft:NAME" in idat("list", "adapters")
+
+
 @pytest.mark.slow
 def test_by_the_command_line_one_is_trained_evaluated_merged_exported_and_published(
     tmp_path: Path,
