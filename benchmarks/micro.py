@@ -73,7 +73,7 @@ def choose() -> None:
     """The learning rate of LoRA, by the mean val200 top-1 of both arms: neither is favoured."""
     rows = []
     for rate in RATES:
-        reached = [val_top1(rate, teacher) for teacher in ARMS]
+        reached = [val_top1("lora", rate, teacher, out=RUNS) for teacher in ARMS]
         mean = sum(reached) / len(reached)
         rows.append((mean, [f"{rate:g}", *(f"{100 * v:.1f}" for v in reached)]))
     best = max(range(len(rows)), key=lambda i: rows[i][0])
@@ -91,18 +91,26 @@ def choose() -> None:
     write(RESULTS / "micro_choice.json", document)
 
 
-def val_top1(rate: float, teacher: str | None) -> float:
+def val_top1(
+    adapter: str,
+    rate: float,
+    teacher: str | None,
+    *,
+    out: Path,
+    epochs: int = EPOCHS,
+    warmup: int = WARMUP,
+) -> float:
     """Last-epoch top-1 on val200 of one setting, as `selection = "val"` measures it."""
     words = [f"candidates.lr=[{rate!r}]", "selection=val", "drop_path=0.0"]
-    words += [f"epochs={EPOCHS}", f"warmup_epochs={WARMUP}", "precision=float32"]
-    recipe = get_recipe("digits", "lora", teacher=teacher, overrides=words)
-    folder = run_folder(RUNS / "choice", recipe, 0)
+    words += [f"epochs={epochs}", f"warmup_epochs={warmup}", "precision=float32"]
+    recipe = get_recipe("digits", adapter, teacher=teacher, overrides=words)
+    folder = run_folder(out / "choice", recipe, 0)
     progress = Progress()
     begun = begin(Run(recipe=recipe, seed=0, folder=folder), Inputs(listener=progress))
     selection = choose_candidate([begun], machine_for(torch.device("cpu")), progress)[folder]
     if isinstance(selection, ZooError):
         raise selection
-    print(f"{folder.relative_to(RUNS)}: {selection.tried[0]}", flush=True)
+    print(f"{folder.relative_to(out)}: {selection.tried[0]}", flush=True)
     return selection.tried[0].val_top1
 
 

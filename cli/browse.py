@@ -49,11 +49,13 @@ class Kind(StrEnum):
     BACKBONES = "backbones"
     TASKS = "tasks"
     RUNS = "runs"
+    PUBLISHED = "published"
 
 
 COLUMNS = {
     Kind.RECIPES: ("name", "lr", "weight_decay", "drop_path", "epochs", "distillation", "options"),
     Kind.ADAPTERS: ("name", "title", "merge", "stack", "paper", "year"),
+    Kind.PUBLISHED: ("name", "task", "adapter", "pair", "trained", "top1", "95 %"),
     Kind.PAIRS: ("name", "teacher", "student", "weights_here"),
     Kind.BACKBONES: ("name", "timm", "weights", "img_size", "licence", "weights_here"),
     Kind.TASKS: (
@@ -114,6 +116,7 @@ def list_shelves(
     else:
         every = {
             Kind.ADAPTERS: lambda: _adapter_rows(registry, pair),
+            Kind.PUBLISHED: lambda: _published_rows(),
             Kind.PAIRS: lambda: _pair_rows(registry),
             Kind.BACKBONES: lambda: _backbone_rows(registry),
             Kind.TASKS: lambda: _task_rows(registry, data_dir),
@@ -122,6 +125,7 @@ def list_shelves(
     if json:
         print_json({kind.value: rows})
     elif rows:
+        rows = [_in_per_cent(row) for row in rows] if kind == Kind.PUBLISHED else rows
         _print_rows(rows, COLUMNS[kind] if kind != Kind.ADAPTERS or pair is None else ON_A_PAIR)
         if kind == Kind.ADAPTERS and glob is None:
             note("and peft:NAME, any tuner of PEFT: docs/peft.md tells which")
@@ -352,7 +356,9 @@ def _recipe_row(recipe: "Recipe", name: str, registry: "Registry") -> Row:
 def _adapter_rows(registry: "Registry", pair: str | None) -> list[Row]:
     """The families; of a pair alone those that stand on both networks, with what they train."""
     own = None if pair is None else registry.find_pair(pair).name
-    return [
+    unread = registry.adapters.unread
+    told = [registry.adapters[name] for name in registry.adapters if name not in unread]
+    rows = [
         {
             **family.model_dump(exclude={"options"}),
             **({} if own is None else family.parameters[own].model_dump()),
@@ -360,9 +366,29 @@ def _adapter_rows(registry: "Registry", pair: str | None) -> list[Row]:
             "year": family.year or None,
             "options": {name: option.default for name, option in family.options.items()},
         }
-        for family in registry.adapters.values()
+        for family in told
         if own is None or own in family.parameters
     ]
+    nothing = dict.fromkeys(("merge", "stack", "paper", "year"))
+    for name, plugin in unread.items() if own is None else ():
+        source = plugin.model_dump(exclude_none=True)
+        rows.append({"name": name, "title": str(plugin), **nothing, "plugin": source, "own": True})
+    return rows
+
+
+def _published_rows() -> list[Row]:
+    from idat_zoo.registry.published import load_published
+
+    return [
+        {**own.model_dump(mode="json"), "name": f"builtin:{own.name}", "own": False}
+        for own in load_published()
+    ]
+
+
+def _in_per_cent(row: Row) -> Row:
+    from idat_zoo.metrics import interval, percent
+
+    return {**row, "top1": percent(row["top1"]), "95 %": interval(row["top1_interval"])}
 
 
 def _pair_rows(registry: "Registry") -> list[Row]:

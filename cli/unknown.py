@@ -59,7 +59,7 @@ def _field_meant(name: str) -> str | None:
     from idat_zoo.registry import load_registry
     from idat_zoo.registry.recipe_files import SETTINGS
 
-    options = [option for each in load_registry().adapters.values() for option in each.options]
+    options = [option for each in load_registry().adapters.described() for option in each.options]
     fields = [*SETTINGS, "teacher_adapter", *(f"adapter.{option}" for option in options)]
     fields += [f"teacher_adapter.{option}" for option in options]
     wanted = folded(name)

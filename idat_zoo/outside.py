@@ -8,7 +8,7 @@ ever run: what a recipe, a checkpoint or the Hub says of a plugin is told, never
 import importlib
 import shlex
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -21,6 +21,10 @@ ADAPTERS_GROUP = "idat_zoo.adapters"
 KINDS_GROUP = "idat_zoo.kinds"
 
 
+class PluginWarning(UserWarning):
+    """Something is loaded with another plugin than it was made with."""
+
+
 class Provider(NamedTuple):
     """A class from outside or its `module:Class`, how recipes name where it came from, its file."""
 
@@ -31,6 +35,13 @@ class Provider(NamedTuple):
 
 _loaded: dict[str, dict[str, Provider]] = {}
 """By group and name, what files brought."""
+_taken: dict[str, Container[str]] = {}
+"""By group, the names that are built in."""
+
+
+def claim(group: str, names: Container[str]) -> None:
+    """Say which names are built in: no installed distribution takes one of them."""
+    _taken[group] = names
 
 
 @cache
@@ -40,6 +51,10 @@ def installed(group: str) -> Mapping[str, Provider]:
     for entry in metadata.entry_points(group=group):
         assert entry.dist is not None
         plugin = Plugin(distribution=entry.dist.name, version=entry.dist.version)
+        if entry.name in _taken.get(group, ()):
+            told = f"{group}: '{entry.name}' of plugin {plugin} is left out: that name is built in"
+            warnings.warn(told, PluginWarning, stacklevel=2)
+            continue
         found[entry.name] = Provider(entry.value, plugin)
     return found
 
@@ -71,7 +86,7 @@ def find_class(what: str, name: str, *, own: Mapping[str, str], group: str) -> A
         found, plugin, _ = outside[name]
         try:
             return _import(found) if isinstance(found, str) else found
-        except (ImportError, AttributeError) as error:
+        except (ImportError, AttributeError, SyntaxError) as error:
             raise UsageError(f"{what} '{name}' of plugin {plugin}: {error}") from None
     if name not in own:
         unknown = UnknownNameError(what, name, [*own, *outside])
@@ -118,10 +133,6 @@ def lacking(what: str, name: str, plugin: Plugin) -> UsageError:
         f"{what} '{name}' is of plugin {plugin}, which is not {state}.",
         hint=f"If you have it and trust it: {way}. It is never fetched or run unasked.",
     )
-
-
-class PluginWarning(UserWarning):
-    """Something is loaded with another plugin than it was made with."""
 
 
 def warn_if_changed(what: str, name: str | None, made_with: Plugin | None, *, group: str) -> None:

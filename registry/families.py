@@ -3,6 +3,7 @@
 Built-in families are described once, in adapters.toml; those of plugins when they are looked at.
 """
 
+import warnings
 from collections.abc import Iterator, Mapping
 from functools import cache
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
@@ -17,9 +18,10 @@ from idat_zoo.adapters.peft_options import (
     known_fields,
     written,
 )
+from idat_zoo.errors import ZooError
 from idat_zoo.option_words import InBlocks
-from idat_zoo.outside import ADAPTERS_GROUP, providers
-from idat_zoo.recipe import BRIDGE, AdapterChoice
+from idat_zoo.outside import ADAPTERS_GROUP, PluginWarning, providers
+from idat_zoo.recipe import BRIDGE, AdapterChoice, Plugin
 from idat_zoo.registry.shelves import Family, check_table
 
 if TYPE_CHECKING:
@@ -53,6 +55,30 @@ class Families(Mapping[str, Family]):
 
     def __len__(self) -> int:
         return len(list(iter(self)))
+
+    @property
+    def unread(self) -> dict[str, Plugin]:
+        """Those of installed distributions that nobody has asked for yet: by name, whose they are.
+
+        To describe them is to import them.
+        """
+        return {
+            name: provider.plugin
+            for name, provider in self._outside.items()
+            if provider.file is None and name not in self._known
+        }
+
+    def described(self) -> list[Family]:
+        """All of them; one of a plugin that cannot be taken is left out with a warning."""
+        found = []
+        for name in self:
+            try:
+                found.append(self[name])
+            except ZooError as error:
+                if name not in self.unread:
+                    raise
+                warnings.warn(f"left out: {error.message}", PluginWarning, stacklevel=2)
+        return found
 
 
 class PeftFamily(Family):

@@ -70,7 +70,7 @@ class Registry:
     pairs: Mapping[str, Pair]
     tasks: Mapping[str, Task]
     sources: Mapping[str, DataSource]
-    adapters: Mapping[str, Family]
+    adapters: Families
     rules: Mapping[str, tuple[Rule, ...]]
     aliases: Mapping[str, str]
     default_pairs: Mapping[str, str]
@@ -201,7 +201,7 @@ def resolve_adapters(text: str, registry: Registry) -> list[Family]:
             [f"adapter '{text}': expected names with commas between, e.g. lora,linear"]
         )
     if names == [ALL]:
-        return list(registry.adapters.values())
+        return registry.adapters.described()
     if ALL in names:
         raise RecipeError([f"adapter '{text}': 'all' stands alone"])
     found = [registry.find_adapter(name) for name in names]

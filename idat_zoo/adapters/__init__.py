@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 from idat_zoo.errors import UsageError
-from idat_zoo.outside import ADAPTERS_GROUP, check_class, find_class, lacking, providers
+from idat_zoo.outside import ADAPTERS_GROUP, check_class, claim, find_class, lacking, providers
 from idat_zoo.recipe import BRIDGE
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ ADAPTERS = {
     "full": "idat_zoo.adapters.full:Full",
 }
 
+claim(ADAPTERS_GROUP, ADAPTERS)
 
 FACTS = ("name", "title", "paper", "year", "Options")
 """What every family's class says of itself."""

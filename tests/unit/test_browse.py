@@ -170,7 +170,9 @@ def test_the_list_of_tasks_tells_the_suite() -> None:
     assert lines[1].split()[:3] == ["cifar100", "vtab1k", "natural"]
 
 
-@pytest.mark.parametrize("kind", ["recipes", "adapters", "pairs", "backbones", "tasks"])
+@pytest.mark.parametrize(
+    "kind", ["recipes", "adapters", "pairs", "backbones", "tasks", "published"]
+)
 def test_every_list_has_the_same_names_as_text_and_as_json(kind: str) -> None:
     rows = document("list", kind)[kind]
     lines = idat("list", kind).stdout.splitlines()

@@ -481,14 +481,52 @@ def test_a_kind_of_an_installed_distribution_is_imported_where_a_backbone_names_
     assert describe_anatomy(recipe.pair.student).kind == "mixer"
 
 
-def test_a_distribution_that_is_broken_or_brings_a_name_that_is_there_is_told(
+@pytest.fixture
+def broken(tmp_path: Path) -> Path:
+    """A folder of packages with one whose family cannot be imported, and which also brings lora."""
+    site = tmp_path / "site"
+    written(site, "import no_such_module\n", "broken_adapter.py")
+    about = site / "broken_adapter-0.1.dist-info"
+    written(about, "Metadata-Version: 2.1\nName: broken-adapter\nVersion: 0.1\n", "METADATA")
+    entries = "[idat_zoo.adapters]\nbroken = broken_adapter:X\nlora = broken_adapter:Y\n"
+    written(about, entries, "entry_points.txt")
+    return site
+
+
+@pytest.mark.slow
+def test_a_broken_distribution_is_told_and_spoils_nothing(broken: Path, tmp_path: Path) -> None:
+    with_it = {"PYTHONPATH": str(broken)}
+    listed = elsewhere("list", "adapters", "--json", cwd=tmp_path, **with_it)
+    assert listed.returncode == 0, listed.stderr
+    rows = {row["name"]: row for row in json.loads(listed.stdout)["adapters"]}
+    assert rows["broken"]["title"] == "'broken-adapter' 0.1"
+    assert rows["lora"]["title"] == "LoRA"
+    assert "'lora' of plugin 'broken-adapter' 0.1 is left out" in listed.stderr
+    recipes = elsewhere(
+        "list", "recipes", "--task", "digits", "--adapter", "all", cwd=tmp_path, **with_it
+    )
+    assert recipes.returncode == 0, recipes.stderr
+    assert "micro/lora/digits" in recipes.stdout
+    assert "No module named 'no_such_module'" in recipes.stderr
+    train = ("train", "--task", "digits", "--pair", "tiny_random", "epochs=1", "--adapter")
+    done = elsewhere(*train, "lora", cwd=tmp_path, **with_it)
+    assert done.returncode == 0, done.stderr
+    (recipe,) = tmp_path.glob("runs/*/lora/digits/*/seed0/recipe.toml")
+    assert "plugin" not in recipe.read_text()
+    refused = elsewhere(*train, "broken", cwd=tmp_path, **with_it)
+    assert refused.returncode == 2
+    assert "No module named 'no_such_module'" in refused.stderr
+
+
+def test_an_installed_family_is_listed_by_its_name_without_being_imported(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     plugin = Plugin(distribution="other", version="1")
-    found = {"lora": Provider("json:loads", plugin), "gone": Provider("no_such_module:X", plugin)}
+    found = {"gone": Provider("no_such_module:X", plugin)}
     monkeypatch.setattr(outside, "installed", lambda group: found)
-    with pytest.raises(UsageError, match="there is another of this name"):
-        find_adapter("lora")
+    listed = json.loads(idat("list", "adapters", "--json").stdout)["adapters"]
+    (own,) = (row for row in listed if row["name"] == "gone")
+    assert own["title"] == "'other' 1"
     with pytest.raises(UsageError, match="plugin 'other' 1: No module named 'no_such_module'"):
         find_adapter("gone")
     with pytest.raises(UnknownNameError, match="Did you mean 'linear'"):

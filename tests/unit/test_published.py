@@ -1,0 +1,34 @@
+"""The adapters that ship: the shelf, the files and what they reach agree."""
+
+import hashlib
+
+import pytest
+
+from idat_zoo import evaluate
+from idat_zoo.checkpoint import TENSORS_FILE, builtin_names, find_folder, read_config
+from idat_zoo.registry.published import Published, load_published
+
+PUBLISHED = load_published()
+
+
+def test_the_shelf_lists_what_ships_and_its_very_files() -> None:
+    assert [own.name for own in sorted(PUBLISHED, key=lambda own: own.name)] == builtin_names()
+    for own in PUBLISHED:
+        folder = find_folder(f"builtin:{own.name}")
+        assert hashlib.sha256((folder / TENSORS_FILE).read_bytes()).hexdigest() == own.sha256
+        config = read_config(folder)
+        recipe = config.recipe
+        assert (recipe.task.id, recipe.adapter.label) == (own.task, own.adapter)
+        assert own.name == f"{own.task}-{own.adapter}"
+        assert config.recipe_hash == own.recipe_hash
+
+
+@pytest.mark.parametrize(
+    "own",
+    [pytest.param(p, id=p.name, marks=() if i == 0 else pytest.mark.system)
+     for i, p in enumerate(PUBLISHED)],
+)  # fmt: skip
+def test_what_ships_reaches_what_the_shelf_says(own: Published) -> None:
+    result = evaluate(f"builtin:{own.name}")
+    assert result.top1 == pytest.approx(own.top1, abs=1e-12)
+    assert result.parameters.adapter == own.trained
