@@ -18,7 +18,7 @@ from idat_zoo import outside
 from idat_zoo.adapters import ADAPTERS, check_family
 from idat_zoo.backbones.kinds import KINDS, WHAT, check_kind
 from idat_zoo.errors import UsageError
-from idat_zoo.recipe import Plugin
+from idat_zoo.recipe import BRIDGE, Plugin
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,10 @@ class _Table:
 
 TABLES = {
     "ADAPTERS": _Table(
-        "adapter", outside.ADAPTERS_GROUP, ADAPTERS, lambda name, own: check_family(name, own)()
+        "adapter",
+        outside.ADAPTERS_GROUP,
+        {**ADAPTERS, BRIDGE: ""},
+        lambda name, own: check_family(name, own)(),
     ),
     "KINDS": _Table(WHAT, outside.KINDS_GROUP, KINDS, check_kind),
 }

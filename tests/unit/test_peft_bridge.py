@@ -29,6 +29,7 @@ from idat_zoo.errors import UsageError
 from idat_zoo.formats.peft_lora import write_peft
 from idat_zoo.formats.timm_model import largest_difference, merge
 from idat_zoo.hub import Head
+from idat_zoo.plugins import load_plugin
 from idat_zoo.pool import AdapterPool
 from idat_zoo.publishing import plan
 from idat_zoo.randomness import generator
@@ -349,6 +350,13 @@ def test_what_does_not_fit_a_network_is_told_without_its_weights(
 ) -> None:
     adapter = build_adapter(AdapterChoice(name="peft", options={"tuner": "lokr", **options}))
     assert told in adapter.misfit(describe_anatomy(tiny("vit")))
+
+
+def test_no_plugin_takes_its_name(tmp_path: Path) -> None:
+    plugin = tmp_path / "mine.py"
+    plugin.write_text("from idat_zoo.adapters.lora import LoRA\nADAPTERS = {'peft': LoRA}\n")
+    with pytest.raises(UsageError, match=r"adapter 'peft' of plugin 'mine\.py'"):
+        load_plugin(plugin)
 
 
 def test_without_the_package_one_line_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
