@@ -11,31 +11,23 @@ from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor
 
-from idat_zoo.adapters.base import (
-    Adapter,
-    Anatomy,
-    BlockAnatomy,
-    Created,
-    Mask,
-    Site,
-    SiteShape,
-    Tensors,
-    masked,
-    trunc_normal,
+from idat_zoo.adapters.base import BlockAnatomy, Site, Tensors, trunc_normal
+from idat_zoo.adapters.bottleneck import (
+    BottleneckAdapter,
+    BottleneckOptions,
+    bottleneck,
+    with_biases,
 )
-from idat_zoo.option_words import InBlocks
 
 
-class ParallelOptions(InBlocks):
+class ParallelOptions(BottleneckOptions):
     """Options of a bottleneck beside a branch."""
 
     bottleneck: int = Field(default=4, ge=1, description="inner width R")
     scale: float = Field(default=0.1, gt=0, description="factor on the adapter's output")
-    dropout: float = Field(default=0.0, ge=0, lt=1, description="drop rate on the bottleneck")
 
 
 class SequentialOptions(ParallelOptions):
@@ -44,63 +36,28 @@ class SequentialOptions(ParallelOptions):
     scale: float = Field(default=1.0, gt=0, description="factor on the adapter's output")
 
 
-class IdatBottleneck(Adapter):
+class IdatBottleneck(BottleneckAdapter):
     """What the three places share: L * (2DR + R + D) numbers and the function A."""
 
     paper = "arXiv:2403.15750"
     year = 2024
-    stacks_over = frozenset({"bottleneck", "scale", "dropout"})
     options: ParallelOptions
 
-    @property
-    def constants(self) -> dict[str, float]:
-        """The scale."""
-        return {"scale": self.options.scale}
-
-    def create(self, anatomy: Anatomy, generator: torch.Generator) -> Created:
+    def start(self, width: int, generator: torch.Generator) -> dict[str, Tensor]:
         """Weights normal of std 0.02, biases 0."""
         inner = self.options.bottleneck
-        tensors: dict[str, Tensor] = {}
-        for i, block in self.stands_in(anatomy):
-            down = trunc_normal(inner, block.width, std=0.02, generator=generator)
-            up = trunc_normal(block.width, inner, std=0.02, generator=generator)
-            tensors[f"blocks.{i}.down.weight"] = down
-            tensors[f"blocks.{i}.down.bias"] = torch.zeros(inner)
-            tensors[f"blocks.{i}.up.weight"] = up
-            tensors[f"blocks.{i}.up.bias"] = torch.zeros(block.width)
-        return Created(trainable=tensors)
-
-    def masks(self, site: Site, shape: SiteShape) -> dict[str, Mask]:
-        """Dropout on the bottleneck."""
-        inner = (shape.tokens, self.options.bottleneck)
-        return {"dropout": Mask(shape=inner, rate=self.options.dropout)}
+        down = trunc_normal(inner, width, std=0.02, generator=generator)
+        return with_biases(down, trunc_normal(width, inner, std=0.02, generator=generator))
 
     @abstractmethod
     def reads(self, x: Tensor, y: Tensor) -> Tensor:
         """Which of a site's two values the bottleneck reads."""
 
-    def apply(
-        self,
-        site: Site,
-        tensors: Tensors,
-        x: Tensor,
-        y: Tensor,
-        *,
-        frozen: Tensors,
-        masks: Tensors,
-        block: BlockAnatomy,
+    def added(
+        self, tensors: Tensors, x: Tensor, y: Tensor, masks: Tensors, block: BlockAnatomy
     ) -> Tensor:
-        """y + A(x or y)."""
-        return y + bottleneck(tensors, self.reads(x, y), masks)
-
-
-def bottleneck(
-    tensors: Tensors, x: Float[Tensor, "B N D"], masks: Tensors
-) -> Float[Tensor, "B N D"]:
-    """A(x) = scale * up(gelu(down(x)))."""
-    hidden = F.gelu(F.linear(x, tensors["down.weight"], tensors["down.bias"]))
-    hidden = masked(hidden, masks, "dropout")
-    return tensors["scale"] * F.linear(hidden, tensors["up.weight"], tensors["up.bias"])
+        """A(x or y) = scale * up(gelu(down(x or y)))."""
+        return tensors["scale"] * bottleneck(tensors, self.reads(x, y), masks, act=F.gelu)
 
 
 class Sequential(IdatBottleneck):

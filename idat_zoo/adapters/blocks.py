@@ -1,0 +1,83 @@
+"""Adapters that add something to each block's stream: one a block, or one for each branch.
+
+Shape letters: B batch, N tokens, D width.
+"""
+
+from abc import abstractmethod
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from idat_zoo.adapters.base import Adapter, Anatomy, BlockAnatomy, Created, Site, Tensors
+from idat_zoo.adapters.copies import NORMS, copies_of
+
+BRANCHES = {
+    Site.ATTN: "attn.",
+    Site.AFTER_ATTN: "attn.",
+    Site.MLP: "mlp.",
+    Site.AFTER_MLP: "mlp.",
+}
+"""How the tensors at a branch are named, in families that have some for each branch."""
+
+
+class BlocksAdapter(Adapter):
+    """A family whose tensors, at a block or at each of its `BRANCHES`, are of the block's width.
+
+    One that stands at norms trains copies of them, too.
+    """
+
+    in_branches: ClassVar[bool] = False
+    options: Any  # those of a family, with a scale
+
+    def sites_on(self, anatomy: Anatomy) -> frozenset[Site]:
+        """Its sites, less the norms that are not there."""
+        return self.sites - (NORMS - anatomy.sites)
+
+    @property
+    def constants(self) -> dict[str, float]:
+        """The scale."""
+        return {"scale": self.options.scale}
+
+    def create(self, anatomy: Anatomy, generator: torch.Generator) -> Created:
+        """Each block's tensors, as `start` draws them, and copies of norms."""
+        branches = dict.fromkeys(BRANCHES[site] for site in BRANCHES if site in self.sites)
+        tensors = {
+            f"blocks.{i}.{branch}{name}": tensor
+            for i, block in self.stands_in(anatomy)
+            for branch in (branches if self.in_branches else [""])
+            for name, tensor in self.start(block.width, generator).items()
+        }
+        return Created(trainable=tensors | copies_of(self, anatomy))
+
+    def copies(self, site: Site) -> tuple[str, ...]:
+        """Of norms, all."""
+        return ("weight", "bias") if site in NORMS else ()
+
+    @abstractmethod
+    def start(self, width: int, generator: torch.Generator) -> dict[str, Tensor]:
+        """New tensors of a block, or of one of its branches."""
+
+    @abstractmethod
+    def added(
+        self, tensors: Tensors, x: Tensor, y: Tensor, masks: Tensors, block: BlockAnatomy
+    ) -> Tensor:
+        """What is added to a site's y. `tensors`: those of `start`, shared ones, constants."""
+
+    def apply(
+        self,
+        site: Site,
+        tensors: Tensors,
+        x: Tensor,
+        y: Tensor,
+        *,
+        frozen: Tensors,
+        masks: Tensors,
+        block: BlockAnatomy,
+    ) -> Tensor:
+        """[B, N, D] and [B, N, D] -> [B, N, D]."""
+        if site not in BRANCHES:
+            return y
+        if self.in_branches:
+            tensors = {n.removeprefix(BRANCHES[site]): t for n, t in tensors.items()}
+        return y + self.added(tensors, x, y, masks, block)
