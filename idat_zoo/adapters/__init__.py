@@ -22,6 +22,8 @@ ADAPTERS = {
     "adapter_plus": "idat_zoo.adapters.adapter_plus:AdapterPlus",
     "convpass": "idat_zoo.adapters.convpass:Convpass",
     "bi_adaptformer": "idat_zoo.adapters.bi_adaptformer:BiAdaptFormer",
+    "vpt_shallow": "idat_zoo.adapters.vpt:VPTShallow",
+    "vpt_deep": "idat_zoo.adapters.vpt:VPTDeep",
     "krona": "idat_zoo.adapters.krona:KronA",
     "krona_b": "idat_zoo.adapters.krona_b:KronAB",
     "krona_res": "idat_zoo.adapters.krona_b:KronARes",
