@@ -24,6 +24,8 @@ ADAPTERS = {
     "bi_adaptformer": "idat_zoo.adapters.bi_adaptformer:BiAdaptFormer",
     "vpt_shallow": "idat_zoo.adapters.vpt:VPTShallow",
     "vpt_deep": "idat_zoo.adapters.vpt:VPTDeep",
+    "fact_tt": "idat_zoo.adapters.fact:FacTTT",
+    "fact_tk": "idat_zoo.adapters.fact:FacTTK",
     "krona": "idat_zoo.adapters.krona:KronA",
     "krona_b": "idat_zoo.adapters.krona_b:KronAB",
     "krona_res": "idat_zoo.adapters.krona_b:KronARes",

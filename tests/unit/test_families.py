@@ -9,12 +9,14 @@ from collections.abc import Sequence
 import pytest
 from families import UNUSED, all_facts, facts_of
 from kinds import body_of
-from laws import EXEMPT, LAWS, Cell, walks_on_from_its_prefix
+from laws import EXEMPT, LAWS, Cell, backbone_of, walks_on_from_its_prefix
 from torch import nn
 from zoo import FOLDER, cases_in
 
-from idat_zoo.adapters import ADAPTERS
+from idat_zoo.adapters import ADAPTERS, build_adapter
 from idat_zoo.adapting import adapt
+from idat_zoo.backbones.network import check_carries
+from idat_zoo.errors import UsageError
 
 CASES = [(law, family) for law in LAWS for family in ADAPTERS if (law, family) not in EXEMPT]
 FILES = [path for path in FOLDER.glob("*.safetensors") if not path.stem.startswith("backbone")]
@@ -58,6 +60,30 @@ def test_full_fine_tuning_trains_what_leads_to_the_first_of_its_blocks(
     learn = [name for name in cell.network().trainable() if "downsample" in name]
     assert learn
     walks_on_from_its_prefix(cell, drop_path=0.3)
+
+
+@pytest.mark.parametrize(
+    ("family", "options", "form", "why"),
+    [
+        ("vpt_deep", {"num_prompts": 21}, "vit", "an image has 5 tokens, and num_prompts is 21"),
+        ("vpt_shallow", {}, "swin", "its blocks take no prompts"),
+        ("vpt_shallow", {"num_prompts": 1001}, "vit", "num_prompts"),
+        ("vpt_deep", {"num_prompts": 0}, "vit", "num_prompts"),
+        ("fact_tt", {}, "swin", "U and V serve all its blocks, whose widths are 16, 32"),
+        ("fact_tk", {}, "eva02 tiny", "its fc1 has a side of 170, no multiple of 32"),
+        ("fact_tk", {"blocks": "last1", "parts": "fc2"}, "swin", ""),
+    ],
+)
+def test_what_does_not_fit_is_refused_by_name(
+    family: str, options: dict[str, object], form: str, why: str
+) -> None:
+    cell = Cell(family, form)
+    choice = cell.choice().model_copy(update={"options": options})
+    if why:
+        with pytest.raises(UsageError, match=why):
+            check_carries(backbone_of(form).anatomy, build_adapter(choice), form)
+    else:
+        check_carries(backbone_of(form).anatomy, build_adapter(choice), form)
 
 
 @pytest.mark.parametrize("form", ["vit", "dinov3", "swin"])
