@@ -171,7 +171,7 @@ def is_spread(pattern: str, values: Tensor, start: Start) -> None:
         mean, std = 0.0, start.bound / 3**0.5
     else:
         assert not callable(start)
-        assert values.eq(start).all(), f"{pattern}: not all are {start}"
+        assert values.float().eq(start).all(), f"{pattern}: not all are {start}"
         return
     found_mean, found = values.mean().item(), values.std().item()
     assert abs(found - std) < 5 * std / (2 * n) ** 0.5, f"{pattern}: std {found:.4g}, not {std:.4g}"
@@ -353,9 +353,10 @@ def is_read_as_it_was_written(cell: Cell) -> None:
 
 
 def is_alive(cell: Cell) -> None:
-    """Away from its start, every number that is trained and no frozen one has a gradient."""
+    """Away from its start, in training, every tensor that learns and no other has a gradient."""
     network = cell.network()
-    found = gradients([network], [network(cell.pixels())])
+    masks = masks_of(network, drop_path=0.0)
+    found = gradients([network], [network(cell.pixels(), masks)])
     dead = [name for name, gradient in found.items() if not gradient.any()]
     assert not dead, f"no gradient: {dead}"
     assert all(parameter.grad is None for parameter in network.body.parameters())
