@@ -81,8 +81,7 @@ def _section(family: type[Adapter], told: Family, first: str) -> str:
 
 
 def _facts(told: Family) -> str:
-    number = told.paper.removeprefix("arXiv:")
-    paper = f", [{told.paper}](https://arxiv.org/abs/{number})" if told.paper else ""
+    paper = f", {told.paper}" if told.paper else ""
     year = f", {told.year}" if told.year else ""
     merge = "It can be merged." if told.merge else "It cannot be merged."
     stack = "" if told.stack else " Tasks do not share a pass."
