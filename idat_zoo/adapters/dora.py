@@ -12,14 +12,12 @@ y + (m / |..| - 1) W x' + m / |..| s B A x', x' being x after dropout. Ours diff
 which is s itself, where PEFT divides an alpha by R.
 """
 
-import math
-
 import torch
 import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
-from idat_zoo.adapters.base import Mask, Site, SiteShape, Tensors
+from idat_zoo.adapters.base import Mask, Site, SiteShape, Tensors, kaiming_uniform
 from idat_zoo.adapters.layers import Layer, LayersAdapter
 from idat_zoo.option_words import OnLayers
 
@@ -50,10 +48,8 @@ class DoRA(LayersAdapter):
 
     def start(self, layer: Layer, generator: torch.Generator) -> dict[str, Tensor]:
         """A Kaiming-uniform, B zero, m the lengths of the frozen rows."""
-        down = torch.empty(self.options.rank, layer.inputs)
-        torch.nn.init.kaiming_uniform_(down, a=math.sqrt(5), generator=generator)
         return {
-            "down.weight": down,
+            "down.weight": kaiming_uniform(self.options.rank, layer.inputs, generator=generator),
             "up.weight": torch.zeros(layer.outputs, self.options.rank),
             "magnitude": layer.frozen()["weight"].norm(dim=1).float(),
         }

@@ -10,14 +10,12 @@ differs in `scale`, which is s itself, where PEFT divides an alpha by R. PEFT's 
 of whole layers, both 0 by default, are not taken over.
 """
 
-import math
-
 import torch
 import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
-from idat_zoo.adapters.base import Tensors
+from idat_zoo.adapters.base import Tensors, kaiming_uniform
 from idat_zoo.adapters.layers import Layer, UpdatesAdapter
 from idat_zoo.option_words import OnLayers
 
@@ -53,9 +51,7 @@ class LoHa(UpdatesAdapter):
             "down1": (rank, layer.inputs),
             "up2": (layer.outputs, rank),
         }
-        drawn = {name: torch.empty(shape) for name, shape in shapes.items()}
-        for tensor in drawn.values():
-            torch.nn.init.kaiming_uniform_(tensor, a=math.sqrt(5), generator=generator)
+        drawn = {n: kaiming_uniform(*shape, generator=generator) for n, shape in shapes.items()}
         return {**drawn, "down2": torch.zeros(rank, layer.inputs)}
 
     def update(self, tensors: Tensors, x: Tensor, masks: Tensors) -> Tensor:

@@ -12,13 +12,11 @@ in place of w1. PEFT's `decompose_both`, `decompose_factor` and its dropouts (of
 layers, both 0 by default) are not taken over.
 """
 
-import math
-
 import torch
 from pydantic import Field
 from torch import Tensor
 
-from idat_zoo.adapters.base import Tensors
+from idat_zoo.adapters.base import Tensors, kaiming_uniform
 from idat_zoo.adapters.kronecker import kron_linear, nearest_factors
 from idat_zoo.adapters.layers import Layer, UpdatesAdapter
 from idat_zoo.option_words import OnLayers
@@ -56,9 +54,7 @@ class LoKr(UpdatesAdapter):
         shapes = {"w2": (large_out, large_in)}
         if rank < max(large_out, large_in) / 2:
             shapes = {"w2.up": (large_out, rank), "w2.down": (rank, large_in)}
-        drawn = {name: torch.empty(shape) for name, shape in shapes.items()}
-        for tensor in drawn.values():
-            torch.nn.init.kaiming_uniform_(tensor, a=math.sqrt(5), generator=generator)
+        drawn = {n: kaiming_uniform(*shape, generator=generator) for n, shape in shapes.items()}
         return {"w1": torch.zeros(small_out, small_in), **drawn}
 
     def update(self, tensors: Tensors, x: Tensor, masks: Tensors) -> Tensor:

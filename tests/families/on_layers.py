@@ -1,4 +1,4 @@
-"""Families on linear layers: DoRA, those of Kronecker and of entry-wise products."""
+"""Families on linear layers, but LoRA."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -17,9 +17,11 @@ from families import (
     Size,
     Theirs,
     Uniform,
+    renamed,
     through_blocks,
 )
 from idat_zoo.adapters.base import Anatomy, Site
+from idat_zoo.adapters.quantised import code_table
 
 ALL = "qkv+proj+fc1+fc2"
 LAYERS = {"attn.qkv": "qkv", "attn.proj": "proj", "mlp.fc1": "fc1", "mlp.fc2": "fc2"}
@@ -76,6 +78,64 @@ def rows_lengths(name: str, tensor: Tensor, anatomy: Anatomy) -> bool:
     block, part = name.split(".")[1:3]
     rows = anatomy.frozen(Site.QKV, int(block))["weight"].chunk(3)[part == "value" and 2]
     return tensor.equal(rows.square().sum(1).sqrt().float())
+
+
+def of_vera(theirs: Theirs) -> dict[str, Tensor]:
+    ours = of_peft(inner_down="vera_lambda_d", outer="vera_lambda_b")(theirs)
+    shared = {"down": "A", "up": "B"}
+    return ours | {
+        f"shared.{own}": theirs[f"frozen.blocks.0.attn.qkv.vera_{name}"]
+        for own, name in shared.items()
+    }
+
+
+def of_pvera(theirs: Theirs) -> dict[str, Tensor]:
+    """Means and variances are halves of theirs."""
+    ours = of_peft(inner="pvera_lambda_d", outer="pvera_lambda_b")(theirs)
+    ours["shared"] = theirs["frozen.blocks.0.attn.qkv.pvera_A"]
+    for name in [name for name in ours if name.endswith(("inner", "shared"))]:
+        joint = "." if name == "shared" else "_"
+        down, variance = ours.pop(name).chunk(2)
+        ours |= {f"{name}{joint}down": down, f"{name}{joint}variance": variance}
+    return ours | {"shared.up": theirs["frozen.blocks.0.attn.qkv.pvera_B"]}
+
+
+def of_mlae(theirs: Theirs) -> dict[str, Tensor]:
+    """Theirs has B the other way round."""
+    ours = of_peft(down__weight="lora_A", up__weight="lora_B", factor="lora_lamda")(theirs)
+    return {n: t.mT if n.endswith("up.weight") else t for n, t in ours.items()}
+
+
+def oft(file: str, **options: Any) -> Case:
+    names = of_peft(skew="oft_R.weight")
+    return Case(file=file, names=names, options={"block_size": 4, "parts": ALL, **options})
+
+
+def bi_lora(bits: int) -> Case:
+    variant = f"bit{bits}" if bits > 1 else ""
+
+    def names(theirs: Theirs) -> dict[str, Tensor]:
+        ours = renamed(("attn.lora_q.adapter", "query"), ("attn.lora_v.adapter", "value"))(theirs)
+        ours = {n.replace("_down", ".down").replace("_up", ".up"): t for n, t in ours.items()}
+        table = {
+            f"shared.{name}": theirs[f"codebook.bit{bits}.{name}_f32"]
+            for name in ("thresholds", "half_steps")
+            if bits < 32
+        }
+        return ours | table
+
+    return Case(
+        file="bi_lora",
+        variant=variant,
+        names=names,
+        options={"rank": 4, "scale": 0.7, "dropout": 0.0, "bits": bits},
+        stochastic={} if variant else {"dropout": 0.1},
+    )
+
+
+def is_the_table(name: str, tensor: Tensor, anatomy: Anatomy) -> bool:
+    """Held to the authors' in test_quantised.py."""
+    return tensor.equal(code_table(1)[name.removeprefix("shared.")])
 
 
 def low_rank(s: Size) -> int:
@@ -180,5 +240,85 @@ FACTS = {
         },
         identity=True,
         unlike=({"rank": 2, "scale": 0.3}, {"rank": 5, "scale": 1.7}),
+    ),
+    "vera": Facts(
+        golden=(Case(file="peft_vera", names=of_vera, options={"rank": 8, "parts": ALL}),),
+        count=lambda s: 2 * s.L * (256 + s.D),
+        published={"B": 30_720, "S": 16_896},
+        published_options={"parts": "qkv"},
+        initial={
+            "blocks.*.inner_down": 0.1,
+            "blocks.*.outer": 0.0,
+            "shared.down": Uniform(math.sqrt(6 / WIDE.D)),
+            "shared.up": Uniform(math.sqrt(6 / 256)),
+        },
+        identity=True,
+        small={"rank": 8},
+        dropout={"dropout": 0.4},
+        unlike=({"rank": 3, "dropout": 0.1}, {"rank": 7, "inner": 0.3}),
+    ),
+    "pvera": Facts(
+        golden=(Case(file="peft_pvera", names=of_pvera, options={"rank": 8, "parts": ALL}),),
+        count=lambda s: 2 * s.L * (2 * 256 + s.D),
+        published={"B": 33_792},
+        published_options={"parts": "qkv"},
+        initial={
+            "blocks.*.inner_*": 0.1,
+            "blocks.*.outer": 0.0,
+            "shared.down": Uniform(math.sqrt(6 / WIDE.D)),
+            "shared.variance": Uniform(math.sqrt(6 / WIDE.D)),
+            "shared.up": Uniform(math.sqrt(6 / 256)),
+        },
+        identity=True,
+        small={"rank": 8},
+        dropout={"dropout": 0.4},
+        noise=True,
+        unlike=({"rank": 3, "dropout": 0.1}, {"rank": 7, "inner": 0.3}),
+    ),
+    "mlae": Facts(
+        golden=(
+            Case(file="mlae", names=of_mlae, options={"rank": 4, "dropout": 0.0, "parts": ALL}),
+        ),
+        count=lambda s: low_rank(s) + 2 * s.L * 8,
+        published={"B": 295_008},
+        published_options={"parts": "qkv"},
+        initial={
+            "blocks.*.down.weight": A,
+            "blocks.*.up.weight": 0.0,
+            "blocks.*.factor": 1.0,
+        },
+        identity=True,
+        dropout={"dropout": 0.5},
+        unlike=({"rank": 2, "dropout": 0.3}, {"rank": 5, "factor": 1.7, "dropout": 0.0}),
+    ),
+    "oft": Facts(
+        golden=(
+            oft("peft_oft"),
+            oft("peft_oft_exact", exact=True),
+            # COFT's tensors have been shortened already: from there on it is this
+            oft("peft_oft_coft", exact=True, share=True),
+        ),
+        count=lambda s: s.L * s.D * 31,
+        published={"B": 142_848, "S": 71_424},
+        published_options={"parts": "qkv"},
+        initial={"blocks.*.skew": 0.0},
+        identity=True,
+        small={"block_size": 4},
+        alike="a block of another size turns other channels",
+    ),
+    "bi_lora": Facts(
+        golden=tuple(bi_lora(bits) for bits in (1, 2, 4, 32)),
+        count=lambda s: 4 * s.L * s.D * 32,
+        published={"B": 1_179_648, "S": 589_824},
+        initial={
+            "blocks.*.down.weight": A,
+            "blocks.*.up.weight": Normal(0.00088, cut=0.002),
+            "shared.*": is_the_table,
+        },
+        identity=False,
+        small={"rank": 4},
+        dropout={"dropout": 0.4},
+        unlike=({"scale": 0.3, "dropout": 0.3}, {"scale": 1.7}),
+        alike="mean and deviation are of the whole weight, padding among it",
     ),
 }
