@@ -150,7 +150,7 @@ class LayersAdapter(Adapter):
         block: BlockAnatomy,
     ) -> Tensor:
         """[B, N, D] and [B, N, outputs] -> [B, N, outputs]: each layer's own."""
-        x = masked(x, masks, "dropout")
+        x, frozen = masked(x, masks, "dropout"), _matrices(frozen)
         layers = layers_at(site, tensors)
         if not _rows(site, layers):
             for name in layers:
@@ -258,6 +258,11 @@ def _own(tensors: Tensors, layer: str) -> dict[str, Tensor]:
     return others | mine
 
 
+def _matrices(frozen: Tensors) -> Tensors:
+    """Convolutions of one pixel as the linear layers that they are."""
+    return {n: t.flatten(1) if t.ndim > 2 else t for n, t in frozen.items()}
+
+
 def _third(frozen: Tensors, which: int) -> dict[str, Tensor]:
     return {name: tensor.chunk(3)[which] for name, tensor in frozen.items()}
 
@@ -276,8 +281,7 @@ def _shape(part: str, block: BlockAnatomy) -> SiteShape | None:
 
 def _reader(anatomy: Anatomy, site: Site, block: int, part: str) -> Callable[[], Tensors]:
     def read() -> Tensors:
-        own = anatomy.frozen(site, block)
-        frozen = {n: t.flatten(1) if t.ndim > 2 else t for n, t in own.items()}
+        frozen = _matrices(anatomy.frozen(site, block))
         third = site is Site.QKV and part != "qkv"
         return _third(frozen, ROWS.index(part)) if third else frozen
 
