@@ -235,9 +235,15 @@ class Cell:
         return spec.model_copy(update={"name": f"{spec.name}_{role}"})
 
     def recipe(self, **fields: Any) -> Recipe:
-        """Two steps on a pair of the form."""
+        """Two steps on a pair of the form, or as many as it may take until all learns."""
         choice = self.choice(**self.facts.dropout)
-        steps = {"epochs": 1, "warmup_epochs": 0, "batch_size": 2 * BATCH, "precision": "float32"}
+        epochs = -(-build_adapter(choice).lives_within // 2)
+        steps = {
+            "epochs": epochs,
+            "warmup_epochs": 0,
+            "batch_size": 2 * BATCH,
+            "precision": "float32",
+        }
         recipe = toy_recipe(self.family, options=choice.options, drop_path=0.1, **(steps | fields))
         pair = Pair(name="cross", teacher=self.spec("teacher"), student=self.spec())
         return recipe.model_copy(update={"pair": pair})
@@ -320,11 +326,13 @@ def masks_of(network: Network, *, drop_path: float, seed: int = 0) -> dict[str, 
 
 
 def learns_all_and_no_frozen_bit(cell: Cell) -> None:
-    """In two steps every trained tensor moves, and no bit of any other."""
+    """In its first steps every trained tensor moves, and no bit of any other."""
     learner = cell.learner()
     before = {role: copied(untrained(network)) for role, network in learner.pair.roles()}
     begun = copied(learner.trainable())
-    Trainer([learner]).train_epoch(0)
+    trainer = Trainer([learner])
+    for epoch in range(learner.recipe.epochs):
+        trainer.train_epoch(epoch)
     assert learner.fault is None, learner.fault
     assert not learner.watched
     still = [name for name, tensor in learner.trainable().items() if tensor.equal(begun[name])]
@@ -404,7 +412,7 @@ def stacks_as_alone(cell: Cell) -> None:
         assert furthest(one, other) < TOLERANCE
     assert expected.keys() == found.keys()
     for name, gradient in expected.items():
-        assert furthest(gradient, found[name]) < TOLERANCE * gradient.abs().max(), name
+        assert furthest(gradient, found[name]) <= TOLERANCE * gradient.abs().max(), name
 
 
 def mixes_as_alone(cell: Cell) -> None:

@@ -40,6 +40,17 @@ class MLAE(UpdatesAdapter):
     stacks_over = frozenset({"rank", "factor", "dropout", "parts"})
     options: MLAEOptions
 
+    @property
+    def lives_within(self) -> int:  # type: ignore[override]
+        """Steps after which some expert of a layer was there twice, but for one chance in 10^9.
+
+        Its b learns in the first of the two, its a and its factor in the second.
+        """
+        steps, rate, experts = 2, self.options.dropout, self.options.rank
+        while (rate ** (steps - 1) * (rate + steps * (1 - rate))) ** experts > 1e-9:
+            steps += 1
+        return steps
+
     def start(self, layer: Layer, generator: torch.Generator) -> dict[str, Tensor]:
         """Kaiming-uniform, zero, and all factors at one number."""
         rank = self.options.rank
