@@ -40,14 +40,14 @@ def bi_adaptformer(bits: int) -> Case:
     return Case(
         file="bi_adaptformer",
         variant=variant,
-        names=of_bits(bits),
+        names=of_bits(bits, renamed(("adapter_mlp.adapter_", ""))),
         options={"bottleneck": 4, "scale": 0.7, "dropout": 0.0, "bits": bits},
         stochastic={} if variant else {"dropout": 0.1},
     )
 
 
-def of_bits(bits: int) -> Names:
-    weights = renamed(("adapter_mlp.adapter_", ""))
+def of_bits(bits: int, weights: Names) -> Names:
+    """The weights, and the table of their levels."""
 
     def names(theirs: Theirs) -> dict[str, Tensor]:
         table = {

@@ -20,8 +20,8 @@ from families import (
     renamed,
     through_blocks,
 )
+from families.bottlenecks import as_the_table, of_bits
 from idat_zoo.adapters.base import Anatomy, Site
-from idat_zoo.adapters.quantised import code_table
 
 ALL = "qkv+proj+fc1+fc2"
 LAYERS = {"attn.qkv": "qkv", "attn.proj": "proj", "mlp.fc1": "fc1", "mlp.fc2": "fc2"}
@@ -111,31 +111,20 @@ def oft(file: str, **options: Any) -> Case:
     return Case(file=file, names=names, options={"block_size": 4, "parts": ALL, **options})
 
 
+def of_bi_lora(theirs: Theirs) -> dict[str, Tensor]:
+    ours = renamed(("attn.lora_q.adapter", "query"), ("attn.lora_v.adapter", "value"))(theirs)
+    return {n.replace("_down", ".down").replace("_up", ".up"): t for n, t in ours.items()}
+
+
 def bi_lora(bits: int) -> Case:
     variant = f"bit{bits}" if bits > 1 else ""
-
-    def names(theirs: Theirs) -> dict[str, Tensor]:
-        ours = renamed(("attn.lora_q.adapter", "query"), ("attn.lora_v.adapter", "value"))(theirs)
-        ours = {n.replace("_down", ".down").replace("_up", ".up"): t for n, t in ours.items()}
-        table = {
-            f"shared.{name}": theirs[f"codebook.bit{bits}.{name}_f32"]
-            for name in ("thresholds", "half_steps")
-            if bits < 32
-        }
-        return ours | table
-
     return Case(
         file="bi_lora",
         variant=variant,
-        names=names,
+        names=of_bits(bits, of_bi_lora),
         options={"rank": 4, "scale": 0.7, "dropout": 0.0, "bits": bits},
         stochastic={} if variant else {"dropout": 0.1},
     )
-
-
-def is_the_table(name: str, tensor: Tensor, anatomy: Anatomy) -> bool:
-    """Held to the authors' in test_quantised.py."""
-    return tensor.equal(code_table(1)[name.removeprefix("shared.")])
 
 
 def low_rank(s: Size) -> int:
@@ -313,7 +302,7 @@ FACTS = {
         initial={
             "blocks.*.down.weight": A,
             "blocks.*.up.weight": Normal(0.00088, cut=0.002),
-            "shared.*": is_the_table,
+            "shared.*": as_the_table,
         },
         identity=False,
         small={"rank": 4},

@@ -82,6 +82,35 @@ def test_wrong_options_are_named(options: dict[str, object], named: str) -> None
         build_adapter(AdapterChoice.model_construct(name="lora", options=options))
 
 
+@pytest.mark.parametrize(
+    ("family", "options", "why"),
+    [
+        ("krona", {"rows": 5}, "its query has 768 outputs, and rows=5 does not"),
+        ("krona", {"columns": 9, "parts": "fc2"}, "its fc2 has 3072 inputs, and columns=9 does"),
+        ("oft", {"block_size": 36}, "its query has 768 inputs, and block_size=36 does not"),
+        ("oft", {"parts": "qkv", "block_size": 5}, "its qkv has 768 inputs, and block_size=5"),
+        ("lokr", {"blocks": "0-12"}, "its blocks are 0 to 11, and blocks is 0-12"),
+    ],
+)
+def test_what_does_not_fit_a_network_is_refused_by_name(
+    family: str, options: dict[str, object], why: str
+) -> None:
+    adapter = build_adapter(AdapterChoice.model_construct(name=family, options=options))
+    assert adapter.why_not(VIT_B).startswith(why)
+
+
+def test_an_expert_that_is_masked_has_longer_to_learn() -> None:
+    """Rank 1 at one in two: it was twice there, after n steps, but for (n + 1) / 2^n."""
+    chances = [(n + 1) / 2**n for n in range(1, 60)]
+    expected = next(n for n, chance in enumerate(chances, 1) if chance <= 1e-9)
+    options = {"rank": 1, "dropout": 0.5}
+    assert build_adapter(AdapterChoice(name="mlae", options=options)).lives_within == expected
+    never = AdapterChoice(name="mlae", options={"dropout": 0.0})
+    assert (
+        build_adapter(never).lives_within == build_adapter(AdapterChoice(name="lora")).lives_within
+    )
+
+
 @pytest.mark.parametrize("family", [f for f in FAMILIES if not mergeable(f)])
 def test_what_cannot_be_merged_says_so(family: str) -> None:
     adapter: Adapter = build_adapter(AdapterChoice(name=family))
