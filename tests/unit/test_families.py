@@ -1,10 +1,13 @@
 """Every law of `tests/laws.py`, for every family."""
 
+import importlib
+import inspect
 import os
 import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 from families import UNUSED, all_facts, facts_of
@@ -35,6 +38,12 @@ def test_a_family_is_held_to_all_variants_of_its_golden_files_or_it_is_said_why_
     assert held | UNUSED.keys() >= there, f"say why not: {sorted(there - held - UNUSED.keys())}"
     assert not held & UNUSED.keys()
     assert UNUSED.keys() <= {name for path in FILES for name in (path.stem, *cases_in(path.stem))}
+
+
+def test_no_file_of_a_family_is_long() -> None:
+    for place in {place.partition(":")[0] for place in ADAPTERS.values()}:
+        path = Path(inspect.getfile(importlib.import_module(place)))
+        assert len(path.read_text().splitlines()) <= 120, path.name
 
 
 def test_no_law_is_left_out_but_for_a_reason() -> None:
