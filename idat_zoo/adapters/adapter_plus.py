@@ -17,8 +17,8 @@ fixed; `norm` a layer norm of x; `bias` and `activation` may be left out; `start
 and its bias uniform up to 1 / sqrt(D) and `up` at 0, `start=bert` weights normal of std 0.02.
 Alpha is, or starts at, `scale`. Dropout on the bottleneck is off, as theirs.
 
-Ours takes what the MLP adds as the difference of two streams. The authors do not decay biases and
-alpha; our recipes' weight decay is on all that is trained.
+Ours takes what the MLP adds as the difference of two streams. Biases and alpha do not decay, as
+theirs do not.
 """
 
 from typing import Literal
