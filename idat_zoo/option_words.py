@@ -19,7 +19,7 @@ UNWRITTEN: dict[str, JsonValue] = {"unwritten": True}
 At its default it is left out of recipes, so that those keep their bytes.
 """
 
-ALL = "all"
+ALL, HALF = "all", "half"
 MOST_BLOCKS = 512
 PARTS = ("q", "k", "v", "qkv", "proj", "fc1", "fc2")
 """In the order in which blocks read them."""
@@ -62,8 +62,8 @@ def chosen_blocks(text: str, depth: int) -> tuple[int, ...]:
 
     Raises: ValueError where there are not as many.
     """
-    if text == ALL:
-        return tuple(range(depth))
+    if text in (ALL, HALF):
+        return tuple(range(depth // 2 if text == HALF else 0, depth))
     if text.startswith("last"):
         count = int(text.removeprefix("last"))
         if count > depth:
@@ -94,7 +94,14 @@ def _as_text(value: object) -> object:
 Blocks = Annotated[str, BeforeValidator(_as_text), AfterValidator(canonical_blocks)]
 Parts = Annotated[str, AfterValidator(canonical_parts)]
 
-FORMS = {"blocks": Blocks, "parts": Parts}
+HalfOrBlocks = Annotated[
+    str,
+    BeforeValidator(_as_text),
+    AfterValidator(lambda text: text if text == HALF else canonical_blocks(text)),
+]
+"""Blocks, or the later half of all."""
+
+FORMS = {"blocks": Blocks, "half_or_blocks": HalfOrBlocks, "parts": Parts}
 """The types of such options by the name that shelves know them by."""
 
 

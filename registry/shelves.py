@@ -47,7 +47,7 @@ class Option(Frozen):
     lt: int | float | None = None
     le: int | float | None = None
     choices: Annotated[tuple[Scalar, ...], Strict(False)] | None = None
-    form: Literal["blocks", "parts"] | None = None
+    form: Literal["blocks", "half_or_blocks", "parts"] | None = None
     unwritten: bool | None = None
 
     @property

@@ -37,6 +37,7 @@ ADAPTERS = {
     "pvera": "idat_zoo.adapters.vera:PVeRA",
     "mlae": "idat_zoo.adapters.mlae:MLAE",
     "oft": "idat_zoo.adapters.oft:OFT",
+    "dtl": "idat_zoo.adapters.dtl:DTL",
     "linear": "idat_zoo.adapters.linear:Linear",
     "full": "idat_zoo.adapters.full:Full",
 }

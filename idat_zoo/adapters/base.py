@@ -130,9 +130,11 @@ class SiteShape:
 class BlockAnatomy:
     """One block: its sites, the tokens before its grid, the grid (rows, columns), its heads.
 
-    `num_heads` is 0 where there is no attention.
+    `num_heads` is 0 where there is no attention. `number` is the block's, of so many (`depth`).
     """
 
+    number: int
+    depth: int
     sites: Mapping[Site, SiteShape]
     prefix: int
     grid: tuple[int, int]

@@ -135,6 +135,8 @@ def _block(kind: Kind, block: int, sites: dict[Site, SiteShape]) -> BlockAnatomy
         sites = sites | {Site.PROMPT: SiteShape(tokens=0, inputs=width, outputs=width)}
     attention = getattr(kind.blocks[block], "attn", None)
     return BlockAnatomy(
+        number=block,
+        depth=len(kind.blocks),
         sites=sites,
         prefix=kind.prefix,
         grid=(side, side),
