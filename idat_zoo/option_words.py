@@ -98,6 +98,7 @@ HalfOrBlocks = Annotated[
     str,
     BeforeValidator(_as_text),
     AfterValidator(lambda text: text if text == HALF else canonical_blocks(text)),
+    Field(json_schema_extra={"form": "half_or_blocks"}),
 ]
 """Blocks, or the later half of all."""
 

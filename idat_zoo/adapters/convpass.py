@@ -26,6 +26,7 @@ from torch import Tensor
 
 from idat_zoo.adapters.base import BlockAnatomy, Carry, Mask, Site, SiteShape, Tensors, masked
 from idat_zoo.adapters.bottleneck import BottleneckAdapter, BottleneckOptions, with_biases
+from idat_zoo.adapters.on_grid import on_grid
 
 ENTERED = frozenset({Site.ATTN, Site.MLP})
 """Where a branch's input is seen; its bottleneck acts where the branch has joined the stream."""
@@ -107,7 +108,9 @@ def convolved(
     x: Float[Tensor, "B N R"], kernel: Tensor, bias: Tensor, block: BlockAnatomy
 ) -> Float[Tensor, "B N R"]:
     """Each patch with its neighbours on the grid, each token before them by itself."""
-    alone, patches = x.tensor_split([block.prefix], dim=1)
-    image = patches.transpose(1, 2).unflatten(2, block.grid)
-    rows = F.conv2d(image, kernel, bias, padding=1).flatten(2).transpose(1, 2)
-    return torch.cat([F.linear(alone, kernel[:, :, 1, 1], bias), rows], dim=1)
+    return on_grid(
+        x,
+        block,
+        lambda image: F.conv2d(image, kernel, bias, padding=1),
+        lambda alone: F.linear(alone, kernel[:, :, 1, 1], bias),
+    )

@@ -1,15 +1,14 @@
 """DTL: a thin network beside the backbone, which comes back into its later half.
 
-Fu et al., arXiv:2312.07856; code heekhero/DTL bf6c51e. It begins with h = 0. Before each block, h
-becomes h + B A x, where x is the block's input, A is R by D and B is D by R. After each block of
-`add_after`, by default the later half, x becomes x + h sigmoid(beta h). With `fusion` = 3 (DTL+) a
-depth-wise convolution of 3 by 3, one for all blocks, is between: on the grid of patches, not on the
-tokens before it. 2 L D R numbers, and 9 D of the convolution.
+Fu et al., arXiv:2312.07856; code heekhero/DTL bf6c51e. Before each block, h, which begins as 0,
+becomes h + B A x, with the block's input x, A of R by D and B of D by R. After each of `add_after`,
+x becomes x + h sigmoid(beta h). With `fusion` = 3 (DTL+) one depth-wise convolution of 3 by 3 is
+between, on the grid's tokens. 2 L D R numbers; the convolution has 9 D.
 
-A is Kaiming-uniform (a = sqrt 5), B zero, the convolution uniform within 1 / 3; there is no
-dropout. As released, the head reads the mean of all patches, taken before the last norm: here each
-token becomes that mean, so training starts from other features than the frozen ones, but with
-`mean_pool=no`. R = 2 and beta = 100 are the authors'. Ours has any depth and `blocks`.
+A is Kaiming-uniform (a = sqrt 5), B zero, the convolution uniform within 1 / 3; no dropout. As
+released, the head reads the mean of all patches, taken before the last norm: each token becomes
+that mean, so what is trained starts from other features than the frozen ones, but with
+`mean_pool=no`. R = 2 and beta = 100 are the authors'; ours has any depth and `blocks`.
 """
 
 from typing import Any, Literal
@@ -30,6 +29,7 @@ from idat_zoo.adapters.base import (
     Tensors,
     kaiming_uniform,
 )
+from idat_zoo.adapters.on_grid import depthwise
 from idat_zoo.option_words import HALF, HalfOrBlocks, InBlocks, chosen_blocks
 
 
@@ -37,11 +37,7 @@ class DTLOptions(InBlocks):
     """Options of DTL."""
 
     rank: int = Field(default=2, ge=1, le=65536, description="rank R of what is read")
-    add_after: HalfOrBlocks = Field(
-        default=HALF,
-        description="blocks after which it comes back: as blocks, or half, the later one",
-        json_schema_extra={"form": "half_or_blocks"},
-    )
+    add_after: HalfOrBlocks = Field(default=HALF, description="half, or where it comes back")
     fusion: Literal[0, 3] = Field(default=0, description="side of the convolution; 0: none")
     beta: float = Field(default=100.0, gt=0, description="steepness of the gate")
     mean_pool: bool = Field(default=True, description="pool the patches' mean, before the norm")
@@ -66,11 +62,13 @@ class DTL(Adapter):
 
     def places_on(self, anatomy: Anatomy) -> frozenset[Place]:
         """What it reads, where that comes back, and what is pooled."""
-        numbers, last = self.numbers_in(anatomy), anatomy.depth - 1
-        adds = {i for i in chosen_blocks(self.options.add_after, anatomy.depth) if i >= numbers[0]}
-        adds |= {last} if self.options.mean_pool else set()
+        numbers, depth = self.numbers_in(anatomy), anatomy.depth
+        adds = (
+            *chosen_blocks(self.options.add_after, depth),
+            *[depth - 1] * self.options.mean_pool,
+        )
         reads = {Place(i, Site.BLOCK_INPUT) for i in numbers}
-        return frozenset(reads | {Place(i, Site.AFTER_MLP) for i in adds})
+        return frozenset(reads | {Place(i, Site.AFTER_MLP) for i in adds if i >= numbers[0]})
 
     def misfit(self, anatomy: Anatomy) -> str:
         """Where what is read cannot be added, or is added nowhere."""
@@ -78,10 +76,10 @@ class DTL(Adapter):
             adds = chosen_blocks(self.options.add_after, anatomy.depth)
         except ValueError as error:
             return f"add_after: {error}"
-        numbers = self.numbers_in(anatomy)
-        if adds[-1] < numbers[-1]:
-            return f"what is read before block {numbers[-1]} comes back nowhere: see add_after"
-        sizes = {(own.tokens, own.width) for own in anatomy.blocks[numbers[0] : adds[-1] + 1]}
+        first, last = self.numbers_in(anatomy)[0], self.numbers_in(anatomy)[-1]
+        if adds[-1] < last:
+            return f"what is read before block {last} comes back nowhere: see add_after"
+        sizes = {(own.tokens, own.width) for own in anatomy.blocks[first : adds[-1] + 1]}
         return "the tokens of its blocks are of unlike number and width" * (len(sizes) > 1)
 
     def create(self, anatomy: Anatomy, generator: torch.Generator) -> Created:
@@ -97,7 +95,7 @@ class DTL(Adapter):
         return Created(trainable=tensors)
 
     def apply(self, site: Site, tensors: Tensors, x: Tensor, y: Tensor, **more: Any) -> Tensor:
-        """What carries nothing changes nothing."""
+        """As `apply_carrying`."""
         return self.apply_carrying(site, tensors, x, y, {}, **more)[0]
 
     def apply_carrying(
@@ -112,22 +110,15 @@ class DTL(Adapter):
         masks: Tensors,
         block: BlockAnatomy,
     ) -> tuple[Tensor, Carry]:
-        """[B, N, D] -> [B, N, D], with what runs beside it, of the same shape."""
+        """[B, N, D] -> [B, N, D], and what runs beside it, of the same shape."""
         beside = carry.get("beside")
         if site is Site.BLOCK_INPUT:
             read = F.linear(F.linear(x, tensors["down.weight"]), tensors["up.weight"])
             return y, {"beside": read if beside is None else beside + read}
-        adds = chosen_blocks(self.options.add_after, block.depth)
-        if beside is not None and block.number in adds:
+        added = block.number in chosen_blocks(self.options.add_after, block.depth)
+        if added and beside is not None:
             h = beside * torch.sigmoid(tensors["beta"] * beside)
-            y = y + (convolved(h, tensors["conv.weight"], block) if self.options.fusion else h)
+            y = y + (depthwise(h, tensors["conv.weight"], block) if self.options.fusion else h)
         if self.options.mean_pool and block.number == block.depth - 1:
             y = y[:, block.prefix :].mean(1, keepdim=True).expand_as(y)
         return y, carry
-
-
-def convolved(h: Tensor, kernel: Tensor, block: BlockAnatomy) -> Tensor:
-    """Each patch with its neighbours, channel by channel; the tokens before them as they are."""
-    alone, patches = h.tensor_split([block.prefix], dim=1)
-    image = F.conv2d(patches.mT.unflatten(2, block.grid), kernel, padding=1, groups=len(kernel))
-    return torch.cat([alone, image.flatten(2).mT], dim=1)

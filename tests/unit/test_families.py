@@ -81,6 +81,10 @@ def test_full_fine_tuning_trains_what_leads_to_the_first_of_its_blocks(
         ("fact_tt", {}, "swin", "U and V serve all its blocks, whose widths are 16, 32"),
         ("fact_tk", {}, "eva02 tiny", "its fc1 has a side of 170, no multiple of 32"),
         ("fact_tk", {"blocks": "last1", "parts": "fc2"}, "swin", ""),
+        ("dtl", {}, "swin", "the tokens of its blocks are of unlike number and width"),
+        ("dtl", {"add_after": "0"}, "vit", "what is read before block 1 comes back nowhere"),
+        ("dtl", {"add_after": "0-5"}, "vit", "add_after: its blocks are 0 to 1"),
+        ("dtl", {"blocks": "2-3", "fusion": 3}, "swin", ""),
     ],
 )
 def test_what_does_not_fit_is_refused_by_name(

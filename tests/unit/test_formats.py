@@ -323,7 +323,7 @@ def test_peft_has_no_form_of_other_families(family: str, tmp_path: Path) -> None
     "family",
     [
         pytest.param(family, marks=() if family in ("lora", "sequential") else pytest.mark.system)
-        for family in (*FAMILIES, "vpt_deep", "full")
+        for family in (*FAMILIES, "vpt_deep", "dtl", "full")
     ],
 )
 def test_onnxruntime_gives_the_same_logits_for_every_family(family: str, tmp_path: Path) -> None:
