@@ -6,9 +6,8 @@ x becomes x + h sigmoid(beta h). With `fusion` = 3 (DTL+) one depth-wise convolu
 between, on the grid's tokens. 2 L D R numbers; the convolution has 9 D.
 
 A is Kaiming-uniform (a = sqrt 5), B zero, the convolution uniform within 1 / 3; no dropout. As
-released, the head reads the mean of all patches, taken before the last norm: each token becomes
-that mean, so what is trained starts from other features than the frozen ones, but with
-`mean_pool=no`. R = 2 and beta = 100 are the authors'; ours has any depth and `blocks`.
+released, what is pooled is the mean of the last block's patches, taken before the last norm, so the
+start is not the frozen network's, but with `mean_pool=no`. Ours has any depth and `blocks`.
 """
 
 from typing import Any, Literal
@@ -62,11 +61,8 @@ class DTL(Adapter):
 
     def places_on(self, anatomy: Anatomy) -> frozenset[Place]:
         """What it reads, where that comes back, and what is pooled."""
-        numbers, depth = self.numbers_in(anatomy), anatomy.depth
-        adds = (
-            *chosen_blocks(self.options.add_after, depth),
-            *[depth - 1] * self.options.mean_pool,
-        )
+        numbers, adds = self.numbers_in(anatomy), [anatomy.depth - 1] * self.options.mean_pool
+        adds += chosen_blocks(self.options.add_after, anatomy.depth)
         reads = {Place(i, Site.BLOCK_INPUT) for i in numbers}
         return frozenset(reads | {Place(i, Site.AFTER_MLP) for i in adds if i >= numbers[0]})
 
