@@ -117,6 +117,11 @@ class Place(NamedTuple):
     site: Site
 
 
+def home_of(block: int, depth: int) -> str:
+    """What the names of a block's tensors begin with; -1 and the depth are the two ends."""
+    return {EMBED: "embed.", depth: "pool."}.get(block, f"blocks.{block}.")
+
+
 @dataclass(frozen=True, kw_only=True)
 class SiteShape:
     """What one image has at a site: so many tokens, from vectors of one width to another's."""
@@ -154,6 +159,12 @@ class BlockAnatomy:
     def tokens(self) -> int:
         """N of the stream, prefix and grid."""
         return self.sites[Site.AFTER_MLP].tokens
+
+    @property
+    def norm_last(self) -> bool:
+        """Whether its norms come behind what they are of: sites are in the order of the walk."""
+        order = list(self.sites)
+        return order.index(Site.NORM2) > order.index(Site.FC2)
 
     @property
     def branches(self) -> int:
@@ -195,6 +206,11 @@ class Anatomy:
     def sites(self) -> frozenset[Site]:
         """The sites that it has: in every block, and at its ends."""
         return frozenset.intersection(*(frozenset(b.sites) for b in self.blocks)) | set(self.ends)
+
+    @property
+    def sites_of_any(self) -> frozenset[Site]:
+        """The sites that some block has, and those at its ends."""
+        return frozenset.union(*(frozenset(b.sites) for b in self.blocks)) | set(self.ends)
 
     def shape(self, site: Site, block: int) -> SiteShape:
         """What one image has at a site."""
@@ -398,6 +414,13 @@ class Adapter(ABC):
     ) -> tuple[Tensor, Carry]:
         """As `apply`, for families that carry tensors from site to site; begins with none."""
         return self.apply(site, tensors, x, y, frozen=frozen, masks=masks, block=block), carry
+
+    def why_unmerged(self, anatomy: Anatomy) -> str:
+        """Why it cannot be folded into a backbone's weights, or ''.
+
+        That a frozen layer lacks the bias that a merged one would need is found by itself.
+        """
+        return "" if self.mergeable else "what it adds is not linear in a frozen layer's input"
 
     def merge(self, site: Site, tensors: Tensors, frozen: Tensors) -> dict[str, Tensor]:
         """The frozen module's tensors with the adapter folded in, for `mergeable` families.

@@ -154,12 +154,12 @@ class LayersAdapter(Adapter):
         layers = layers_at(site, tensors)
         if not _rows(site, layers):
             for name in layers:
-                y = self.change(_own(tensors, name), x, y, frozen, _own(masks, name))
+                y = self.change(own_of(tensors, name), x, y, frozen, own_of(masks, name))
             return y
         thirds = {name: (y.chunk(3, -1)[i], _third(frozen, i)) for i, name in enumerate(ROWS)}
         return torch.cat(
             [
-                self.change(_own(tensors, name), x, own, third, _own(masks, name))
+                self.change(own_of(tensors, name), x, own, third, own_of(masks, name))
                 if name in layers
                 else own
                 for name, (own, third) in thirds.items()
@@ -172,10 +172,10 @@ class LayersAdapter(Adapter):
         layers = layers_at(site, tensors)
         if not _rows(site, layers):
             for name in layers:
-                frozen = self._merged(_own(tensors, name), frozen)
+                frozen = self._merged(own_of(tensors, name), frozen)
             return dict(frozen)
         thirds = [
-            self._merged(_own(tensors, name), _third(frozen, i))
+            self._merged(own_of(tensors, name), _third(frozen, i))
             if name in layers
             else dict(_third(frozen, i))
             for i, name in enumerate(ROWS)
@@ -227,7 +227,9 @@ class UpdatesAdapter(LayersAdapter):
         """[B, N, D] and [B, N, outputs] -> [B, N, outputs]: y with all updates added at once."""
         x = masked(x, masks, "dropout")
         layers = layers_at(site, tensors)
-        updates = {name: self.update(_own(tensors, name), x, _own(masks, name)) for name in layers}
+        updates = {
+            name: self.update(own_of(tensors, name), x, own_of(masks, name)) for name in layers
+        }
         if not updates:
             return y
         if not _rows(site, layers):
@@ -240,17 +242,21 @@ def _names(parts: str) -> tuple[str, ...]:
     return tuple(NAMES.get(part, part) for part in parts.split("+"))
 
 
+def parts_at(site: Site) -> tuple[str, ...]:
+    """What a layer at a site may be named; at a site that is no layer's, nothing."""
+    return ("qkv", *ROWS) if site is Site.QKV else tuple(ALONE[s] for s in ALONE if s is site)
+
+
 def layers_at(site: Site, tensors: Tensors) -> list[str]:
     """The layers at a site that there are tensors of: in a stack, those of any of its tasks."""
-    here = ("qkv", *ROWS) if site is Site.QKV else (ALONE[site],)
-    return [name for name in here if any(own.startswith(f"{name}.") for own in tensors)]
+    return [name for name in parts_at(site) if any(own.startswith(f"{name}.") for own in tensors)]
 
 
 def _rows(site: Site, layers: list[str]) -> bool:
     return site is Site.QKV and "qkv" not in layers
 
 
-def _own(tensors: Tensors, layer: str) -> dict[str, Tensor]:
+def own_of(tensors: Tensors, layer: str) -> dict[str, Tensor]:
     """A layer's tensors by their own names, and those that belong to none."""
     others = {name: tensor for name, tensor in tensors.items() if "." not in name}
     prefix = f"{layer}."

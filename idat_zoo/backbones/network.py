@@ -12,7 +12,6 @@ from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
 from idat_zoo.adapters.base import (
-    EMBED,
     Adapter,
     Anatomy,
     Carry,
@@ -22,6 +21,7 @@ from idat_zoo.adapters.base import (
     Site,
     SiteShape,
     Tensors,
+    home_of,
     trunc_normal,
 )
 from idat_zoo.adapters.peft import Peft
@@ -140,8 +140,7 @@ class Network(nn.Module):
 
         Block -1 is the patch embedding; the one behind the last is the pooling.
         """
-        ends = {EMBED: "embed.", self.anatomy.depth: "pool."}
-        own = ends.get(block, f"blocks.{block}.")
+        own = home_of(block, self.anatomy.depth)
         return self.adapter_tensors.under(own, "shared.") | self.constants.tensors()
 
     def shape(self, site: Site, block: int) -> SiteShape:

@@ -16,7 +16,7 @@ from timm.models._hub import save_config_for_hf  # half of `save_for_hf`; the we
 from torch import Tensor, nn
 
 from idat_zoo import files
-from idat_zoo.adapters.base import Place
+from idat_zoo.adapters.base import Place, Site
 from idat_zoo.backbones.anatomy import frozen_tensors
 from idat_zoo.backbones.kinds.base import Kind
 from idat_zoo.backbones.network import Network, copies_at
@@ -39,10 +39,10 @@ def merge(network: Network) -> Any:  # one of timm's networks, whose attributes 
     It takes normalised images. Raises: UsageError for a family that cannot be merged.
     """
     adapter = network.adapter
-    if not adapter.mergeable:
+    why = adapter.why_unmerged(network.anatomy)
+    if why:
         raise UsageError(
-            f"adapter '{adapter.word}' cannot be merged: what it adds is not linear in a frozen "
-            "layer's input.",
+            f"adapter '{adapter.word}' cannot be merged: {why}.",
             hint="It runs as it is: idat_zoo.load gives it, and idat_zoo.adapt.",
         )
     kind = network.merged() if isinstance(network, PeftNetwork) else _folded(network)
@@ -66,32 +66,41 @@ def _folded(network: Network) -> Kind:
         frozen = {name: t.flatten(1) if t.ndim > 2 else t for name, t in own.items()}
         merged = adapter.merge(site, local, frozen | copies_at(adapter, site, local))
         for name, tensor in merged.items():
-            _put(tensor, name, modules[Place(block, site)], kind, block)
+            _put(tensor, name, modules[Place(block, site)], kind, Place(block, site))
     return kind
 
 
-def _put(tensor: Tensor, name: str, module: nn.Module, kind: Kind, block: int) -> None:
+def _put(tensor: Tensor, name: str, module: nn.Module, kind: Kind, place: Place) -> None:
     """Write a merged tensor where timm keeps it: some biases of qkv are apart, for q and for v.
 
-    The key's, which these have not, adds the same to a query's scores with all keys.
-    Raises: UsageError where there is no place for it.
+    These have none for the key. Where keys go into the scores as they are, it would add the same to
+    a query's with all keys, and is left out. Raises: UsageError where there is no place for it.
     """
     held = getattr(module, name, None)
     if held is not None:
         held.copy_(tensor.view_as(held))
         return
-    attention = getattr(kind.blocks[block], "attn", None)
+    attention = kind.blocks[place.block].attn if place.site is Site.QKV else None
     biases: list[Any] = [getattr(attention, f"{letter}_bias", None) for letter in "qv"]
-    if tensor.ndim == 1 and None not in biases and module is getattr(attention, "qkv", None):
-        q, _, v = tensor.chunk(3)
+    if tensor.ndim == 1 and None not in biases:
+        q, k, v = tensor.chunk(3)
         for own, part in zip(biases, (q, v), strict=True):
             own.copy_(part)
-    elif tensor.any():
+        tensor = torch.zeros_like(k) if _adds_alike(kind, attention) else k
+        name = "bias of k"
+    if tensor.any():
         raise UsageError(
-            f"the adapter cannot be merged: what it adds to block {block} needs a {name} that the "
-            "backbone's layer does not have.",
-            hint="Load it with idat_zoo.load instead.",
+            f"the adapter cannot be merged: what it adds at {place.site} of block {place.block} "
+            f"needs a {name}, which the backbone's layer does not have.",
+            hint="It runs as it is: idat_zoo.load gives it, and idat_zoo.adapt.",
         )
+
+
+def _adds_alike(kind: Kind, attention: Any) -> bool:
+    """Whether keys are neither turned by their positions nor normed, as SwinV2's are."""
+    norm = getattr(attention, "k_norm", None)
+    normed = hasattr(attention, "logit_scale") or not isinstance(norm, nn.Identity | None)
+    return getattr(kind.body, "rope", None) is None and not normed
 
 
 def largest_difference(

@@ -155,7 +155,8 @@ class Facts:
     * `unlike`: options of two tasks in one stack, as unlike as they may be (ranks, scales, rates);
       `alike`: why ranks cannot differ, where they cannot; `alone`: why tasks cannot share a pass.
     * `outside`: why it stands outside blocks, where it does: it has no option `blocks`.
-    * `refused_by`: kinds of backbones that cannot carry it, of those in `KINDS`.
+    * `refused_by`: kinds and forms of backbones that cannot carry it, of `KINDS` and `FORMS`.
+    * `unmerged`: forms where it is mergeable but not into that backbone, and how that is told.
     """
 
     golden: tuple[Case, ...] = ()
@@ -175,6 +176,7 @@ class Facts:
     alone: str = ""
     outside: str = ""
     refused_by: frozenset[str] = frozenset()
+    unmerged: Mapping[str, str] = field(default_factory=dict)
 
 
 UNUSED: dict[str, str] = {
@@ -182,6 +184,7 @@ UNUSED: dict[str, str] = {
     "adapter_plus_lora:qkvo": "its `o` is an update behind proj, not LoRA on it",
     "bi_adaptformer:bihead": "its head is quantised; our heads are linear, with a bias",
     "bi_lora:bihead": "its head is quantised; our heads are linear, with a bias",
+    "ssf:avg_pool": "its last pair acts before pooling and norm; ours folds into the norm",
 }
 """Golden cases that no family is held to, and why."""
 

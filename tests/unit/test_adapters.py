@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from laws import Cell, backbone_of, merges_to_the_same_logits, mixes_as_alone, stacks_as_alone
 
 from conftest import FAMILIES
 from idat_zoo.adapters import ADAPTERS, build_adapter, find_adapter
@@ -109,6 +110,94 @@ def test_an_expert_that_is_masked_has_longer_to_learn() -> None:
     assert (
         build_adapter(never).lives_within == build_adapter(AdapterChoice(name="lora")).lives_within
     )
+
+
+@pytest.mark.parametrize(
+    ("family", "options", "told"),
+    [
+        ("repadapter", {"rank": 7}, "rank 7 does not divide into 2 groups"),
+        ("repadapter", {"groups": 0}, "groups"),
+        ("consolidator", {"drop_path": 1.0}, "drop_path"),
+        ("arc", {"rank": 0}, "rank"),
+        ("hydra", {"parts": "head"}, "expected parts among"),
+        ("ia3", {"parts": "qkv+k"}, "qkv is q, k and v as one layer"),
+        ("ssf", {"rank": 8}, "rank"),
+    ],
+)
+def test_options_that_a_family_cannot_have_are_refused(
+    family: str, options: dict[str, object], told: str
+) -> None:
+    with pytest.raises(RecipeError, match=f"adapter '{family}': .*{told}"):
+        build_adapter(AdapterChoice.model_construct(name=family, options=options))
+
+
+@pytest.mark.parametrize(
+    ("family", "options", "form", "told"),
+    [
+        ("repadapter", {"rank": 15, "groups": 5}, "vit", "its width 32 does not divide into 5"),
+        ("consolidator", {}, "vit", "qkv of block 0 has 32 inputs and 96 outputs, not groups of"),
+        ("arc", {}, "swin", "one matrix serves all blocks, and they are 16 to 32 wide"),
+        ("arc", {"blocks": "0-1"}, "swin", ""),
+        ("arc", {}, "swinv2", "16 to 32 wide"),
+        ("arc", {"blocks": "0"}, "swinv2", "its norms come behind attention and MLP"),
+        ("repadapter", {}, "res-post-norm", "its norms come behind attention and MLP"),
+        ("repadapter", {"mlp": False}, "convnext", "it has no norm1"),
+        ("ia3", {"parts": "k+v"}, "convnext", "it has no attention, and so no key"),
+    ],
+)
+def test_a_network_that_a_family_does_not_fit_is_told_why(
+    family: str, options: dict[str, object], form: str, told: str
+) -> None:
+    adapter = build_adapter(AdapterChoice(name=family, options=options))
+    why = adapter.why_not(backbone_of(form).anatomy)
+    assert told in why
+    assert bool(told) == bool(why)
+
+
+@pytest.mark.parametrize(
+    ("family", "options", "count"),
+    [
+        ("repadapter", {"mlp": False}, 119_904),
+        ("consolidator", {}, 425_472),
+        ("ia3", {}, 55_296),
+        ("bitfit", {"blocks": "last1"}, 11 * 768 + 768),
+        ("ssf", {"blocks": "0"}, 22 * 768 + 2 * 768),
+    ],
+)
+def test_options_that_change_where_it_stands_change_what_is_trained(
+    family: str, options: dict[str, object], count: int
+) -> None:
+    created = build_adapter(AdapterChoice(name=family, options=options)).create(
+        VIT_B, generator(0, "t", "t")
+    )
+    assert sum(tensor.numel() for tensor in created.trainable.values()) == count
+
+
+@pytest.mark.parametrize("form", ["vit", "eva02 base", "eva02 tiny", "beit", "swinv2"])
+def test_biases_that_are_trained_are_timms_own_also_where_the_key_has_none(form: str) -> None:
+    anatomy = backbone_of(form).anatomy
+    created = build_adapter(AdapterChoice(name="bitfit")).create(anatomy, generator(0, "t", "t"))
+    ours = [tensor.tolist() for tensor in created.trainable.values()]
+    timms = {
+        name: tensor.float().tolist()
+        for i in range(-1, anatomy.depth + 1)
+        for name, tensor in anatomy.parameters(i).items()
+        if name.endswith("bias")
+    }
+    assert all(own in timms.values() for own in ours)
+    parts = ("qkv.bias", "q_bias", "v_bias", "q_proj.bias", "v_proj.bias")
+    assert all(own in ours for name, own in timms.items() if name.endswith(parts))
+
+
+@pytest.mark.parametrize("options", [{"groups": 4}, {"groups": 4, "shuffle": True}])
+@pytest.mark.parametrize("form", ["vit", "swin padded", "convnext"])
+def test_a_consolidator_of_several_groups_merges_and_stacks(
+    form: str, options: dict[str, object]
+) -> None:
+    cell = Cell("consolidator", form, options)
+    merges_to_the_same_logits(cell)
+    stacks_as_alone(cell)
+    mixes_as_alone(cell)
 
 
 @pytest.mark.parametrize("family", [f for f in FAMILIES if not mergeable(f)])

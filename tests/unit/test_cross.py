@@ -46,15 +46,15 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
 """Families, and one with an option that changes where it acts."""
 
 CARRIED = {
-    kind: {
+    form: {
         variant
         for variant, (family, _) in VARIANTS.items()
-        if kind not in facts_of(family).refused_by
+        if not {form, own.kind} & facts_of(family).refused_by
     }
-    - ({"lora+key"} if kind == "convnext" else set())
-    for kind in KINDS
+    - ({"lora+key"} if own.kind == "convnext" else set())
+    for form, own in FORMS.items()
 }
-"""By kind of backbone, what it carries. All others of VARIANTS are refused."""
+"""By form, what it carries. All others of VARIANTS are refused."""
 
 UNLIKE_FORMS = (
     "vit",
@@ -83,14 +83,14 @@ CELLS = [
     (form, variant)
     for form, own in FORMS.items()
     for variant in VARIANTS
-    if variant in CARRIED[own.kind] and (form in UNLIKE_FORMS or variant == "lora")
+    if variant in CARRIED[form] and (form in UNLIKE_FORMS or variant == "lora")
     if (form, variant) != ("vit", VARIANTS[variant][0])
 ]
 REFUSED = [
     (form, variant)
     for form, own in FORMS.items()
     for variant in VARIANTS
-    if variant not in CARRIED[own.kind]
+    if variant not in CARRIED[form]
 ]
 
 each_cell = pytest.mark.parametrize(
@@ -110,20 +110,20 @@ def cell_of(form: str, variant: str) -> Cell:
 def test_the_tables_have_every_family_and_every_kind() -> None:
     assert {family for family, _ in VARIANTS.values()} == set(ADAPTERS)
     assert {FORMS[form].kind for form in UNLIKE_FORMS} == set(KINDS)
-    refused = sum(len(VARIANTS) - len(CARRIED[FORMS[form].kind]) for form in UNLIKE_FORMS)
+    refused = sum(len(VARIANTS) - len(CARRIED[form]) for form in UNLIKE_FORMS)
     assert len(FORMS) == 47
     every = len(FORMS) + len(UNLIKE_FORMS) * (len(VARIANTS) - 1) - refused
     assert len(CELLS) == every - len(ADAPTERS)
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_a_form_carries_what_the_table_says_of_its_kind(form: str) -> None:
+def test_a_form_carries_what_the_table_says_of_it(form: str) -> None:
     anatomy = backbone_of(form).anatomy
     assert anatomy.kind == FORMS[form].kind
     fits = {
         name for name in VARIANTS if not build_adapter(cell_of(form, name).choice()).misfit(anatomy)
     }
-    assert fits == CARRIED[anatomy.kind]
+    assert fits == CARRIED[form]
 
 
 @pytest.fixture

@@ -101,6 +101,8 @@ CONVOLUTIONS = ("convnext", "convnext 1x1", "convnext v2")
 MERGED = [
     *each(*FORMS, families=("lora",)),
     *each("siglip", "beit", "swin padded", *CONVOLUTIONS, families=("linear",)),
+    *each("beit", "eva02 tiny", families=("bitfit", "layernorm", "ia3")),
+    *each("beit", "convnext 1x1", families=("ssf", "repadapter")),
 ]
 
 
@@ -120,6 +122,40 @@ def test_on_every_kind_a_merged_network_is_the_adapted_one_and_timm_loads_it(
     loaded = timm.create_model(f"local-dir:{tmp_path / 'merged'}", pretrained=True).eval()
     assert type(loaded) is type(network.body)
     assert largest_difference(network, loaded) < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("form", "family", "why"),
+    [
+        ("clip", "ssf", "at patch_embed of block -1 needs a bias,"),
+        ("dinov3", "ssf", "at qkv of block 0 needs a bias,"),
+        ("eva02 base", "repadapter", "at k of block 0 needs a bias,"),
+        ("eva02 tiny", "repadapter", "at qkv of block 0 needs a bias of k,"),
+        ("swinv2", "ssf", "at qkv of block 0 needs a bias of k,"),
+        ("swin padded", "repadapter", "windows of block 0 are padded with zeros"),
+    ],
+)
+def test_what_a_backbone_cannot_hold_is_not_merged_and_it_is_said_why(
+    form: str, family: str, why: str
+) -> None:
+    with pytest.raises(UsageError, match=f"adapter.* cannot be merged: .*{why}"):
+        merge(network_on(form, family))
+
+
+@pytest.mark.parametrize(
+    ("form", "family", "check", "passed"),
+    [
+        ("eva02 tiny", "repadapter", "formats.timm_model._adds_alike", True),
+        ("swinv2", "ssf", "formats.timm_model._adds_alike", True),
+        ("swin padded", "repadapter", "adapters.normed.NormedAdapter.why_unmerged", ""),
+    ],
+)
+def test_without_that_check_it_would_be_another_network(
+    form: str, family: str, check: str, passed: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(f"idat_zoo.{check}", lambda *of: passed)
+    network = network_on(form, family)
+    assert largest_difference(network, merge(network)) > 1e-4
 
 
 def test_the_network_itself_is_left_as_it_was() -> None:

@@ -1,0 +1,68 @@
+"""BitFit: biases learn, from where they were pretrained.
+
+arXiv:2106.10199, for vision transformers. What is trained are copies of the biases of linear
+layers, of norms and of the patches' projection, (11 L + 2) D numbers in a plain ViT. It starts as
+the frozen network, and is merged by putting them in their places. It has no authors' file for these
+networks and is held to timm's own with these parameters replaced.
+
+Some of timm's networks (BEiT, SwinV2, some EVA) have a bias for q and one for v and none for k:
+those two are trained, as they are. Not trained are biases of what is no site of a walk: of norms
+of queries and keys, inside attention or inside an MLP, before the first block and between stages,
+and of ConvNeXt's depthwise convolutions. The authors' weight decay is not known to us; our recipes'
+acts on all that is trained, and so draws biases towards zero.
+"""
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from idat_zoo.adapters.base import Anatomy, BlockAnatomy, Created, Site, Tensors
+from idat_zoo.adapters.copies import LINEAR, NORMS, Copies, copies_of
+
+
+class BitFit(Copies):
+    """All biases: of linear layers, norms and the patches' projection."""
+
+    name = "bitfit"
+    title = "BitFit"
+    paper = "arXiv:2106.10199"
+    year = 2021
+    sites: ClassVar = NORMS | LINEAR | {Site.PATCH_EMBED}
+
+    def copies(self, site: Site) -> tuple[str, ...]:
+        """The bias."""
+        return ("bias",)
+
+    def create(self, anatomy: Anatomy, generator: torch.Generator) -> Created:
+        """The copies; of a bias of qkv that timm joins from two, those two."""
+        copies = copies_of(self, anatomy)
+        for i in self.numbers_in(anatomy):
+            joined = any(name.endswith("attn.q_bias") for name in anatomy.parameters(i))
+            if joined and f"blocks.{i}.qkv.bias" in copies:
+                q, _, v = copies.pop(f"blocks.{i}.qkv.bias").chunk(3)
+                copies |= {f"blocks.{i}.query.bias": q.clone(), f"blocks.{i}.value.bias": v.clone()}
+        return Created(trainable=copies)
+
+    def apply(
+        self,
+        site: Site,
+        tensors: Tensors,
+        x: Tensor,
+        y: Tensor,
+        *,
+        frozen: Tensors,
+        masks: Tensors,
+        block: BlockAnatomy,
+    ) -> Tensor:
+        """y; two of three parts of a bias are put in the place of the frozen ones here."""
+        if "query.bias" not in tensors or site is not Site.QKV:
+            return y
+        return y + (self.merge(site, tensors, frozen)["bias"] - frozen["bias"])
+
+    def merge(self, site: Site, tensors: Tensors, frozen: Tensors) -> dict[str, Tensor]:
+        """What there is, copies among it."""
+        if "query.bias" not in tensors or site is not Site.QKV:
+            return dict(frozen)
+        _, k, _ = frozen["bias"].chunk(3)
+        return {**frozen, "bias": torch.cat([tensors["query.bias"], k, tensors["value.bias"]])}

@@ -1,0 +1,88 @@
+"""What families share that act on the outputs of a block's norms, before its linear layers.
+
+The change is affine, u' = P u + c, so it folds into the layers that read u: W becomes W P, and b
+becomes b + W c. Those are qkv (or q, k and v) behind norm1, and fc1 (and the gate of a gated MLP)
+behind norm2. A block without attention has norm2 alone.
+
+Shape letters: B batch, N tokens, D width.
+"""
+
+from abc import abstractmethod
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from idat_zoo.adapters.base import Adapter, Anatomy, BlockAnatomy, Place, Site, Tensors
+from idat_zoo.adapters.layers import own_of
+
+READERS = {Site.NORM1: (Site.QKV, Site.Q, Site.K, Site.V), Site.NORM2: (Site.FC1, Site.GATE)}
+"""What reads a norm's output."""
+
+
+class NormedAdapter(Adapter):
+    """A family that changes what a block's norms give, and that is merged behind them."""
+
+    mergeable = True
+
+    @property
+    def sites(self) -> frozenset[Site]:
+        """Both norms."""
+        return frozenset(READERS)
+
+    def sites_on(self, anatomy: Anatomy) -> frozenset[Site]:
+        """Those of its norms that there are."""
+        return (self.sites & anatomy.sites_of_any) or self.sites
+
+    def misfit(self, anatomy: Anatomy) -> str:
+        """Also where norms come last: what they give is added to the stream, and no layer's."""
+        if any(block.norm_last for _, block in self.stands_in(anatomy)):
+            return "its norms come behind attention and MLP, not before them"
+        return super().misfit(anatomy)
+
+    def merges_at(self, anatomy: Anatomy) -> frozenset[Place]:
+        """The layers that read what it changes."""
+        return frozenset(
+            Place(i, reader)
+            for i, site in self.places_on(anatomy)
+            for reader in READERS[site]
+            if reader in anatomy.blocks[i].sites
+        )
+
+    def why_unmerged(self, anatomy: Anatomy) -> str:
+        """Zeros that pad windows are no norm's output; and a gate of attention is no site."""
+        for i, site in sorted(self.places_on(anatomy)):
+            sites = anatomy.blocks[i].sites
+            if site is Site.NORM1 and Site.QKV in sites:
+                if sites[Site.QKV].tokens != sites[site].tokens:
+                    return f"windows of block {i} are padded with zeros, which it does not change"
+                if any(".attn.gate." in name for name in anatomy.parameters(i)):
+                    return f"the gate of attention in block {i} reads what it changes"
+        return ""
+
+    @abstractmethod
+    def change(self, tensors: Tensors, u: Tensor, masks: Tensors) -> Tensor:
+        """[.., D] -> [.., D]: u' of u, affine; a norm's own tensors, shared ones and constants."""
+
+    def apply(
+        self,
+        site: Site,
+        tensors: Tensors,
+        x: Tensor,
+        y: Tensor,
+        *,
+        frozen: Tensors,
+        masks: Tensors,
+        block: BlockAnatomy,
+    ) -> Tensor:
+        """u' in the place of the norm's output."""
+        return self.change(own_of(tensors, site), y, masks)
+
+    def merge(self, site: Site, tensors: Tensors, frozen: Tensors) -> dict[str, Tensor]:
+        """W P and b + W c."""
+        norm = next(norm for norm, readers in READERS.items() if site in readers)
+        own, weight = own_of(tensors, norm), frozen["weight"]
+        steps = torch.eye(weight.shape[1], dtype=weight.dtype, device=weight.device)
+        moved = self.change(own, torch.zeros_like(steps[0]), {})
+        bias = F.linear(moved, weight, frozen.get("bias"))
+        return {"weight": weight @ (self.change(own, steps, {}) - moved).mT, "bias": bias}
