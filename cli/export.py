@@ -1,9 +1,10 @@
 """`idat merge`, `idat export`, `idat import`: adapters to and from other libraries."""
 
 import shlex
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -31,8 +32,19 @@ class Format(StrEnum):
     ONNX = "onnx"
 
 
-Written = tuple[Path, float | None, str]
-"""Where an adapter was written, the largest difference of its logits, and how it is loaded."""
+@dataclass(frozen=True, kw_only=True)
+class Written:
+    """Where an adapter was written, and how it is loaded.
+
+    `notes` are what `--json` has beside: the largest difference of its logits, and of a conversion
+    its rank, what that loses of the change of the weights, and what has no place in it.
+    """
+
+    out: Path
+    how: str
+    notes: dict[str, Any]
+
+
 NewFolderOption = Annotated[
     Path, typer.Option("--out", "-o", metavar="DIR", help="A new folder for what is written.")
 ]
@@ -55,7 +67,8 @@ def merge(
     from idat_zoo.formats.timm_model import write_merged
 
     difference = write_merged(_load(one_checkpoint(checkpoint, named), yes=yes), out)
-    _tell(out, difference, f'timm.create_model("local-dir:{out}", pretrained=True)', json=json)
+    how = f'timm.create_model("local-dir:{out}", pretrained=True)'
+    _tell(Written(out=out, how=how, notes={"largest_difference": difference}), json=json)
 
 
 def export(
@@ -66,16 +79,29 @@ def export(
             "--to",
             metavar="|".join(Format),
             case_sensitive=False,
-            help="PEFT's folder of a LoRA or of a tuner of PEFT, or an ONNX graph.",
+            help="A folder of PEFT's, or an ONNX graph.",
         ),
     ],
     checkpoint: CheckpointArgument = None,
     named: CheckpointOption = None,
+    rank: Annotated[
+        int | None,
+        typer.Option(
+            "--rank",
+            metavar="R",
+            min=1,
+            help="For PEFT: convert any that can be merged to LoRA of this rank, and tell "
+            "what is lost.",
+        ),
+    ] = None,
     plugin: PluginOption = None,
     yes: YesOption = False,
     json: JsonOption = False,
 ) -> None:
     """Write an adapter in another format: PEFT's, or ONNX.
+
+    PEFT's where it has the same function: LoRA, DoRA, LoHa, LoKr, VeRA, (IA)3, OFT and what is
+    exactly a LoRA once it is merged. Any other that can be merged takes --rank.
 
     Of a folder of runs each one below it, into a folder of the same name below --out.
 
@@ -83,41 +109,46 @@ def export(
     """
     from idat_zoo.checkpoint import find_checkpoints
 
+    if rank is not None and to is not Format.PEFT:
+        raise UsageError(f"--rank is of LoRA, and --to is {to}.", hint="--to peft takes it.")
     places = find_checkpoints(one_checkpoint(checkpoint, named))
     if list(places) == ["."]:
-        _tell(*_export(places["."], out, to, yes=yes), json=json)
+        _tell(_export(places["."], out, to, rank, yes=yes), json=json)
         return
     written: list[Written] = []
     failures: list[ZooError] = []
     for below, place in places.items():
         try:
-            written.append(_export(place, out / below, to, yes=yes))
+            written.append(_export(place, out / below, to, rank, yes=yes))
         except ZooError as error:
             failures.append(error)
             screen.note(f"{below}:")
             screen.print_error(error)
     if json:
-        screen.print_json({"exported": [_document(*one[:2]) for one in written]})
+        screen.print_json({"exported": [_document(one) for one in written]})
     else:
         for one in written:
-            _tell(*one, json=False)
+            _tell(one, json=False)
     if failures:
         raise typer.Exit(screen.SOME_FAILED if written else failures[-1].exit_code)
 
 
-def _export(place: "Reference", out: Path, to: Format, *, yes: bool) -> Written:
+def _export(place: "Reference", out: Path, to: Format, rank: int | None, *, yes: bool) -> Written:
     loaded = _load(place, yes=yes)
     if to is Format.ONNX:
         from idat_zoo.formats.onnx_graph import MODEL_FILE, write_onnx
 
         difference = write_onnx(loaded, out)
         how = f'onnxruntime.InferenceSession("{out / MODEL_FILE}")  # uint8 images in, logits out'
-        return out, difference, how
-    from idat_zoo.formats.peft_lora import write_peft
+        return Written(out=out, how=how, notes={"largest_difference": difference})
+    from idat_zoo.formats.peft_export import write_peft
 
-    write_peft(loaded, out)
+    own = write_peft(loaded, out, rank)
     how = f'PeftModel.from_pretrained(vit, "{out}")  # on timm\'s {loaded.config.backbone.timm}'
-    return out, None, how
+    notes: dict[str, Any] = {"largest_difference": own.difference}
+    if rank is not None:
+        notes |= {"rank": rank, "weights_lost": own.error, "left_out": list(own.left_out)}
+    return Written(out=out, how=how, notes=notes)
 
 
 def import_adapter(
@@ -221,18 +252,25 @@ def _load(checkpoint: "Reference", *, yes: bool) -> "Checkpoint":
     return load_checkpoint(place)
 
 
-def _tell(out: Path, difference: float | None, how: str, *, json: bool) -> None:
-    """The folder, what was compared, and how to load it."""
+def _tell(written: Written, *, json: bool) -> None:
+    """The folder, what was compared, what a conversion lost, and how to load it."""
     if json:
-        screen.print_json(_document(out, difference))
+        screen.print_json(_document(written))
         return
+    notes = written.notes
+    difference = notes["largest_difference"]
     compared = (
         "" if difference is None else f": probe logits within {difference:.1e} of the largest"
     )
-    typer.echo(f"{out}{compared}")
-    typer.echo(f"  {how}")
+    typer.echo(f"{written.out}{compared}")
+    if "rank" in notes:
+        lost = f"{notes['weights_lost']:.1e} of what the weights changed"
+        typer.echo(f"  converted to LoRA of rank {notes['rank']}, which loses {lost}")
+        if notes["left_out"]:
+            typer.echo(f"  left out, having no place in it: {', '.join(notes['left_out'])}")
+    typer.echo(f"  {written.how}")
 
 
-def _document(out: Path, difference: float | None) -> dict[str, object]:
-    document = {"folder": str(out), "largest_difference": difference}
+def _document(written: Written) -> dict[str, object]:
+    document = {"folder": str(written.out), **written.notes}
     return {key: value for key, value in document.items() if value is not None}

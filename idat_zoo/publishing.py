@@ -11,6 +11,7 @@ import json
 import re
 import shlex
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -35,7 +36,7 @@ from idat_zoo.errors import (
     UsageError,
     ZooError,
 )
-from idat_zoo.formats import peft_lora
+from idat_zoo.formats import peft_export
 from idat_zoo.hub import (
     Card,
     Head,
@@ -342,20 +343,20 @@ TEACHER_FILES = tuple(f"{TEACHER_FOLDER}/{name}" for name in (TENSORS_FILE, CONF
 def _own_files(
     folder: Path, result: Result, checkpoint: Checkpoint, *, with_teacher: bool
 ) -> dict[str, bytes]:
-    """What is published of a run; of a LoRA, PEFT's form of it too, where there is one."""
+    """What is published of a run; PEFT's form of it too, where there is one."""
     names = [*NEEDED, RESULT_FILE]
     if with_teacher and result.teacher is not None:
         names += TEACHER_FILES
     contents = {name: (folder / name).read_bytes() for name in names}
-    if peft_lora.has_form(checkpoint):
-        in_peft = peft_lora.peft_files(checkpoint)
+    with suppress(UsageError):  # PEFT has not every family, on every backbone
+        in_peft = peft_export.peft_files(peft_export.as_peft(checkpoint))
         contents |= {f"{PEFT_FOLDER}/{name}": content for name, content in in_peft.items()}
     return contents
 
 
 def _all_names() -> list[str]:
     """All that is ever published of a run."""
-    peft = [f"{PEFT_FOLDER}/{n}" for n in (peft_lora.TENSORS_FILE, peft_lora.CONFIG_FILE)]
+    peft = [f"{PEFT_FOLDER}/{n}" for n in (peft_export.TENSORS_FILE, peft_export.CONFIG_FILE)]
     return [*NEEDED, RESULT_FILE, *TEACHER_FILES, *peft]
 
 
@@ -415,7 +416,7 @@ class _CardThere:
         own = read_card(head).metadata
         said = _digests(results)
         unsaid = {path: digest for path, digest in known.items() if said.get(path) != digest}
-        in_peft = any(path.endswith(f"{PEFT_FOLDER}/{peft_lora.CONFIG_FILE}") for path in known)
+        in_peft = any(path.endswith(f"{PEFT_FOLDER}/{peft_export.CONFIG_FILE}") for path in known)
         section = write_section(card_text(repo, results, in_peft=in_peft), own, unsaid)
         local = LOCAL_PATH.search(head + section)
         if local:

@@ -181,8 +181,9 @@ def peft_logits(folder: Path, network: Network, images: torch.Tensor) -> torch.T
         from peft import PeftModel
 
         model = PeftModel.from_pretrained(body, str(folder)).eval()
+    images = network.normalise(images)
     with torch.inference_mode():
-        logits: torch.Tensor = model(network.normalise(images))
+        logits: torch.Tensor = model.to(images.dtype)(images)
     return logits
 
 

@@ -38,7 +38,7 @@ from idat_zoo.backbones.network import build_network
 from idat_zoo.backbones.pinned import weights_repo
 from idat_zoo.checkpoint import write_checkpoint
 from idat_zoo.errors import CheckpointError, RecipeError
-from idat_zoo.formats.peft_lora import (
+from idat_zoo.formats.peft_export import (
     CONFIG_FILE,
     PREFIX,
     TENSORS_FILE,

@@ -46,13 +46,17 @@ def merge(network: Network) -> Any:  # one of timm's networks, whose attributes 
             hint="It runs as it is: idat_zoo.load gives it, and idat_zoo.adapt.",
         )
     kind = network.merged() if isinstance(network, PeftNetwork) else _folded(network)
-    body = kind.body
+    put_head(kind.body, network)
+    return kind.body.requires_grad_(False).eval()
+
+
+def put_head(body: Any, network: Network) -> None:  # one of timm's networks
+    """Put a copy of a network's head in the place of timm's classifier."""
     if isinstance(network.head, nn.Linear):
         with torch.random.fork_rng(devices=[]):  # timm draws a classifier, which makes room
             body.reset_classifier(network.num_classes)
     for name in classifier_names(body):  # two are averaged, as tokens are
         body.set_submodule(name, copy.deepcopy(network.head))
-    return body.requires_grad_(False).eval()
 
 
 def _folded(network: Network) -> Kind:

@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 from test_hub import NAME, Person, checkpoint_files
 
 from idat_zoo.checkpoint import Checkpoint, load_checkpoint, probe_images
-from idat_zoo.formats.peft_lora import peft_files
+from idat_zoo.formats.peft_export import as_peft, peft_files
 from idat_zoo.formats.timm_model import write_merged
 from idat_zoo.registry import load_registry
 
@@ -101,7 +101,7 @@ def test_timm_loads_a_merged_student_from_the_hub(
 def test_peft_loads_an_adapter_from_a_subfolder_on_the_hub(
     hub: Hub, shipped: Checkpoint, tmp_path: Path
 ) -> None:
-    files = {f"peft/{name}": content for name, content in peft_files(shipped).items()}
+    files = {f"peft/{name}": content for name, content in peft_files(as_peft(shipped)).items()}
     hub.repos[NAME].commit(checkpoint_files() | files)
     person, spec = Person(hub, tmp_path), shipped.config.backbone
     shape = {"img_size": spec.img_size, "num_classes": 10, **spec.args}

@@ -23,7 +23,7 @@ from idat_zoo.errors import (
     UsageError,
 )
 from idat_zoo.fit import Progress
-from idat_zoo.formats import peft_lora
+from idat_zoo.formats import peft_export
 from idat_zoo.hub import Head, read_head, write_card
 from idat_zoo.publishing import plan, publish
 from idat_zoo.registry import get_recipe
@@ -101,7 +101,7 @@ def test_a_lora_that_peft_has_no_form_of_is_published_without_one_and_the_card_s
     runs: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert "With PEFT: `peft/`" in new_repository([runs[0]])["README.md"].decode()
-    monkeypatch.setattr(peft_lora, "why_not", lambda kind, img_size: "it reads past its module")
+    monkeypatch.setattr(peft_export, "read_past", lambda *_: "it reads past its module")
     contents = new_repository([runs[0]])
     assert not [name for name in contents if name.startswith("peft/")]
     card = contents["README.md"].decode()

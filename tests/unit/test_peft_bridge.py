@@ -26,7 +26,7 @@ from idat_zoo.data import TaskData, load_task
 from idat_zoo.engine.state import load_state, state_of
 from idat_zoo.engine.train import Trainer
 from idat_zoo.errors import UsageError
-from idat_zoo.formats.peft_lora import write_peft
+from idat_zoo.formats.peft_export import write_peft
 from idat_zoo.formats.timm_model import largest_difference, merge
 from idat_zoo.hub import Head
 from idat_zoo.plugins import load_plugin

@@ -23,8 +23,8 @@ from idat_zoo.backbones.frozen import load_backbone
 from idat_zoo.checkpoint import load_checkpoint, probe_images, read_config
 from idat_zoo.cli import app
 from idat_zoo.errors import CheckpointError, RecipeError, UsageError
+from idat_zoo.formats.peft_export import write_peft
 from idat_zoo.formats.peft_import import import_peft
-from idat_zoo.formats.peft_lora import write_peft
 from idat_zoo.formats.timm_model import largest_difference, merge
 from idat_zoo.randomness import generator
 from idat_zoo.recipe import Backbone, Recipe
