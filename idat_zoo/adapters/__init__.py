@@ -45,6 +45,7 @@ ADAPTERS = {
     "hydra": "idat_zoo.adapters.hydra:Hydra",
     "mlae": "idat_zoo.adapters.mlae:MLAE",
     "oft": "idat_zoo.adapters.oft:OFT",
+    "inducer": "idat_zoo.adapters.inducer:Inducer",
     "dtl": "idat_zoo.adapters.dtl:DTL",
     "linear": "idat_zoo.adapters.linear:Linear",
     "full": "idat_zoo.adapters.full:Full",
