@@ -184,6 +184,7 @@ UNUSED: dict[str, str] = {
     "adapter_plus_lora:qkvo": "its `o` is an update behind proj, not LoRA on it",
     "bi_adaptformer:bihead": "its head is quantised; our heads are linear, with a bias",
     "bi_lora:bihead": "its head is quantised; our heads are linear, with a bias",
+    "peft_lora_bias": "its B has a bias, which ours has not",
     "ssf:avg_pool": "its last pair acts before pooling and norm; ours folds into the norm",
 }
 """Golden cases that no family is held to, and why."""
