@@ -269,8 +269,10 @@ def _in_peft(
         for own, tensor in update.tensors.items()
     }
     tensors |= {f"base_model.{name}": tensor for name, tensor in shared.items()}
-    saved = {
-        name: {n: t.float() for n, t in own.state_dict().items()} for name, own in modules.items()
+    saved = {  # PEFT takes names for ends of names, of other modules too
+        name: {n: t.float() for n, t in modules.get(name, own).state_dict().items()}
+        for name, own in body.named_modules()
+        if name.endswith(tuple(modules))
     }
     for name, own in {head: dict(network.head.named_parameters()), **saved}.items():
         tensors |= {f"{PREFIX}{name}.{key}": tensor for key, tensor in own.items()}
