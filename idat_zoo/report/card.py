@@ -179,7 +179,7 @@ def _use(repo: str, place: str, result: Result, *, in_peft: bool) -> list[str]:
         "```",
         "",
     ]
-    if result.recipe.adapter.name not in ("lora", BRIDGE):
+    if not in_peft and result.recipe.adapter.name not in ("lora", BRIDGE):
         return lines
     return [
         *lines,

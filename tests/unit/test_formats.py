@@ -540,7 +540,7 @@ def test_onnxruntime_gives_the_same_logits_for_every_family(family: str, tmp_pat
     import onnxruntime
 
     names = ("<b>two</b>\nlines", *(f"kind {k}" for k in range(1, 10)))
-    recipe = toy_recipe(family)
+    recipe = toy_recipe(family, options=facts_of(family).small)
     task = recipe.task.model_copy(update={"class_names": names})
     recipe = recipe.model_copy(update={"task": task})
     network = shaken(family)
