@@ -41,7 +41,7 @@ def write_onnx(checkpoint: Checkpoint, folder: Path) -> float:
     network, config = checkpoint.network.eval(), checkpoint.config
     images, expected = probe_images(network), probe_logits(network)
     program = torch.onnx.export(
-        torch.nn.Sequential(network),  # whose `mean` is no mean that the graph computes
+        torch.nn.Sequential(network).eval(),  # whose `mean` is no mean that is computed
         (images,),
         input_names=["images"],
         output_names=["logits"],
