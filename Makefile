@@ -15,7 +15,7 @@ help:
 	@echo "make test-live    try the live Hub, with a token of yours: REPO=ORG/NAME"
 	@echo "make bench        time all that is timed, and write the tables (half an hour)"
 	@echo "make micro        pretrain the micro pair anew, and all that depends on it (hours)"
-	@echo "make registry     write registry/adapters.toml and pretrained.toml from code and timm"
+	@echo "make registry     write registry/{adapters,parameters,pretrained}.toml from code and timm"
 	@echo "make tables       write the tables of README and docs, and docs/families.md"
 
 .venv/bin/python:

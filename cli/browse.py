@@ -355,19 +355,23 @@ def _recipe_row(recipe: "Recipe", name: str, registry: "Registry") -> Row:
 
 def _adapter_rows(registry: "Registry", pair: str | None) -> list[Row]:
     """The families; of a pair alone those that stand on both networks, with what they train."""
+    from idat_zoo.registry.parameters import load_parameters
+
+    counts = load_parameters()
     own = None if pair is None else registry.find_pair(pair).name
     unread = registry.adapters.unread
     told = [registry.adapters[name] for name in registry.adapters if name not in unread]
     rows = [
         {
             **family.model_dump(exclude={"options"}),
-            **({} if own is None else family.parameters[own].model_dump()),
+            "parameters": _dumped(counts.get(family.name, {})),
+            **({} if own is None else counts[family.name][own].model_dump()),
             "own": family.plugin is not None,
             "year": family.year or None,
             "options": {name: option.default for name, option in family.options.items()},
         }
         for family in told
-        if own is None or own in family.parameters
+        if own is None or own in counts.get(family.name, {})
     ]
     nothing = dict.fromkeys(("merge", "stack", "paper", "year"))
     for name, plugin in unread.items() if own is None else ():
@@ -554,6 +558,7 @@ def _look_up(name: str, registry: "Registry") -> tuple[str, str, Row]:
     Raises: UnknownNameError; RecipeError for a recipe file with faults.
     """
     from idat_zoo.registry import FOLDER, find_recipe, recipe_from_file
+    from idat_zoo.registry.parameters import load_parameters
 
     if name.endswith(".toml"):
         recipe = recipe_from_file(Path(name), registry=registry)
@@ -571,6 +576,8 @@ def _look_up(name: str, registry: "Registry") -> tuple[str, str, Row]:
     for kind, key, things in shelves:
         if key in things:
             document = _dump(things[key])
+            if kind == "adapter":
+                document["parameters"] = _dumped(load_parameters().get(key, {}))
             if kind == "task":
                 document = {
                     **{f: value for f, value in document.items() if value or f.startswith("num_")},
@@ -582,6 +589,10 @@ def _look_up(name: str, registry: "Registry") -> tuple[str, str, Row]:
             return kind, f"# {kind} {key}, from {place}\n\n", document
     everything = [key for _, _, things in shelves for key in things]
     raise UnknownNameError("name", name, everything)
+
+
+def _dumped(counts: Mapping[str, "Frozen"]) -> Row:
+    return {pair: count.model_dump() for pair, count in counts.items()}
 
 
 def _dump(model: "Frozen") -> Row:

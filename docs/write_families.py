@@ -3,7 +3,7 @@
     python docs/write_families.py            rewrite the page
     python docs/write_families.py --check    change nothing; exit 1 if it is stale
 
-Numbers of parameters are those of registry/adapters.toml (`make registry`).
+Numbers of parameters are those of registry/parameters.toml (`make registry`).
 """
 
 import argparse
@@ -16,6 +16,7 @@ from idat_zoo.adapters import ADAPTERS, find_adapter
 from idat_zoo.adapters.base import Adapter
 from idat_zoo.files import write_whole
 from idat_zoo.registry import load_registry
+from idat_zoo.registry.parameters import load_parameters
 from idat_zoo.registry.shelves import Family, Option
 
 PAGE = Path(__file__).with_name("families.md")
@@ -63,7 +64,7 @@ def _contents(families: dict[str, Family]) -> str:
     lines = ["| name | | ViT-B | ViT-S | merge | stack | year |", "|---|---|---|---|---|---|---|"]
     for name in ADAPTERS:
         own = families[name]
-        counts = own.parameters.get(PAIR)
+        counts = load_parameters()[name].get(PAIR)
         numbers = ("", "") if counts is None else (f"{counts.student:,}", f"{counts.teacher:,}")
         marks = ("yes" if own.merge else "no", "yes" if own.stack else "no", str(own.year or ""))
         lines.append(f"| {' | '.join([f'[`{name}`](#{name})', own.title, *numbers, *marks])} |")

@@ -44,7 +44,7 @@ class Families(Mapping[str, Family]):
             adapter = build_adapter(AdapterChoice(name=name))
             self._known[name] = check_table(
                 Family,
-                describe_family(adapter) | {"parameters": {}},
+                describe_family(adapter),
                 where=f"plugin {plugin}: adapter '{name}'",
                 given={"name": name, "plugin": plugin},
             )
@@ -130,7 +130,6 @@ def peft_family(tuner: str) -> PeftFamily:
             "merge": tuner not in UNMERGED,
             "stack": False,
             "options": options,
-            "parameters": {},
         },
         where=f"adapter '{BRIDGE}:{tuner}'",
         given={"name": BRIDGE, "tuner": tuner},

@@ -63,13 +63,6 @@ class Option(Frozen):
         return self.model_dump(include={"gt", "ge", "lt", "le"}, exclude_none=True)
 
 
-class ParameterCount(Frozen):
-    """Numbers in the adapters of one pair, heads left out."""
-
-    student: int
-    teacher: int
-
-
 class Family(Frozen):
     """An adapter family as adapters.toml describes it, so that nothing here needs torch."""
 
@@ -81,7 +74,6 @@ class Family(Frozen):
     merge: bool
     stack: bool
     options: dict[str, Option]
-    parameters: dict[str, ParameterCount]
     plugin: Plugin | None = None
 
     @property

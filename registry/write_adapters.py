@@ -1,4 +1,4 @@
-"""Write registry/adapters.toml from the adapter classes: `make registry`.
+"""Write registry/adapters.toml and parameters.toml from the adapter classes: `make registry`.
 
 The shelf lets `idat list` and the check of recipes know every family without loading torch.
 """
@@ -13,6 +13,7 @@ from idat_zoo.registry.families import describe_family
 from idat_zoo.registry.load import load_registry
 
 TARGET = Path(__file__).with_name("adapters.toml")
+PARAMETERS = Path(__file__).with_name("parameters.toml")
 HEADER = (
     "# Source: written by command from the classes in idat_zoo/adapters; "
     "change those, not this file.\n\n"
@@ -20,27 +21,28 @@ HEADER = (
 
 
 def render_adapters() -> str:
-    """The shelf as TOML: every family, with its parameter counts on the registry's pairs."""
+    """The shelf of families as TOML."""
+    return HEADER + tomli_w.dumps(
+        {name: describe_family(build_adapter(AdapterChoice(name=name))) for name in ADAPTERS}
+    )
+
+
+def render_parameters() -> str:
+    """How many numbers each trains on the registry's pairs, as TOML."""
     pairs = [pair for pair in load_registry().pairs.values() if pair.teacher is not None]
     specs = {spec.name: spec for pair in pairs for spec in pair.backbones()}
     numbers = {name: _numbers(spec) for name, spec in specs.items()}
-
-    def counts(family: str) -> dict[str, dict[str, int]]:
-        """By pair, where the family can stand on both networks."""
+    tables = []
+    for family in ADAPTERS:
         own = {name: found[family] for name, found in numbers.items() if family in found}
-        return {
-            pair.name: {"student": own[student], "teacher": own[teacher]}
+        lines = [
+            f"{pair.name} = {{student = {own[student]}, teacher = {own[teacher]}}}\n"
             for pair in pairs
             for teacher, student in [[spec.name for spec in pair.backbones()]]
             if {teacher, student} <= own.keys()
-        }
-
-    families = {
-        name: describe_family(build_adapter(AdapterChoice(name=name)))
-        | {"parameters": counts(name)}
-        for name in ADAPTERS
-    }
-    return HEADER + tomli_w.dumps(families)
+        ]
+        tables.append(f"[{family}]\n" + "".join(lines))
+    return HEADER + "\n".join(tables)
 
 
 def _numbers(spec: Backbone) -> dict[str, int]:
@@ -61,9 +63,10 @@ def _numbers(spec: Backbone) -> dict[str, int]:
 
 
 def main() -> None:
-    """Write the file."""
-    TARGET.write_text(render_adapters())
-    print(TARGET)
+    """Write both files: numbers are counted of the families that the first one then has."""
+    for place, render in ((TARGET, render_adapters), (PARAMETERS, render_parameters)):
+        place.write_text(render())
+        print(place)
 
 
 if __name__ == "__main__":

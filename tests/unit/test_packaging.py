@@ -23,7 +23,7 @@ from idat_zoo.backbones.frozen import describe_anatomy
 from idat_zoo.cli import app
 from idat_zoo.recipe import Backbone
 from idat_zoo.registry.pretrained import TABLE, read_table
-from idat_zoo.registry.write_adapters import render_adapters
+from idat_zoo.registry.write_adapters import render_adapters, render_parameters
 from idat_zoo.registry.write_pretrained import render_pretrained
 
 ROOT = Path(__file__).parents[2]
@@ -225,6 +225,14 @@ class OtherDefault(LoRAOptions):
 
 
 @pytest.mark.usefixtures("_anatomies_once")
+def test_the_numbers_of_parameters_are_what_the_classes_create_and_stale_ones_are_seen() -> None:
+    kept = (ROOT / "registry" / "parameters.toml").read_text(encoding="utf-8")
+    assert kept == render_parameters()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(LoRA, "Options", OtherDefault)
+        assert kept != render_parameters()
+
+
 def test_the_list_of_adapters_is_what_the_classes_say_and_a_stale_one_is_seen() -> None:
     assert is_up_to_date()
     with pytest.MonkeyPatch.context() as patch:

@@ -29,6 +29,7 @@ from idat_zoo.registry import (
     resolve_tasks,
 )
 from idat_zoo.registry.load import BUILTIN
+from idat_zoo.registry.parameters import load_parameters
 
 RELEASED = {  # task: lr, weight decay, drop path; facts/vtab_and_peers.md 3.1
     "cifar100": (5e-3, 5e-5, 0.0),
@@ -177,12 +178,16 @@ def test_default_pairs_are_micro_for_built_in_tasks_and_the_papers_for_vtab(
 def test_each_family_counts_parameters_for_every_pair_that_can_carry_it(
     registry: Registry,
 ) -> None:
+    counts = load_parameters()
+    assert list(counts) == list(registry.adapters)
+    assert all(
+        {"micro", "vit_s_to_vit_b", "vit_b_to_vit_l"} <= own.keys() for own in counts.values()
+    )
     without = {pair for pair in registry.pairs if "convnext" in pair}
-    for family in registry.adapters.values():
-        missing = set(registry.pairs) - set(family.parameters)
-        assert missing == (without if family.name == "shared_parallel" else set())
-    assert registry.adapters["sequential"].parameters["vit_s_to_vit_b"].student == 82_992
-    assert registry.adapters["sequential"].parameters["vit_s_to_vit_b"].teacher == 41_520
+    assert set(registry.pairs) - counts["shared_parallel"].keys() == without
+    assert counts["sequential"].keys() == set(registry.pairs)
+    assert load_parameters()["sequential"]["vit_s_to_vit_b"].student == 82_992
+    assert load_parameters()["sequential"]["vit_s_to_vit_b"].teacher == 41_520
 
 
 @pytest.mark.parametrize(
