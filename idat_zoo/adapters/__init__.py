@@ -37,6 +37,7 @@ ADAPTERS = {
     "lokr": "idat_zoo.adapters.lokr:LoKr",
     "loha": "idat_zoo.adapters.loha:LoHa",
     "compacter": "idat_zoo.adapters.compacter:Compacter",
+    "inducer": "idat_zoo.adapters.inducer:Inducer",
     "vera": "idat_zoo.adapters.vera:VeRA",
     "pvera": "idat_zoo.adapters.vera:PVeRA",
     "ia3": "idat_zoo.adapters.ia3:IA3",
@@ -44,9 +45,8 @@ ADAPTERS = {
     "consolidator": "idat_zoo.adapters.consolidator:Consolidator",
     "hydra": "idat_zoo.adapters.hydra:Hydra",
     "mlae": "idat_zoo.adapters.mlae:MLAE",
-    "oft": "idat_zoo.adapters.oft:OFT",
-    "inducer": "idat_zoo.adapters.inducer:Inducer",
     "dtl": "idat_zoo.adapters.dtl:DTL",
+    "oft": "idat_zoo.adapters.oft:OFT",
     "linear": "idat_zoo.adapters.linear:Linear",
     "full": "idat_zoo.adapters.full:Full",
 }

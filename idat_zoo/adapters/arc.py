@@ -11,7 +11,7 @@ It folds into the layers that read u: W P and b + W c with P = I + D diag(s) D^T
 released no merge. It is refused where blocks have unlike widths (stages: name blocks of one), where
 norms come behind a branch (SwinV2), and its merge where windows are padded. As released, their
 script for VTAB trains nothing but the head, by a filter of names; what is described here is what
-their other script trains. Our recipes' weight decay acts on all its tensors.
+their other script trains.
 """
 
 import torch

@@ -8,8 +8,7 @@ networks and is held to timm's own with these parameters replaced.
 Some of timm's networks (BEiT, SwinV2, some EVA) have a bias for q and one for v and none for k:
 those two are trained, as they are. Not trained are biases of what is no site of a walk: of norms
 of queries and keys, inside attention or inside an MLP, before the first block and between stages,
-and of ConvNeXt's depthwise convolutions. The authors' weight decay is not known to us; our recipes'
-acts on all that is trained, and so draws biases towards zero.
+and of ConvNeXt's depthwise convolutions. Biases are never decayed.
 """
 
 from typing import ClassVar

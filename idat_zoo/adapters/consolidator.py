@@ -4,19 +4,16 @@ arXiv:2305.00603, code THU-MIG/Consolidator 545d006: y becomes y + G x + c, G bl
 g-th part of the outputs reads the g-th part of the inputs. With `shuffle`, channels are dealt out
 first: the g-th part then reads every groups-th channel, from the g-th on. G and c start uniform
 within 0.001, so the network is moved a little from step 0. It stands at qkv, proj, fc1 and fc2; at
-q, k and v apart where they are; not at the gate of a gated MLP. 384 groups: (12 D^2 / 384 + 9 D) L
-numbers in a plain ViT. The branch has a drop path of its own: one draw for each image and layer, 0
-to 0.8 by task; ours is 0, an option.
+q, k and v apart where they are; not at the gate of a gated MLP. 384 groups, fewer where they do not
+divide the width: (12 D^2 / 384 + 9 D) L numbers in a plain ViT. The branch has a drop path of its
+own, one draw for each image and layer, 0 to 0.8 by task; ours is 0, an option.
 
-As released, the biases of those layers and all LayerNorms learn besides, (13 L + 2) D numbers more,
-so b and c are trained side by side; `tune_frozen=no` leaves that out. Training as released never
-shuffles (no flag sets it), though the example in their README does: so it is off here by default.
-Theirs train q, k and v as one layer, as timm's fused qkv is.
-
-It folds into W + G and b + c; their merge is right, with and without shuffling. Where a layer has
-no bias to hold c (DINOv3's qkv, EVA-02 B's k), merging is refused. Our recipes' weight decay acts
-on all of it.
+As released, the biases of those layers and all LayerNorms learn besides, (13 L + 2) D numbers more
+(`tune_frozen=no` leaves that out), and training never shuffles, though their README's example does.
+It folds into W + G and b + c, but where a layer has no bias to hold c (DINOv3's qkv, EVA-02 B's k).
 """
+
+import math
 
 import torch
 from pydantic import Field
@@ -36,11 +33,13 @@ from idat_zoo.adapters.copies import LINEAR, NORMS, copies_of
 from idat_zoo.adapters.layers import ROWS, Layer, LayersAdapter, parts_at
 from idat_zoo.option_words import InBlocks
 
+MOST_GROUPS = 384  # pairs of neighbouring channels at 768, as released
+
 
 class ConsolidatorOptions(InBlocks):
     """Options of Consolidator."""
 
-    groups: int = Field(default=384, ge=1, description="parts that channels are divided into")
+    groups: int = Field(default=0, ge=0, description="parts; 0: as many as divide, up to 384")
     shuffle: bool = Field(default=False, description="deal channels out among the groups")
     drop_path: float = Field(default=0.0, ge=0, lt=1, description="drop rate of each branch")
     tune_frozen: bool = Field(default=True, description="also train biases and LayerNorms")
@@ -72,10 +71,15 @@ class Consolidator(LayersAdapter):
         copied = NORMS | LINEAR if self.options.tune_frozen else frozenset()
         return super().sites_on(anatomy) | (copied & anatomy.sites_of_any)
 
+    def groups_of(self, layer: Layer) -> int:
+        """How many a layer has."""
+        common = math.gcd(layer.inputs, layer.outputs)
+        return self.options.groups or max(g for g in range(1, MOST_GROUPS + 1) if common % g == 0)
+
     def misfit(self, anatomy: Anatomy) -> str:
         """Where a layer does not divide into its groups."""
-        groups = self.options.groups
         for layer in self.layers(anatomy):
+            groups = self.groups_of(layer)
             if layer.inputs % groups or layer.outputs % groups:
                 sizes = f"{layer.inputs} inputs and {layer.outputs} outputs"
                 return f"{layer.name} of block {layer.block} has {sizes}, not groups of {groups}"
@@ -94,7 +98,7 @@ class Consolidator(LayersAdapter):
 
     def start(self, layer: Layer, generator: torch.Generator) -> dict[str, Tensor]:
         """Uniform within 0.001."""
-        groups = self.options.groups
+        groups = self.groups_of(layer)
         weight = torch.empty(groups, layer.outputs // groups, layer.inputs // groups)
         tensors = {"group.weight": weight, "group.bias": torch.empty(layer.outputs)}
         return {n: t.uniform_(-1e-3, 1e-3, generator=generator) for n, t in tensors.items()}

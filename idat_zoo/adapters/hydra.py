@@ -8,8 +8,7 @@ outputs in the sequential one. The rank is 2; s (0.1 to 4.5) and the dropout bet
 0.2) are chosen by task; ours are 1 and 0, their code's defaults.
 
 It folds into W + s (W_p + W_s W) and b + s (b_p + W_s b + b_s). Their merge is right for fc2, and
-fails for proj: there it is handed the weight of fc2, of another shape. Our recipes' weight decay
-acts on all its tensors.
+fails for proj: there it is handed the weight of fc2, of another shape.
 """
 
 from typing import ClassVar

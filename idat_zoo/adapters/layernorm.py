@@ -6,8 +6,7 @@ for vision transformers and is held to timm's own network with these parameters 
 
 Not trained are norms that are no site of a walk: those of queries and keys, inside attention or
 inside an MLP (EVA-02's, ConvNeXt V2's), before the first block (CLIP's), behind the patches'
-projection and between stages (Swin's, ConvNeXt's). Our recipes' weight decay acts on all that is
-trained, and so draws norms towards zero; timm's optimisers leave tensors of one axis out of it.
+projection and between stages (Swin's, ConvNeXt's). Norms are never decayed.
 """
 
 from typing import ClassVar

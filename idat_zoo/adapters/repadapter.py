@@ -11,8 +11,7 @@ It folds into qkv and fc1: W P and b + W c with P = I + s B A and c = s (B a + b
 right for two groups and fails with an error for one; and their width is fixed at 768. Ours is right
 for any. It is refused where norms come behind a branch (SwinV2), and its merge where windows are
 padded. ConvNeXt has it before its MLP alone; theirs also before the depthwise convolution, where it
-cannot be merged. Their block leaves LayerScale out; ours keeps it. Our recipes' weight decay acts
-on all its tensors.
+cannot be merged. Their block leaves LayerScale out; ours keeps it.
 """
 
 import torch

@@ -12,8 +12,7 @@ patches' projection of CLIP), merging is refused.
 Ours differs where features are pooled before the last norm: ours stands behind that norm, theirs
 before pooling and norm, where it could not be folded in. A block without attention has the pairs of
 its one branch; theirs for ConvNeXt stand also behind depthwise convolutions and between stages.
-The authors' optimiser never decays a tensor of one axis, so none of these; our recipes' weight
-decay acts on all that is trained, and so draws gamma towards zero.
+Tensors of one axis are never decayed, with theirs and with ours: none of these is.
 """
 
 from typing import ClassVar
