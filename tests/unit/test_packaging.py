@@ -52,7 +52,9 @@ FLAGS = {
         "--repo", "--tag", "--public", "--with-teacher", "--create-pr", "--overwrite", "--dry-run",
         "--json", "--plugin",
     },
-    "export": {"--checkpoint", "--to", "--out", "-o", "--plugin", "--yes", "-y", "--json"},
+    "export": {
+        "--checkpoint", "--to", "--out", "-o", "--plugin", "--rank", "--yes", "-y", "--json",
+    },
     "import": {
         "--backbone", "--task", "--data-dir", "--out", "-o", "--shelf", "--yes", "-y", "--json",
         "--plugin",
