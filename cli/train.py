@@ -88,7 +88,7 @@ def train(
     """
     from idat_zoo.cli.offers import offer
     from idat_zoo.data.reading import Reading
-    from idat_zoo.registry import differences, load_registry
+    from idat_zoo.registry import ALL, differences, load_registry
     from idat_zoo.switches import Switches
 
     reading = Reading(
@@ -100,6 +100,8 @@ def train(
     backbones = [spec for one in recipes for spec in one.pair.backbones()]
     for told in dict.fromkeys(told for spec in backbones for told in differences(spec)):
         screen.note(told)
+    if adapter == ALL:
+        recipes = _that_stand(recipes)
     asked = [(one, number) for one in recipes for number in _seeds(seed, seeds)]
     place = out or RUNS
     if dry_run:
@@ -270,6 +272,24 @@ def _print_results(results: Sequence["Result"], *, out: Path, json: bool) -> Non
         return
     for folder, result in zip(folders, results, strict=True):
         typer.echo(screen.plain(f"{result}\n  {folder}"))
+
+
+def _that_stand(recipes: Sequence["Recipe"]) -> list["Recipe"]:
+    """Those whose adapter its backbones can carry; what is left out of `all` is told."""
+    with screen.waiting("loading torch"):
+        from idat_zoo.backbones.pair import check_carried
+
+    standing, told = [], {}
+    for recipe in recipes:
+        try:
+            check_carried(recipe)
+        except UsageError as error:
+            told[error.message] = None
+        else:
+            standing.append(recipe)
+    for message in told:
+        screen.note(f"left out: {message}")
+    return standing
 
 
 def _print_plans(

@@ -291,8 +291,10 @@ def test_adapters_spread_as_tasks_and_seeds_do(runs: Path) -> None:
     ]
     both = idat("train", "--task", "digits", "--adapter", "lora,linear", *LORA[5:], "--out", runs)
     assert both.stderr.count("finished before") == 2
-    every = document(idat(*words, "--adapter", "all"))["plans"]
-    listed = document(idat("list", "adapters", "--json"))["adapters"]
+    done = idat(*words, "--adapter", "all")
+    every = document(done)["plans"]
+    assert "left out: adapter 'oft' cannot stand on backbone" in done.stderr
+    listed = document(idat("list", "adapters", "--pair", "tiny_random", "--json"))["adapters"]
     assert [plan["recipe"]["adapter"]["name"] for plan in every] == [one["name"] for one in listed]
     some = document(
         idat("list", "recipes", "--task", "digits", "--adapter", "lora,linear", "--json")
