@@ -392,7 +392,8 @@ def _published_rows() -> list[Row]:
 def _in_per_cent(row: Row) -> Row:
     from idat_zoo.metrics import interval, percent
 
-    return {**row, "top1": percent(row["top1"]), "95 %": interval(row["top1_interval"])}
+    low, high = row["top1_interval"]
+    return {**row, "top1": percent(row["top1"]), "95 %": interval((low, high))}
 
 
 def _pair_rows(registry: "Registry") -> list[Row]:

@@ -279,7 +279,8 @@ def _that_stand(recipes: Sequence["Recipe"]) -> list["Recipe"]:
     with screen.waiting("loading torch"):
         from idat_zoo.backbones.pair import check_carried
 
-    standing, told = [], {}
+    standing: list[Recipe] = []
+    told: dict[str, None] = {}
     for recipe in recipes:
         try:
             check_carried(recipe)

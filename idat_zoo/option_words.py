@@ -91,6 +91,13 @@ def _as_text(value: object) -> object:
     return str(value) if type(value) is int else value
 
 
+def no_bool(value: object) -> object:
+    """A number, not `true`, which equals 1. Raises: ValueError."""
+    if isinstance(value, bool):
+        raise ValueError("expected one of the numbers, not true or false")
+    return value
+
+
 Blocks = Annotated[str, BeforeValidator(_as_text), AfterValidator(canonical_blocks)]
 Parts = Annotated[str, AfterValidator(canonical_parts)]
 

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import Field, Strict, ValidationError, create_model
+from pydantic import BeforeValidator, Field, Strict, ValidationError, create_model
 
 from idat_zoo.errors import RecipeError, UnknownNameError
-from idat_zoo.option_words import FORMS
+from idat_zoo.option_words import FORMS, no_bool
 from idat_zoo.recipe import AdapterChoice, Frozen, Plugin, Scalar, Task, describe_faults
 
 OPTION_TYPES = {"int": int, "float": float, "bool": bool, "str": str}
@@ -54,7 +54,7 @@ class Option(Frozen):
     def annotation(self) -> Any:
         """The type of its values."""
         if self.choices:
-            return Literal[self.choices]
+            return Annotated[Literal[self.choices], BeforeValidator(no_bool)]
         return FORMS[self.form] if self.form else OPTION_TYPES[self.type]
 
     @property

@@ -45,7 +45,7 @@ class KronABOptions(InBlocks):
 class KronAResOptions(KronABOptions):
     """Options of KronA_res."""
 
-    residual_start: float = Field(default=0.0, description="where the learned residual g starts")
+    residual_start: float = Field(default=0.0, ge=0, description="where the learned g starts")
 
 
 class KronAB(BlocksAdapter):

@@ -13,16 +13,18 @@ Gradients pass t as if it were not there, and reach W through mu and sigma, too.
 is W. Unlike theirs, ours saves W and the table with it, not packed bits.
 """
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
+from pydantic import BeforeValidator
 from torch import Tensor
 from torch.special import ndtr, ndtri
 
 from idat_zoo.adapters.base import Tensors, trunc_normal
+from idat_zoo.option_words import no_bool
 
-Bits = Literal[1, 2, 3, 4, 5, 6, 7, 8, 32]
+Bits = Annotated[Literal[1, 2, 3, 4, 5, 6, 7, 8, 32], BeforeValidator(no_bool)]
 WHOLE = 32
 ROUNDS = 500
 

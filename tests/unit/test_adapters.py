@@ -135,7 +135,7 @@ def test_options_that_a_family_cannot_have_are_refused(
     ("family", "options", "form", "told"),
     [
         ("repadapter", {"rank": 15, "groups": 5}, "vit", "its width 32 does not divide into 5"),
-        ("consolidator", {}, "vit", "qkv of block 0 has 32 inputs and 96 outputs, not groups of"),
+        ("consolidator", {"groups": 5}, "vit", "32 inputs and 96 outputs, not groups of 5"),
         ("arc", {}, "swin", "one matrix serves all blocks, and they are 16 to 32 wide"),
         ("arc", {"blocks": "0-1"}, "swin", ""),
         ("arc", {}, "swinv2", "16 to 32 wide"),

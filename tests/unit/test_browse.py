@@ -73,7 +73,7 @@ def test_browsing_never_loads_torch(words: list[str]) -> None:
 
 def test_bare_list_is_one_screen_and_ends_with_what_to_try() -> None:
     lines = idat("list").stdout.splitlines()
-    assert len(lines) <= 24
+    assert len(lines) <= 28
     assert max(map(len, lines)) <= 80
     assert [line.strip() for line in lines[-2:]] == list(TRY)
 
