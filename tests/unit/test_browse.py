@@ -346,7 +346,7 @@ def test_env_names_versions_and_folders(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "line"),
     [
-        (["show", "lorra"], "error: unknown name 'lorra'. Did you mean 'lora'?"),
+        (["show", "lorra"], "error: unknown name 'lorra'. Did you mean 'lora'"),
         (
             ["show", "micro/lorra/digits"],
             "error: unknown recipe 'micro/lorra/digits'. Did you mean 'micro/lora/digits'",

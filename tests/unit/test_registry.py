@@ -231,7 +231,7 @@ def test_empty_names_in_a_task_list_are_refused(registry: Registry, text: str) -
     ("arguments", "message"),
     [
         ({"task": "dttd", "adapter": "lora"}, "unknown task 'dttd'. Did you mean 'dtd'?"),
-        ({"task": "dtd", "adapter": "lorra"}, "unknown adapter 'lorra'. Did you mean 'lora'?"),
+        ({"task": "dtd", "adapter": "lorra"}, "unknown adapter 'lorra'. Did you mean 'lora'"),
         (
             {"task": "dtd", "adapter": "lora", "pair": "mikro"},
             "unknown pair 'mikro'. Did you mean 'micro'?",
@@ -591,7 +591,7 @@ def test_every_fault_of_every_file_is_in_one_message(tmp_path: Path) -> None:
         "recipes/tiny_random.toml: [defaults]: lr: Input should be greater than 0 (got -1)",
         "recipes/tiny_random.toml: [adapter.lora]: adapter 'lora': unknown key 'alpha'.",
         "recipes/tiny_random.toml: [adapter.lora]: adapter 'lora': rank: Input should be greater",
-        "recipes/tiny_random.toml: [adapter.loro]: unknown adapter 'loro'. Did you mean 'lora'?",
+        "recipes/tiny_random.toml: [adapter.loro]: unknown adapter 'loro'. Did you mean 'lora'",
         "recipes/tiny_random.toml: [override.x]: unknown task 'dtdd'. Did you mean 'dtd'?",
         "recipes/tiny_random.toml: [override.x]: adapters: Field required",
         "recipes/tiny_random.toml: unknown table 'overide'. Did you mean 'override'?",
@@ -690,7 +690,7 @@ def test_another_distillation_term_starts_afresh(tmp_path: Path, registry: Regis
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ('name = "lora"', 'name = "lorra"', "unknown adapter 'lorra'. Did you mean 'lora'?"),
+        ('name = "lora"', 'name = "lorra"', "unknown adapter 'lorra'. Did you mean 'lora'"),
         ("rank = 8", "rank = 0", "adapter 'lora': rank: Input should be greater"),
         ("lr = 0.001", "lr = ", "broken TOML"),
         ("lr = 0.001", 'lr = "0.001"', "lr: Input should be a valid number"),
