@@ -5,7 +5,7 @@ Frozen, checked by pydantic, free of torch. The registry builds recipes from TOM
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -68,7 +68,17 @@ Bounded = Annotated[Scalar, AfterValidator(_check_size)]
 """A value that makes nothing larger than memory or than float32."""
 Values = Bounded | Annotated[tuple[Bounded, ...], Strict(False)]
 """One of them, or several: a value for each stage of a backbone."""
-OptionValue = Values | dict[str, Bounded]
+OptionOf = Scalar | Annotated[tuple[Scalar, ...], Strict(False)] | dict[str, Scalar]
+
+
+def _check_sizes(value: OptionOf) -> OptionOf:
+    parts = value.values() if isinstance(value, dict) else value
+    for part in parts if isinstance(parts, Iterable) and not isinstance(parts, str) else [parts]:
+        _check_size(part)
+    return value
+
+
+OptionValue = Annotated[OptionOf, AfterValidator(_check_sizes)]
 """What an option of an adapter may be; lists and mappings are for PEFT's tuners."""
 Number = Annotated[float, AfterValidator(_check_size)]
 """The same of a number."""
