@@ -12,6 +12,7 @@ from idat_zoo.backbones.frozen import faults_of, load_backbone
 from idat_zoo.backbones.kinds import KINDS
 from idat_zoo.cli import app
 from idat_zoo.registry import load_registry
+from idat_zoo.registry.parameters import load_parameters
 
 REGISTRY = load_registry()
 PRETRAINED = [name for name, backbone in REGISTRY.backbones.items() if backbone.from_hub]
@@ -91,7 +92,7 @@ def test_every_tiny_pair_trains_and_its_checkpoint_evaluates_the_same(pair: str)
     done = idat("train", *words, "--json")
     assert done.exit_code == 0, done.stderr
     (result,) = json.loads(done.stdout)["results"]
-    assert result["parameters"]["adapter"] == REGISTRY.adapters["lora"].parameters[pair].student
+    assert result["parameters"]["adapter"] == load_parameters()["lora"][pair].student
     again = idat("eval", "--checkpoint", result["folder"], "--json")
     assert again.exit_code == 0, again.stderr
     (evaluated,) = json.loads(again.stdout)["results"]
