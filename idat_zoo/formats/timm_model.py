@@ -93,9 +93,11 @@ def _put(tensor: Tensor, name: str, module: nn.Module, kind: Kind, place: Place)
         tensor = torch.zeros_like(k) if _adds_alike(kind, attention) else k
         name = "bias of k"
     if tensor.any():
+        end = place.site in (Site.PATCH_EMBED, Site.FINAL_NORM)
+        where = place.site if end else f"{place.site} of block {place.block}"
         raise UsageError(
-            f"the adapter cannot be merged: what it adds at {place.site} of block {place.block} "
-            f"needs a {name}, which the backbone's layer does not have.",
+            f"the adapter cannot be merged: what it adds at {where} needs a {name}, "
+            "which the backbone's layer does not have.",
             hint="It runs as it is: idat_zoo.load gives it, and idat_zoo.adapt.",
         )
 

@@ -109,7 +109,7 @@ FACTS = {
         identity=False,
         alike="a scale has the width of what it scales",
         unmerged=UNMERGED
-        | dict.fromkeys(PATCHLESS, "patch_embed of block -1 needs a bias,")
+        | dict.fromkeys(PATCHLESS, "patch_embed needs a bias,")
         | dict.fromkeys(("swinv2", "swinv2 padded"), "qkv of block 0 needs a bias of k,"),
     ),
     "bitfit": copies(

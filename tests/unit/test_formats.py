@@ -132,7 +132,7 @@ def test_on_every_kind_a_merged_network_is_the_adapted_one_and_timm_loads_it(
 @pytest.mark.parametrize(
     ("form", "family", "why"),
     [
-        ("clip", "ssf", "at patch_embed of block -1 needs a bias,"),
+        ("clip", "ssf", "at patch_embed needs a bias,"),
         ("dinov3", "ssf", "at qkv of block 0 needs a bias,"),
         ("eva02 base", "repadapter", "at k of block 0 needs a bias,"),
         ("eva02 tiny", "repadapter", "at qkv of block 0 needs a bias of k,"),
