@@ -619,7 +619,7 @@ def _provenance(recipe: "Recipe", registry: "Registry") -> str:
 
 def _faults_of(path: Path | None, shelf: Path | None, notes: list[str]) -> list[str]:
     """Faults of a recipe file, a shelf, or (None) of the shelves in use."""
-    from idat_zoo.registry import find_recipe, load_registry, recipe_from_file, recipe_ids
+    from idat_zoo.registry import find_recipe, load_registry, recipe_from_file, unlike_recipe_ids
 
     faults: list[str] = []
     try:
@@ -629,7 +629,7 @@ def _faults_of(path: Path | None, shelf: Path | None, notes: list[str]) -> list[
         registry = load_registry(path or shelf)
     except RecipeError as error:
         return error.faults
-    for name in recipe_ids(registry):
+    for name in unlike_recipe_ids(registry):
         try:
             find_recipe(registry, name)
         except RecipeError as error:

@@ -30,6 +30,7 @@ from idat_zoo.registry.resolve import (
     recipe_id,
     recipe_ids,
     spread_words,
+    unlike_recipe_ids,
     with_folder,
 )
 from idat_zoo.registry.shelves import Family
@@ -60,5 +61,6 @@ __all__ = [
     "spread_words",
     "task_groups",
     "task_suites",
+    "unlike_recipe_ids",
     "with_folder",
 ]

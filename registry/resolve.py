@@ -219,6 +219,17 @@ def recipe_ids(registry: Registry) -> list[str]:
     ]
 
 
+def unlike_recipe_ids(registry: Registry) -> list[str]:
+    """One pair/adapter/task of all to which the same tables apply: tasks alone make no fault."""
+    first: dict[tuple[object, ...], str] = {}
+    for pair in registry.pairs:
+        for adapter in registry.adapters:
+            for task in registry.tasks:
+                rules = applying_rules(registry, pair=pair, adapter=adapter, task=task)
+                first.setdefault((pair, adapter, *map(id, rules)), f"{pair}/{adapter}/{task}")
+    return list(first.values())
+
+
 def find_recipe(registry: Registry, name: str) -> Recipe:
     """The recipe with an id; its task may be an alias.
 

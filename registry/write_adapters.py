@@ -31,7 +31,7 @@ def render_parameters() -> str:
     """How many numbers each trains on the registry's pairs, as TOML."""
     pairs = [pair for pair in load_registry().pairs.values() if pair.teacher is not None]
     specs = {spec.name: spec for pair in pairs for spec in pair.backbones()}
-    numbers = {name: _numbers(spec) for name, spec in specs.items()}
+    numbers = {name: numbers_on(spec) for name, spec in specs.items()}
     tables = []
     for family in ADAPTERS:
         own = {name: found[family] for name, found in numbers.items() if family in found}
@@ -45,7 +45,7 @@ def render_parameters() -> str:
     return HEADER + "\n".join(tables)
 
 
-def _numbers(spec: Backbone) -> dict[str, int]:
+def numbers_on(spec: Backbone) -> dict[str, int]:
     """How many numbers each family trains on a backbone that can carry it, head left out."""
     import torch
 

@@ -13,6 +13,7 @@ Gradients pass t as if it were not there, and reach W through mu and sigma, too.
 is W. Unlike theirs, ours saves W and the table with it, not packed bits.
 """
 
+from functools import cache
 from typing import Annotated, Literal
 
 import torch
@@ -34,9 +35,12 @@ def code_table(bits: int) -> dict[str, Tensor]:
 
     `thresholds` and `half_steps`, 2^bits - 1 numbers each; none where weights stay whole.
     """
-    if bits == WHOLE:
-        return {}
-    levels = torch.zeros(2**bits, dtype=torch.float64)
+    return {} if bits == WHOLE else {name: t.clone() for name, t in _found(bits).items()}
+
+
+@cache
+def _found(bits: int) -> dict[str, Tensor]:
+    levels = torch.zeros(2**bits, dtype=torch.float64, device="cpu")
     for _ in range(ROUNDS):
         thresholds = (levels[1:] + levels[:-1]) / 2
         below = torch.cat([levels.new_zeros(1), ndtr(thresholds), levels.new_ones(1)])

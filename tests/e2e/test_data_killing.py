@@ -25,7 +25,7 @@ def test_twenty_kills_by_timer_leave_whole_entries_or_none(tmp_path: Path) -> No
     assert report["begun"] >= 5  # most moments lie within an entry's making
 
 
-@pytest.mark.slow
+@pytest.mark.system
 def test_a_kill_around_every_step_leaves_whole_entries_or_none(tmp_path: Path) -> None:
     report = killings(tmp_path, "moments")
     assert report["wrong"] == []

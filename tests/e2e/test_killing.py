@@ -17,7 +17,7 @@ def killings(folder: Path, *arguments: str) -> dict[str, object]:
     return report
 
 
-@pytest.mark.slow
+@pytest.mark.system
 def test_a_few_kills_by_timer_change_no_byte(tmp_path: Path) -> None:
     assert killings(tmp_path, "alone", "timer", "5", "0") == {"killed": 5, "differing": []}
 

@@ -14,7 +14,7 @@ REPO = "zoo/affine"
 HERE = f"hub:{REPO}"
 
 
-@pytest.mark.slow
+@pytest.mark.system
 def test_a_plugin_in_a_repository_is_neither_fetched_nor_run(tmp_path: Path) -> None:
     with serving(Hub()) as hub:
         author = Person(hub, tmp_path / "author", HF_TOKEN=TOKEN)

@@ -297,7 +297,7 @@ for options in ({"dropout": 0.5}, {"drop_path": 0.3}, {}):
 """
 
 
-@pytest.mark.slow
+@pytest.mark.system
 def test_compiled_it_is_what_it_is_plain() -> None:
     """In one graph for all calls, though each draws other masks."""
     done = subprocess.run(  # apart: the annotations that are checked here are in dynamo's way

@@ -863,7 +863,7 @@ def compiled_with(backend: str, *forms: str) -> str:
     return done.stdout
 
 
-@pytest.mark.slow
+@pytest.mark.system
 def test_networks_compile_in_one_graph_each() -> None:
     assert compiled_with("eager", "vit", "beit", "swin").split() == ["vit", "beit", "swin"]
 

@@ -67,7 +67,7 @@ def contents(out: Path) -> dict[str, Any]:
     return found
 
 
-@pytest.mark.slow
+@pytest.mark.system
 def test_each_run_of_a_pass_has_the_folder_it_would_have_alone(tmp_path: Path) -> None:
     asked = [(recipe, 0) for recipe in recipes()]
     together = trained(tmp_path / "together", asked, stack=3)
@@ -207,7 +207,13 @@ def stopping(monkeypatch: pytest.MonkeyPatch, at: int) -> Iterator[None]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("at", [0, 1, 3, 4, 5, 8])
+@pytest.mark.parametrize(
+    "at",
+    [
+        pytest.param(at, marks=() if at in (1, 5) else pytest.mark.system)
+        for at in (0, 1, 3, 4, 5, 8)
+    ],
+)
 def test_a_stopped_pass_goes_on_to_the_same_bits(
     at: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -220,7 +226,7 @@ def test_a_stopped_pass_goes_on_to_the_same_bits(
     assert contents(tmp_path / "stopped") == contents(tmp_path / "whole")
 
 
-@pytest.mark.slow
+@pytest.mark.system
 def test_a_damaged_state_ends_its_own_run_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -237,7 +243,7 @@ def test_a_damaged_state_ends_its_own_run_alone(
         assert ours.files == undisturbed.files
 
 
-@pytest.mark.slow
+@pytest.mark.system
 def test_a_pass_stopped_between_two_results_goes_on_to_the_same_bits(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -22,8 +22,9 @@ from idat_zoo.backbones import frozen
 from idat_zoo.backbones.frozen import describe_anatomy
 from idat_zoo.cli import app
 from idat_zoo.recipe import Backbone
+from idat_zoo.registry import load_registry
 from idat_zoo.registry.pretrained import TABLE, read_table
-from idat_zoo.registry.write_adapters import render_adapters, render_parameters
+from idat_zoo.registry.write_adapters import numbers_on, render_adapters, render_parameters
 from idat_zoo.registry.write_pretrained import render_pretrained
 
 ROOT = Path(__file__).parents[2]
@@ -230,9 +231,11 @@ class OtherDefault(LoRAOptions):
 def test_the_numbers_of_parameters_are_what_the_classes_create_and_stale_ones_are_seen() -> None:
     kept = (ROOT / "registry" / "parameters.toml").read_text(encoding="utf-8")
     assert kept == render_parameters()
+    micro, counts = load_registry().find_pair("micro"), tomllib.loads(kept)["lora"]["micro"]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(LoRA, "Options", OtherDefault)
-        assert kept != render_parameters()
+        assert counts["student"] != numbers_on(micro.student)["lora"]
+    assert counts["student"] == numbers_on(micro.student)["lora"]
 
 
 def test_the_list_of_adapters_is_what_the_classes_say_and_a_stale_one_is_seen() -> None:

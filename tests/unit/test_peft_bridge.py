@@ -76,6 +76,12 @@ TUNERS: dict[str, dict[str, Any]] = {
 }
 """Every tuner that fits, with options for a width of 24."""
 
+FEW_AT_ONCE = [
+    pytest.param(t, marks=() if t in ("boft", "lora", "vera") else pytest.mark.system)
+    for t in TUNERS
+]
+"""Three, and the others in the long tests."""
+
 
 def recipe_of(tuner: str, **options: Any) -> Recipe:
     """A recipe of the toy student alone."""
@@ -118,7 +124,7 @@ def test_the_docs_name_each_of_them_and_each_that_is_refused() -> None:
     assert sorted(names) == sorted(UNFIT)
 
 
-@pytest.mark.parametrize("tuner", TUNERS)
+@pytest.mark.parametrize("tuner", FEW_AT_ONCE)
 def test_a_loaded_network_gives_the_logits_of_the_one_that_was_saved(
     tuner: str, tmp_path: Path
 ) -> None:
@@ -373,7 +379,7 @@ def checkpoint_of(network: Network, recipe: Recipe, folder: Path) -> Checkpoint:
     return load_checkpoint(folder)
 
 
-@pytest.mark.parametrize("tuner", TUNERS)
+@pytest.mark.parametrize("tuner", FEW_AT_ONCE)
 def test_peft_itself_loads_the_export_and_gives_the_same_logits(tuner: str, tmp_path: Path) -> None:
     checkpoint = checkpoint_of(shaken(tuner), recipe_of(tuner), tmp_path / "a")
     network, images = checkpoint.network, probe_images(checkpoint.network)

@@ -103,7 +103,7 @@ def with_docs_files(tmp_path: Path) -> Path:
     return tmp_path
 
 
-@pytest.mark.slow
+@pytest.mark.system
 def test_the_examples_of_the_docs_train_and_load_in_processes_of_their_own(
     with_docs_files: Path,
 ) -> None:
@@ -441,7 +441,7 @@ def site(tmp_path: Path) -> Path:
     return site
 
 
-@pytest.mark.slow
+@pytest.mark.system
 def test_a_family_of_an_installed_distribution_needs_no_naming(site: Path, tmp_path: Path) -> None:
     with_it = {"PYTHONPATH": str(site)}
     overview = elsewhere("list", "--json", cwd=tmp_path, **with_it)

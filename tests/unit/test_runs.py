@@ -222,6 +222,7 @@ def test_an_unfinished_run_needs_resume_and_goes_on_to_the_same_bits(
     assert same_but_for_times(whole, folder)
 
 
+@pytest.mark.system
 @pytest.mark.parametrize("family", ["lora", "sequential", "idat_adaptformer"])
 def test_an_fp16_run_trains_and_goes_on_to_the_same_bits(
     family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
