@@ -359,7 +359,8 @@ def check_carries(anatomy: Anatomy, adapter: Adapter, name: str) -> None:
     if why:
         raise UsageError(
             f"adapter '{adapter.word}' cannot stand on backbone '{name}' ({anatomy.kind}): {why}.",
-            hint="`idat list adapters` names the others.",
+            hint="Other options may fit; `idat list adapters --pair NAME` lists what stands there "
+            "by default.",
         )
 
 
