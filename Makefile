@@ -70,6 +70,7 @@ bench: .venv/installed-dev
 micro: .venv/installed-dev
 	$(BIN)/python -m idat_zoo.backbones.weights.pretrain --images 614400
 	$(BIN)/python benchmarks/micro.py
+	$(BIN)/python benchmarks/zoo.py
 	$(MAKE) tables
 
 registry: .venv/installed

@@ -1,13 +1,13 @@
-"""What depends on the micro pair: the recipe chosen on val200, the tables, the shipped adapter.
+"""What depends on the micro pair: the recipe chosen on val200, and the tables of its runs.
 
     python benchmarks/micro.py choose      try settings on val200, write the table `micro_choice`
     python benchmarks/micro.py measure     run what the tables `digits`, `micro` and `mini` show
     python benchmarks/micro.py gain        write the table `teacher_gain` from the recorded runs
-    python benchmarks/micro.py ship        copy the LoRA student to idat_zoo/builtin/digits-lora
-    python benchmarks/micro.py             all four
+    python benchmarks/micro.py             all three
 
 Runs lie in build/micro-runs and are resumed or reused; remove that folder after a new pretraining.
-Test is read by `measure` alone, after the recipe is written.
+Test is read by `measure` alone, after the recipe is written. The table of all families and the
+adapters that ship are of zoo.py.
 """
 
 import json
@@ -19,7 +19,6 @@ from statistics import fmean
 
 import torch
 
-from idat_zoo.checkpoint import CONFIG_FILE, TENSORS_FILE
 from idat_zoo.engine.precision import describe_device
 from idat_zoo.errors import ZooError
 from idat_zoo.fit import Progress, machine_for
@@ -38,7 +37,6 @@ from idat_zoo.runs import choose as choose_candidate
 ROOT = Path(__file__).parent.parent
 RUNS = ROOT / "build" / "micro-runs"
 RESULTS = ROOT / "benchmarks" / "results"
-BUILTIN = ROOT / "idat_zoo" / "builtin" / "digits-lora"
 
 EPOCHS, WARMUP = 20, 2
 RATES = (3e-3, 1e-2, 3e-2)
@@ -208,15 +206,6 @@ def record(result: Result, table: str, names: Sequence[str]) -> None:
         shutil.copyfile(folder / name, target / name)
 
 
-def ship() -> None:
-    """The LoRA student of seed 0, trained with its teacher, as builtin:digits-lora."""
-    result = run_here(get_recipe("digits", "lora"), seed=0)
-    folder = run_folder(RUNS, result.recipe, 0)
-    BUILTIN.mkdir(exist_ok=True)
-    for name in (TENSORS_FILE, CONFIG_FILE):
-        shutil.copyfile(folder / name, BUILTIN / name)
-
-
 def run_here(recipe: Recipe, *, seed: int) -> Result:
     """Run or reuse, on CPU."""
     result = run(recipe, seed=seed, device="cpu", out=RUNS, resume=True)
@@ -232,7 +221,7 @@ def write(path: Path, document: dict[str, object]) -> None:
 
 def main() -> None:
     """The steps asked for, or all in order."""
-    steps = {"choose": choose, "measure": measure, "gain": gain, "ship": ship}
+    steps = {"choose": choose, "measure": measure, "gain": gain}
     for name in sys.argv[1:] or list(steps):
         steps[name]()
 

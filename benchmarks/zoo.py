@@ -123,7 +123,7 @@ def _keep(result: Result) -> None:
 
 
 def clock() -> None:
-    """Seconds of each family's budget on digits, alone: by two epochs in each of the rounds.
+    """Seconds of each family's budget on digits, alone: by one epoch in each of the rounds.
 
     All families take turns, so that what else the machine does meets all of them.
     """
@@ -131,7 +131,7 @@ def clock() -> None:
         for family in ADAPTERS:
             place = CLOCK / f"{number}" / f"{family}.json"
             if not place.exists():
-                recipe = get_recipe("digits", family, teacher="none", overrides={"epochs": 2})
+                recipe = get_recipe("digits", family, teacher="none", overrides={"epochs": 1})
                 result = run(recipe, device="cpu", out=place.with_suffix(""), resume=True)
                 assert result.images_per_second is not None
                 write(place, {"seconds": IMAGES * BUDGET["epochs"] / result.images_per_second})
