@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from idat_zoo.adapters import find_adapter
 from idat_zoo.adapters.base import Adapter
+from idat_zoo.adapters.peft_options import find_tuner
 from idat_zoo.backbones.network import Network, new_head, with_head
 from idat_zoo.backbones.own import own_backbone, tolerance
 from idat_zoo.checkpoint import TENSORS_FILE, read_tensors
@@ -203,7 +204,8 @@ class AdaptedModel(nn.Module):
 
 def _adapter(family: str, options: dict[str, Any]) -> Adapter:
     name, _, tuner = family.partition(":")
-    if name == BRIDGE and tuner:
+    if name == BRIDGE:
+        find_tuner(tuner)
         return find_adapter(name)(tuner=tuner, **options)
     return find_adapter(family)(**options)
 
@@ -212,7 +214,7 @@ def _check_numbers(num_classes: int | None, seed: int, drop_path: float) -> None
     for name, value, least in (("num_classes", num_classes, 1), ("seed", seed, 0)):
         if value is not None and (type(value) is not int or value < least):
             raise UsageError(f"{name} is an int from {least}; got {value!r}.")
-    if not 0 <= drop_path < 1:
+    if type(drop_path) not in (int, float) or not 0 <= drop_path < 1:
         raise UsageError(f"drop_path is a rate from 0 to less than 1; got {drop_path!r}.")
 
 

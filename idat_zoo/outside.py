@@ -6,6 +6,7 @@ ever run: what a recipe, a checkpoint or the Hub says of a plugin is told, never
 """
 
 import importlib
+import re
 import shlex
 import warnings
 from collections.abc import Container, Iterable, Mapping
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from idat_zoo.errors import UnknownNameError, UsageError
-from idat_zoo.recipe import AdapterChoice, Backbone, Plugin, Recipe
+from idat_zoo.recipe import NAME, AdapterChoice, Backbone, Plugin, Recipe
 
 ADAPTERS_GROUP = "idat_zoo.adapters"
 KINDS_GROUP = "idat_zoo.kinds"
@@ -53,6 +54,10 @@ def installed(group: str) -> Mapping[str, Provider]:
         plugin = Plugin(distribution=entry.dist.name, version=entry.dist.version)
         if entry.name in _taken.get(group, ()):
             told = f"{group}: '{entry.name}' of plugin {plugin} is left out: that name is built in"
+            warnings.warn(told, PluginWarning, stacklevel=2)
+            continue
+        if not re.fullmatch(NAME, entry.name):
+            told = f"{group}: '{entry.name}' of plugin {plugin} is left out: no recipe can name it"
             warnings.warn(told, PluginWarning, stacklevel=2)
             continue
         found[entry.name] = Provider(entry.value, plugin)

@@ -4,6 +4,7 @@ Such a file holds dicts `ADAPTERS` and `KINDS` of names and classes, or one of t
 has both. It stands alone: what needs several files is a distribution with entry points.
 """
 
+import re
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from idat_zoo import outside
 from idat_zoo.adapters import ADAPTERS, check_family
 from idat_zoo.backbones.kinds import KINDS, WHAT, check_kind
 from idat_zoo.errors import UsageError
-from idat_zoo.recipe import BRIDGE, Plugin
+from idat_zoo.recipe import BRIDGE, NAME, Plugin
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,11 @@ def load_plugin(file: Path | str) -> None:
 def _check(table: _Table, own: Mapping[str, Any], plugin: Plugin, path: Path) -> None:
     others = outside.providers(table.group)
     for name, found in own.items():
+        if not (isinstance(name, str) and re.fullmatch(NAME, name)):
+            raise UsageError(
+                f"plugin {plugin}: {name!r} cannot be the name of its {table.what}.",
+                hint="Letters, digits, _, - and . make one, and a letter or digit begins it.",
+            )
         if name in table.taken or (name in others and others[name].file != path):
             raise outside.taken(table.what, name, plugin)
         table.check(name, found)

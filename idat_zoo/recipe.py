@@ -27,7 +27,8 @@ BRIDGE = "peft"
 """The adapter that is any tuner of PEFT: its option `tuner` says which."""
 TUNER = r"[a-z0-9_]+"
 
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
+Name = Annotated[str, Field(pattern=NAME)]
 """A name that becomes the name of a folder."""
 
 PART = r"[A-Za-z0-9_-][A-Za-z0-9_. -]*"

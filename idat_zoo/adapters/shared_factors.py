@@ -58,7 +58,9 @@ class FacT(UpdatesAdapter):
         if len(widths) > 1:
             return f"U and V serve all its blocks, whose widths are {', '.join(map(str, widths))}"
         for layer in self.layers(anatomy):
-            size = max(layer.inputs, layer.outputs)
+            less, size = sorted((layer.inputs, layer.outputs))
+            if less < widths[0]:
+                return f"its {layer.name} has a side of {less}, less than {widths[0]}"
             if size % widths[0]:
                 return f"its {layer.name} has a side of {size}, no multiple of {widths[0]}"
         return ""

@@ -451,12 +451,14 @@ def test_a_network_that_computes_otherwise_is_refused() -> None:
         ("lora", {"blocks": "last99"}, UsageError, "last99"),
         ("peft:lokr", {"rank": 4}, RecipeError, "rank"),
         ("peft:lorra", {}, UsageError, "Did you mean 'lora'"),
-        ("peft", {}, RecipeError, "tuner"),
         ("lora:lokr", {}, UnknownNameError, "unknown adapter 'lora:lokr'"),
         ("lora", {"num_classes": 0}, UsageError, "num_classes is an int from 1; got 0"),
         ("lora", {"num_classes": True}, UsageError, "num_classes is an int from 1; got True"),
         ("lora", {"seed": -1}, UsageError, "seed is an int from 0; got -1"),
         ("lora", {"drop_path": 1.0}, UsageError, "drop_path is a rate"),
+        ("peft:frodd", {}, UnknownNameError, "unknown tuner of PEFT 'frodd'"),
+        ("peft:", {}, UsageError, "is any tuner of PEFT: say which"),
+        ("peft", {}, UsageError, "is any tuner of PEFT: say which"),
         ("lora", {"img_size": 64}, UsageError, "cannot take an image"),
         ("lora", {"img_size": 0}, UsageError, "square images"),
     ],
@@ -505,3 +507,12 @@ def test_the_walk_is_compared_before_anything_learns(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(own, "relative_difference", lambda kind, spec, head: 1e-3)
     with pytest.raises(WalkError, match=r"differ by 1\.0e-03"):
         adapt(tiny_vit(num_classes=3), "lora")
+
+
+@pytest.mark.parametrize("family", ["fact_tt", "fact_tk"])
+def test_an_mlp_narrower_than_the_stream_is_refused_where_factors_serve_both(family: str) -> None:
+    shape = {"img_size": 32, "patch_size": 8, "embed_dim": 48, "depth": 2, "num_heads": 3}
+    vit = timm.create_model("vit_tiny_patch16_224", mlp_ratio=0.5, **shape)
+    with pytest.raises(UsageError, match="a side of 24, less than 48"):
+        adapt(vit, family, num_classes=3)
+    adapt(vit, "krona", num_classes=3)

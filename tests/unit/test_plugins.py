@@ -349,6 +349,7 @@ def test_the_same_plugin_is_loaded_without_a_word(
 @pytest.mark.parametrize(
     ("change", "told"),
     [
+        (('ADAPTERS = {"affine"', 'ADAPTERS = {"a/b"'), "'a/b' cannot be the name of its adapter"),
         (("ADAPTERS = ", "FAMILIES = "), "brings nothing: it has no dict ADAPTERS"),
         (('{"affine": Affine}', "{}"), "brings nothing"),
         (("class Affine(", "class Affine(("), "is no Python: "),
