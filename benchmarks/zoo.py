@@ -116,7 +116,7 @@ def recipe_of(family: str, task: str, teacher: str | None) -> Recipe:
 
 def _keep(result: Result) -> None:
     folder = run_folder(RUNS, result.recipe, result.seed)
-    target = RESULTS / "zoo" / folder.relative_to(RUNS)
+    target = RESULTS / "zoo_runs" / folder.relative_to(RUNS)
     target.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(folder / RESULT_FILE, target / RESULT_FILE)
     print(f"{result.label} seed {result.seed}: {result.top1:.4f}", flush=True)
@@ -139,7 +139,7 @@ def clock() -> None:
 
 def table() -> None:
     """One row a family, from the results that are in the repository."""
-    results = [result for _, result in find_results([RESULTS / "zoo"])]
+    results = [result for _, result in find_results([RESULTS / "zoo_runs"])]
     rows = [_row(family, results) for family in ADAPTERS]
     note = (
         "Pair micro, default options, "
@@ -188,7 +188,9 @@ def _seconds(family: str) -> str:
 
 def _write_gain() -> None:
     """What the teacher brought, task by task: paired, so from the runs and their predictions."""
-    kept = {file.relative_to(RESULTS / "zoo") for file, _ in find_results([RESULTS / "zoo"])}
+    kept = {
+        file.relative_to(RESULTS / "zoo_runs") for file, _ in find_results([RESULTS / "zoo_runs"])
+    }
     found = find_results([(RUNS / file).parent for file in sorted(kept)])
     rows = []
     for task in TASKS:
