@@ -273,8 +273,7 @@ def part(word: str) -> list[str]:
 def main(words: Sequence[str]) -> None:
     """The step that is asked for, or all in order."""
     step, families = (words[0] if words else ""), part(words[1] if len(words) > 1 else "1/1")
-    if step != "ship":
-        torch.set_num_threads(1)
+    torch.set_num_threads(1)
     if step in ("", "choose"):
         choose(families)
     if step in ("", "rates"):

@@ -473,7 +473,7 @@ def _cell(value: Any) -> str:  # whatever JSON can hold
 
 def _print_overview(registry: "Registry", data_dir: Path | None, *, json: bool) -> None:
     """One screen: names by kind, what runs here without a download, and what to try."""
-    from idat_zoo.registry import GROUPS, SUITE, SUITES, recipe_ids, task_groups, task_suites
+    from idat_zoo.registry import GROUPS, SUITE, SUITES, task_groups, task_suites
     from idat_zoo.registry.presence import images_here
 
     tasks = list(registry.tasks.values())
@@ -482,7 +482,7 @@ def _print_overview(registry: "Registry", data_dir: Path | None, *, json: bool) 
     groups = {label: by_name[label] for label in labels}
     here = [task for task in tasks if images_here(task, data_dir)]
     pairs = [pair.name for pair in registry.pairs.values() if _has_weights(pair)]
-    recipes = len(recipe_ids(registry))
+    recipes = len(registry.pairs) * len(registry.adapters) * len(tasks)
     if json:
         print_json(
             {

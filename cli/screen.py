@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import typer
 
-from idat_zoo.errors import ZooError
-from idat_zoo.outside import PluginWarning
+from idat_zoo.errors import PluginWarning, ZooError
 
 if TYPE_CHECKING:
     from rich.console import Console

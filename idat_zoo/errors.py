@@ -26,6 +26,10 @@ IN_THE_WAY = {errno.EBUSY, errno.ENOTDIR, errno.EEXIST, errno.EISDIR}
 FORBIDDEN = {errno.EACCES, errno.EPERM}
 
 
+class PluginWarning(UserWarning):
+    """A plugin is left out, or something is loaded with another one than it was made with."""
+
+
 class ZooError(Exception):
     """A user's mistake or a fault of the surroundings: one line, and a hint of what to do."""
 

@@ -15,15 +15,11 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from idat_zoo.errors import UnknownNameError, UsageError
+from idat_zoo.errors import PluginWarning, UnknownNameError, UsageError
 from idat_zoo.recipe import NAME, AdapterChoice, Backbone, Plugin, Recipe
 
 ADAPTERS_GROUP = "idat_zoo.adapters"
 KINDS_GROUP = "idat_zoo.kinds"
-
-
-class PluginWarning(UserWarning):
-    """Something is loaded with another plugin than it was made with."""
 
 
 class Provider(NamedTuple):

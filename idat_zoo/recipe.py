@@ -88,7 +88,9 @@ Number = Annotated[float, AfterValidator(_check_size)]
 class Frozen(BaseModel):
     """Immutable, strict about types, and closed: an unknown key is an error."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=True, allow_inf_nan=False, defer_build=True
+    )
 
 
 class Plugin(Frozen):

@@ -18,9 +18,9 @@ from idat_zoo.adapters.peft_options import (
     known_fields,
     written,
 )
-from idat_zoo.errors import ZooError
+from idat_zoo.errors import PluginWarning, ZooError
 from idat_zoo.option_words import InBlocks
-from idat_zoo.outside import ADAPTERS_GROUP, PluginWarning, providers
+from idat_zoo.outside import ADAPTERS_GROUP, providers
 from idat_zoo.recipe import BRIDGE, AdapterChoice, Plugin
 from idat_zoo.registry.shelves import Family, check_table
 

@@ -30,11 +30,10 @@ class Pretrained(Frozen):
 def read_table() -> tuple[str, Mapping[str, Pretrained]]:
     """The version of timm that the table was written from, and ARCHITECTURE.TAG -> its values."""
     document = parse_toml(read_text(TABLE), where=str(TABLE))
-    values = {
-        name: Pretrained.model_validate({key: row[key] for key in Pretrained.model_fields})
-        for row in document["values"]
-        for name in row["of"]
-    }
+    values: dict[str, Pretrained] = {}
+    for row in document["values"]:
+        names = row.pop("of")
+        values |= dict.fromkeys(names, Pretrained.model_validate(row))
     return document["timm"], values
 
 

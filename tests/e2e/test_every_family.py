@@ -10,7 +10,7 @@ from idat_zoo.adapters import ADAPTERS, build_adapter
 from idat_zoo.cli import app
 from idat_zoo.recipe import AdapterChoice
 
-WITH_ALL_ELSE_DEFAULT = ("epochs=1", "batch_size=500")
+ON_A_TINY_PAIR = ("--pair", "tiny_random", "epochs=1", "batch_size=500")
 
 
 def stackable(family: str) -> bool:
@@ -26,7 +26,7 @@ def test_all_families_but_one_share_a_pass() -> None:
 @pytest.mark.parametrize("family", ADAPTERS)
 def test_a_family_trains_the_mini_suite_in_one_pass(family: str, tmp_path: Path) -> None:
     stack = ["--stack", "6"] if stackable(family) else []
-    words = ["train", "--task", "mini", "--adapter", family, *stack, *WITH_ALL_ELSE_DEFAULT]
+    words = ["train", "--task", "mini", "--adapter", family, *stack, *ON_A_TINY_PAIR]
     result = CliRunner().invoke(app, [*words, "--out", str(tmp_path), "--json"])
     assert result.exit_code == 0, result.output
     made = json.loads(result.stdout)["results"]

@@ -47,8 +47,10 @@ def test_the_python_example_runs(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_the_example_of_an_adapter_pool_runs(tmp_path: Path) -> None:
     text = (ROOT / "docs" / "checkpoints.md").read_text(encoding="utf-8")
-    shown = run_python_example(text, tmp_path, last="print(first.shape, pool.names())\n")
-    assert shown == "torch.Size([10]) []\n"
+    shown = run_python_example(
+        text, tmp_path, last="print(first.shape, second.shape, pool.names())\n"
+    )
+    assert shown == "torch.Size([10]) torch.Size([8]) ['textures']\n"
 
 
 FROM_PYTHON = python_examples((ROOT / "docs" / "python.md").read_text(encoding="utf-8"))

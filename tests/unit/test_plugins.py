@@ -24,8 +24,15 @@ from idat_zoo.backbones.network import Network
 from idat_zoo.backbones.self_check import relative_difference
 from idat_zoo.backbones.stack import StackedNetwork
 from idat_zoo.cli import app
-from idat_zoo.errors import DataError, RecipeError, UnknownNameError, UsageError, WalkError
-from idat_zoo.outside import PluginWarning, Provider
+from idat_zoo.errors import (
+    DataError,
+    PluginWarning,
+    RecipeError,
+    UnknownNameError,
+    UsageError,
+    WalkError,
+)
+from idat_zoo.outside import Provider
 from idat_zoo.randomness import generator
 from idat_zoo.recipe import AdapterChoice, Pair, Plugin
 from idat_zoo.recipe_toml import dump_recipe, parse_recipe
