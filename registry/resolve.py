@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from idat_zoo.errors import RecipeError, UnknownNameError, UsageError
+from idat_zoo.errors import RecipeError, UnknownNameError, UsageError, near_names
 from idat_zoo.outside import (
     ADAPTERS_GROUP,
     KINDS_GROUP,
@@ -209,16 +209,6 @@ def recipe_id(recipe: Recipe) -> str:
     return f"{recipe.pair.name}/{recipe.adapter.word}/{recipe.task.id}"
 
 
-def recipe_ids(registry: Registry) -> list[str]:
-    """Every pair/adapter/task of the shelves."""
-    return [
-        f"{pair}/{adapter}/{task}"
-        for pair in registry.pairs
-        for adapter in registry.adapters
-        for task in registry.tasks
-    ]
-
-
 def unlike_recipe_ids(registry: Registry) -> list[str]:
     """One pair/adapter/task of all to which the same tables apply: tasks alone make no fault."""
     first: dict[tuple[object, ...], str] = {}
@@ -241,8 +231,20 @@ def find_recipe(registry: Registry, name: str) -> Recipe:
     if task == FOLDER:
         registry.find_task(task)  # which says where its recipe is
     if not (pair in registry.pairs and adapter in registry.adapters and registry.has_task(task)):
-        raise UnknownNameError("recipe", name, recipe_ids(registry))
+        error = UnknownNameError("recipe", name, _near_ids(registry, pair, adapter, task))
+        error.hint = "`idat list recipes` lists them."
+        raise error
     return compose_recipe(registry, task, adapter, pair=pair)
+
+
+def _near_ids(registry: Registry, *parts: str) -> list[str]:
+    """Ids whose parts are the given ones, or near to those that are unknown."""
+    known = (registry.pairs, registry.adapters, registry.tasks)
+    near = [
+        [part] if part in names else near_names(part, names)
+        for part, names in zip(parts, known, strict=True)
+    ]
+    return ["/".join(id) for id in itertools.product(*near)]
 
 
 def _adjust(

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import checked_shapes  # noqa: F401  before what it checks
 import fakes
 import pytest
 import torch

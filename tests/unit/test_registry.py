@@ -25,8 +25,8 @@ from idat_zoo.registry import (
     load_registry,
     recipe_from_file,
     recipe_id,
-    recipe_ids,
     resolve_tasks,
+    unlike_recipe_ids,
 )
 from idat_zoo.registry.load import BUILTIN
 from idat_zoo.registry.parameters import load_parameters
@@ -157,9 +157,12 @@ def test_a_task_cannot_have_the_name_of_a_group_or_suite(tmp_path: Path, name: s
 
 @pytest.mark.slow
 def test_every_recipe_of_the_shelf_is_valid(registry: Registry) -> None:
-    ids = recipe_ids(registry)
-    assert len(ids) == len(registry.pairs) * len(registry.adapters) * len(registry.tasks)
+    ids = unlike_recipe_ids(registry)
+    assert {name.split("/")[0] for name in ids} == set(registry.pairs)
+    assert {name.split("/")[1] for name in ids} == set(registry.adapters)
     assert [recipe_id(find_recipe(registry, name)) for name in ids] == ids
+    of_tasks = [f"{registry.default_pairs[task]}/lora/{task}" for task in registry.tasks]
+    assert [recipe_id(find_recipe(registry, name)) for name in of_tasks] == of_tasks
 
 
 def test_every_file_names_its_source_on_the_first_line() -> None:

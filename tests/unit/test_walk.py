@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import timm
 import torch
+from jaxtyping import TypeCheckError
 
 from conftest import TOY_PAIR, toy_backbone
 from idat_zoo import files, hub
@@ -246,3 +247,8 @@ def test_the_size_of_weights_is_told_before_they_are_fetched(
 ) -> None:
     spec = Backbone(name="mine", timm=timm_name, weights=tag, img_size=48)
     assert weights_size(spec) == 4 * numbers
+
+
+def test_annotated_shapes_are_checked_in_tests() -> None:
+    with pytest.raises(TypeCheckError, match="images"):
+        begin(torch.zeros(3, 8, 8))
