@@ -11,6 +11,8 @@ from idat_zoo.cli import app
 from idat_zoo.recipe import AdapterChoice
 
 ON_A_TINY_PAIR = ("--pair", "tiny_random", "epochs=1", "batch_size=500")
+FITTED = {"oft": ["adapter.block_size=8"]}
+"""What the widths of the tiny pair, 16 and 24, ask for."""
 
 
 def stackable(family: str) -> bool:
@@ -27,6 +29,7 @@ def test_all_families_but_one_share_a_pass() -> None:
 def test_a_family_trains_the_mini_suite_in_one_pass(family: str, tmp_path: Path) -> None:
     stack = ["--stack", "6"] if stackable(family) else []
     words = ["train", "--task", "mini", "--adapter", family, *stack, *ON_A_TINY_PAIR]
+    words += FITTED.get(family, [])
     result = CliRunner().invoke(app, [*words, "--out", str(tmp_path), "--json"])
     assert result.exit_code == 0, result.output
     made = json.loads(result.stdout)["results"]
