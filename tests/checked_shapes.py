@@ -1,8 +1,10 @@
 """Imported first of all: checks the annotated shapes of every module that annotates any.
 
-Such a check costs a call some 0.1 ms, so modules without shapes are left to mypy.
+Such a check costs a call some 0.1 ms, so modules without shapes are left to mypy. Programs that a
+test starts run without any, as users run them.
 """
 
+import os
 from pathlib import Path
 
 from jaxtyping import install_import_hook
@@ -15,4 +17,5 @@ WITH_SHAPES = sorted(
     if "from jaxtyping import" in file.read_text(encoding="utf-8")
 )
 
-install_import_hook(WITH_SHAPES, "beartype.beartype")
+if "PYTEST_CURRENT_TEST" not in os.environ:
+    install_import_hook(WITH_SHAPES, "beartype.beartype")
