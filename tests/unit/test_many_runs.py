@@ -334,7 +334,7 @@ def test_no_more_runs_go_through_a_pass_than_memory_holds(monkeypatch: pytest.Mo
     machine = machine_for(CPU, stack=5)
     pair = pair_module.build_pair(job.recipe, seed=0, backbones=machine.backbones)
     learner = Learner(pair, job.images, job.targets, job.recipe, seed=0)
-    needed = 1.2 * memory.step_bytes(learner) + memory._prefix_bytes(learner)
+    needed = memory.MARGINS["cpu"] * memory.step_bytes(learner) + memory._prefix_bytes(learner)
     monkeypatch.setattr(memory, "free_memory", lambda device: int(2.5 * needed / 0.8))
     heard = Notes()
     assert passes(alike(5), heard, stack=5) == [["0", "1"], ["2", "3"], ["4"]]
