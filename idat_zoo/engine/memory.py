@@ -87,7 +87,7 @@ def runs_in_one_pass(learner: Learner, *, share: float = 0.8) -> int:
     What a step keeps is measured, and `MARGINS` stand for what it takes beside that. Prefixes are
     counted as if they were cached.
     """
-    margin = MARGINS.get(learner.device.type, 1.2)
+    margin = MARGINS.get(learner.device.type, MARGINS["cuda"])
     own = margin * step_bytes(learner) + _prefix_bytes(learner)
     return max(1, int(share * free_memory(learner.device) / own))
 

@@ -12,6 +12,7 @@ PUBLISHED = load_published()
 
 
 def test_the_shelf_lists_what_ships_and_its_very_files() -> None:
+    assert len(PUBLISHED) == 6 * 3
     assert [own.name for own in sorted(PUBLISHED, key=lambda own: own.name)] == builtin_names()
     for own in PUBLISHED:
         folder = find_folder(f"builtin:{own.name}")

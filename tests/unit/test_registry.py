@@ -277,6 +277,12 @@ def test_an_unknown_recipe_id_answers_did_you_mean(registry: Registry) -> None:
     assert "'micro/lora/digits'" in caught.value.message
     with pytest.raises(UnknownNameError, match="Did you mean 'micro/lora/digits'\\?"):
         find_recipe(registry, "Micro/LoRA/Digits")
+    for name in ("mikro/lora/digits", "micro/lora/digit", "mikro/lorra/digit"):
+        with pytest.raises(UnknownNameError, match=r"Did you mean .*'micro/lora/digits'"):
+            find_recipe(registry, name)
+    with pytest.raises(UnknownNameError, match="unknown recipe 'zzz/zzz/zzz'") as caught:
+        find_recipe(registry, "zzz/zzz/zzz")
+    assert caught.value.hint == "`idat list recipes` lists them."
 
 
 def test_a_users_task_is_found_however_it_is_spelt(tmp_path: Path) -> None:
