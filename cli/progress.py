@@ -15,7 +15,7 @@ from rich.text import Text
 from idat_zoo.cli import screen
 from idat_zoo.engine.train import EpochLog
 from idat_zoo.errors import ZooError
-from idat_zoo.fit import Progress as Listener
+from idat_zoo.runs.progress import Progress as Listener
 
 SECONDS_BETWEEN_LINES = 10
 SECONDS_BETWEEN_MOVES = 0.1

@@ -13,7 +13,7 @@ from idat_zoo.engine.schedule import total_epochs
 from idat_zoo.errors import RunFolderError, ZooError
 from idat_zoo.recipe import Frozen, Recipe
 from idat_zoo.recipe_toml import parse_recipe, read_text
-from idat_zoo.run_files import (
+from idat_zoo.runs.file_names import (
     CALL_FILE,
     FAULT_FILE,
     LOG_FILE,
@@ -21,7 +21,7 @@ from idat_zoo.run_files import (
     RECIPE_FILE,
     RESULT_FILE,
 )
-from idat_zoo.run_lock import holder_of, is_lock
+from idat_zoo.runs.lock import holder_of, is_lock
 
 LEVELS = 5
 """Folders of a run below the one of all runs: pair/adapter/task/hash/seed."""
