@@ -40,7 +40,7 @@ from idat_zoo.recipe import Recipe
 from idat_zoo.recipe_hash import recipe_hash
 from idat_zoo.recipe_toml import parse_recipe
 from idat_zoo.results import load_result
-from idat_zoo.runs import lock
+from idat_zoo.runs import lock as run_lock
 from idat_zoo.runs.folder import run_folder
 from idat_zoo.runs.inputs import Inputs, load_views
 from idat_zoo.runs.loaded import LoadedRun
@@ -731,7 +731,7 @@ def held_elsewhere(folder: Path, *, silent: float) -> None:
     lock = folder / ".lock"
     lock.write_text(
         "filelock/2\npid=4711\nhost=gpu7\nmode=lease\ntoken=abc\n"
-        f"duration={lock.LEASE!r}\nstart=1\n"
+        f"duration={run_lock.LEASE!r}\nstart=1\n"
     )
     owner = {"host": "gpu7", "pid": 4711, "since": "2026-11-27T08:00:00+00:00"}
     (folder / ".owner.json").write_text(json.dumps(owner))
@@ -751,7 +751,7 @@ def test_a_live_process_of_another_host_is_named(tmp_path: Path) -> None:
 def test_a_dead_process_of_another_host_is_watched_and_then_taken_over(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lock, "LEASE", 2.0)
+    monkeypatch.setattr(run_lock, "LEASE", 2.0)
     folder = toy_folder(tmp_path)
     held_elsewhere(folder, silent=3600)
     assert holder_of(folder) is None
@@ -767,9 +767,9 @@ def test_a_dead_process_of_another_host_is_watched_and_then_taken_over(
 def test_one_that_lost_its_folder_writes_nothing_more(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lock, "LEASE", 0.2)
+    monkeypatch.setattr(run_lock, "LEASE", 0.2)
     folder = tmp_path / "run"
-    with lock.alone_in(folder, wait=False, note=print) as still_ours:
+    with run_lock.alone_in(folder, wait=False, note=print) as still_ours:
         still_ours()
         (folder / ".lock").unlink()
         held_elsewhere(tmp_path / "other", silent=0)
