@@ -348,7 +348,8 @@ def _recipe_row(recipe: "Recipe", name: str, registry: "Registry") -> Row:
     return {
         "name": name,
         "own": registry.is_own("recipe", recipe.pair.name),
-        **{field: getattr(recipe, field) for field in COLUMNS[Kind.RECIPES][1:-1]},
+        **{field: getattr(recipe, field) for field in COLUMNS[Kind.RECIPES][1:-2]},
+        "distillation": recipe.distillation.name,
         "options": recipe.adapter.options,
     }
 

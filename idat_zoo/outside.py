@@ -1,4 +1,4 @@
-"""Names from outside: which plugin brings which adapter family or kind of backbone.
+"""Names from outside: which plugin brings which adapter family, kind or term.
 
 A plugin is a Python file that a person names (`plugins.load_plugin`, `--plugin FILE`), or an
 installed distribution with entry points `name = "module:Class"` in a group below. Nothing else is
@@ -13,13 +13,17 @@ from collections.abc import Container, Iterable, Mapping
 from functools import cache
 from importlib import metadata
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from idat_zoo.errors import PluginWarning, UnknownNameError, UsageError
-from idat_zoo.recipe import NAME, AdapterChoice, Backbone, Plugin, Recipe
+from idat_zoo.recipe import NAME, Backbone, NamedSpec, Plugin, Recipe
 
 ADAPTERS_GROUP = "idat_zoo.adapters"
 KINDS_GROUP = "idat_zoo.kinds"
+TERMS_GROUP = "idat_zoo.terms"
+
+
+Spec = TypeVar("Spec", bound=NamedSpec)
 
 
 class Provider(NamedTuple):
@@ -149,7 +153,7 @@ def warn_if_changed(what: str, name: str | None, made_with: Plugin | None, *, gr
 
 
 def with_plugins(recipe: Recipe) -> Recipe:
-    """The recipe with the plugins named that its adapters and backbones are of now."""
+    """The recipe with the plugins named that its adapters, backbones and term are of now."""
     pair, teacher, own = recipe.pair, recipe.pair.teacher, recipe.teacher_adapter
     backbones = {
         "student": marked(pair.student),
@@ -158,8 +162,9 @@ def with_plugins(recipe: Recipe) -> Recipe:
     return recipe.model_copy(
         update={
             "pair": pair.model_copy(update=backbones),
-            "adapter": _marked_choice(recipe.adapter),
-            "teacher_adapter": None if own is None else _marked_choice(own),
+            "adapter": _marked_spec(recipe.adapter, ADAPTERS_GROUP),
+            "teacher_adapter": None if own is None else _marked_spec(own, ADAPTERS_GROUP),
+            "distillation": _marked_spec(recipe.distillation, TERMS_GROUP),
         }
     )
 
@@ -169,8 +174,8 @@ def marked(spec: Backbone) -> Backbone:
     return spec.model_copy(update={"plugin": _plugin_of(KINDS_GROUP, spec.kind)})
 
 
-def _marked_choice(choice: AdapterChoice) -> AdapterChoice:
-    return choice.model_copy(update={"plugin": _plugin_of(ADAPTERS_GROUP, choice.name)})
+def _marked_spec(spec: Spec, group: str) -> Spec:
+    return spec.model_copy(update={"plugin": _plugin_of(group, spec.name)})
 
 
 def _plugin_of(group: str, name: str | None) -> Plugin | None:

@@ -13,22 +13,32 @@ from typing import Annotated, Any
 
 from pydantic import Field, Strict, create_model
 
-from idat_zoo.recipe import Frozen, Recipe, Scalar
+from idat_zoo.recipe import DEFAULT_TERM, FLAT_OPTIONS, Frozen, Recipe, Scalar, TermSpec
 from idat_zoo.recipe_toml import parse_toml, read_text
 from idat_zoo.registry.shelves import Family, Known, check_table, collecting, strings, unknown
 
 SETTINGS = [
-    name
-    for name in Recipe.model_fields
-    if name not in {"pair", "task", "adapter", "teacher_adapter"}
+    *(
+        name
+        for name in Recipe.model_fields
+        if name not in {"pair", "task", "adapter", "teacher_adapter"}
+    ),
+    *FLAT_OPTIONS,
 ]
-"""The fields of a recipe that a recipe file or a command line may set."""
+"""The names of a recipe's settings that a recipe file or a command line may give.
+
+`temperature` and `temperature_squared` are options of the distillation term.
+"""
 
 Names = Annotated[tuple[str, ...], Strict(False), Field(min_length=1)]
 
 _SETTING_FIELDS: Any = {
-    name: (Recipe.model_fields[name].annotation, Recipe.model_fields[name]) for name in SETTINGS
+    name: (Recipe.model_fields[name].annotation, Recipe.model_fields[name])
+    for name in SETTINGS
+    if name in Recipe.model_fields
 }
+_SETTING_FIELDS |= {"distillation": (str | TermSpec, DEFAULT_TERM)}
+_SETTING_FIELDS |= dict.fromkeys(FLAT_OPTIONS, (Scalar, None))
 Settings = create_model("Settings", __base__=Frozen, **_SETTING_FIELDS)
 AdapterSettings = create_model(
     "AdapterSettings", __base__=Settings, options=(dict[str, Scalar], {})

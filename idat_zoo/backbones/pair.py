@@ -9,6 +9,9 @@ import torch
 from idat_zoo.adapters import build_adapter
 from idat_zoo.backbones.frozen import FrozenBackbone, describe_anatomy, load_backbone
 from idat_zoo.backbones.network import Network, build_network, check_carries
+from idat_zoo.distillation import build_term
+from idat_zoo.distillation.base import Sizes
+from idat_zoo.errors import UsageError
 from idat_zoo.recipe import AdapterChoice, Backbone, Recipe
 
 Role = Literal["student", "teacher"]
@@ -77,15 +80,30 @@ def build_pair(recipe: Recipe, *, seed: int, backbones: Backbones) -> NetworkPai
 
 
 def check_carried(recipe: Recipe) -> None:
-    """Whether its backbones can carry its adapters; no weights are read or fetched.
+    """Check that the backbones can carry the adapters, and that the term can compare the networks.
 
-    Raises: UsageError where one cannot; what building either raises.
+    No weights are read or fetched.
+
+    Raises: UsageError where they cannot; what building an adapter, a backbone or the term raises.
     """
     pair = recipe.pair
     roles = [(pair.student, recipe.adapter), (pair.teacher, recipe.teacher_adapter)]
+    sizes = []
     for spec, choice in roles:
         if spec is not None and choice is not None:
-            check_carries(describe_anatomy(spec), build_adapter(choice), spec.name)
+            anatomy = describe_anatomy(spec)
+            check_carries(anatomy, build_adapter(choice), spec.name)
+            last = anatomy.blocks[-1]
+            tokens = (last.tokens, last.width)
+            sizes.append(Sizes(recipe.task.num_classes, anatomy.num_features, tokens))
+    if recipe.distils:
+        student, teacher = sizes
+        why = build_term(recipe.distillation).why_not(student, teacher)
+        if why:
+            raise UsageError(
+                f"distillation '{recipe.distillation.name}' cannot compare the networks of pair "
+                f"'{pair.name}': {why}."
+            )
 
 
 def count_parameters(roles: Iterable[tuple[Role, Network]]) -> dict[str, int]:

@@ -86,16 +86,22 @@ class PeftNetwork(Network):
         masks = super().draw_masks(batch, drop_path=drop_path, draws=draws)
         return masks | {SEED: torch.tensor(source.initial_seed())}
 
-    def features(self, start: Images | Partway, masks: Tensors | None = None) -> Features:
-        """Pooled features, adapted."""
+    def _walked(
+        self, start: Images | Partway, masks: Tensors | None, *, keeps_tokens: bool = False
+    ) -> tuple[Features, Tensor | None]:
         masks = masks or {}
         self._let_draw(SEED in masks)
         if not isinstance(start, Partway):
             start = begin(self.normalise(start))
-        nobody = Visitor((), lambda site, block, x, compute, frozen: compute(x, {}))
+        nobody = Visitor(
+            (),
+            lambda site, block, x, compute, frozen: compute(x, {}),
+            keeps_tokens=keeps_tokens,
+        )
         drawing = seeded(int(masks[SEED]), self.mean.device) if SEED in masks else nullcontext()
         with drawing:
-            return features(self.kind, start, nobody, masks.get(DROP_PATH))
+            pooled = features(self.kind, start, nobody, masks.get(DROP_PATH))
+        return pooled, nobody.tokens
 
     def _let_draw(self, draws: bool) -> None:
         """PEFT's modules draw in training mode; all others stay in evaluation mode."""

@@ -17,10 +17,11 @@ from idat_zoo.backbones.sites import Visitor
 from idat_zoo.backbones.walk import START, Partway, begin, places, walk
 
 
-def constant_until(network: Network, drop_path: float) -> Place:
+def constant_until(network: Network, drop_path: float, *, reads_tokens: bool = False) -> Place:
     """The last place a walk can be left at whose tensors do not change in training.
 
-    That is its start for an adapter that changes the patches' embedding.
+    That is its start for an adapter that changes the patches' embedding. Where something
+    `reads_tokens` of the last block, the walk goes through its end at every step.
     """
     first = min(network.places, key=in_order)
     drops = max(network.first_block, 1)  # at block 0 the rate is 0
@@ -30,7 +31,7 @@ def constant_until(network: Network, drop_path: float) -> Place:
         return START
     if first.block == network.anatomy.depth:
         last = Place(first.block - 1, Site.AFTER_MLP)
-        return first if first.site is Site.FEATURES else last
+        return first if first.site is Site.FEATURES and not reads_tokens else last
     left = [Place(first.block, site) for site in places(network.kind, first.block)]
     return [place for place in left if in_order(place) <= in_order(first)][-1]
 

@@ -40,17 +40,28 @@ class Visitor:
     """Who is offered what a walk comes by, and may put something else in its place.
 
     Only `places` are offered, as tokens. `prompt` gives those `[B, P, D]` of a block by its
-    stream, if it has any.
+    stream, if it has any. With `keeps_tokens`, `tokens` are then those `[B, N, D]` that leave the
+    last block.
     """
+
+    tokens: Tensor | None
 
     def __init__(
         self,
         places: Container[Place],
         offer: Offer,
         prompt: Callable[[int, Tensor], Tensor | None] = _no_prompt,
+        *,
+        keeps_tokens: bool = False,
     ) -> None:
         self.places, self.prompt = places, prompt
+        self.keeps_tokens, self.tokens = keeps_tokens, None
         self._offer = offer
+
+    def leaves_last_block(self, x: Tensor, layout: Layout) -> None:
+        """Keep the tokens that leave the last block, where they are asked for."""
+        if self.keeps_tokens:
+            self.tokens = _to_tokens(x, layout)
 
     def value(
         self, site: Site, block: int, x: Tensor, y: Tensor, *, layout: Layout = "tokens"

@@ -145,6 +145,7 @@ def _leave(kind: Kind, here: Partway, visitor: Visitor, drop_path: DropPath) -> 
         return replace(here, place=Place(i + 1, Site.BLOCK_INPUT), tensors=(x,))
     if here.prompts:
         x = torch.cat([x[:, : kind.prefix], x[:, kind.prefix + here.prompts :]], dim=1)
+    visitor.leaves_last_block(x, kind.layout)
     with visitor.inside(i + 1, {Site.FINAL_NORM: kind.final_norm}):
         pooled = kind.pool(x)
     return replace(here, place=Place(i + 1, Site.FEATURES), tensors=(pooled,), prompts=0)

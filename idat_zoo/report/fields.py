@@ -4,6 +4,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 
 from idat_zoo.adapters import build_adapter
+from idat_zoo.distillation import build_term
 from idat_zoo.recipe import DESCRIPTIVE, AdapterChoice, Backbone, Recipe, Scalar
 from idat_zoo.results import Result
 
@@ -42,7 +43,7 @@ def flatten(result: Result) -> Fields:
     """Everything a recipe's hash covers, and what else sets results apart: kind, network, data.
 
     Options have their defaults filled in. Fields that do not act are left out: a distillation term
-    without a teacher, its temperature without `kl`, whatever `candidates` choose, the training of
+    without a teacher, whatever `candidates` choose, the training of
     an imported adapter.
     """
     recipe = result.recipe
@@ -60,7 +61,7 @@ def flatten(result: Result) -> Fields:
     fields |= _backbone("teacher", recipe.pair.teacher)
     if recipe.teacher_adapter is not None:
         fields |= _adapter("teacher_adapter", recipe.teacher_adapter)
-    fields |= _settings(recipe)
+    fields |= _term(recipe) | _settings(recipe)
     idle = {*recipe.candidates, *(OF_TRAINING if recipe.protocol == "imported" else ())}
     return {name: value for name, value in fields.items() if name not in idle}
 
@@ -85,16 +86,26 @@ def _adapter(role: str, choice: AdapterChoice) -> dict[str, Scalar]:
 
 def _settings(recipe: Recipe) -> dict[str, Scalar]:
     """The recipe's plain fields, as far as they act."""
-    idle = {"pair", "task", "adapter", "teacher_adapter"}
-    if recipe.pair.teacher is None:
-        idle |= {"distillation"}
-    if recipe.distillation == "none":
+    idle = {"pair", "task", "adapter", "teacher_adapter", "distillation"}
+    if not recipe.distils:
         idle |= {"distillation_weight", "detach"}
-    if recipe.distillation != "kl":
-        idle |= {"temperature", "temperature_squared"}
     if recipe.selection == "none":
         idle |= {"candidates"}
     return {name: _scalar(value) for name, value in recipe.model_dump(exclude=idle).items()}
+
+
+def _term(recipe: Recipe) -> dict[str, Scalar]:
+    """The distillation term and its options, where there is a teacher."""
+    spec = recipe.distillation
+    if recipe.pair.teacher is None:
+        return {}
+    options: Mapping[str, object] = {}
+    if spec.plugin is not None:
+        options = {"plugin": str(spec.plugin), **spec.options}
+    elif recipe.distils:
+        options = build_term(spec).options.model_dump()
+    own = {f"distillation.{name}": _scalar(value) for name, value in options.items()}
+    return {"distillation": spec.name} | own
 
 
 def _scalar(value: object) -> Scalar:

@@ -1,11 +1,16 @@
 """The distillation terms against the released code's own lines, and what each of them pulls at."""
 
+from typing import Any
+
 import pytest
 import torch
 import torch.nn.functional as F
 
-from conftest import toy_recipe
-from idat_zoo.distillation import distill_kl, distill_mse, distillation_term
+from conftest import learner_of, toy_recipe
+from idat_zoo.data import load_task
+from idat_zoo.distillation import build_term
+from idat_zoo.distillation.base import Outputs
+from idat_zoo.recipe import Recipe, TermSpec
 
 
 def logits(seed: int) -> torch.Tensor:
@@ -14,6 +19,28 @@ def logits(seed: int) -> torch.Tensor:
 
 
 STUDENT, TEACHER = logits(1), logits(2)
+
+
+def distill(
+    student: torch.Tensor, teacher: torch.Tensor, name: str, **options: Any
+) -> torch.Tensor:
+    term = build_term(TermSpec(name=name, options=options))
+    return term.loss(Outputs(student), Outputs(teacher))
+
+
+def distill_mse(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
+    return distill(student, teacher, "mse")
+
+
+def distill_kl(student: torch.Tensor, teacher: torch.Tensor, **options: Any) -> torch.Tensor:
+    return distill(student, teacher, "kl", **options)
+
+
+def term_of(recipe: Recipe, student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
+    """The distillation part of a step's losses."""
+    learner = learner_of(recipe, load_task(recipe.task, img_size=16).train)
+    outputs = {"student": Outputs(student), "teacher": Outputs(teacher)}
+    return learner.losses(outputs, torch.zeros(len(student), dtype=torch.long))["distillation_loss"]
 
 
 def test_mse_is_the_released_line() -> None:
@@ -77,17 +104,17 @@ def test_equal_logits_cost_nothing() -> None:
 def test_the_detached_side_alone_gets_no_gradient(distillation: str, detach: str) -> None:
     recipe = toy_recipe(distillation=distillation, detach=detach)
     student, teacher = (logits(seed).requires_grad_() for seed in (1, 2))
-    term = distillation_term(student, teacher, recipe)
+    term = term_of(recipe, student, teacher)
     grads = torch.autograd.grad(term, [student, teacher], allow_unused=True)
     for side, grad in zip(("student", "teacher"), grads, strict=True):
         assert (grad is None) == (side == detach)
         assert grad is None or grad.abs().sum() > 0
     free = toy_recipe(distillation=distillation)
-    assert term.item() == distillation_term(student, teacher, free).item()
+    assert term.item() == term_of(free, student, teacher).item()
 
 
 def test_the_recipe_chooses_term_temperature_and_factor() -> None:
     kl = toy_recipe(distillation="kl", temperature=2.0, temperature_squared=True)
     expected = distill_kl(STUDENT, TEACHER, temperature=2.0, temperature_squared=True)
-    assert distillation_term(STUDENT, TEACHER, kl) == expected
-    assert distillation_term(STUDENT, TEACHER, toy_recipe()) == distill_mse(STUDENT, TEACHER)
+    assert term_of(kl, STUDENT, TEACHER) == expected
+    assert term_of(toy_recipe(), STUDENT, TEACHER) == distill_mse(STUDENT, TEACHER)

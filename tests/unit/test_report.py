@@ -160,8 +160,10 @@ def test_an_option_written_out_at_its_default_is_no_difference() -> None:
 def test_fields_that_do_not_act_are_left_out() -> None:
     alone = flatten(made(recipe=toy_recipe(teacher=False))[1])
     assert alone["teacher"] == "none"
-    assert not {"distillation", "detach", "teacher_adapter", "temperature"} & alone.keys()
-    assert "temperature" in flatten(made(recipe=toy_recipe(distillation="kl"))[1])
+    assert (
+        not {"distillation", "detach", "teacher_adapter", "distillation.temperature"} & alone.keys()
+    )
+    assert "distillation.temperature" in flatten(made(recipe=toy_recipe(distillation="kl"))[1])
 
 
 def test_what_candidates_choose_is_not_shown_as_the_recipes() -> None:
