@@ -20,7 +20,7 @@ def recipe_hash(recipe: Recipe) -> str:
     Raises: what building an adapter or a distillation term of the recipe raises.
     """
     fields = recipe.model_dump(
-        mode="json", exclude_defaults=True, exclude=DESCRIPTIVE | {"distillation"}
+        mode="json", exclude_defaults=True, exclude={**DESCRIPTIVE, "distillation": True}
     )
     fields["adapter"] = _without_defaults(recipe.adapter, build_adapter(recipe.adapter).options)
     if recipe.teacher_adapter is not None:

@@ -27,15 +27,16 @@ MAY_KNOW = {
     "baselines": FLOOR | {"data", "files", "randomness", "results"},
     "switches": {"recipe"},
     "outside": FLOOR,
-    "plugins": FLOOR | {"adapters", "backbones", "outside"},
+    "plugins": FLOOR | {"adapters", "backbones", "distillation", "outside"},
     "adapters": FLOOR | {"option_words", "outside"},
-    "distillation": {"recipe"},
+    "distillation": FLOOR | {"outside"},
     "data": FLOOR | {"files", "layouts", "places"},
     "layouts": {"recipe"},
-    "backbones": FLOOR | {"adapters", "files", "hub", "outside", "places", "randomness"},
+    "backbones": FLOOR
+    | {"adapters", "distillation", "files", "hub", "outside", "places", "randomness"},
     "builtin": set(),
     "engine": FLOOR | {"backbones", "distillation", "randomness", "switches"},
-    "recipe_hash": {"adapters", "recipe"},
+    "recipe_hash": {"adapters", "distillation", "recipe"},
     "runs": FLOOR
     | {
         "adapters",
@@ -97,9 +98,19 @@ MAY_KNOW = {
         "results",
         "switches",
     },
-    "report": FLOOR | {"adapters", "checkpoint", "files", "metrics", "results", "standing"},
+    "report": FLOOR
+    | {"adapters", "distillation", "checkpoint", "files", "metrics", "results", "standing"},
     "registry": FLOOR
-    | {"data", "layouts", "option_words", "outside", "recipe_toml", "registry.families", "sources"},
+    | {
+        "data",
+        "distillation",
+        "layouts",
+        "option_words",
+        "outside",
+        "recipe_toml",
+        "registry.families",
+        "sources",
+    },
     "registry.families": FLOOR | {"adapters", "option_words", "outside", "registry"},
     "registry.write_pretrained": {"hub", "registry"},
     "registry.write_adapters": FLOOR
@@ -244,7 +255,7 @@ def copied(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "adapters does not know backbones",
         ),
         (
-            "idat_zoo/distillation.py",
+            "idat_zoo/distillation/kl.py",
             "from idat_zoo.adapters import base",
             "distillation does not know adapters",
         ),

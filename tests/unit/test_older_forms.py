@@ -1,7 +1,7 @@
 """What was written before recipes had distillation terms with options of their own still reads.
 
-`tests/older` was written by the code of that time, with `distillation = "kl"` and `temperature = 3.0`
-side by side in recipes, checkpoints, results and an unfinished run.
+`tests/older` was written by the code of that time: recipes, checkpoints, results and an unfinished
+run have `distillation = "kl"` and `temperature = 3.0` side by side.
 """
 
 import json
