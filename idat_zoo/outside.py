@@ -171,11 +171,17 @@ def with_plugins(recipe: Recipe) -> Recipe:
 
 def marked(spec: Backbone) -> Backbone:
     """A backbone with the plugin named that brings its kind now."""
-    return spec.model_copy(update={"plugin": _plugin_of(KINDS_GROUP, spec.kind)})
+    return spec.model_copy(update={"plugin": _plugin_now(KINDS_GROUP, spec.kind, spec.plugin)})
 
 
 def _marked_spec(spec: Spec, group: str) -> Spec:
-    return spec.model_copy(update={"plugin": _plugin_of(group, spec.name)})
+    return spec.model_copy(update={"plugin": _plugin_now(group, spec.name, spec.plugin)})
+
+
+def _plugin_now(group: str, name: str | None, before: Plugin | None) -> Plugin | None:
+    """The plugin that brings a name now; the one before where nothing here has the name."""
+    known = name is None or name in _taken.get(group, ()) or name in providers(group)
+    return _plugin_of(group, name) if known else before
 
 
 def _plugin_of(group: str, name: str | None) -> Plugin | None:

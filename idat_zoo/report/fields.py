@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from idat_zoo.adapters import build_adapter
 from idat_zoo.distillation import build_term
-from idat_zoo.recipe import DESCRIPTIVE, AdapterChoice, Backbone, Recipe, Scalar
+from idat_zoo.recipe import DESCRIPTIVE, FLAT_OPTIONS, AdapterChoice, Backbone, Recipe, Scalar
 from idat_zoo.results import Result
 
 Fields = Mapping[str, Scalar]
@@ -43,8 +43,7 @@ def flatten(result: Result) -> Fields:
     """Everything a recipe's hash covers, and what else sets results apart: kind, network, data.
 
     Options have their defaults filled in. Fields that do not act are left out: a distillation term
-    without a teacher, whatever `candidates` choose, the training of
-    an imported adapter.
+    without a teacher, whatever `candidates` choose, the training of an imported adapter.
     """
     recipe = result.recipe
     fields: dict[str, Scalar] = {
@@ -61,8 +60,9 @@ def flatten(result: Result) -> Fields:
     fields |= _backbone("teacher", recipe.pair.teacher)
     if recipe.teacher_adapter is not None:
         fields |= _adapter("teacher_adapter", recipe.teacher_adapter)
-    fields |= _term(recipe) | _settings(recipe)
+    fields |= _settings(recipe)
     idle = {*recipe.candidates, *(OF_TRAINING if recipe.protocol == "imported" else ())}
+    idle |= {f"distillation.{name}" for name in recipe.candidates if name in FLAT_OPTIONS}
     return {name: value for name, value in fields.items() if name not in idle}
 
 
@@ -85,13 +85,16 @@ def _adapter(role: str, choice: AdapterChoice) -> dict[str, Scalar]:
 
 
 def _settings(recipe: Recipe) -> dict[str, Scalar]:
-    """The recipe's plain fields, as far as they act."""
-    idle = {"pair", "task", "adapter", "teacher_adapter", "distillation"}
+    """The distillation term and the recipe's plain fields, as far as they act."""
+    idle = {"pair", "task", "adapter", "teacher_adapter"}
     if not recipe.distils:
         idle |= {"distillation_weight", "detach"}
     if recipe.selection == "none":
         idle |= {"candidates"}
-    return {name: _scalar(value) for name, value in recipe.model_dump(exclude=idle).items()}
+    fields: dict[str, Scalar] = {}
+    for name, value in recipe.model_dump(exclude=idle).items():
+        fields |= _term(recipe) if name == "distillation" else {name: _scalar(value)}
+    return fields
 
 
 def _term(recipe: Recipe) -> dict[str, Scalar]:

@@ -18,7 +18,8 @@ from idat_zoo.report.rows import Group, Over, over_seeds, wider
 from idat_zoo.results import PREDICTIONS_FILE, Result
 
 OF_THE_TEACHER = ("teacher", "teacher_adapter", "distillation")
-OF_THE_TERM = ("distillation_weight", "temperature", "temperature_squared", "detach")
+OF_THE_TERM = ("distillation_weight", "detach")
+BELOW = ("teacher.", "teacher_adapter.", "distillation.")
 
 
 class SeedGain(Frozen):
@@ -87,7 +88,7 @@ def _without_teacher(fields: Fields) -> Hashable:
     return frozenset(
         (name, value)
         for name, value in fields.items()
-        if name not in own and not name.startswith(("teacher.", "teacher_adapter."))
+        if name not in own and not name.startswith(BELOW)
     )
 
 

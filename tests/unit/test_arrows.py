@@ -44,6 +44,7 @@ MAY_KNOW = {
         "baselines",
         "checkpoint",
         "data",
+        "distillation",
         "engine",
         "evaluation",
         "files",
