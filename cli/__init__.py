@@ -10,7 +10,21 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from idat_zoo.cli import browse, data, evaluate, export, predict, publish, report, screen, train
+from idat_zoo.cli import (
+    cp,
+    data,
+    env,
+    evaluate,
+    export,
+    list_shelves,
+    predict,
+    publish,
+    report,
+    screen,
+    show,
+    train,
+    validate,
+)
 from idat_zoo.cli.help import CONTEXT, PlainCommand, PlainGroup
 from idat_zoo.cli.unknown import NoSuchOption, unknown_option
 from idat_zoo.errors import UnknownNameError, ZooError
@@ -99,12 +113,12 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "export": export.export,
     "import": export.import_adapter,
     "publish": publish.publish,
-    "list": browse.list_shelves,
-    "show": browse.show,
-    "cp": browse.copy,
-    "validate": browse.validate,
+    "list": list_shelves.list_shelves,
+    "show": show.show,
+    "cp": cp.copy_recipe,
+    "validate": validate.validate,
     "report": report.report,
-    "env": browse.env,
+    "env": env.env,
 }
 for name, command in COMMANDS.items():
     app.command(name, cls=PlainCommand)(command)

@@ -86,7 +86,7 @@ def train(
 
     For example: idat train --task digits --adapter lora,linear --seeds 0,1 epochs=20 lr=1e-3,1e-2
     """
-    from idat_zoo.cli.offers import offer
+    from idat_zoo.cli.downloads import offer
     from idat_zoo.data.reading import Reading
     from idat_zoo.registry import ALL, differences, load_registry
     from idat_zoo.switches import Switches

@@ -262,7 +262,7 @@ def copied(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "registry does not know adapters",
         ),
         ("registry/load.py", "import idat_zoo.cli", "idat_zoo never imports cli"),
-        ("registry/presence.py", "import torch.nn", "importing cli or registry loads torch"),
+        ("registry/local.py", "import torch.nn", "importing cli or registry loads torch"),
         ("cli/train.py", "from timm import create_model", "importing cli or registry loads timm"),
         (
             "cli/train.py",

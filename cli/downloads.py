@@ -1,7 +1,7 @@
 """What is not here and can be had from the Hub: told, asked about, fetched."""
 
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,7 +11,6 @@ from idat_zoo.cli import screen
 from idat_zoo.errors import DataError, UsageError, ZooError
 
 if TYPE_CHECKING:
-    from idat_zoo.checkpoint import Config, Reference
     from idat_zoo.pulling import Pulled
     from idat_zoo.recipe import Backbone, Task
     from idat_zoo.registry import Registry
@@ -49,15 +48,6 @@ def offer(
     return agreed
 
 
-def tell_diverged(configs: Mapping[str, "Config"]) -> None:
-    """Say of each adapter whose training diverged that it did."""
-    from idat_zoo.results import DIVERGED
-
-    for name, config in configs.items():
-        if config.diverged:
-            screen.note(f"{name}: {DIVERGED}")
-
-
 def offer_weights(backbones: Iterable["Backbone"], *, yes: bool) -> None:
     """Have the weights here, or a person's consent to download them.
 
@@ -76,17 +66,6 @@ def require_weights(backbones: Iterable["Backbone"], *, agreed: bool) -> None:
             f"weights that are not here: {', '.join(missing)}",
             hint="--yes downloads them from the Hub.",
         )
-
-
-def tell_cached(places: Iterable["Reference"]) -> None:
-    """Say of checkpoints on the Hub that nothing is asked of it."""
-    from idat_zoo.checkpoint import CONFIG_FILE, TENSORS_FILE
-    from idat_zoo.hub import HubReference, find_cached
-
-    pinned = [one for one in places if isinstance(one, HubReference) and not one.asked]
-    for place in pinned:
-        if find_cached(place, (CONFIG_FILE, TENSORS_FILE)):
-            screen.note(f"'{place}' is in the cache; the Hub is not asked")
 
 
 def pull_asked(
