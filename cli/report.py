@@ -56,12 +56,13 @@ def report(
     """
     if json and format is not None:
         raise UsageError("--json and --format exclude each other", hint="Leave one of them out.")
+    from idat_zoo.registry import load_registry
     from idat_zoo.report.build import build_report
     from idat_zoo.report.layout import lay_out
     from idat_zoo.report.markdown import as_markdown
     from idat_zoo.results import find_results
 
-    built = build_report(find_results(runs))
+    built = build_report(find_results(runs), read_options=load_registry().read_options)
     if out is not None:
         _write(out, as_markdown(lay_out(built)))
     if json:

@@ -7,14 +7,15 @@ import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import safetensors.torch
 from filelock import FileLock, Timeout
 from safetensors import SafetensorError
-from torch import Tensor
 
 from idat_zoo.errors import RunFolderError, way_to_write
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def write_whole(path: Path, content: bytes) -> None:
@@ -94,17 +95,21 @@ def dump_json(document: Mapping[str, Any]) -> bytes:
     return (json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
 
 
-def dump_tensors(tensors: Mapping[str, Tensor]) -> bytes:
+def dump_tensors(tensors: Mapping[str, "Tensor"]) -> bytes:
     """Safetensors bytes, equal for equal tensors.
 
     One metadata key alone: with two or more, safetensors 0.8 writes them in random order.
     """
+    import safetensors.torch
+
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     return safetensors.torch.save(contiguous, metadata={"format": "pt"})
 
 
-def parse_tensors(content: bytes) -> dict[str, Tensor]:
+def parse_tensors(content: bytes) -> "dict[str, Tensor]":
     """Tensors on CPU from safetensors bytes. Raises: ValueError for anything else."""
+    import safetensors.torch
+
     try:
         return safetensors.torch.load(content)
     except SafetensorError as error:

@@ -29,7 +29,6 @@ from idat_zoo.fit import (
     plain_memory_errors,
 )
 from idat_zoo.layouts import how_to_get, missing_lists
-from idat_zoo.metrics import score
 from idat_zoo.outside import with_plugins
 from idat_zoo.recipe import Recipe
 from idat_zoo.recipe_toml import dump_recipe
@@ -58,6 +57,7 @@ from idat_zoo.run_folder import (
     tidy,
 )
 from idat_zoo.run_lock import alone_in
+from idat_zoo.scoring import score
 from idat_zoo.selection import Choice, select, with_values
 from idat_zoo.switches import Switches
 

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 from idat_zoo.errors import RecipeError, UnknownNameError, UsageError, folded
 from idat_zoo.outside import marked
-from idat_zoo.recipe import Backbone, Pair, Task
+from idat_zoo.recipe import AdapterChoice, Backbone, Pair, Task
 from idat_zoo.recipe_toml import parse_toml, read_text
 from idat_zoo.registry.families import Families
 from idat_zoo.registry.pretrained import with_timms_values
@@ -87,6 +87,13 @@ class Registry:
     def find_adapter(self, name: str) -> Family:
         """Raises: UnknownNameError."""
         return _find("adapter", name, self.adapters)
+
+    def read_options(self, choice: AdapterChoice) -> dict[str, Any]:
+        """All options of a recipe's adapter, those at their defaults included. No torch is loaded.
+
+        Raises: UnknownNameError for a family that is not there, RecipeError for wrong options.
+        """
+        return self.find_adapter(choice.name).check(choice.options, where="recipe")
 
     def find_task(self, name: str) -> Task:
         """A task by its id or an alias; case does not matter, and `-` is `_`.

@@ -11,7 +11,7 @@ SHIPPED = Path(idat_zoo.recipe.__file__).parent / "backbones" / "weights"
 
 
 def weights_here(backbone: Backbone) -> bool:
-    """Whether a backbone needs no download: random weights, shipped ones, or a copy in the cache."""
+    """Whether a backbone needs no download: its weights are random, shipped or cached."""
     if backbone.weights == "random":
         return True
     kind, _, file = backbone.weights.partition(":")

@@ -1,14 +1,36 @@
 """A result's recipe as flat fields, and which of them tell recipes apart."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from idat_zoo.adapters import build_adapter
-from idat_zoo.recipe import DESCRIPTIVE, AdapterChoice, Backbone, Recipe, Scalar
+from idat_zoo.recipe import (
+    BRIDGE,
+    DESCRIPTIVE,
+    AdapterChoice,
+    Backbone,
+    OptionValue,
+    Recipe,
+    Scalar,
+)
 from idat_zoo.results import Result
 
 Fields = Mapping[str, Scalar]
 """Dotted names -> values: `teacher`, `teacher.weights`, `adapter.rank`, `lr`."""
+
+ReadOptions = Callable[[AdapterChoice], Mapping[str, OptionValue]]
+"""All options of an adapter of a built-in family, those at their defaults included."""
+
+
+def class_options(choice: AdapterChoice) -> Mapping[str, OptionValue]:
+    """The options as the class of the family reads them, which loads torch.
+
+    A caller that must not load torch hands in a function of its own instead.
+    """
+    from idat_zoo.adapters import build_adapter
+
+    options: dict[str, OptionValue] = build_adapter(choice).options.model_dump()
+    return options
+
 
 PARENTS = {
     "student": "pair",
@@ -38,7 +60,7 @@ OF_THE_TASK = {"task", "data", "lr", "weight_decay", "drop_path"}
 """Fields that recipes of one series may set task by task, as the released recipes do."""
 
 
-def flatten(result: Result) -> Fields:
+def flatten(result: Result, read_options: ReadOptions = class_options) -> Fields:
     """Everything a recipe's hash covers, and what else sets results apart: kind, network, data.
 
     Options have their defaults filled in. Fields that do not act are left out: a distillation term
@@ -55,11 +77,11 @@ def flatten(result: Result) -> Fields:
     }
     task = recipe.task.model_dump(exclude={"id", *DESCRIPTIVE["task"]}, exclude_none=True)
     fields |= {f"task.{name}": _scalar(value) for name, value in task.items()}
-    fields |= _adapter("adapter", recipe.adapter)
+    fields |= _adapter("adapter", recipe.adapter, read_options)
     fields |= _backbone("student", recipe.pair.student)
     fields |= _backbone("teacher", recipe.pair.teacher)
     if recipe.teacher_adapter is not None:
-        fields |= _adapter("teacher_adapter", recipe.teacher_adapter)
+        fields |= _adapter("teacher_adapter", recipe.teacher_adapter, read_options)
     fields |= _settings(recipe)
     idle = {*recipe.candidates, *(OF_TRAINING if recipe.protocol == "imported" else ())}
     return {name: value for name, value in fields.items() if name not in idle}
@@ -74,12 +96,20 @@ def _backbone(role: str, backbone: Backbone | None) -> dict[str, Scalar]:
     return {role: backbone.name} | {f"{role}.{key}": _scalar(v) for key, v in values.items()}
 
 
-def _adapter(role: str, choice: AdapterChoice) -> dict[str, Scalar]:
-    """A plugin's options are taken as they are written: its code need not be here."""
-    if choice.plugin is None:
-        options = build_adapter(choice).options.model_dump()
-    else:
+def _adapter(role: str, choice: AdapterChoice, read_options: ReadOptions) -> dict[str, Scalar]:
+    """An adapter's label and options.
+
+    Options of plugins and of PEFT's tuners are taken as the recipe states them, because their code
+    may not be installed.
+    """
+    options: Mapping[str, OptionValue]
+    if choice.plugin is not None:
         options = {"plugin": str(choice.plugin), **choice.options}
+    elif choice.name == BRIDGE:
+        options = choice.options
+    else:
+        options = read_options(choice)
+        options = {name: options[name] for name in sorted(options, key=lambda n: n != "blocks")}
     return {role: choice.label} | {f"{role}.{key}": _scalar(v) for key, v in options.items()}
 
 

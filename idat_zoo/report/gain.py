@@ -8,14 +8,14 @@ import statistics
 from collections.abc import Hashable, Sequence
 from pathlib import Path
 
-from torch import Tensor
+import numpy as np
 
-from idat_zoo import files
-from idat_zoo.metrics import Interval, paired_counts, paired_interval, unpaired_interval
+from idat_zoo.intervals import Interval, paired_interval, unpaired_interval
 from idat_zoo.recipe import Frozen, Scalar
 from idat_zoo.report.fields import Fields, label, telling
+from idat_zoo.report.predictions import paired_counts, read_predictions
 from idat_zoo.report.rows import Group, Over, over_seeds, wider
-from idat_zoo.results import PREDICTIONS_FILE, Result
+from idat_zoo.results import Result
 
 OF_THE_TEACHER = ("teacher", "teacher_adapter", "distillation")
 OF_THE_TERM = ("distillation_weight", "temperature", "temperature_squared", "detach")
@@ -125,8 +125,8 @@ def _mean_gain(seeds: Sequence[SeedGain], tops: Sequence[tuple[float, float]]) -
 def _seed_gain(seed: int, taught: tuple[Path, Result], alone: tuple[Path, Result]) -> SeedGain:
     """Paired where both runs' predictions are of the same images, else the plain difference."""
     try:
-        first, second = _predictions(*taught), _predictions(*alone)
-        if not all(first[name].equal(second[name]) for name in ("index", "target")):
+        first, second = read_predictions(*taught), read_predictions(*alone)
+        if not all(np.array_equal(first[name], second[name]) for name in ("index", "target")):
             raise ValueError("the two runs were tested on different images")
     except ValueError as error:
         tops, images = (taught[1].top1, alone[1].top1), taught[1].student.count
@@ -147,19 +147,3 @@ def _seed_gain(seed: int, taught: tuple[Path, Result], alone: tuple[Path, Result
         gained=gained,
         lost=lost,
     )
-
-
-def _predictions(path: Path, result: Result) -> dict[str, Tensor]:
-    """A run's index, target and student logits. Raises: ValueError saying why they are no use."""
-    whose = f"the run with teacher {_teacher(result)}"
-    file = path.with_name(PREDICTIONS_FILE)
-    if not file.is_file():
-        raise ValueError(f"{whose} has no {PREDICTIONS_FILE}")
-    if files.sha256(file) != result.files.get(PREDICTIONS_FILE):
-        raise ValueError(f"the {PREDICTIONS_FILE} of {whose} is not the one its result names")
-    return files.parse_tensors(file.read_bytes())
-
-
-def _teacher(result: Result) -> str:
-    teacher = result.recipe.pair.teacher
-    return "none" if teacher is None else teacher.name

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from idat_zoo.metrics import Interval
+from idat_zoo.intervals import Interval
 from idat_zoo.recipe import Frozen, Scalar
 from idat_zoo.report.build import Report
 from idat_zoo.report.fields import as_text

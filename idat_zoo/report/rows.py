@@ -10,9 +10,10 @@ from typing import Literal
 
 from scipy.special import stdtrit
 
-from idat_zoo.metrics import Interval, Metrics, wilson_interval
+from idat_zoo.intervals import Interval, wilson_interval
+from idat_zoo.metrics import Metrics
 from idat_zoo.recipe import Frozen, Scalar
-from idat_zoo.report.fields import Fields, flatten, label, telling
+from idat_zoo.report.fields import Fields, ReadOptions, class_options, flatten, label, telling
 from idat_zoo.results import RawPixels, Result
 from idat_zoo.standing import Baseline, are_too_few, compare
 
@@ -81,20 +82,22 @@ class Group:
         return {result.seed: (path, result) for path, result in self.results}
 
 
-def group_results(found: Iterable[tuple[Path, Result]]) -> tuple[list[Group], list[str]]:
+def group_results(
+    found: Iterable[tuple[Path, Result]], read_options: ReadOptions = class_options
+) -> tuple[list[Group], list[str]]:
     """Groups in order of first appearance, and notes on seeds that are there twice.
 
     Of a seed that is there twice, the result that finished last counts.
     """
     together: dict[tuple[Scalar, ...], dict[int, list[tuple[Path, Result]]]] = {}
     for path, result in found:
-        fields = flatten(result)
+        fields = flatten(result, read_options)
         key = (result.recipe_hash, fields["kind"], fields["network"], result.data_fingerprint)
         together.setdefault(key, defaultdict(list))[result.seed].append((path, result))
     groups, notes = [], []
     for seeds in together.values():
         kept = [max(same, key=lambda pair: pair[1].finished) for _, same in sorted(seeds.items())]
-        groups.append(Group(fields=flatten(kept[0][1]), results=tuple(kept)))
+        groups.append(Group(fields=flatten(kept[0][1], read_options), results=tuple(kept)))
         notes += [_note_repeated(same) for _, same in sorted(seeds.items()) if len(same) > 1]
     return groups, notes
 

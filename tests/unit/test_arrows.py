@@ -21,9 +21,11 @@ MAY_KNOW = {
     "randomness": set(),
     "places": set(),
     "hub": {"errors"},
+    "intervals": set(),
     "metrics": {"recipe"},
+    "scoring": {"intervals", "metrics"},
     "results": FLOOR | {"metrics", "run_files", "standing", "switches"},
-    "standing": {"metrics", "recipe"},
+    "standing": {"intervals", "recipe"},
     "baselines": FLOOR | {"data", "files", "randomness", "results"},
     "switches": {"recipe"},
     "outside": FLOOR,
@@ -83,9 +85,11 @@ MAY_KNOW = {
         "hub",
         "metrics",
         "results",
+        "scoring",
         "switches",
     },
-    "report": FLOOR | {"adapters", "checkpoint", "files", "metrics", "results", "standing"},
+    "report": FLOOR
+    | {"adapters", "checkpoint", "files", "intervals", "metrics", "results", "standing"},
     "registry": FLOOR
     | {"data", "layouts", "option_words", "outside", "recipe_toml", "registry.families", "sources"},
     "registry.families": FLOOR | {"adapters", "option_words", "outside", "registry"},
@@ -266,7 +270,7 @@ def copied(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("cli/train.py", "from timm import create_model", "importing cli or registry loads timm"),
         (
             "cli/train.py",
-            "from idat_zoo.results import Result",
+            "from idat_zoo.scoring import score",
             "importing cli or registry loads torch",
         ),
         (

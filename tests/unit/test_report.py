@@ -19,7 +19,8 @@ from typer.testing import Result as Outcome
 from conftest import toy_recipe
 from idat_zoo import files
 from idat_zoo.cli import app
-from idat_zoo.metrics import Metrics, paired_interval, unpaired_interval, wilson_interval
+from idat_zoo.intervals import paired_interval, unpaired_interval, wilson_interval
+from idat_zoo.metrics import Metrics
 from idat_zoo.recipe import Recipe, Task
 from idat_zoo.registry import load_registry
 from idat_zoo.report.build import Report, build_report
