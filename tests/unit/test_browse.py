@@ -236,7 +236,7 @@ def test_show_finds_each_kind_of_thing(name: str, kind: str, key: str, value: An
 
 def test_show_names_the_source_of_a_recipe_and_is_itself_a_recipe() -> None:
     text = idat("show", "vit_s_to_vit_b/sequential/dtd").stdout
-    assert "# [override.dtd] of vit_s_to_vit_b.toml" in text
+    assert "# [task.dtd.idat] of vit_s_to_vit_b.toml" in text
     assert "# Source: JCruan519/iDAT" in text
     assert parse_recipe(text, where="shown") == get_recipe("dtd", "sequential")
 
