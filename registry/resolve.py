@@ -20,9 +20,11 @@ from idat_zoo.outside import (
 )
 from idat_zoo.recipe import AdapterChoice, Backbone, Recipe, Scalar, check_recipe
 from idat_zoo.recipe_toml import parse_toml, read_text
-from idat_zoo.registry.load import ARRAYS, FOLDER, Registry, load_registry
+from idat_zoo.registry.load import load_registry
 from idat_zoo.registry.recipe_files import SETTINGS, Rule
+from idat_zoo.registry.registry import Registry
 from idat_zoo.registry.shelves import Family, collecting, unknown
+from idat_zoo.registry.task_words import ARRAYS, FOLDER
 
 if TYPE_CHECKING:
     from idat_zoo.data import Data

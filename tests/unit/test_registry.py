@@ -29,8 +29,8 @@ from idat_zoo.registry import (
     resolve_tasks,
     unlike_recipe_ids,
 )
-from idat_zoo.registry.load import BUILTIN
 from idat_zoo.registry.parameters import load_parameters
+from idat_zoo.registry.registry import BUILTIN
 from idat_zoo.run_folder import recipe_hash
 
 RELEASED = {  # task: lr, weight decay, drop path; facts/vtab_and_peers.md 3.1
