@@ -1,7 +1,7 @@
-"""The command line: `idat`.
+"""The `idat` command line: the Typer application, its commands, and how errors end a command.
 
-A ZooError is one line and a hint on stderr, and its own exit code; nothing heavy is imported until
-a command runs.
+A ZooError is printed as one line with a hint on stderr, and decides the exit code. Torch and other
+heavy packages are imported only when a command runs.
 """
 
 from collections.abc import Callable, Sequence
@@ -33,21 +33,21 @@ INTERRUPTED = 130
 
 
 class ZooGroup(PlainGroup):
-    """Commands whose errors are told in one place."""
+    """A group of commands that prints their errors in one place."""
 
     # Any: click's Context, which newer Typers keep to themselves
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        """The command of the first word. Raises: UnknownNameError."""
+        """The command that the first word names. Raises: UnknownNameError."""
         ctx.obj = list(args)  # the parser empties the list
         if args[0] not in self.commands and not args[0].startswith("-"):
             raise UnknownNameError("command", args[0], self.commands)
         return super().resolve_command(ctx, args)
 
     def invoke(self, ctx: Any) -> Any:
-        """Run the command; its ZooError becomes a message and an exit code."""
+        """Run the command; turn errors and interrupts into a message and an exit code."""
         try:
             try:
-                with screen.plugins_told():
+                with screen.plugin_warnings_as_notes():
                     return super().invoke(ctx)
             except NoSuchOption as error:
                 raise unknown_option(error, ctx.obj) from None
@@ -64,7 +64,7 @@ class ZooGroup(PlainGroup):
 
 
 def _end(error: ZooError, words: Sequence[str]) -> NoReturn:
-    """Of a command that printed no result: with --json its document says why."""
+    """End a command that printed no result; with --json, its document holds the error."""
     if "--json" in words:
         screen.print_json({"error": error.message, "hint": error.hint})
     screen.end(error)

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 def tell_diverged(configs: Mapping[str, "Config"]) -> None:
-    """Say of each adapter whose training diverged that it did."""
+    """Print a note for each adapter whose training diverged."""
     from idat_zoo.results import DIVERGED
 
     for name, config in configs.items():
@@ -19,7 +19,7 @@ def tell_diverged(configs: Mapping[str, "Config"]) -> None:
 
 
 def tell_cached(places: Iterable["Reference"]) -> None:
-    """Say of checkpoints on the Hub that nothing is asked of it."""
+    """Print a note for each pinned checkpoint that is read from the cache, without the Hub."""
     from idat_zoo.checkpoint import CONFIG_FILE, TENSORS_FILE
     from idat_zoo.hub import HubReference, find_cached
 

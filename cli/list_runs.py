@@ -14,7 +14,10 @@ if TYPE_CHECKING:
 
 
 def list_runs(place: Path, data_dir: Path | None, *, json: bool) -> None:
-    """Finished and unfinished runs, what some ended with, and the commands that go on with them."""
+    """Print the runs below a folder: how far each is, the error of a failed one, how to resume.
+
+    Raises: typer.Exit where there is none.
+    """
     from idat_zoo.run_states import find_runs, resume_command
 
     faults: list[str] = []

@@ -54,9 +54,9 @@ COLUMNS = {
         "aliases",
     ),
 }
-FROM_HERE_WITH_COMMAS = 10_000  # above years and sides of images
+FROM_HERE_WITH_COMMAS = 10_000  # larger than years and image sizes
 ON_A_PAIR = ("name", "student", "teacher", *COLUMNS[Kind.ADAPTERS][2:])
-"""What adapters have on a pair: the numbers that they train."""
+"""The columns of `list adapters --pair`: with the number of trained parameters on each network."""
 
 
 def list_shelves(

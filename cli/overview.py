@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 
 TRY = ("idat train --task digits --adapter lora", "idat eval builtin:digits-lora")
 MANY = 4
-"""From this many names with one beginning, they are shown as one: `tiny_random_*`."""
+"""From this many names with a common beginning on, one pattern is shown: `tiny_random_*`."""
 
 
 def print_overview(registry: "Registry", data_dir: Path | None, *, json: bool) -> None:
-    """One screen: names by kind, what runs here without a download, and what to try."""
+    """Print one screen: names by kind, what runs without a download, and commands to try."""
     from idat_zoo.registry import GROUPS, SUITE, SUITES, task_groups, task_suites
     from idat_zoo.registry.local import images_here, pair_weights_here
 
@@ -61,7 +61,7 @@ def print_overview(registry: "Registry", data_dir: Path | None, *, json: bool) -
 
 
 def _condensed(tasks: Iterable["Task"]) -> list[str]:
-    """Names of tasks; few-shot ones of the same numbers of images as one: `fewshot_{a,b}_{1,2}`."""
+    """Names of tasks; few-shot tasks with the same shots become one: `fewshot_{a,b}_{1,2}`."""
     shots: dict[str, list[str]] = {}
     for task in tasks:
         numbers = shots.setdefault(task.id.removesuffix(f"_{task.shots}"), [])
@@ -79,7 +79,7 @@ def _braced(words: list[str]) -> str:
 
 
 def _folded(names: Iterable[str]) -> list[str]:
-    """Names; many that begin with the whole of another as one, as `list` takes it: `a_*`."""
+    """Names; where MANY begin with another name, they become one pattern for `list`: `a_*`."""
     names = list(names)
 
     def longer(stem: str) -> list[str]:

@@ -48,7 +48,7 @@ def show(
 
 
 def _look_up(name: str, registry: "Registry") -> tuple[str, str, dict[str, Any]]:
-    """(kind, comment saying where it is written, document) of whatever has this name.
+    """The entry with this name: its kind, a comment that names its file, and its fields.
 
     Raises: UnknownNameError; RecipeError for a recipe file with faults.
     """

@@ -38,14 +38,14 @@ def validate(
     if json:
         print_json({"valid": not faults, "faults": faults, "notes": notes})
     else:
-        for told in dict.fromkeys(notes):
-            note(told)
+        for text in dict.fromkeys(notes):
+            note(text)
     if faults:
         end(RecipeError(faults))
 
 
 def _faults_of(path: Path | None, shelf: Path | None, notes: list[str]) -> list[str]:
-    """Faults of a recipe file, a shelf, or (None) of the shelves in use."""
+    """The faults of a recipe file or a shelf; with None, of the shelves in use."""
     from idat_zoo.registry import find_recipe, load_registry, recipe_from_file, unlike_recipe_ids
 
     faults: list[str] = []
@@ -66,7 +66,10 @@ def _faults_of(path: Path | None, shelf: Path | None, notes: list[str]) -> list[
 
 
 def _backbone_faults(backbones: Iterable["Backbone"], where: str, notes: list[str]) -> list[str]:
-    """What timm says against backbones that did not ship; where they differ from timm is noted."""
+    """Faults that timm finds in backbones that are not on the built-in shelf.
+
+    A value that differs from what the weights were trained with is no fault: it goes to `notes`.
+    """
     from idat_zoo.registry import differences, load_registry
 
     shipped = load_registry().backbones.values()
@@ -75,5 +78,5 @@ def _backbone_faults(backbones: Iterable["Backbone"], where: str, notes: list[st
         return []  # timm takes seconds to load
     from idat_zoo.backbones.frozen import faults_of
 
-    notes += [f"{where}: {told}" for backbone in own for told in differences(backbone)]
+    notes += [f"{where}: {text}" for backbone in own for text in differences(backbone)]
     return [f"{where}: {fault}" for backbone in own for fault in faults_of(backbone)]

@@ -1,4 +1,4 @@
-"""Results -> Report: rows, means, gains and notes as data."""
+"""Building a report: results -> rows, means, gains and notes, as data."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,9 +15,9 @@ ORDER = [(suite, task) for suite, known in BENCHMARKS.items() for task in known.
 
 
 class Report(Frozen):
-    """Many results, as data. Fractions throughout.
+    """Many results as data. Accuracies are fractions.
 
-    `shared` are the fields that all recipes have in common, the task's own left out.
+    `shared` are the fields that all recipes have in common, except those of the task.
     """
 
     results: int
@@ -54,7 +54,7 @@ def build_report(
 
 
 def _place(group: Group) -> tuple[int, str, tuple[str, ...]]:
-    """Other tasks first, then suites in their own order; then by fields, so paths do not matter."""
+    """The sort key of a group: other tasks first, then suites in order; never by path."""
     place = (group.fields["task.suite"], group.task)
     number = ORDER.index(place) + 1 if place in ORDER else 0
     texts = tuple(f"{name}={as_text(value)}" for name, value in group.fields.items())

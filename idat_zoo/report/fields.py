@@ -1,4 +1,4 @@
-"""A result's recipe as flat fields, and which of them tell recipes apart."""
+"""Flat fields of a result's recipe, and the choice of those in which recipes differ."""
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -42,7 +42,7 @@ PARENTS = {
 """Values are compared only between recipes with the same parent; `a.b` has parent `a`."""
 
 PLAIN = {"kind": "run", "network": "student", "protocol": "standard", "selection": "none"}
-"""Fields that are shown wherever they have another value than this, and never with it."""
+"""Fields that are shown exactly where they have another value than this one."""
 
 OF_TRAINING = {
     "adapter.dropout",
@@ -54,18 +54,18 @@ OF_TRAINING = {
     "warmup_epochs",
     "weight_decay",
 }
-"""Fields that an adapter trained elsewhere says nothing of."""
+"""Fields about the training, which is not known for an imported adapter."""
 
 OF_THE_TASK = {"task", "data", "lr", "weight_decay", "drop_path"}
-"""Fields that recipes of one series may set task by task, as the released recipes do."""
+"""Fields in which recipes of one series may differ by task, as the released recipes do."""
 
 
 def flatten(result: Result, read_options: ReadOptions = class_options) -> Fields:
-    """Everything a recipe's hash covers, and what else sets results apart: kind, network, data.
+    """All that the hash of a result's recipe covers, with the result's kind, network and data.
 
-    Options have their defaults filled in. Fields that do not act are left out: a distillation term
-    without a teacher, its temperature without `kl`, whatever `candidates` choose, the training of
-    an imported adapter.
+    Adapter options at their defaults are included. Fields without effect are left out: distillation
+    without a teacher, temperature without `kl`, fields that `candidates` choose, and the training
+    of an imported adapter. `read_options` reads the options of built-in families.
     """
     recipe = result.recipe
     fields: dict[str, Scalar] = {
@@ -114,7 +114,7 @@ def _adapter(role: str, choice: AdapterChoice, read_options: ReadOptions) -> dic
 
 
 def _settings(recipe: Recipe) -> dict[str, Scalar]:
-    """The recipe's plain fields, as far as they act."""
+    """The plain fields of a recipe that have an effect."""
     idle = {"pair", "task", "adapter", "teacher_adapter"}
     if recipe.pair.teacher is None:
         idle |= {"distillation"}
@@ -128,7 +128,7 @@ def _settings(recipe: Recipe) -> dict[str, Scalar]:
 
 
 def _scalar(value: object) -> Scalar:
-    """Tuples and mappings as text; scalars as they are."""
+    """A scalar as it is; tuples and mappings as text."""
     if isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, Mapping):
@@ -138,19 +138,19 @@ def _scalar(value: object) -> Scalar:
 
 
 def as_text(value: Scalar) -> str:
-    """A value as recipes write it."""
+    """A value in the form that recipe files use."""
     if isinstance(value, bool):
         return str(value).lower()
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def is_of_the_task(name: str) -> bool:
-    """Whether recipes of one series may differ in it from task to task."""
+    """Whether recipes of one series may differ in this field from task to task."""
     return name in OF_THE_TASK or name.startswith(("task.", "adapter.", "teacher_adapter."))
 
 
 def differing(recipes: Iterable[Fields]) -> set[str]:
-    """Fields in which two of the recipes differ though they agree in the field's parent."""
+    """The fields in which two recipes differ that agree in the field's parent."""
     values: dict[tuple[str, Scalar | None], set[str]] = defaultdict(set)
     for fields in recipes:
         for name, value in fields.items():
@@ -163,7 +163,7 @@ def _parent(name: str) -> str:
 
 
 def differing_within_tasks(recipes: Iterable[Fields]) -> set[str]:
-    """Fields in which two recipes of one task differ."""
+    """The fields in which two recipes of one task differ."""
     by_task: dict[Scalar, list[Fields]] = defaultdict(list)
     for fields in recipes:
         by_task[fields["task"]].append(fields)
@@ -171,15 +171,15 @@ def differing_within_tasks(recipes: Iterable[Fields]) -> set[str]:
 
 
 def telling(recipes: Sequence[Fields]) -> set[str]:
-    """Fields that belong into a recipe's label: what sets it apart, but for the task's own."""
+    """The fields that labels show: those in which recipes differ, unless only tasks explain it."""
     within = differing_within_tasks(recipes)
     return {name for name in differing(recipes) if not is_of_the_task(name) or name in within}
 
 
-def label(fields: Fields, told: set[str]) -> dict[str, Scalar]:
-    """The fields to show for a recipe, in order; those with an unusual PLAIN value always."""
+def label(fields: Fields, shown: set[str]) -> dict[str, Scalar]:
+    """The label of a recipe: its fields among `shown`, and any with an unusual PLAIN value."""
     return {
         name: value
         for name, value in fields.items()
-        if (name in told and name not in PLAIN) or (name in PLAIN and value != PLAIN[name])
+        if (name in shown and name not in PLAIN) or (name in PLAIN and value != PLAIN[name])
     }
