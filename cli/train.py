@@ -101,7 +101,7 @@ def train(
     for told in dict.fromkeys(told for spec in backbones for told in differences(spec)):
         screen.note(told)
     if adapter == ALL:
-        recipes = _that_stand(recipes)
+        recipes = _without_misfits(recipes)
     asked = [(one, number) for one in recipes for number in _seeds(seed, seeds)]
     place = out or RUNS
     if dry_run:
@@ -274,8 +274,8 @@ def _print_results(results: Sequence["Result"], *, out: Path, json: bool) -> Non
         typer.echo(screen.plain(f"{result}\n  {folder}"))
 
 
-def _that_stand(recipes: Sequence["Recipe"]) -> list["Recipe"]:
-    """Those whose adapter its backbones can carry; what is left out of `all` is told."""
+def _without_misfits(recipes: Sequence["Recipe"]) -> list["Recipe"]:
+    """The recipes whose adapter fits its backbones; a note is printed for each one left out."""
     with screen.waiting("loading torch"):
         from idat_zoo.backbones.pair import check_carried
 
