@@ -651,6 +651,22 @@ def test_a_group_of_families_is_set_task_by_task_between_task_and_override(tmp_p
     ]
 
 
+def test_the_recipe_file_of_the_docs_is_laid_over_in_the_order_that_they_say(
+    tmp_path: Path,
+) -> None:
+    docs = (Path(__file__).parents[2] / "docs" / "training.md").read_text(encoding="utf-8")
+    (text,) = re.findall(r"```toml\n# shelf/recipes/micro.toml\n(.*?)```", docs, re.DOTALL)
+    registry = load_registry(write_shelf(tmp_path, {"recipes/micro.toml": text}))
+    lora, dora, ssf, count = (
+        find_recipe(registry, f"micro/{name}")
+        for name in ("lora/digits", "dora/digits", "ssf/digits", "dora/count")
+    )
+    assert (lora.lr, lora.adapter.options["rank"], lora.drop_path) == (1e-2, 4, 0.1)
+    assert (dora.lr, dora.drop_path) == (1e-2, 0.0)
+    assert (ssf.lr, ssf.epochs, ssf.warmup_epochs) == (5e-3, 20, 2)
+    assert (count.lr, count.drop_path) == (1e-3, 0.0)
+
+
 def test_a_group_of_families_sets_adapter_options_of_all_its_families(tmp_path: Path) -> None:
     text = '[families]\nslim = ["lora", "dora"]\n[task.dtd.slim]\noptions = {rank = 3}\n'
     registry = load_registry(write_shelf(tmp_path, {"recipes/micro.toml": text}))
