@@ -1,4 +1,4 @@
-"""The rows of `idat list KIND`: one plain mapping per entry of a shelf, as --json prints it."""
+"""The rows of `idat list`, shelf by shelf: one plain mapping per entry, as --json prints it."""
 
 import fnmatch
 from pathlib import Path
