@@ -21,7 +21,7 @@ import torch
 
 from idat_zoo.engine.precision import describe_device
 from idat_zoo.errors import ZooError
-from idat_zoo.metrics import wilson_interval
+from idat_zoo.intervals import wilson_interval
 from idat_zoo.recipe import Recipe, Task
 from idat_zoo.registry import get_recipe, load_registry, task_suites
 from idat_zoo.report.build import build_report

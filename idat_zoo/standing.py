@@ -5,7 +5,7 @@ Every surface says it from here: `idat train`, `eval`, `report`, cards and `--js
 
 from collections.abc import Callable, Iterable, Mapping
 
-from idat_zoo.metrics import Interval
+from idat_zoo.intervals import Interval
 from idat_zoo.recipe import Frozen
 
 BASELINE_TITLES = {

@@ -30,9 +30,11 @@ from idat_zoo.recipe import (
     check_recipe,
 )
 from idat_zoo.recipe_toml import parse_toml, read_text
-from idat_zoo.registry.load import ARRAYS, FOLDER, Registry, load_registry
+from idat_zoo.registry.load import load_registry
 from idat_zoo.registry.recipe_files import SETTINGS, Rule
+from idat_zoo.registry.registry import Registry
 from idat_zoo.registry.shelves import Family, collecting, unknown
+from idat_zoo.registry.task_words import ARRAYS, FOLDER
 from idat_zoo.registry.terms import check_option, term_options, write_out
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from typing import Any
 from idat_zoo.distillation import TERMS, build_term, find_term
 from idat_zoo.errors import RecipeError, ZooError
 from idat_zoo.outside import TERMS_GROUP, providers
-from idat_zoo.recipe import NO_TERM, Frozen, Scalar, TermSpec
+from idat_zoo.recipe import NO_TERM, Frozen, Plugin, Scalar, TermSpec
 from idat_zoo.registry.shelves import unknown
 
 
@@ -19,6 +19,7 @@ class TermFacts(Frozen):
     year: int
     reads: tuple[str, ...]
     options: dict[str, Any]
+    plugin: Plugin | None = None
 
 
 def term_names() -> list[str]:
@@ -33,13 +34,13 @@ def term_options(name: object) -> list[str]:
     return list(find_term(str(name)).Options.model_fields)
 
 
-def describe_terms() -> list[TermFacts]:
-    """All terms, those of plugins too."""
-    found = []
+def describe_terms() -> dict[str, TermFacts]:
+    """All terms by name, those of plugins too."""
+    found, outside = {}, providers(TERMS_GROUP)
     for name in term_names():
         if name != NO_TERM:
             term = find_term(name)
-            facts = TermFacts(
+            found[name] = TermFacts(
                 name=name,
                 title=term.title,
                 summary=(term.__doc__ or "").partition("\n")[0],
@@ -47,8 +48,8 @@ def describe_terms() -> list[TermFacts]:
                 year=term.year,
                 reads=tuple(sorted(term.reads)),
                 options={key: one.default for key, one in term.Options.model_fields.items()},
+                plugin=outside[name].plugin if name in outside else None,
             )
-            found.append(facts)
     return found
 
 

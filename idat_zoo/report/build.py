@@ -1,10 +1,10 @@
-"""Results -> Report: rows, means, gains and notes as data."""
+"""Building a report: results -> rows, means, gains and notes, as data."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
 from idat_zoo.recipe import Frozen, Scalar
-from idat_zoo.report.fields import PLAIN, Fields, as_text, flatten
+from idat_zoo.report.fields import PLAIN, Fields, ReadOptions, as_text, class_options, flatten
 from idat_zoo.report.gain import Gain, build_gains
 from idat_zoo.report.means import BENCHMARKS, SeriesMeans, build_means
 from idat_zoo.report.notes import build_notes
@@ -15,9 +15,9 @@ ORDER = [(suite, task) for suite, known in BENCHMARKS.items() for task in known.
 
 
 class Report(Frozen):
-    """Many results, as data. Fractions throughout.
+    """Many results as data. Accuracies are fractions.
 
-    `shared` are the fields that all recipes have in common, the task's own left out.
+    `shared` are the fields that all recipes have in common, except those of the task.
     """
 
     results: int
@@ -29,19 +29,23 @@ class Report(Frozen):
     notes: tuple[str, ...]
 
 
-def build_report(found: Sequence[tuple[Path, Result]]) -> Report:
+def build_report(
+    found: Sequence[tuple[Path, Result]], *, read_options: ReadOptions = class_options
+) -> Report:
     """The report of results, each with the path of its result.json.
 
-    Predictions are read from beside it where two runs are paired.
+    Where two runs are compared image by image, their predictions are read from the files beside
+    result.json. `read_options` fills in the defaults of adapter options; by default the adapter
+    classes do, which loads torch.
     """
-    groups, repeated = group_results(found)
+    groups, repeated = group_results(found, read_options)
     groups.sort(key=_place)
     rows = build_rows(groups)
     means = build_means(groups, rows)
     return Report(
         results=len(found),
         recipes=len({row.recipe_hash for row in rows}),
-        shared=_shared([flatten(result) for _, result in found]),
+        shared=_shared([flatten(result, read_options) for _, result in found]),
         rows=tuple(rows),
         means=tuple(means),
         gains=tuple(build_gains(groups)),
@@ -50,7 +54,7 @@ def build_report(found: Sequence[tuple[Path, Result]]) -> Report:
 
 
 def _place(group: Group) -> tuple[int, str, tuple[str, ...]]:
-    """Other tasks first, then suites in their own order; then by fields, so paths do not matter."""
+    """The sort key of a group: other tasks first, then suites in order; never by path."""
     place = (group.fields["task.suite"], group.task)
     number = ORDER.index(place) + 1 if place in ORDER else 0
     texts = tuple(f"{name}={as_text(value)}" for name, value in group.fields.items())

@@ -21,9 +21,11 @@ MAY_KNOW = {
     "randomness": set(),
     "places": set(),
     "hub": {"errors"},
+    "intervals": set(),
     "metrics": {"recipe"},
     "results": FLOOR | {"metrics", "runs.file_names", "standing", "switches"},
-    "standing": {"metrics", "recipe"},
+    "scoring": {"intervals", "metrics"},
+    "standing": {"intervals", "recipe"},
     "baselines": FLOOR | {"data", "files", "randomness", "results"},
     "switches": {"recipe"},
     "outside": FLOOR,
@@ -97,10 +99,12 @@ MAY_KNOW = {
         "hub",
         "metrics",
         "results",
+        "scoring",
         "switches",
     },
     "report": FLOOR
-    | {"adapters", "distillation", "checkpoint", "files", "metrics", "results", "standing"},
+    | {"adapters", "checkpoint", "distillation"}
+    | {"adapters", "checkpoint", "files", "intervals", "metrics", "results", "standing"},
     "registry": FLOOR
     | {
         "data",
@@ -286,11 +290,11 @@ def copied(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "registry does not know adapters",
         ),
         ("registry/load.py", "import idat_zoo.cli", "idat_zoo never imports cli"),
-        ("registry/presence.py", "import torch.nn", "importing cli or registry loads torch"),
+        ("registry/local.py", "import torch.nn", "importing cli or registry loads torch"),
         ("cli/train.py", "from timm import create_model", "importing cli or registry loads timm"),
         (
             "cli/train.py",
-            "from idat_zoo.results import Result",
+            "from idat_zoo.scoring import score",
             "importing cli or registry loads torch",
         ),
         (

@@ -18,8 +18,10 @@ from typer.testing import Result as Outcome
 
 from conftest import toy_recipe
 from idat_zoo import files
+from idat_zoo.adapters import ADAPTERS
 from idat_zoo.cli import app
-from idat_zoo.metrics import Metrics, paired_interval, unpaired_interval, wilson_interval
+from idat_zoo.intervals import paired_interval, unpaired_interval, wilson_interval
+from idat_zoo.metrics import Metrics
 from idat_zoo.recipe import Recipe, Task
 from idat_zoo.recipe_hash import recipe_hash
 from idat_zoo.registry import load_registry
@@ -155,6 +157,16 @@ def test_recipes_of_one_task_are_rows_told_apart_by_what_differs(
 def test_an_option_written_out_at_its_default_is_no_difference() -> None:
     written_out = toy_recipe(options={"rank": 8})
     assert flatten(made(recipe=written_out)[1]) == flatten(made()[1])
+
+
+def test_the_registry_reads_options_as_the_classes_do_and_in_their_order() -> None:
+    registry = load_registry()
+    for family in ADAPTERS:
+        in_blocks = "blocks" in registry.find_adapter(family).options
+        for options in ({}, {"blocks": "last1"}) if in_blocks else ({},):
+            result = made(recipe=toy_recipe(family, options=options))[1]
+            light = flatten(result, registry.read_options)
+            assert list(light.items()) == list(flatten(result).items()), family
 
 
 def test_fields_that_do_not_act_are_left_out() -> None:
