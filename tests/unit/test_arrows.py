@@ -60,6 +60,7 @@ MAY_KNOW = {
         "runs.folder",
         "runs.lock",
         "runs.states",
+        "scoring",
         "switches",
     },
     "runs.file_names": set(),
