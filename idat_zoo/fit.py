@@ -17,7 +17,7 @@ from torch import Tensor
 
 from idat_zoo import files
 from idat_zoo.adapters import build_adapter
-from idat_zoo.adapters.base import Site
+from idat_zoo.adapters.sites import Site
 from idat_zoo.backbones.pair import Backbones, NetworkPair, Role, build_pair
 from idat_zoo.data import Split
 from idat_zoo.data.reading import Listener

@@ -35,7 +35,9 @@ from zoo import (
 
 from conftest import for_both, toy_recipe
 from idat_zoo.adapters import build_adapter
-from idat_zoo.adapters.base import Adapter, Created, Site
+from idat_zoo.adapters.base import Adapter
+from idat_zoo.adapters.sites import Site
+from idat_zoo.adapters.tensors import Created
 from idat_zoo.backbones.anatomy import measure
 from idat_zoo.backbones.frozen import FrozenBackbone, describe_anatomy, hash_network, outline
 from idat_zoo.backbones.kinds import load_kind

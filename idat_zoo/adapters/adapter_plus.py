@@ -28,7 +28,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
-from idat_zoo.adapters.base import BlockAnatomy, Site, Tensors
+from idat_zoo.adapters.anatomy import BlockAnatomy
 from idat_zoo.adapters.bottleneck import fresh_norm
 from idat_zoo.adapters.dropped import (
     DroppedBottleneck,
@@ -38,6 +38,8 @@ from idat_zoo.adapters.dropped import (
     houlsby_start,
     lora_start,
 )
+from idat_zoo.adapters.sites import Site
+from idat_zoo.adapters.tensors import Tensors
 
 STARTS = {"houlsby": houlsby_start, "bert": bert_start, "lora": lora_start}
 

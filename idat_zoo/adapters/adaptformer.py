@@ -25,7 +25,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
-from idat_zoo.adapters.base import BlockAnatomy, Site, Tensors, kaiming_uniform
+from idat_zoo.adapters.anatomy import BlockAnatomy
 from idat_zoo.adapters.bottleneck import (
     BottleneckAdapter,
     BottleneckOptions,
@@ -34,6 +34,8 @@ from idat_zoo.adapters.bottleneck import (
     own_norm,
     with_biases,
 )
+from idat_zoo.adapters.sites import Site
+from idat_zoo.adapters.tensors import Tensors, kaiming_uniform
 
 EPS = 1e-5
 

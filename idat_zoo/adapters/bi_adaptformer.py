@@ -21,16 +21,11 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
-from idat_zoo.adapters.base import (
-    Anatomy,
-    BlockAnatomy,
-    Created,
-    Site,
-    Tensors,
-    kaiming_uniform,
-)
+from idat_zoo.adapters.anatomy import Anatomy, BlockAnatomy
 from idat_zoo.adapters.bottleneck import BottleneckAdapter, BottleneckOptions, bottleneck
 from idat_zoo.adapters.quantised import Bits, code_table, quantised, small_start
+from idat_zoo.adapters.sites import Site
+from idat_zoo.adapters.tensors import Created, Tensors, kaiming_uniform
 
 
 class BiAdaptFormerOptions(BottleneckOptions):

@@ -16,8 +16,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from idat_zoo.adapters.base import Anatomy, BlockAnatomy, Created, Site, Tensors
+from idat_zoo.adapters.anatomy import Anatomy, BlockAnatomy
 from idat_zoo.adapters.copies import LINEAR, NORMS, Copies, copies_of
+from idat_zoo.adapters.sites import Site
+from idat_zoo.adapters.tensors import Created, Tensors
 
 
 class BitFit(Copies):

@@ -9,8 +9,11 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from idat_zoo.adapters.base import Adapter, Anatomy, BlockAnatomy, Created, Site, Tensors
+from idat_zoo.adapters.anatomy import Anatomy, BlockAnatomy
+from idat_zoo.adapters.base import Adapter
 from idat_zoo.adapters.copies import NORMS, copies_of
+from idat_zoo.adapters.sites import Site
+from idat_zoo.adapters.tensors import Created, Tensors
 
 BRANCHES = {
     Site.ATTN: "attn.",

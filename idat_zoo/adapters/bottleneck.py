@@ -14,8 +14,10 @@ from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor
 
-from idat_zoo.adapters.base import Mask, Site, SiteShape, Tensors, masked
 from idat_zoo.adapters.blocks import BRANCHES, BlocksAdapter
+from idat_zoo.adapters.masks import Mask, masked
+from idat_zoo.adapters.sites import Site, SiteShape
+from idat_zoo.adapters.tensors import Tensors
 from idat_zoo.option_words import InBlocks
 
 

@@ -19,18 +19,12 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from idat_zoo.adapters.base import (
-    Anatomy,
-    BlockAnatomy,
-    Created,
-    Mask,
-    Site,
-    SiteShape,
-    Tensors,
-    masked,
-)
+from idat_zoo.adapters.anatomy import Anatomy, BlockAnatomy
 from idat_zoo.adapters.copies import LINEAR, NORMS, copies_of
 from idat_zoo.adapters.layers import ROWS, Layer, LayersAdapter, parts_at
+from idat_zoo.adapters.masks import Mask, masked
+from idat_zoo.adapters.sites import Site, SiteShape
+from idat_zoo.adapters.tensors import Created, Tensors
 from idat_zoo.option_words import InBlocks
 
 MOST_GROUPS = 384  # pairs of neighbouring channels at 768, as released

@@ -24,9 +24,12 @@ from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor
 
-from idat_zoo.adapters.base import BlockAnatomy, Carry, Mask, Site, SiteShape, Tensors, masked
+from idat_zoo.adapters.anatomy import BlockAnatomy
 from idat_zoo.adapters.bottleneck import BottleneckAdapter, BottleneckOptions, with_biases
+from idat_zoo.adapters.masks import Mask, masked
 from idat_zoo.adapters.on_grid import on_grid
+from idat_zoo.adapters.sites import Site, SiteShape
+from idat_zoo.adapters.tensors import Carry, Tensors
 
 ENTERED = frozenset({Site.ATTN, Site.MLP})
 """Where a branch's input is seen; its bottleneck acts where the branch has joined the stream."""

@@ -9,7 +9,10 @@ between its stages.
 import torch
 from torch import Tensor
 
-from idat_zoo.adapters.base import Adapter, Anatomy, BlockAnatomy, Created, Site, Tensors, home_of
+from idat_zoo.adapters.anatomy import Anatomy, BlockAnatomy
+from idat_zoo.adapters.base import Adapter
+from idat_zoo.adapters.sites import Site
+from idat_zoo.adapters.tensors import Created, Tensors, home_of
 from idat_zoo.option_words import InBlocks
 
 NORMS = frozenset({Site.NORM1, Site.NORM2, Site.FINAL_NORM})

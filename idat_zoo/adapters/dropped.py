@@ -11,15 +11,6 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
-from idat_zoo.adapters.base import (
-    Mask,
-    Site,
-    SiteShape,
-    Tensors,
-    kaiming_uniform,
-    masked,
-    trunc_normal,
-)
 from idat_zoo.adapters.bottleneck import (
     BottleneckAdapter,
     BottleneckOptions,
@@ -27,6 +18,9 @@ from idat_zoo.adapters.bottleneck import (
     own_norm,
     with_biases,
 )
+from idat_zoo.adapters.masks import Mask, masked
+from idat_zoo.adapters.sites import Site, SiteShape
+from idat_zoo.adapters.tensors import Tensors, kaiming_uniform, trunc_normal
 
 EPS = 1e-6
 

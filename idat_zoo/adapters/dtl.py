@@ -17,18 +17,11 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
-from idat_zoo.adapters.base import (
-    Adapter,
-    Anatomy,
-    BlockAnatomy,
-    Carry,
-    Created,
-    Place,
-    Site,
-    Tensors,
-    kaiming_uniform,
-)
+from idat_zoo.adapters.anatomy import Anatomy, BlockAnatomy
+from idat_zoo.adapters.base import Adapter
 from idat_zoo.adapters.on_grid import depthwise
+from idat_zoo.adapters.sites import Place, Site
+from idat_zoo.adapters.tensors import Carry, Created, Tensors, kaiming_uniform
 from idat_zoo.option_words import HALF, HalfOrBlocks, InBlocks, chosen_blocks
 
 

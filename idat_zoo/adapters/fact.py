@@ -23,14 +23,10 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from idat_zoo.adapters.base import (
-    Anatomy,
-    Created,
-    Tensors,
-    kaiming_uniform,
-)
+from idat_zoo.adapters.anatomy import Anatomy
 from idat_zoo.adapters.layers import Layer
 from idat_zoo.adapters.shared_factors import FacT, FacTOptions, chunks_of
+from idat_zoo.adapters.tensors import Created, Tensors, kaiming_uniform
 
 
 class TuckerOptions(FacTOptions):

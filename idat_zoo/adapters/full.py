@@ -17,16 +17,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from idat_zoo.adapters.base import (
-    EMBED,
-    Adapter,
-    Anatomy,
-    BlockAnatomy,
-    Created,
-    Place,
-    Site,
-    Tensors,
-)
+from idat_zoo.adapters.anatomy import Anatomy, BlockAnatomy
+from idat_zoo.adapters.base import Adapter
+from idat_zoo.adapters.sites import EMBED, Place, Site
+from idat_zoo.adapters.tensors import Created, Tensors
 from idat_zoo.option_words import InBlocks
 
 

@@ -20,9 +20,11 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from idat_zoo.adapters.base import BlockAnatomy, Site, Tensors
+from idat_zoo.adapters.anatomy import BlockAnatomy
 from idat_zoo.adapters.copies import NORMS
 from idat_zoo.adapters.dropped import DroppedBottleneck, DroppedOptions, dropped, houlsby_start
+from idat_zoo.adapters.sites import Site
+from idat_zoo.adapters.tensors import Tensors
 
 
 class HoulsbyOptions(DroppedOptions):

@@ -18,8 +18,10 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
-from idat_zoo.adapters.base import Mask, Site, SiteShape, Tensors, masked
 from idat_zoo.adapters.layers import Layer, LayersAdapter, parts_at
+from idat_zoo.adapters.masks import Mask, masked
+from idat_zoo.adapters.sites import Site, SiteShape
+from idat_zoo.adapters.tensors import Tensors
 from idat_zoo.option_words import InBlocks, Parts
 
 

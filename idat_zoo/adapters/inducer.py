@@ -19,17 +19,11 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from idat_zoo.adapters.base import (
-    Adapter,
-    Anatomy,
-    BlockAnatomy,
-    Carry,
-    Created,
-    Site,
-    Tensors,
-    kaiming_uniform,
-)
+from idat_zoo.adapters.anatomy import Anatomy, BlockAnatomy
+from idat_zoo.adapters.base import Adapter
 from idat_zoo.adapters.inducer_parts import hidden_of, inducer_of, query_change, shapes_of, share_of
+from idat_zoo.adapters.sites import Site
+from idat_zoo.adapters.tensors import Carry, Created, Tensors, kaiming_uniform
 from idat_zoo.option_words import InBlocks
 
 

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from idat_zoo.adapters.base import Tensors
+from idat_zoo.adapters.tensors import Tensors
 
 
 def shapes_of(

@@ -24,9 +24,11 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from idat_zoo.adapters.base import Anatomy, BlockAnatomy, Site, Tensors
+from idat_zoo.adapters.anatomy import Anatomy, BlockAnatomy
 from idat_zoo.adapters.blocks import BlocksAdapter
 from idat_zoo.adapters.kronecker import kron_linear, nearest_factors
+from idat_zoo.adapters.sites import Site
+from idat_zoo.adapters.tensors import Tensors
 from idat_zoo.option_words import InBlocks
 
 

@@ -11,8 +11,8 @@ projection and between stages (Swin's, ConvNeXt's). Norms are never decayed.
 
 from typing import ClassVar
 
-from idat_zoo.adapters.base import Site
 from idat_zoo.adapters.copies import NORMS, Copies
+from idat_zoo.adapters.sites import Site
 
 
 class LayerNorm(Copies):

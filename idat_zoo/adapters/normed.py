@@ -13,8 +13,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from idat_zoo.adapters.base import Adapter, Anatomy, BlockAnatomy, Place, Site, Tensors
+from idat_zoo.adapters.anatomy import Anatomy, BlockAnatomy
+from idat_zoo.adapters.base import Adapter
 from idat_zoo.adapters.layers import own_of
+from idat_zoo.adapters.sites import Place, Site
+from idat_zoo.adapters.tensors import Tensors
 
 READERS = {Site.NORM1: (Site.QKV, Site.Q, Site.K, Site.V), Site.NORM2: (Site.FC1, Site.GATE)}
 """What reads a norm's output."""

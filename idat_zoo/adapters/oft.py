@@ -16,8 +16,9 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
-from idat_zoo.adapters.base import Anatomy, Tensors
+from idat_zoo.adapters.anatomy import Anatomy
 from idat_zoo.adapters.layers import Layer, LayersAdapter
+from idat_zoo.adapters.tensors import Tensors
 from idat_zoo.option_words import OnLayers
 
 

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from idat_zoo.adapters.base import BlockAnatomy
+from idat_zoo.adapters.anatomy import BlockAnatomy
 
 
 def on_grid(

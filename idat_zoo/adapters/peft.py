@@ -21,7 +21,8 @@ import torch
 from pydantic import ConfigDict
 from torch import Tensor, nn
 
-from idat_zoo.adapters.base import Adapter, Anatomy, Created, Site, Tensors
+from idat_zoo.adapters.anatomy import Anatomy
+from idat_zoo.adapters.base import Adapter
 from idat_zoo.adapters.peft_options import (
     TARGETS,
     check_options,
@@ -32,6 +33,8 @@ from idat_zoo.adapters.peft_options import (
     written,
 )
 from idat_zoo.adapters.peft_targets import PeftConfig, check_patterns, find_updates
+from idat_zoo.adapters.sites import Site
+from idat_zoo.adapters.tensors import Created, Tensors
 from idat_zoo.errors import RecipeError, UsageError
 from idat_zoo.recipe import BRIDGE, Frozen, OptionValue
 

@@ -17,9 +17,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from idat_zoo.adapters.base import BlockAnatomy, Site, Tensors
+from idat_zoo.adapters.anatomy import BlockAnatomy
 from idat_zoo.adapters.bottleneck import fresh_norm
 from idat_zoo.adapters.dropped import DroppedBottleneck, DroppedOptions, bert_start, dropped
+from idat_zoo.adapters.sites import Site
+from idat_zoo.adapters.tensors import Tensors
 
 
 class PfeifferOptions(DroppedOptions):

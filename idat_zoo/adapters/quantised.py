@@ -22,7 +22,7 @@ from pydantic import BeforeValidator
 from torch import Tensor
 from torch.special import ndtr, ndtri
 
-from idat_zoo.adapters.base import Tensors, trunc_normal
+from idat_zoo.adapters.tensors import Tensors, trunc_normal
 from idat_zoo.option_words import no_bool
 
 Bits = Annotated[Literal[1, 2, 3, 4, 5, 6, 7, 8, 32], BeforeValidator(no_bool)]

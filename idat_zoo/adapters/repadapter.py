@@ -19,8 +19,11 @@ import torch.nn.functional as F
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from idat_zoo.adapters.base import Anatomy, Created, Mask, Site, SiteShape, Tensors, masked
+from idat_zoo.adapters.anatomy import Anatomy
+from idat_zoo.adapters.masks import Mask, masked
 from idat_zoo.adapters.normed import NormedAdapter
+from idat_zoo.adapters.sites import Site, SiteShape
+from idat_zoo.adapters.tensors import Created, Tensors
 from idat_zoo.option_words import InBlocks
 
 

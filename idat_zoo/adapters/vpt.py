@@ -15,8 +15,9 @@ length and mean do not count. Held to the authors' code, and deep prompts to tho
 which start wider (P for D in the bound). The authors' head starts at a bias of -4.6, ours at 0.
 """
 
-from idat_zoo.adapters.base import Anatomy, Place, Site
+from idat_zoo.adapters.anatomy import Anatomy
 from idat_zoo.adapters.prompts import PromptOptions, Prompts
+from idat_zoo.adapters.sites import Place, Site
 from idat_zoo.option_words import InBlocks
 
 

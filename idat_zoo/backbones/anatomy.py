@@ -8,7 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from idat_zoo.adapters.base import EMBED, Anatomy, BlockAnatomy, Place, Site, SiteShape, Tensors
+from idat_zoo.adapters.anatomy import Anatomy, BlockAnatomy
+from idat_zoo.adapters.sites import EMBED, Place, Site, SiteShape
+from idat_zoo.adapters.tensors import Tensors
 from idat_zoo.backbones.kinds.base import Kind
 from idat_zoo.backbones.sites import Compute, Offer, Visitor
 from idat_zoo.backbones.walk import Holder, begin, features

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 from torch import Tensor, nn
 
 from idat_zoo import hub
-from idat_zoo.adapters.base import Anatomy
+from idat_zoo.adapters.anatomy import Anatomy
 from idat_zoo.backbones.anatomy import frozen_tensors, measure, parameters_read
 from idat_zoo.backbones.kinds import KINDS, WHAT, candidates, kind_of, load_kind
 from idat_zoo.backbones.kinds.base import Kind

@@ -8,7 +8,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from idat_zoo.adapters.base import Anatomy, Site, Tensors
+from idat_zoo.adapters.anatomy import Anatomy
+from idat_zoo.adapters.sites import Site
+from idat_zoo.adapters.tensors import Tensors
 from idat_zoo.backbones.anatomy import blank_image, measure
 from idat_zoo.backbones.frozen import FrozenBackbone, fuse_attention, titles
 from idat_zoo.backbones.kinds import KINDS, kind_of, load_kind

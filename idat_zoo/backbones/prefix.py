@@ -11,7 +11,7 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
-from idat_zoo.adapters.base import EMBED, Place, Site
+from idat_zoo.adapters.sites import EMBED, Place, Site
 from idat_zoo.backbones.network import Network
 from idat_zoo.backbones.sites import Visitor
 from idat_zoo.backbones.walk import START, Partway, begin, places, walk

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.overrides import TorchFunctionMode
 
-from idat_zoo.adapters.base import Place, Site, Tensors
+from idat_zoo.adapters.sites import Place, Site
+from idat_zoo.adapters.tensors import Tensors
 
 Layout = Literal["tokens", "grid", "channels"]
 """[B, N, D], or [B, H, W, D], or [B, D, H, W]. Adapters see the first."""

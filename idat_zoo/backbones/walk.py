@@ -24,8 +24,9 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from idat_zoo.adapters.base import EMBED, Site, Tensors
-from idat_zoo.adapters.base import Place as Place
+from idat_zoo.adapters.sites import EMBED, Site
+from idat_zoo.adapters.sites import Place as Place
+from idat_zoo.adapters.tensors import Tensors
 from idat_zoo.backbones.kinds.base import Branch, Context, Kind
 from idat_zoo.backbones.sites import Visitor
 

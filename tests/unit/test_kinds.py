@@ -23,7 +23,10 @@ from torch.func import functional_call
 from typer.testing import CliRunner
 
 from idat_zoo.adapters import build_adapter
-from idat_zoo.adapters.base import Adapter, Anatomy, BlockAnatomy, Created, Place, Site, Tensors
+from idat_zoo.adapters.anatomy import Anatomy, BlockAnatomy
+from idat_zoo.adapters.base import Adapter
+from idat_zoo.adapters.sites import Place, Site
+from idat_zoo.adapters.tensors import Created, Tensors
 from idat_zoo.backbones import self_check
 from idat_zoo.backbones.anatomy import Everywhere, everywhere
 from idat_zoo.backbones.frozen import FrozenBackbone, load_backbone

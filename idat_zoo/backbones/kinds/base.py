@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from idat_zoo.adapters.base import EMBED, Place, Site
+from idat_zoo.adapters.sites import EMBED, Place, Site
 from idat_zoo.backbones.sites import Layout
 
 Context = Tensor | None
