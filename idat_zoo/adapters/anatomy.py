@@ -1,6 +1,6 @@
 """The anatomy of a backbone: its blocks, their sites and shapes, and its frozen tensors.
 
-It is what a family is given to create its tensors; `backbones/anatomy.py` measures it.
+A family creates its tensors from it. `backbones/anatomy.py` measures it.
 """
 
 from collections.abc import Callable, Mapping
@@ -13,9 +13,10 @@ from idat_zoo.adapters.tensors import Tensors
 
 @dataclass(frozen=True, kw_only=True)
 class BlockAnatomy:
-    """One block: its sites, the tokens before its grid, the grid (rows, columns), its heads.
+    """One block: its sites, prefix tokens, grid of patches (rows, columns) and attention heads.
 
-    `num_heads` is 0 where there is no attention. `number` is the block's, of so many (`depth`).
+    `prefix` counts the tokens before the grid. `num_heads` is 0 where there is no attention.
+    `number` is the block's index among the `depth` blocks.
     """
 
     number: int
@@ -27,41 +28,41 @@ class BlockAnatomy:
 
     @property
     def width(self) -> int:
-        """D of the stream."""
+        """D of the residual stream."""
         return self.sites[Site.AFTER_MLP].outputs
 
     @property
     def hidden(self) -> int:
-        """The width inside its MLP."""
+        """The hidden width of the MLP."""
         return self.sites[Site.FC2].inputs
 
     @property
     def tokens(self) -> int:
-        """N of the stream, prefix and grid."""
+        """N of the residual stream, prefix tokens and grid."""
         return self.sites[Site.AFTER_MLP].tokens
 
     @property
     def norm_last(self) -> bool:
-        """Whether its norms come behind what they are of: sites are in the order of the walk."""
+        """Whether norms follow their branch; `sites` are in the order of the forward pass."""
         order = list(self.sites)
         return order.index(Site.NORM2) > order.index(Site.FC2)
 
     @property
     def branches(self) -> int:
-        """How many branches are added to the stream: attention's, if there is any, and the MLP."""
+        """The number of residual branches: 2 with attention, 1 with an MLP alone."""
         return 2 if Site.ATTN in self.sites else 1
 
 
 @dataclass(frozen=True, kw_only=True)
 class Anatomy:
-    """A backbone as a family may know it, as it was measured: its kind, blocks and two ends.
+    """What a family may know of a backbone, as measured: its kind, its blocks and its two ends.
 
-    `ends` has the shapes of patch_embed, final_norm and features. `frozen` gives the frozen tensors
-    that are read at a site of a block (`weight`, `bias`): the block of patch_embed is -1, that of
-    final_norm and features is the depth. `parameters` gives all of a block by timm's names, with
-    what comes between the block before and it; those of -1 and of the depth are all others. `body`
-    is timm's network, of no values where none are loaded, and `image` the shape of what it takes:
-    for PEFT's tuners, which change it.
+    `ends` has the shapes of patch_embed, final_norm and features. `frozen` returns the frozen
+    tensors (`weight`, `bias`) that are read at a site of a block: patch_embed has block -1,
+    final_norm and features have the depth. `parameters` returns a block's parameters by timm's
+    names, with those between the previous block and it; -1 and the depth have the remaining ones.
+    `body` is timm's network, for PEFT's tuners, which modify it; its tensors are on the meta device
+    where no weights are loaded. `image` is the shape of its input.
     """
 
     kind: str
@@ -74,7 +75,7 @@ class Anatomy:
 
     @property
     def depth(self) -> int:
-        """How many blocks there are."""
+        """The number of blocks."""
         return len(self.blocks)
 
     @property
@@ -84,18 +85,18 @@ class Anatomy:
 
     @property
     def sites(self) -> frozenset[Site]:
-        """The sites that it has: in every block, and at its ends."""
+        """The sites that every block has, and those at the ends."""
         return frozenset.intersection(*(frozenset(b.sites) for b in self.blocks)) | set(self.ends)
 
     @property
     def sites_of_any(self) -> frozenset[Site]:
-        """The sites that some block has, and those at its ends."""
+        """The sites that at least one block has, and those at the ends."""
         return frozenset.union(*(frozenset(b.sites) for b in self.blocks)) | set(self.ends)
 
     def shape(self, site: Site, block: int) -> SiteShape:
-        """What one image has at a site."""
+        """The shape of one image's values at a site of a block."""
         return self.ends[site] if site in self.ends else self.blocks[block].sites[site]
 
     def block(self, number: int) -> BlockAnatomy:
-        """A block; the first stands for what comes before it, the last for what follows."""
+        """A block by number; -1 gives the first block, the depth the last."""
         return self.blocks[min(max(number, 0), self.depth - 1)]

@@ -53,7 +53,7 @@ from idat_zoo.recipe import Frozen, describe_faults
 
 
 class Adapter(ABC):
-    """One adapter family with its options. See the module's text for the contract."""
+    """One adapter family with its options. The module's docstring has the contract."""
 
     name: ClassVar[str]
     title: ClassVar[str]
@@ -63,7 +63,7 @@ class Adapter(ABC):
     stacks_over: ClassVar[frozenset[str]] = frozenset()
 
     lives_within: int = 2
-    """Steps in which each of its tensors is to get a gradient."""
+    """The number of first steps within which every tensor of it must have received a gradient."""
 
     def __init__(self, **options: Any) -> None:  # values are checked by Options
         try:
@@ -73,17 +73,17 @@ class Adapter(ABC):
 
     @property
     def word(self) -> str:
-        """What the command line calls it."""
+        """The name by which the command line calls it."""
         return self.name
 
     @property
     @abstractmethod
     def sites(self) -> frozenset[Site]:
-        """Where it acts. A plain attribute of the class where no option changes that."""
+        """The sites at which it acts; a class attribute where no option changes them."""
 
     @property
     def stackable(self) -> bool:
-        """Whether tasks may share a pass at all. May be a plain attribute, as `mergeable`."""
+        """Whether tasks may share a pass; may be a class attribute, as `mergeable` may."""
         return True
 
     @property
@@ -93,28 +93,28 @@ class Adapter(ABC):
 
     @property
     def stack_key(self) -> Hashable:
-        """What adapters that share a pass have in common: all but the options in `stacks_over`."""
+        """What adapters that share a pass have in common: all options not in `stacks_over`."""
         return type(self), self.sites, self.options.model_dump_json(exclude=set(self.stacks_over))
 
     def sites_on(self, anatomy: Anatomy) -> frozenset[Site]:
-        """Where it acts on one backbone: on another it may take other layers for its own."""
+        """The sites at which it acts on this backbone, where they depend on the backbone."""
         return self.sites
 
     @property
     def blocks(self) -> str:
-        """Which blocks it stands in, as its option says."""
+        """The blocks in which it acts, as its option `blocks` names them."""
         return getattr(self.options, "blocks", ALL)
 
     def numbers_in(self, anatomy: Anatomy) -> tuple[int, ...]:
-        """The numbers of those blocks, ascending. Raises: ValueError where there are fewer."""
+        """The numbers of those blocks, ascending. Raises: ValueError for a missing block."""
         return chosen_blocks(self.blocks, anatomy.depth)
 
     def stands_in(self, anatomy: Anatomy) -> list[tuple[int, BlockAnatomy]]:
-        """Those blocks by their numbers, for `create`."""
+        """Those blocks with their numbers, for `create`."""
         return [(i, anatomy.blocks[i]) for i in self.numbers_in(anatomy)]
 
     def places_on(self, anatomy: Anatomy) -> frozenset[Place]:
-        """All that it changes: its sites in its blocks, and at an end beside one of them."""
+        """All places that it changes: its sites in its blocks, and at the ends beside them."""
         numbers, depth = self.numbers_in(anatomy), anatomy.depth
         ends = {Site.PATCH_EMBED: EMBED, Site.FINAL_NORM: depth, Site.FEATURES: depth}
         found = set()
@@ -126,20 +126,24 @@ class Adapter(ABC):
         return frozenset(found)
 
     def merges_at(self, anatomy: Anatomy) -> frozenset[Place]:
-        """Where `merge` folds it in: what acts on a norm's output may go into the next layers."""
+        """The places whose weights `merge` changes.
+
+        They differ from `places_on` where a change of a norm's output is folded into the next
+        layers.
+        """
         return self.places_on(anatomy)
 
     @property
     def constants(self) -> dict[str, float]:
-        """Numbers that `apply` receives as 0-d tensors. Neither saved nor trained."""
+        """Numbers that `apply` receives as 0-d tensors. They are neither saved nor trained."""
         return {}
 
     @abstractmethod
     def create(self, anatomy: Anatomy, generator: torch.Generator) -> Created:
-        """New float32 tensors on CPU, every random number of them drawn from `generator`."""
+        """New float32 tensors on the CPU, with every random number drawn from `generator`."""
 
     def why_not(self, anatomy: Anatomy) -> str:
-        """Why it cannot stand on a backbone, or ''. Families say theirs in `misfit`."""
+        """The reason why it does not fit a backbone, or ''. Families override `misfit`."""
         try:
             self.numbers_in(anatomy)
         except ValueError as error:
@@ -147,22 +151,23 @@ class Adapter(ABC):
         return self.misfit(anatomy)
 
     def misfit(self, anatomy: Anatomy) -> str:
-        """Why it cannot stand on a backbone, or ''."""
+        """The reason why it does not fit a backbone, or ''."""
         missing = sorted(self.sites_on(anatomy) - anatomy.sites, key=list(Site).index)
         return f"it has no {' and no '.join(missing)}" if missing else ""
 
     def masks(self, site: Site, shape: SiteShape) -> dict[str, Mask]:
-        """The masks it wants at a site in training; rates of 0 are not drawn, noise always is.
+        """The masks that it needs at a site in training.
 
-        The first axis of a mask may be the tokens of an image (`shape.tokens`, prompts included).
+        The engine skips masks of rate 0, but always draws noise. The first axis of a mask may be
+        the tokens of an image (`shape.tokens`, prompts included).
         """
         return {}
 
     def copies(self, site: Site) -> tuple[str, ...]:
-        """The frozen tensors at a site that it trains copies of: some of `weight`, `bias`.
+        """The frozen tensors at a site of which it trains copies: some of `weight`, `bias`.
 
-        A copy is a tensor `SITE.weight` of its block; where there is one, what the frozen network
-        does at the site is done with it.
+        A copy is a tensor `SITE.weight` or `SITE.bias` of its block, and replaces the frozen one in
+        the computation of the site.
         """
         return ()
 
@@ -173,14 +178,14 @@ class Adapter(ABC):
 
     @property
     def num_prompts(self) -> int:
-        """How many tokens `prompt` gives."""
+        """The number of tokens that `prompt` returns."""
         return 0
 
     def prompt(self, tensors: Tensors, *, masks: Tensors) -> Tensor | None:
-        """Tokens `[P, D]` or `[B, P, D]` that are put behind the prefix tokens of a block's input.
+        """Tokens `[P, D]` or `[B, P, D]`, inserted after the prefix tokens of a block's input.
 
-        Those of the block before leave for them; where a block has none (None), they stay. For a
-        family that stands at `prompt`; before the pooling, prompts leave.
+        They replace the prompts of the block before, which stay where a block has none (None). This
+        is for families with the site `prompt`. Prompts are removed before the pooling.
         """
         return None
 
@@ -196,11 +201,11 @@ class Adapter(ABC):
         masks: Tensors,
         block: BlockAnatomy,
     ) -> Tensor:
-        """The value that takes y's place at a site. Pure; see the module's text.
+        """The value that replaces y at a site. Pure; the module's docstring has the contract.
 
-        `tensors`: this block's and the shared ones, and the constants, by their own names.
-        `frozen`: tensors of the frozen module at the site. `masks`: empty in evaluation. `block`:
-        where that is; a grid and the tokens before it are known, their number from x.
+        `tensors`: this block's tensors, the shared ones and the constants, by their own names.
+        `frozen`: the tensors of the frozen module at the site. `masks`: empty in evaluation.
+        `block`: the block's anatomy. Take the number of tokens from x, as it includes prompts.
         """
 
     def apply_carrying(
@@ -215,19 +220,19 @@ class Adapter(ABC):
         masks: Tensors,
         block: BlockAnatomy,
     ) -> tuple[Tensor, Carry]:
-        """As `apply`, for families that carry tensors from site to site; begins with none."""
+        """As `apply`, for families that carry tensors from site to site. `carry` starts empty."""
         return self.apply(site, tensors, x, y, frozen=frozen, masks=masks, block=block), carry
 
     def why_unmerged(self, anatomy: Anatomy) -> str:
-        """Why it cannot be folded into a backbone's weights, or ''.
+        """The reason why it cannot be folded into a backbone's weights, or ''.
 
-        That a frozen layer lacks the bias that a merged one would need is found by itself.
+        Callers check on their own whether a frozen layer lacks a bias that the merged one needs.
         """
         return "" if self.mergeable else "what it adds is not linear in a frozen layer's input"
 
     def merge(self, site: Site, tensors: Tensors, frozen: Tensors) -> dict[str, Tensor]:
         """The frozen module's tensors with the adapter folded in, for `mergeable` families.
 
-        Those that it trains copies of have been put in their place already.
+        `frozen` already has the trained copies in place of the originals.
         """
         raise TypeError(f"adapter '{self.name}' cannot be merged")

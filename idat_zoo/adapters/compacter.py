@@ -1,7 +1,7 @@
 """Compacter: a bottleneck on each branch whose weights are sums of Kronecker products.
 
 Karimi Mahabadi et al., arXiv:2106.04647 (for language models), code rabeehk/compacter e123daa
-(MIT). A branch's output u becomes, before drop path (the authors' T5 has its adapters there too),
+(MIT). A branch's output u becomes, before drop path (our choice of place, after the authors' T5),
 
     u + up(gelu(down(u))),    each weight [in, out] the sum over i of A_i kron W_i
 

@@ -60,7 +60,7 @@ class Convpass(BottleneckAdapter):
 
     @property
     def sites(self) -> frozenset[Site]:
-        """Of each branch, its end and the stream behind it."""
+        """For each branch, its input and the stream after it."""
         attention = frozenset({Site.ATTN, Site.AFTER_ATTN})
         both = attention | {Site.MLP, Site.AFTER_MLP}
         return both if self.options.branches == "both" else attention
@@ -86,7 +86,7 @@ class Convpass(BottleneckAdapter):
     def apply_carrying(
         self, site: Site, tensors: Tensors, x: Tensor, y: Tensor, carry: Carry, **more: Any
     ) -> tuple[Tensor, Carry]:
-        """What enters a branch is carried to where it has joined the stream."""
+        """Carry a branch's input to the site where the branch has joined the stream."""
         if site in ENTERED:
             return y, {"input": x}
         return self.apply(site, tensors, carry["input"], y, **more), {}
@@ -94,7 +94,7 @@ class Convpass(BottleneckAdapter):
     def added(
         self, tensors: Tensors, x: Tensor, y: Tensor, masks: Tensors, block: BlockAnatomy
     ) -> Tensor:
-        """Of the branch's normalised input."""
+        """The convolutional bottleneck of the branch's normalised input."""
         hidden = quick_gelu(F.linear(x, tensors["down.weight"], tensors["down.bias"]))
         hidden = quick_gelu(convolved(hidden, tensors["conv.weight"], tensors["conv.bias"], block))
         hidden = masked(hidden, masks, "dropout")
@@ -110,7 +110,7 @@ def quick_gelu(x: Tensor) -> Tensor:
 def convolved(
     x: Float[Tensor, "B N R"], kernel: Tensor, bias: Tensor, block: BlockAnatomy
 ) -> Float[Tensor, "B N R"]:
-    """Each patch with its neighbours on the grid, each token before them by itself."""
+    """Convolve the patches on their grid, and each prefix token as an image of one pixel."""
     return on_grid(
         x,
         block,

@@ -39,7 +39,7 @@ class SequentialOptions(ParallelOptions):
 
 
 class IdatBottleneck(BottleneckAdapter):
-    """What the three places share: L * (2DR + R + D) numbers and the function A."""
+    """The base of the three places: L * (2DR + R + D) parameters and the function A."""
 
     paper = "arXiv:2403.15750"
     year = 2024
@@ -53,7 +53,7 @@ class IdatBottleneck(BottleneckAdapter):
 
     @abstractmethod
     def reads(self, x: Tensor, y: Tensor) -> Tensor:
-        """Which of a site's two values the bottleneck reads."""
+        """The one of a site's two values that the bottleneck reads."""
 
     def added(
         self, tensors: Tensors, x: Tensor, y: Tensor, masks: Tensors, block: BlockAnatomy

@@ -53,12 +53,12 @@ class Inducer(Adapter):
 
     @property
     def sites(self) -> frozenset[Site]:
-        """Attention, and what its options add."""
+        """Attention; and its output projection, where the value comes after it."""
         more = {Site.PROJ} if self.options.extend != "none" else set()
         return frozenset({Site.ATTENTION} | more)
 
     def sites_on(self, anatomy: Anatomy) -> frozenset[Site]:
-        """Also where the query is made."""
+        """Also the layer of the query, where LoRA changes it."""
         query = Site.Q if Site.Q in anatomy.sites else Site.QKV
         return self.sites | ({query} if self.options.query_rank else set())
 

@@ -9,11 +9,11 @@ from idat_zoo.adapters.tensors import Tensors
 
 @dataclass(frozen=True, kw_only=True)
 class Mask:
-    """A random mask the engine draws anew each step, for one image: its shape and drop rate.
+    """A random mask that the engine draws anew in each step: its shape for one image and its rate.
 
-    It comes as a tensor `[B, *shape]`, 0 with probability `rate`, else 1 / (1 - rate). One that is
-    `with_drop_path` has its block's rate of drop path, and draws of its own. One that is `alike`
-    is drawn once, for all images. One that is `noise` has standard normal values, and no rate.
+    The mask arrives as a tensor `[B, *shape]`, 0 with probability `rate`, else 1 / (1 - rate).
+    `with_drop_path` takes the rate from the block's drop path, in draws of its own. `alike` draws
+    once for all images of the batch. `noise` draws standard normal values instead; it has no rate.
     """
 
     shape: tuple[int, ...]
@@ -24,5 +24,5 @@ class Mask:
 
 
 def masked(x: Tensor, masks: Tensors, name: str) -> Tensor:
-    """x times a mask where the engine supplied one (training), else x."""
+    """x times a mask in training, where the engine supplies one; x itself in evaluation."""
     return x * masks[name] if name in masks else x

@@ -44,7 +44,7 @@ class MLAE(UpdatesAdapter):
 
     @property
     def lives_within(self) -> int:  # type: ignore[override]
-        """Steps after which some expert of a layer was there twice, but for one chance in 10^9.
+        """Steps after which each expert was active twice, except with probability 10^-9.
 
         Its b learns in the first of the two, its a and its factor in the second.
         """
@@ -63,7 +63,7 @@ class MLAE(UpdatesAdapter):
         }
 
     def masks(self, site: Site, shape: SiteShape) -> dict[str, Mask]:
-        """Each layer's experts, for the whole batch."""
+        """A mask of each layer's experts, drawn once for the whole batch."""
         experts = Mask(shape=(1, self.options.rank), rate=self.options.dropout, alike=True)
         return {f"{part}.dropout": experts for part in self.parts_at(site)}
 

@@ -56,7 +56,7 @@ class RepAdapter(NormedAdapter):
 
     @property
     def sites(self) -> frozenset[Site]:
-        """Both norms, or the first."""
+        """Both norms, or norm1 alone."""
         return super().sites if self.options.mlp else frozenset({Site.NORM1})
 
     @property
@@ -65,7 +65,7 @@ class RepAdapter(NormedAdapter):
         return {"scale": self.options.scale}
 
     def misfit(self, anatomy: Anatomy) -> str:
-        """Also where a width does not divide into its groups."""
+        """Also names a width that the groups do not divide."""
         groups = self.options.groups
         odd = [b.width for _, b in self.stands_in(anatomy) if b.width % groups]
         return (

@@ -8,11 +8,11 @@ and the part's own output y:
     site          x                          y
     patch_embed   images [B, 3, H, W]        the patches' embedding
     block_input   tokens entering the block  the same tokens
-    prompt        (see `prompt`)             tokens that are put behind the prefix tokens
+    prompt        (see `prompt`)             prompt tokens, inserted after the prefix tokens
     norm1         tokens entering the block  after the first norm
     qkv           after norm1                the fused projection, rows q | k | v
     q, k, v       after norm1                each projection, where they are not fused
-    attention     q, k and v [B, 3, M, N, C] each of M heads' tokens, attended to [B, M, N, C]
+    attention     q, k and v [B, 3, M, N, C] each head's attention output [B, M, N, C]
     proj          attention's heads, joined  their projection
     attn          after norm1                the attention branch, before it is added
     after_attn    tokens entering the block  the stream with the attention branch added
@@ -37,7 +37,7 @@ from typing import NamedTuple
 
 
 class Site(StrEnum):
-    """A place in the walk, in the order in which the walk meets it."""
+    """A named place in the forward pass, in the order in which the pass reaches it."""
 
     PATCH_EMBED = "patch_embed"
     BLOCK_INPUT = "block_input"
@@ -62,7 +62,7 @@ class Site(StrEnum):
 
 
 EMBED = -1
-"""The block that the patch embedding's site is said to be in; what follows the last is in L."""
+"""The block number of the patch embedding; the sites after the last block have number L."""
 
 
 class Place(NamedTuple):
@@ -74,7 +74,7 @@ class Place(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class SiteShape:
-    """What one image has at a site: so many tokens, from vectors of one width to another's."""
+    """The shape of one image's values at a site: its tokens, and the input and output widths."""
 
     tokens: int
     inputs: int
