@@ -93,14 +93,6 @@ def each(*forms: str, families: Sequence[str]) -> list[tuple[str, str]]:
     return [(form, family) for form in forms for family in families]
 
 
-@pytest.mark.parametrize("family", MERGEABLE)
-def test_a_merged_network_equals_the_adapted_one_in_float64(family: str) -> None:
-    network = shaken(family).double()
-    vit = merge(network)
-    assert largest_difference(network, vit) < 1e-12
-    assert not any(parameter.requires_grad for parameter in vit.parameters())
-
-
 FAST = ("distilled", "beit", "swin padded", "convnext 1x1")
 CONVOLUTIONS = ("convnext", "convnext 1x1", "convnext v2")
 MERGED = [
@@ -169,12 +161,6 @@ def test_the_network_itself_is_left_as_it_was() -> None:
     merge(network)
     after = network.state_dict()
     assert all(after[name].equal(tensor) for name, tensor in before.items())
-
-
-@pytest.mark.parametrize("family", [f for f in ADAPTERS if f not in MERGEABLE])
-def test_a_bottleneck_cannot_be_merged(family: str) -> None:
-    with pytest.raises(UsageError, match=f"adapter '{family}' cannot be merged"):
-        merge(shaken(family))
 
 
 @pytest.mark.slow
