@@ -8,10 +8,8 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from typer.testing import CliRunner, Result
 
 from idat_zoo.backbones.frozen import load_backbone
-from idat_zoo.cli import app
 from idat_zoo.formats.peft_import import import_peft
 from idat_zoo.randomness import generator
 from idat_zoo.recipe import Backbone, Recipe
@@ -22,10 +20,6 @@ BASE = load_registry().find_backbone(BACKBONE)
 DIGITS = load_registry().find_task("digits")
 QKV = "base_model.model.blocks.{}.attn.qkv.lora_{}.weight"
 HEAD = "base_model.model.head."
-
-
-def idat(*words: str) -> Result:
-    return CliRunner().invoke(app, list(words), env={"COLUMNS": "200"})
 
 
 def noise(*shape: int, name: str) -> Tensor:

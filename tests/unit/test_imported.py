@@ -7,7 +7,8 @@ from pathlib import Path
 import fakes
 import pytest
 import torch
-from peft_files import BACKBONE, HEAD, idat, imported, peft_folder
+from command import idat
+from peft_files import BACKBONE, HEAD, imported, peft_folder
 
 from idat_zoo.checkpoint import read_config
 from idat_zoo.errors import RecipeError, UsageError

@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 import torch
+from command import idat
 from kinds import tiny
-from peft_files import BACKBONE, DIGITS, QKV, idat, imported, peft_folder, trained_by_peft
+from peft_files import BACKBONE, DIGITS, QKV, imported, peft_folder, trained_by_peft
 
 from idat_zoo.adapters.layers import ROWS
 from idat_zoo.checkpoint import load_checkpoint, probe_images

@@ -8,17 +8,8 @@ from typing import Any
 
 import pytest
 import torch
-from peft_files import (
-    BACKBONE,
-    DIGITS,
-    HEAD,
-    QKV,
-    TWELVE,
-    idat,
-    imported,
-    peft_folder,
-    trained_by_peft,
-)
+from command import idat
+from peft_files import BACKBONE, DIGITS, HEAD, QKV, TWELVE, imported, peft_folder, trained_by_peft
 from torch import Tensor
 
 from idat_zoo.checkpoint import load_checkpoint
