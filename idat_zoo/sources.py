@@ -1,4 +1,4 @@
-"""Where the images of tasks can be had. Torch-free, for the shelves."""
+"""The sources of tasks' images. This module does not import torch."""
 
 from pydantic import Field
 
@@ -8,8 +8,8 @@ from idat_zoo.recipe import Frozen, Suite
 class DataSource(Frozen):
     """A zip file in a dataset repository of the Hub that holds the folders of a suite's tasks.
 
-    `gigabytes` is what people say of its size; what is true is asked when it is opened. `remarks`
-    is what a person should know before fetching from it.
+    `gigabytes` is the approximate size shown to the user; the true size is read when the file is
+    opened. `remarks` is what a person should know before downloading it.
     """
 
     name: str
@@ -24,5 +24,5 @@ class DataSource(Frozen):
 
     @property
     def place(self) -> str:
-        """What people look for on the Hub."""
+        """The file's path on the Hub."""
         return f"datasets/{self.repo}/{self.file}"

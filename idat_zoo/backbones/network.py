@@ -11,20 +11,12 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
-from idat_zoo.adapters.base import (
-    Adapter,
-    Anatomy,
-    Carry,
-    Created,
-    Mask,
-    Place,
-    Site,
-    SiteShape,
-    Tensors,
-    home_of,
-    trunc_normal,
-)
+from idat_zoo.adapters.anatomy import Anatomy
+from idat_zoo.adapters.base import Adapter
+from idat_zoo.adapters.masks import Mask
 from idat_zoo.adapters.peft import Peft
+from idat_zoo.adapters.sites import Place, Site, SiteShape
+from idat_zoo.adapters.tensors import Carry, Created, Tensors, home_of, trunc_normal
 from idat_zoo.backbones.frozen import FrozenBackbone
 from idat_zoo.backbones.sites import Compute, Visitor
 from idat_zoo.backbones.walk import Holder, Partway, begin, features

@@ -1,4 +1,4 @@
-"""The teacher-student pair as networks: frozen backbones they may share, adapters, new heads."""
+"""The teacher-student pair as networks: shared frozen backbones, adapters and new heads."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -19,13 +19,13 @@ Role = Literal["student", "teacher"]
 
 @dataclass(frozen=True)
 class NetworkPair:
-    """The larger student, and the smaller teacher it is trained with (iDAT's inversion), if any."""
+    """The larger student, and the smaller teacher (iDAT's inversion), if there is one."""
 
     student: Network
     teacher: Network | None
 
     def network(self, role: Role) -> Network:
-        """The network in a role that the pair has."""
+        """The network of a role that the pair has."""
         network = self.student if role == "student" else self.teacher
         assert network is not None, "there is no teacher"
         return network
@@ -38,9 +38,9 @@ class NetworkPair:
 
 
 class Backbones:
-    """Frozen backbones on a device, each loaded once for all networks that stand on it.
+    """Frozen backbones on a device, each loaded once for all networks that use it.
 
-    One for each number format, since frozen weights are cast in place.
+    There is one for each number format, as frozen weights are cast in place.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -48,7 +48,7 @@ class Backbones:
         self._loaded: dict[tuple[str, str], FrozenBackbone] = {}
 
     def load(self, spec: Backbone, precision: str) -> FrozenBackbone:
-        """Raises what `load_backbone` raises."""
+        """A loaded backbone. Raises: as `load_backbone`."""
         key = (spec.model_dump_json(), precision)
         if key not in self._loaded:
             self._loaded[key] = load_backbone(spec)
@@ -57,9 +57,9 @@ class Backbones:
 
 
 def build_pair(recipe: Recipe, *, seed: int, backbones: Backbones) -> NetworkPair:
-    """Fresh networks on the device of the backbones they share with others.
+    """New networks on the backbones' device.
 
-    Raises what loading backbones and building adapters raise.
+    Raises: as loading backbones and building adapters.
     """
 
     def network(role: str, spec: Backbone, choice: AdapterChoice) -> Network:
@@ -107,7 +107,7 @@ def check_carried(recipe: Recipe) -> None:
 
 
 def count_parameters(roles: Iterable[tuple[Role, Network]]) -> dict[str, int]:
-    """How many numbers learn and how many are frozen, named as `results.Parameters` names them."""
+    """The counts of trained and frozen parameters, by the names of `results.Parameters`."""
     counts: dict[str, int] = {}
     for role, network in roles:
         prefix = "" if role == "student" else "teacher_"

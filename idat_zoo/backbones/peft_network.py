@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from idat_zoo.adapters.base import Created, Tensors
 from idat_zoo.adapters.peft import Peft, saved, seeded, trained
 from idat_zoo.adapters.peft_options import told
+from idat_zoo.adapters.tensors import Created, Tensors
 from idat_zoo.backbones.frozen import FrozenBackbone
 from idat_zoo.backbones.kinds.base import Kind
 from idat_zoo.backbones.network import (

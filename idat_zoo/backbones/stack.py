@@ -13,7 +13,10 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 from torch.nn import functional as F
 
-from idat_zoo.adapters.base import Adapter, Carry, Mask, Place, Site, Tensors
+from idat_zoo.adapters.base import Adapter
+from idat_zoo.adapters.masks import Mask
+from idat_zoo.adapters.sites import Place, Site
+from idat_zoo.adapters.tensors import Carry, Tensors
 from idat_zoo.backbones.network import (
     DROP_PATH,
     Images,

@@ -6,7 +6,7 @@ from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import replace
 
 from idat_zoo.adapters import build_adapter
-from idat_zoo.adapters.base import Site
+from idat_zoo.adapters.sites import Site
 from idat_zoo.backbones.pair import build_pair
 from idat_zoo.distillation import find_term
 from idat_zoo.distillation.base import Output

@@ -3,6 +3,7 @@
 import ast
 import shutil
 from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import NamedTuple
 
@@ -222,8 +223,63 @@ def _heavy_on_import(
     return wrong
 
 
+def circle(root: Path) -> str:
+    """The first circle of imports at module level, as 'idat_zoo.a -> idat_zoo.b -> idat_zoo.a'.
+
+    It is '' where there is none. An import for type checkers alone, or inside a function, closes
+    no circle, since it is not run while its module is loaded.
+    """
+    known = modules(root)
+    files = {f"idat_zoo.{name}" if name else "idat_zoo": path for name, path in known.items()}
+    graph = {
+        name: {module for module, _, at_once in imports(path, known) if at_once} & files.keys()
+        for name, path in files.items()
+    }
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        return " -> ".join(reversed(error.args[1]))
+    return ""
+
+
 def test_every_import_follows_the_arrows() -> None:
     assert wrong_arrows(ROOT) == []
+
+
+def test_no_module_imports_itself_in_a_circle() -> None:
+    assert circle(ROOT) == ""
+
+
+@pytest.mark.parametrize(
+    ("planted", "closes"),
+    [
+        ("import idat_zoo.first", True),
+        ("from idat_zoo import first", True),
+        ("from idat_zoo.first import name", True),
+        ("if True:\n    import idat_zoo.first", True),
+        ("class C:\n    import idat_zoo.first", True),
+        ("import first", False),
+        ("import json", False),
+        ("if TYPE_CHECKING:\n    import idat_zoo.first", False),
+        ("def f():\n    import idat_zoo.first", False),
+    ],
+)
+def test_a_planted_circle_is_named(tmp_path: Path, planted: str, closes: bool) -> None:
+    package = tmp_path / "idat_zoo"
+    package.mkdir()
+    (package / "first.py").write_text("import idat_zoo.second", encoding="utf-8")
+    (package / "second.py").write_text("from idat_zoo.third import name", encoding="utf-8")
+    (package / "third.py").write_text(planted, encoding="utf-8")
+    first, second, third = ("idat_zoo.first", "idat_zoo.second", "idat_zoo.third")
+    around = {
+        " -> ".join(names)
+        for names in (
+            (first, second, third, first),
+            (second, third, first, second),
+            (third, first, second, third),
+        )
+    }
+    assert circle(tmp_path) in (around if closes else {""})
 
 
 def test_every_room_is_on_the_plan() -> None:

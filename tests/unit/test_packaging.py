@@ -16,7 +16,7 @@ import typer
 from pydantic import Field
 
 from idat_zoo.adapters import ADAPTERS
-from idat_zoo.adapters.base import Anatomy
+from idat_zoo.adapters.anatomy import Anatomy
 from idat_zoo.adapters.lora import LoRA, LoRAOptions
 from idat_zoo.backbones import frozen
 from idat_zoo.backbones.frozen import describe_anatomy
