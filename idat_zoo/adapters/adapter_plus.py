@@ -48,7 +48,7 @@ class AdapterPlusOptions(DroppedOptions):
     """Options of Adapter+."""
 
     position: Literal["post", "pre", "parallel", "intermediate"] = Field(
-        default="post", description="behind the block, before the MLP, beside or on it"
+        default="post", description="after the block or attention, beside the MLP, or on it"
     )
     scaling: Literal["channel", "scalar", "fixed"] = Field(
         default="channel", description="what scale is: one a channel, one number, or not trained"
@@ -62,7 +62,7 @@ class AdapterPlusOptions(DroppedOptions):
 
 
 class AdapterPlus(DroppedBottleneck):
-    """A bottleneck behind each block, with a learned scale of each channel."""
+    """A bottleneck after each block, with a learned scale of each channel."""
 
     name = "adapter_plus"
     title = "Adapter+"

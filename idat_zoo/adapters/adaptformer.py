@@ -48,7 +48,7 @@ class AdaptFormerOptions(BottleneckOptions):
     scale: float = Field(default=0.1, gt=0, description="factor on the adapter's output")
     dropout: float = Field(default=0.1, ge=0, lt=1, description="drop rate on the bottleneck")
     position: Literal["parallel", "sequential"] = Field(
-        default="parallel", description="beside the MLP, or behind it"
+        default="parallel", description="beside the MLP, or after it"
     )
     norm: Literal["none", "in", "out"] = Field(
         default="none", description="a layer norm on the input, or on what is added"

@@ -1,16 +1,17 @@
-"""Inducer-tuning: each query attends to one more key and value, which are made of it.
+"""Inducer-tuning: each query attends to one more key and value, which are computed from it.
 
-Chen et al., arXiv:2210.14469; code ychen-stat-ml/kernel-adapters d22e53f, without dropouts. In each
-head, a query q has the key k = q + tanh(q A_k + a_k) B_k + b_k, with R_k = `key_rank` numbers
-between (0: k = q). Its share is w = sigmoid(s q k - logsumexp of q's scores), biases and windows'
-masks among the scores, as in the authors' NLG code. To what a head gives comes
-w (tanh(q A_v + a_v) B_v + b_v), with R_v = `rank`: L (2 D + M) (R_k + R_v) + 2 L D numbers of M
-heads. With `extend` = `heads`, B_v makes D numbers of each head's, which come behind the output
-projection, where b_v is added once, without w; `shared` has one B_v for all heads. `query_rank` is
+Chen et al., arXiv:2210.14469; code ychen-stat-ml/kernel-adapters d22e53f, without its dropouts. In
+each head, a query q gets the key k = q + tanh(q A_k + a_k) B_k + b_k, with R_k = `key_rank` hidden
+values (0: k = q). Its attention weight is w = sigmoid(s q k - logsumexp of q's scores), where the
+scores include biases and the masks of windows, as in the authors' NLG code. The head's output gains
+w (tanh(q A_v + a_v) B_v + b_v), with R_v = `rank`: L (2 D + M) (R_k + R_v) + 2 L D parameters for M
+heads. With `extend` = `heads`, B_v maps to D numbers in each head; their sum and, once and without
+w, b_v are added after the output projection. `shared` has one B_v for all heads. `query_rank` adds
 LoRA on the query, with a bias: s (B A x + b), s = `query_scale`.
 
-All numbers start as fmod(normal, 2) / 100, those of LoRA as usual, B and b zero; so training does
-not start from the frozen network, but with `zero_start=yes`, where B_v and b_v are zero.
+All values start as fmod(normal, 2) / 100, except LoRA's, which start as usual, with B and b at
+zero. So training does not start from the frozen network, except with `zero_start=yes`, which sets
+B_v and b_v to zero.
 """
 
 from typing import Any, Literal
@@ -33,7 +34,7 @@ class InducerOptions(InBlocks):
     rank: int = Field(default=4, ge=1, le=65536, description="rank R_v of the value")
     key_rank: int = Field(default=2, ge=0, le=65536, description="rank R_k of the key; 0: it is q")
     extend: Literal["none", "heads", "shared"] = Field(
-        default="none", description="value behind the projection: not, by heads, or by one B_v"
+        default="none", description="value after the projection: not, by heads, or by one B_v"
     )
     query_rank: int = Field(default=0, ge=0, le=65536, description="rank of LoRA on q; 0: none")
     query_scale: float = Field(default=1.0, gt=0, description="factor on that LoRA")

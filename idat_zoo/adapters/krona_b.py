@@ -14,7 +14,7 @@ at 0, so training starts from the frozen network.
 The authors released no code, and this is read from descriptions of their paper, not from its text:
 ours is held to `torch.kron` beside timm's own MLP. A port of others starts g at 1
 (`residual_start=1`). What is added joins the branch before drop path. By option, `input=stream`
-reads the stream after attention, not normalised, and adds behind drop path; `terms` products are
+reads the stream after attention, not normalised, and adds after drop path; `terms` products are
 summed. Neither can be merged: the MLP is not linear.
 """
 

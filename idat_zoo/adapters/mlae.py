@@ -6,9 +6,9 @@ there for all images and tokens of the batch, or for none. All a_i are Kaiming-u
 all b_i zero and all g_i `factor`, so training starts from the frozen network. A layer has
 R (inputs + outputs + 1) numbers: 4 L D R + 2 L R in all by default.
 
-Source: jie040109/MLAE 7452aa4, `mlae.py`, which has the layer alone: where it stands is our choice,
-as is the drop rate of 0.5 (their class has 0 until told). A second dropout of theirs, on x, is not
-taken over.
+Source: jie040109/MLAE 7452aa4, `mlae.py`, which has the layer alone: the choice of layers is
+ours, as is the drop rate of 0.5 (0 by default in their class). Their second dropout, on x, is left
+out.
 """
 
 import torch

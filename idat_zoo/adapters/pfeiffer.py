@@ -29,7 +29,7 @@ class PfeifferOptions(DroppedOptions):
 
 
 class Pfeiffer(DroppedBottleneck):
-    """A bottleneck with a norm of its own behind each block."""
+    """A bottleneck with a norm of its own after each block."""
 
     name = "pfeiffer"
     title = "Pfeiffer adapter"

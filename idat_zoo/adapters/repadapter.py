@@ -4,12 +4,12 @@ arXiv:2302.08106, code luogen1996/RepAdapter 360992f: u' = u + s (B (A u + a) + 
 norm1 (before qkv) and of norm2 (before fc1). B is in groups: the g-th part of the outputs reads the
 g-th part of the hidden features. A is Xavier-uniform, all else 0, so training starts from the
 frozen network; s also scales the biases. D R + R + D R / groups + D numbers at each norm, 2 L of
-them. A dropout of 0.1 stands between A and B, fixed in their code, an option in ours. The authors
+them. A dropout of 0.1 acts between A and B, fixed in their code, an option in ours. The authors
 choose s in 0.1, 0.5, 1, 5 and 10 by task; ours is 1, their code's default.
 
 It folds into qkv and fc1: W P and b + W c with P = I + s B A and c = s (B a + b). Their merge is
 right for two groups and fails with an error for one; and their width is fixed at 768. Ours is right
-for any. It is refused where norms come behind a branch (SwinV2), and its merge where windows are
+for any. It does not fit norms after a branch (SwinV2), nor merge where windows are
 padded. ConvNeXt has it before its MLP alone; theirs also before the depthwise convolution, where it
 cannot be merged. Their block leaves LayerScale out; ours keeps it.
 """
@@ -44,7 +44,7 @@ class RepAdapterOptions(InBlocks):
 
 
 class RepAdapter(NormedAdapter):
-    """Linear bottlenecks before attention and the MLP, which merge into the layers behind."""
+    """Linear bottlenecks before attention and the MLP, which merge into the next layers."""
 
     name = "repadapter"
     title = "RepAdapter"

@@ -112,7 +112,7 @@ def _filtered(found: dict[str, Tensor], body: nn.Module, spec: Backbone) -> dict
         raise ValueError(f"{spec.timm} is taken at its own size alone")
     module: Any = sys.modules[timm.model_entrypoint(spec.timm).__module__]
     own = module.checkpoint_filter_fn
-    named = "adapt_layer_scale"  # DeiT's, for files with an older name; in others it is not met
+    named = "adapt_layer_scale"  # DeiT's, for files with an older name; absent from other networks
     options = {named: True} if named in inspect.signature(own).parameters else {}
     with warnings.catch_warnings():  # of how timm's interpolation indexes tensors
         warnings.filterwarnings("ignore", category=UserWarning, module=r"timm\.layers\.interpolate")
