@@ -22,7 +22,8 @@ from idat_zoo.cli.options import (
 from idat_zoo.errors import UsageError, ZooError
 
 if TYPE_CHECKING:
-    from idat_zoo.checkpoint import Checkpoint, Reference
+    from idat_zoo.checkpoint.loading import Checkpoint
+    from idat_zoo.checkpoint.opened import Opened
 
 
 class Format(StrEnum):
@@ -64,9 +65,11 @@ def merge(
 
     For example: idat merge builtin:digits-lora -o digits-vit
     """
+    from idat_zoo.checkpoint.opened import open_checkpoint
     from idat_zoo.formats.timm_model import write_merged
 
-    difference = write_merged(_load(one_checkpoint(checkpoint, named), yes=yes), out)
+    opened = open_checkpoint(one_checkpoint(checkpoint, named))
+    difference = write_merged(_load(opened, yes=yes), out)
     how = f'timm.create_model("local-dir:{out}", pretrained=True)'
     _tell(Written(out=out, how=how, notes={"largest_difference": difference}), json=json)
 
@@ -107,19 +110,22 @@ def export(
 
     For example: idat export builtin:digits-lora --to onnx -o digits-onnx
     """
-    from idat_zoo.checkpoint import find_checkpoints
+    from idat_zoo.checkpoint.opened import Opened, open_each
 
     if rank is not None and to is not Format.PEFT:
         raise UsageError(f"--rank is of LoRA, and --to is {to}.", hint="--to peft takes it.")
-    places = find_checkpoints(one_checkpoint(checkpoint, named))
-    if list(places) == ["."]:
-        _tell(_export(places["."], out, to, rank, yes=yes), json=json)
+    found = open_each(one_checkpoint(checkpoint, named))
+    single = found["."] if list(found) == ["."] else None
+    if isinstance(single, Opened):
+        _tell(_export(single, out, to, rank, yes=yes), json=json)
         return
     written: list[Written] = []
     failures: list[ZooError] = []
-    for below, place in places.items():
+    for below, opened in found.items():
         try:
-            written.append(_export(place, out / below, to, rank, yes=yes))
+            if isinstance(opened, ZooError):
+                raise opened
+            written.append(_export(opened, out / below, to, rank, yes=yes))
         except ZooError as error:
             failures.append(error)
             screen.note(f"{below}:")
@@ -133,8 +139,8 @@ def export(
         raise typer.Exit(screen.SOME_FAILED if written else failures[-1].exit_code)
 
 
-def _export(place: "Reference", out: Path, to: Format, rank: int | None, *, yes: bool) -> Written:
-    loaded = _load(place, yes=yes)
+def _export(opened: "Opened", out: Path, to: Format, rank: int | None, *, yes: bool) -> Written:
+    loaded = _load(opened, yes=yes)
     if to is Format.ONNX:
         from idat_zoo.formats.onnx_graph import MODEL_FILE, write_onnx
 
@@ -188,7 +194,8 @@ def import_adapter(
     For example: idat import digits-peft --backbone micro_student --task digits -o digits
     """
     from idat_zoo.cli.offers import offer_weights
-    from idat_zoo.formats.peft_import import import_peft, read_config
+    from idat_zoo.formats.peft_folder import read_config
+    from idat_zoo.formats.peft_import import import_peft
     from idat_zoo.formats.peft_tuners import unchecked
     from idat_zoo.registry import FOLDER, load_registry, parse_words, with_folder
 
@@ -240,16 +247,14 @@ def import_adapter(
         screen.note(f"outputs stand for, in order: {', '.join(recipe.task.class_names)}")
 
 
-def _load(checkpoint: "Reference", *, yes: bool) -> "Checkpoint":
+def _load(opened: "Opened", *, yes: bool) -> "Checkpoint":
     """A checkpoint on its backbone, whose weights may have to be downloaded."""
-    from idat_zoo.checkpoint import find_config, load_checkpoint, pin
+    from idat_zoo.checkpoint.loading import load_checkpoint
     from idat_zoo.cli.offers import offer_weights, tell_diverged
 
-    place = pin(checkpoint)
-    config = find_config(place)
-    tell_diverged({str(checkpoint): config})
-    offer_weights([config.backbone], yes=yes)
-    return load_checkpoint(place)
+    tell_diverged({str(opened): opened.config})
+    offer_weights([opened.config.backbone], yes=yes)
+    return load_checkpoint(opened)
 
 
 def _tell(written: Written, *, json: bool) -> None:

@@ -11,7 +11,8 @@ from idat_zoo.cli import screen
 from idat_zoo.errors import DataError, UsageError, ZooError
 
 if TYPE_CHECKING:
-    from idat_zoo.checkpoint import Config, Reference
+    from idat_zoo.checkpoint.config import Config
+    from idat_zoo.hub.references import HubReference
     from idat_zoo.pulling import Pulled
     from idat_zoo.recipe import Backbone, Task
     from idat_zoo.registry import Registry
@@ -78,13 +79,13 @@ def require_weights(backbones: Iterable["Backbone"], *, agreed: bool) -> None:
         )
 
 
-def tell_cached(places: Iterable["Reference"]) -> None:
+def tell_cached(places: Iterable["HubReference | None"]) -> None:
     """Say of checkpoints on the Hub that nothing is asked of it."""
-    from idat_zoo.checkpoint import CONFIG_FILE, TENSORS_FILE
-    from idat_zoo.hub import HubReference, find_cached
+    from idat_zoo.checkpoint.config import CONFIG_FILE
+    from idat_zoo.checkpoint.tensors import TENSORS_FILE
+    from idat_zoo.hub.download import find_cached
 
-    pinned = [one for one in places if isinstance(one, HubReference) and not one.asked]
-    for place in pinned:
+    for place in (one for one in places if one is not None and not one.asked):
         if find_cached(place, (CONFIG_FILE, TENSORS_FILE)):
             screen.note(f"'{place}' is in the cache; the Hub is not asked")
 

@@ -203,7 +203,7 @@ def check_references(references: list[str], *, require_pinned: bool) -> None:
     Raises: UsageError for what begins like a place on the Hub and is none, and with
     `require_pinned` for one whose revision may move.
     """
-    from idat_zoo.hub import parse_reference
+    from idat_zoo.hub.references import parse_reference
 
     for text in references:
         place = parse_reference(text)

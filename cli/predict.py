@@ -69,7 +69,6 @@ def predict(
         raise UsageError("--json and --csv exclude each other.", hint="Leave one of them out.")
     references, images = _told_apart(words or [], checkpoint or [])
     check_references(references, require_pinned=require_pinned)
-    from idat_zoo.checkpoint import find_config
     from idat_zoo.cli.offers import offer_weights, tell_cached, tell_diverged
     from idat_zoo.data.reading import Reading
     from idat_zoo.prediction import Predictor, find_adapters, find_pictures
@@ -78,8 +77,8 @@ def predict(
     for name in images:
         found += [None] if name == STDIN else find_pictures([Path(name)])
     adapters = find_adapters(references)
-    tell_cached(adapters.values())
-    configs = {name: find_config(place) for name, place in adapters.items()}
+    tell_cached(opened.on_hub for opened in adapters.values())
+    configs = {name: opened.config for name, opened in adapters.items()}
     tell_diverged(configs)
     offer_weights([config.backbone for config in configs.values()], yes=yes)
     predictor = Predictor(adapters, device=device)

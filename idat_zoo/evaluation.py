@@ -14,7 +14,8 @@ from idat_zoo import files
 from idat_zoo.backbones.network import Network
 from idat_zoo.backbones.pair import Backbones, count_parameters
 from idat_zoo.baselines import find_baselines
-from idat_zoo.checkpoint import Reference, find_config, load_checkpoint, pin
+from idat_zoo.checkpoint.loading import load_checkpoint
+from idat_zoo.checkpoint.opened import Opened, Reference, open_checkpoint
 from idat_zoo.data import Data, Reading, Split, load_task, read_arrays
 from idat_zoo.data.decode import Images
 from idat_zoo.data.reading import Listener
@@ -27,7 +28,7 @@ from idat_zoo.engine.precision import (
     resolve_precision,
 )
 from idat_zoo.errors import DivergedError, RunFolderError, ZooError
-from idat_zoo.hub import HubReference
+from idat_zoo.hub.references import HubReference
 from idat_zoo.metrics import Metrics, score
 from idat_zoo.recipe import Recipe
 from idat_zoo.results import (
@@ -106,7 +107,7 @@ def _check_free(out: Path) -> None:
 
 
 def evaluate(
-    reference: Reference,
+    reference: Reference | Opened,
     *,
     device: str = "auto",
     data_dir: Path | str | None = None,
@@ -118,9 +119,10 @@ def evaluate(
 ) -> Result:
     """Evaluate a checkpoint on the test split of its task.
 
-    `reference` is one as `load_checkpoint` takes them. With `out`, result.json and the predictions
-    are written there. `backbones` are those that other checkpoints brought to the device before.
-    `data` are the images and labels that a run was given in the place of a folder, all of them.
+    `reference` is one that `load_checkpoint` takes, or a checkpoint that was opened. With `out`,
+    result.json and the predictions are written there. `backbones` are those that other checkpoints
+    brought to the device before. `data` are the images and labels of a task that a Python program
+    holds, all that the run was given.
 
     Raises: what `load_checkpoint` raises; DataError where the task's images are missing;
     RunFolderError where `out` holds another result than an evaluation's.
@@ -130,8 +132,8 @@ def evaluate(
         _check_free(out)
     where = find_device(device)
     backbones = backbones or Backbones(where)
-    reference = pin(reference)
-    config = find_config(reference)
+    opened = open_checkpoint(reference)
+    config = opened.config
     recipe = resolve_precision(config.recipe, where)
     images = load_task(
         recipe.task,
@@ -143,7 +145,7 @@ def evaluate(
         arrays=None if data is None else read_arrays(data),
     )
     backbone = backbones.load(config.backbone, "float32")
-    network = load_checkpoint(reference, backbone=backbone).network.to(where)
+    network = load_checkpoint(opened, backbone=backbone).network.to(where)
     with computing(Switches(), where):
         logits = predict_split(network, images.test, recipe)
     metrics = score(logits, images.test.targets, images.task.class_names)
@@ -166,7 +168,7 @@ def evaluate(
         recipe=config.recipe.model_copy(update={"task": images.task}),
         recipe_hash=config.recipe_hash,
         seed=config.seed,
-        checkpoint=_source_of(reference),
+        checkpoint=_source_of(opened.on_hub),
         data_fingerprint=images.fingerprint,
         data_copy=images.copy,
         backbone_sha256={config.role: network.backbone.sha256},
@@ -181,13 +183,13 @@ def evaluate(
     return result
 
 
-def _source_of(reference: Reference) -> Source | None:
-    """Where on the Hub a pinned reference is; the paths of this machine are nobody's business."""
-    if not isinstance(reference, HubReference) or reference.revision is None:
+def _source_of(place: HubReference | None) -> Source | None:
+    """The place on the Hub, for the result; paths of this machine are never written into it."""
+    if place is None or place.revision is None:
         return None
     return Source(
-        repo=reference.repo,
-        commit=reference.revision,
-        subfolder=reference.subfolder,
-        asked=reference.asked or reference.revision,
+        repo=place.repo,
+        commit=place.revision,
+        subfolder=place.subfolder,
+        asked=place.asked or place.revision,
     )

@@ -18,7 +18,8 @@ from torch import Tensor
 from idat_zoo.backbones.frozen import FrozenBackbone
 from idat_zoo.backbones.network import Network
 from idat_zoo.backbones.stack import mixed_of, prompts_of
-from idat_zoo.checkpoint import Reference, load_checkpoint
+from idat_zoo.checkpoint.loading import load_checkpoint
+from idat_zoo.checkpoint.opened import Opened, Reference
 from idat_zoo.engine.precision import computing, find_device
 from idat_zoo.errors import UnknownNameError, UsageError
 from idat_zoo.switches import Switches
@@ -43,7 +44,7 @@ class AdapterPool:
         self._on_device: OrderedDict[str, Network] = OrderedDict()  # the one used last at the end
         self._lock = threading.RLock()
 
-    def add(self, name: str, reference: Reference) -> None:
+    def add(self, name: str, reference: Reference | Opened) -> None:
         """Load a checkpoint under a name; one that has the name already is replaced.
 
         Raises: CheckpointError where it stands on other weights than the pool's backbone, and what

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from idat_zoo.checkpoint import Reference, find_checkpoints, find_config
+from idat_zoo.checkpoint.opened import Opened, open_checkpoints
 from idat_zoo.data.decode import decode_bytes
 from idat_zoo.data.reading import Reading
 from idat_zoo.data.walk import walk
@@ -50,15 +50,15 @@ class Prediction:
     fault: str = ""
 
 
-def find_adapters(references: Iterable[str]) -> dict[str, Reference]:
-    """The checkpoints at and below references, each by what people would call it.
+def find_adapters(references: Iterable[str]) -> dict[str, Opened]:
+    """The checkpoints at and below references, each by its reference and its path below that.
 
-    Raises: what `find_checkpoints` raises.
+    Raises: what `open_checkpoints` raises.
     """
     return {
-        reference if below == "." else f"{reference.rstrip('/')}/{below}": place
+        reference if below == "." else f"{reference.rstrip('/')}/{below}": opened
         for reference in references
-        for below, place in find_checkpoints(reference).items()
+        for below, opened in open_checkpoints(reference).items()
     }
 
 
@@ -68,8 +68,8 @@ class Predictor:
     Raises: what `load_checkpoint` raises; UsageError for no such device.
     """
 
-    def __init__(self, adapters: Mapping[str, Reference], *, device: str = "auto") -> None:
-        self.configs = {name: find_config(place) for name, place in adapters.items()}
+    def __init__(self, adapters: Mapping[str, Opened], *, device: str = "auto") -> None:
+        self.configs = {name: opened.config for name, opened in adapters.items()}
         self._pools: dict[str, AdapterPool] = {}
         for name, config in self.configs.items():
             if config.backbone_sha256 not in self._pools:

@@ -18,7 +18,7 @@ from idat_zoo.data.archive import find_members, open_archive, unpack
 from idat_zoo.data.listing import refuse
 from idat_zoo.data.reading import Listener
 from idat_zoo.errors import DataError, RunFolderError, way_to_write
-from idat_zoo.hub import open_remote
+from idat_zoo.hub.remote_file import open_remote
 from idat_zoo.layouts import SOURCE_FILE, data_folder, missing_lists, task_folder
 from idat_zoo.recipe import Task
 from idat_zoo.sources import DataSource

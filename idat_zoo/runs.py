@@ -10,7 +10,9 @@ from idat_zoo import files
 from idat_zoo.backbones.pair import Role, check_carried, count_parameters
 from idat_zoo.backbones.pinned import missing_weights, weights_path
 from idat_zoo.baselines import find_baselines
-from idat_zoo.checkpoint import load_checkpoint, probe_logits, write_checkpoint
+from idat_zoo.checkpoint.loading import load_checkpoint
+from idat_zoo.checkpoint.probe import probe_logits
+from idat_zoo.checkpoint.writing import write_checkpoint
 from idat_zoo.data import Arrays, Data, Reading, TaskData, load_task, read_arrays
 from idat_zoo.data.folder import split_csv
 from idat_zoo.data.reading import Listener

@@ -13,7 +13,8 @@ from pathlib import Path
 import torch
 
 from idat_zoo import files
-from idat_zoo.checkpoint import Checkpoint, probe_images, probe_logits
+from idat_zoo.checkpoint.loading import Checkpoint
+from idat_zoo.checkpoint.probe import probe_images, probe_logits
 from idat_zoo.errors import CheckpointError, UsageError
 
 MODEL_FILE = "model.onnx"

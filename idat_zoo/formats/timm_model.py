@@ -22,7 +22,8 @@ from idat_zoo.backbones.kinds.base import Kind
 from idat_zoo.backbones.network import Network, copies_at
 from idat_zoo.backbones.own import classifier_names
 from idat_zoo.backbones.peft_network import PeftNetwork
-from idat_zoo.checkpoint import Checkpoint, probe_images
+from idat_zoo.checkpoint.loading import Checkpoint
+from idat_zoo.checkpoint.probe import probe_images
 from idat_zoo.errors import CheckpointError, UsageError
 
 CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
@@ -48,6 +49,15 @@ def merge(network: Network) -> Any:  # one of timm's networks, whose attributes 
     kind = network.merged() if isinstance(network, PeftNetwork) else _folded(network)
     put_head(kind.body, network)
     return kind.body.requires_grad_(False).eval()
+
+
+def can_be_merged(network: Network) -> bool:
+    """Whether the family can be merged, and into this network's very backbone."""
+    try:
+        merge(network)
+    except UsageError:
+        return False
+    return True
 
 
 def put_head(body: Any, network: Network) -> None:  # one of timm's networks

@@ -7,10 +7,10 @@ import json
 import os
 import shlex
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from idat_zoo.recipe import BRIDGE
 from idat_zoo.report.build import build_report
 from idat_zoo.report.layout import lay_out
 from idat_zoo.report.markdown import as_markdown, escaped, markdown_table
@@ -29,6 +29,17 @@ METRICS = {
     "standard": "top-1, last epoch",
     "paper": "top-1, last epoch, protocol = paper",
 }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Exports:
+    """The forms without idat-zoo that an adapter has: a tuner of PEFT, or weights of timm's.
+
+    `peft` is of its family: on some backbones PEFT's tuner is another function.
+    """
+
+    peft: bool
+    merged: bool
 
 
 def card_fields(results: Mapping[str, Result]) -> dict[str, Any]:
@@ -97,10 +108,10 @@ def as_plain(value: T) -> T:
     return same
 
 
-def card_text(repo: str, results: Mapping[str, Result], *, in_peft: bool) -> str:
+def card_text(repo: str, results: Mapping[str, Result], exports: Exports, *, in_peft: bool) -> str:
     """The card below its metadata, in Markdown. `results` by their subfolder, '' for the root.
 
-    `in_peft`: whether PEFT's form lies beside the adapters.
+    `in_peft`: whether PEFT's form is in the repository, beside the adapters.
     """
     place, first = next(iter(results.items()))
     recipe, student, teacher = first.recipe, first.recipe.pair.student, first.recipe.pair.teacher
@@ -125,7 +136,7 @@ def card_text(repo: str, results: Mapping[str, Result], *, in_peft: bool) -> str
         *(_folders(results) if len(results) > 1 else []),
         "## Use",
         "",
-        *_use(repo, place, first, in_peft=in_peft),
+        *_use(repo, place, first, exports, in_peft=in_peft),
         "## Data and licences",
         "",
         *_data(results),
@@ -155,7 +166,7 @@ def _folders(results: Mapping[str, Result]) -> list[str]:
     return ["## Folders", "", markdown_table(columns, rows), ""]
 
 
-def _use(repo: str, place: str, result: Result, *, in_peft: bool) -> list[str]:
+def _use(repo: str, place: str, result: Result, exports: Exports, *, in_peft: bool) -> list[str]:
     """How the first of the adapters is loaded here, with PEFT and with plain timm."""
     reference = f"hub:{repo}" + (f"/{place}" if place else "")
     suite = result.recipe.task.suite
@@ -179,11 +190,14 @@ def _use(repo: str, place: str, result: Result, *, in_peft: bool) -> list[str]:
         "```",
         "",
     ]
-    if not in_peft and result.recipe.adapter.name not in ("lora", BRIDGE):
+    if in_peft:
+        lines += _with_peft(repo, place, result)
+    elif exports.peft:
+        lines += _without_peft(result)
+    if not exports.merged:
         return lines
     return [
         *lines,
-        *(_with_peft(repo, place, result) if in_peft else _without_peft(result)),
         "As a plain timm model, the adapter folded into the weights:",
         "",
         "```",
@@ -238,9 +252,9 @@ def _with_peft(repo: str, place: str, result: Result) -> list[str]:
 
 
 def _without_peft(result: Result) -> list[str]:
-    """Where PEFT's LoRA would be another function."""
+    """On a backbone where PEFT's tuner of that name would be another function."""
     name = escaped(result.recipe.pair.student.timm)
-    return [f"PEFT has no form of it on {name}, where its own LoRA is another function.", ""]
+    return [f"PEFT has no form of it on {name}, where its own tuner is another function.", ""]
 
 
 def _source(result: Result) -> str:

@@ -14,7 +14,7 @@ from huggingface_hub import ModelCard
 from safetensors.torch import load_file, save_file
 from test_hub import Person, tells_one_error
 
-from idat_zoo.checkpoint import find_checkpoints
+from idat_zoo.checkpoint.opened import open_checkpoints
 from idat_zoo.errors import (
     CheckpointError,
     HubError,
@@ -24,8 +24,9 @@ from idat_zoo.errors import (
 )
 from idat_zoo.fit import Progress
 from idat_zoo.formats import peft_export
-from idat_zoo.hub import Head, read_head, write_card
-from idat_zoo.publishing import plan, publish
+from idat_zoo.hub.card_file import write_card
+from idat_zoo.hub.head import Head, read_head
+from idat_zoo.publishing.plan import plan, publish
 from idat_zoo.registry import get_recipe
 from idat_zoo.report.card import as_plain, card_fields, card_scores
 from idat_zoo.results import Result, load_result
@@ -700,7 +701,7 @@ def test_an_index_that_leads_elsewhere_is_refused(tmp_path: Path) -> None:
         document = {"schema_version": 1, "library": "idat-zoo", "checkpoints": {place: entry}}
         (tmp_path / "config.json").write_text(json.dumps(document))
         with pytest.raises(CheckpointError, match=r"config\.json"):
-            find_checkpoints(tmp_path)
+            open_checkpoints(tmp_path)
 
 
 # Labels

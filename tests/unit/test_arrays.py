@@ -23,8 +23,8 @@ from idat_zoo.data.image_file import prepare
 from idat_zoo.data.reading import Listener
 from idat_zoo.data.task_data import TaskData
 from idat_zoo.errors import DataError, RecipeError, UsageError, ZooError
-from idat_zoo.hub import Head
-from idat_zoo.publishing import plan
+from idat_zoo.hub.head import Head
+from idat_zoo.publishing.plan import plan
 from idat_zoo.recipe import Recipe
 from idat_zoo.registry import get_recipe, load_registry, resolve_held
 from idat_zoo.run_states import resume_command

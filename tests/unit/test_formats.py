@@ -25,14 +25,10 @@ from conftest import toy_pair, toy_recipe
 from idat_zoo.adapters import ADAPTERS, build_adapter
 from idat_zoo.adapters.lora import LoRA
 from idat_zoo.backbones.network import Network, build_network
-from idat_zoo.checkpoint import (
-    Checkpoint,
-    load,
-    load_checkpoint,
-    probe_images,
-    read_config,
-    write_checkpoint,
-)
+from idat_zoo.checkpoint.loading import Checkpoint, load, load_checkpoint
+from idat_zoo.checkpoint.opened import open_checkpoint
+from idat_zoo.checkpoint.probe import probe_images
+from idat_zoo.checkpoint.writing import write_checkpoint
 from idat_zoo.cli import app
 from idat_zoo.errors import CheckpointError, RunFolderError, UsageError
 from idat_zoo.files import whole_folder, write_whole
@@ -85,7 +81,7 @@ def checkpoint_of(network: Network, folder: Path) -> Checkpoint:
     recipe = toy_recipe(adapter.name, options=adapter.options.model_dump(), teacher=False)
     recipe = recipe.model_copy(update={"pair": Pair(name="toy", student=network.backbone.spec)})
     write_checkpoint(folder, network, recipe, role="student", recipe_hash="0" * 64, seed=0)
-    return Checkpoint(network=network, config=read_config(folder))
+    return Checkpoint(network=network, config=open_checkpoint(folder).config)
 
 
 def each(*forms: str, families: Sequence[str]) -> list[tuple[str, str]]:

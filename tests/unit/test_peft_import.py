@@ -20,7 +20,9 @@ from idat_zoo.adapters import peft_targets
 from idat_zoo.adapters.layers import ROWS
 from idat_zoo.adapters.peft_targets import PeftConfig, Update, find_updates
 from idat_zoo.backbones.frozen import load_backbone
-from idat_zoo.checkpoint import load_checkpoint, probe_images, read_config
+from idat_zoo.checkpoint.loading import load_checkpoint
+from idat_zoo.checkpoint.opened import open_checkpoint
+from idat_zoo.checkpoint.probe import probe_images
 from idat_zoo.cli import app
 from idat_zoo.errors import CheckpointError, RecipeError, UsageError
 from idat_zoo.formats.peft_export import write_peft
@@ -417,7 +419,7 @@ def test_two_imported_adapters_are_two_recipes(tmp_path: Path) -> None:
     other = {f"{HEAD}bias": torch.zeros(10)}
     for name, tensors in (("a", {}), ("b", other), ("again", {})):
         imported(peft_folder(tmp_path / f"peft-{name}", tensors=tensors), tmp_path / name)
-    first, second, again = (read_config(tmp_path / name) for name in ("a", "b", "again"))
+    first, second, again = (open_checkpoint(tmp_path / name).config for name in ("a", "b", "again"))
     assert first.recipe == second.recipe
     assert first.recipe_hash == again.recipe_hash != second.recipe_hash
 
@@ -460,7 +462,7 @@ def test_a_normalisation_is_all_that_can_be_said(tmp_path: Path) -> None:
             "the order of its classes (taken: the task's)",
         ],
     }
-    assert read_config(tmp_path / "ours").mean == (0.485, 0.456, 0.406)
+    assert open_checkpoint(tmp_path / "ours").config.mean == (0.485, 0.456, 0.406)
 
 
 # What is refused
