@@ -22,7 +22,8 @@ from idat_zoo.cli.options import (
 from idat_zoo.errors import DataError, UsageError
 
 if TYPE_CHECKING:
-    from idat_zoo.prediction import Picture, Prediction
+    from idat_zoo.pictures import Picture
+    from idat_zoo.prediction import Prediction
 
 STDIN = "-"
 USE = "idat predict CHECKPOINT IMAGE…, e.g. idat predict builtin:digits-lora photo.png"
@@ -71,7 +72,8 @@ def predict(
     check_references(references, require_pinned=require_pinned)
     from idat_zoo.cli.offers import offer_weights, tell_cached, tell_diverged
     from idat_zoo.data.reading import Reading
-    from idat_zoo.prediction import Predictor, find_adapters, find_pictures
+    from idat_zoo.pictures import find_pictures
+    from idat_zoo.prediction import Predictor, find_adapters
 
     found: list[Path | None] = []
     for name in images:
@@ -141,7 +143,7 @@ def _may_be_checkpoint(word: str) -> bool:
 
 def _open(paths: Sequence[Path | None]) -> Iterator["Picture"]:
     """Each when its turn comes; None is what stands on stdin."""
-    from idat_zoo.prediction import Picture, open_picture
+    from idat_zoo.pictures import Picture, open_picture
 
     for path in paths:
         if path is None:

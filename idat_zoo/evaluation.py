@@ -1,4 +1,4 @@
-"""Evaluate a network on a split, and a checkpoint on its task.
+"""The evaluation of a network on a split of a task, and of a checkpoint by way of that.
 
 Shape letters: N images, C channels, H W image, K classes.
 """
@@ -57,9 +57,10 @@ def predict_logits(
 ) -> Float32[Tensor, "N K"]:
     """Float32 logits on CPU, in batches of exactly 256, the last one padded with black images.
 
-    One batch size for all, so that a number does not depend on how many images were asked for.
+    There is one batch size for all, so that the logits of an image do not depend on how many images
+    there are.
 
-    Raises: DivergedError for logits that are not finite: no score can be made of them.
+    Raises: DivergedError for logits that are not finite, which cannot be scored.
     """
     network.eval()
     logits = []
@@ -81,19 +82,19 @@ def predict_logits(
 
 
 def score_network(network: Network, split: Split, recipe: Recipe) -> Metrics:
-    """A network's metrics on a split, on the device where it is, in its recipe's precision."""
+    """The metrics of a network on a split, on its own device and in its recipe's precision."""
     return score(predict_split(network, split, recipe), split.targets)
 
 
 def predict_split(network: Network, split: Split, recipe: Recipe) -> Float32[Tensor, "N K"]:
-    """`predict_logits` on the device where the network is, in its recipe's precision."""
+    """The logits of a network on a split, on its own device and in its recipe's precision."""
     assert recipe.precision != "auto", "precision is resolved before"
     device = network.mean.device
     return predict_logits(network, split.images, device=device, precision=recipe.precision)
 
 
 def _check_free(out: Path) -> None:
-    """An evaluation may take the place of one before it, never a run's or something else's."""
+    """Refuse to overwrite anything but an earlier evaluation. Raises: RunFolderError."""
     path = out / RESULT_FILE
     if not path.exists():
         return

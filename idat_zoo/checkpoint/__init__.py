@@ -1,1 +1,1 @@
-"""A published adapter: adapter_model.safetensors and config.json, written and read with checks."""
+"""A checkpoint: a trained adapter with its head, as adapter_model.safetensors and config.json."""

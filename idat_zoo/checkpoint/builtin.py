@@ -10,7 +10,7 @@ BUILTIN = "builtin:"
 
 
 def builtin_names() -> list[str]:
-    """The checkpoints that ship, as `builtin:NAME` names them."""
+    """The names of the checkpoints that ship, without `builtin:`."""
     shipped = resources.files("idat_zoo.builtin")
     return sorted(entry.name for entry in shipped.iterdir() if (entry / CONFIG_FILE).is_file())
 

@@ -22,22 +22,22 @@ MOST_ITEM = 16
 
 
 class TensorSpec(Frozen):
-    """What a tensor must look like."""
+    """The data type and shape of a tensor."""
 
     dtype: str
     shape: Annotated[tuple[NonNegativeInt, ...], Strict(False)]
 
     @property
     def num_bytes(self) -> int:
-        """What it takes in a file, at most."""
+        """The most bytes that it takes in a file."""
         return math.prod(self.shape) * (4 if self.dtype == "float32" else MOST_ITEM)
 
 
 class Config(Frozen):
     """What is needed to load an adapter, and the recipe and seed that made it.
 
-    `mean` and `std` normalise pixels scaled to [0, 1]; they follow from the recipe and stand here
-    for readers without idat-zoo. `diverged` is there where the training did.
+    `mean` and `std` normalise pixels scaled to [0, 1]; they follow from the recipe, and are written
+    for readers without idat-zoo. `diverged` is True if the training diverged.
     """
 
     schema_version: int = SCHEMA_VERSION
@@ -56,7 +56,7 @@ class Config(Frozen):
 
     @property
     def backbone(self) -> Backbone:
-        """The backbone this network stands on."""
+        """The backbone of this network."""
         pair = self.recipe.pair
         if self.role == "student":
             return pair.student
@@ -72,13 +72,12 @@ class Config(Frozen):
         return self.recipe.teacher_adapter
 
 
-def read_content(folder: Path) -> bytes:
-    """The bytes of a folder's config.json. Raises: CheckpointError."""
-    path = folder / CONFIG_FILE
+def read_content(path: Path) -> bytes:
+    """The bytes of a config.json. Raises: CheckpointError."""
     try:
         return path.read_bytes()
     except FileNotFoundError:
-        raise CheckpointError(f"'{folder}' holds no {CONFIG_FILE}: not a checkpoint.") from None
+        raise CheckpointError(f"'{path.parent}' holds no {path.name}: not a checkpoint.") from None
     except OSError as error:
         raise CheckpointError(f"cannot read '{path}': {error}") from None
 

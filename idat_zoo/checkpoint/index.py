@@ -17,7 +17,7 @@ class Entry(Frozen):
 
 
 class Index(Frozen):
-    """The config.json above several checkpoints, each by its folder's path from there."""
+    """The config.json above several checkpoints, by the paths of their folders below it."""
 
     schema_version: int = SCHEMA_VERSION
     library: Literal["idat-zoo"] = "idat-zoo"

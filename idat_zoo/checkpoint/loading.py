@@ -1,7 +1,6 @@
 """The loading of a checkpoint: its adapter and head on the backbone that it was trained on."""
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import nn
@@ -21,7 +20,7 @@ from idat_zoo.randomness import generator
 
 @dataclass(frozen=True, kw_only=True)
 class Checkpoint:
-    """An adapter on its backbone, and what its config says of it."""
+    """A network, which is an adapter and a head on a backbone, and the config of its checkpoint."""
 
     network: Network
     config: Config
@@ -43,7 +42,7 @@ def load_checkpoint(
     """
     opened = open_checkpoint(reference)
     config = opened.config
-    _check_fit(config, opened.folder)
+    _check_fit(opened)
     adapter = config.adapter
     warn_if_changed("adapter", adapter.name, adapter.plugin, group=ADAPTERS_GROUP)
     tensors = read_own_tensors(opened.find_tensors(), config)
@@ -70,11 +69,11 @@ def load_checkpoint(
 def load(reference: Reference | Opened) -> tuple[Network, Transform]:
     """A trained network as `nn.Module`, and the transform that prepares a PIL image for it.
 
-    Logits `[B, K]` of uint8 images `[B, 3, S, S]`, as the transform gives them, or of floats that
-    are normalised already (`network.normalise`). Anything else raises InputError, a TypeError:
-    paths, PIL images, arrays, floats of 0 to 255. Floats of 0 to 1 look like normalised ones where
-    mean and std are 0.5; make them uint8. `network.class_names` are `()` where they are not known;
-    `network.num_classes` is K.
+    The network gives logits `[B, K]` of uint8 images `[B, 3, S, S]`, as the transform makes them,
+    or of floats that are normalised already (`network.normalise`). Anything else raises InputError,
+    a TypeError: paths, PIL images, arrays, floats of 0 to 255. Floats of 0 to 1 cannot be told from
+    normalised ones if mean and std are 0.5; convert them to uint8. `network.class_names` is `()` if
+    the names are not known; `network.num_classes` is K.
 
     Raises: what `load_checkpoint` raises.
     """
@@ -83,7 +82,7 @@ def load(reference: Reference | Opened) -> tuple[Network, Transform]:
     return checkpoint.network, Transform(checkpoint.config.backbone.img_size)
 
 
-def _check_fit(config: Config, folder: Path) -> None:
+def _check_fit(opened: Opened) -> None:
     """Refuse a config whose tensors are not those of its adapter and head.
 
     Nothing of the tensor file is read for that.
@@ -91,6 +90,7 @@ def _check_fit(config: Config, folder: Path) -> None:
     Raises: CheckpointError; UnknownNameError and RecipeError for no such adapter; UsageError for no
     such backbone.
     """
+    config = opened.config
     anatomy, adapter = describe_anatomy(config.backbone), build_adapter(config.adapter)
     check_carries(anatomy, adapter, config.backbone.name)
     with torch.device("meta"):  # where nothing is drawn
@@ -105,5 +105,5 @@ def _check_fit(config: Config, folder: Path) -> None:
     )
     if differing:
         raise CheckpointError(
-            f"the tensors of '{folder}' do not fit its adapter: {', '.join(differing[:4])}."
+            f"the tensors of '{opened.folder}' do not fit its adapter: {', '.join(differing[:4])}."
         )

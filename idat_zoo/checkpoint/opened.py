@@ -90,11 +90,12 @@ def open_each(reference: Reference) -> dict[str, Opened | ZooError]:
     on_hub = place if isinstance(place, HubReference) else None
     if not (root / CONFIG_FILE).is_file():
         return {**_search(root, on_hub)}
-    content = read_content(root)
-    document = parse_document(content, root / CONFIG_FILE)
-    index = parse_index(document, root / CONFIG_FILE)
+    path = root / CONFIG_FILE
+    content = read_content(path)
+    document = parse_document(content, path)
+    index = parse_index(document, path)
     if index is None:
-        config = parse_config(document, root / CONFIG_FILE)
+        config = parse_config(document, path)
         return {".": Opened(folder=root, config=config, content=content, on_hub=on_hub)}
     opened: dict[str, Opened | ZooError] = {}
     for below in index.checkpoints:
@@ -159,7 +160,7 @@ def _below(place: HubReference, below: str) -> HubReference:
 
 
 def _read(folder: Path, on_hub: HubReference | None = None) -> Opened:
-    return open_content(read_content(folder), folder, on_hub=on_hub)
+    return open_content(read_content(folder / CONFIG_FILE), folder, on_hub=on_hub)
 
 
 def _no_checkpoint(place: Path | HubReference) -> CheckpointError:

@@ -11,7 +11,7 @@ PROBE_IMAGES = 8
 
 
 def probe_logits(network: Network) -> Float32[Tensor, "8 K"]:
-    """Float32 CPU logits of the probe images: what every reload must reproduce."""
+    """Float32 CPU logits `[8, K]` of the probe images, which every reload must reproduce."""
     with torch.inference_mode():
         logits: Tensor = network.eval()(probe_images(network))
     return logits

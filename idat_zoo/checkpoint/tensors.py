@@ -10,12 +10,15 @@ from idat_zoo.errors import CheckpointError
 
 TENSORS_FILE = "adapter_model.safetensors"
 MOST_HEADER = 2**20
-"""Bytes of a tensor file beside its tensors' own; names and shapes of the deepest ViT take less."""
+"""The most bytes of a safetensors header; names and shapes of the deepest ViT take less."""
 PICKLES = (b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")  # first bytes
 
 
 def read_own_tensors(path: Path, config: Config) -> dict[str, Tensor]:
-    """The file's tensors, if it is the very file the config speaks of."""
+    """A checkpoint's tensors, if the file is the one that its config describes.
+
+    Raises: CheckpointError for a file that is too large, damaged, or another one.
+    """
     declared = sum(spec.num_bytes for spec in config.tensors.values())
     try:
         size = path.stat().st_size

@@ -13,15 +13,15 @@ from idat_zoo.errors import InputError
 
 @dataclass(frozen=True)
 class Transform:
-    """PIL image to uint8 `[3, img_size, img_size]`, just as the images of tasks are prepared."""
+    """PIL image to uint8 `[3, img_size, img_size]`, prepared as the images of tasks are."""
 
     img_size: int
 
     def __call__(self, image: Image.Image) -> UInt8[Tensor, "3 S S"]:
-        """The network normalises by itself.
+        """Resize an image. It is not normalised: the network does that itself.
 
         Raises: UnreadableImageError for floating-point pixels, whose range is not known; InputError
-        for what is no PIL image.
+        for anything but a PIL image.
         """
         if not isinstance(image, Image.Image):
             raise InputError(

@@ -21,7 +21,7 @@ def write_checkpoint(
     seed: int,
     diverged: bool = False,
 ) -> None:
-    """Write both files. The same network and recipe give the same bytes."""
+    """Write the tensor file and config.json. The same network and recipe give the same bytes."""
     tensors = network.published()
     files.write_whole(folder / TENSORS_FILE, files.dump_tensors(tensors))
     mean, std = input_range(network.backbone, recipe.normalisation)
@@ -40,5 +40,5 @@ def write_checkpoint(
     )
     fields = config.model_dump(mode="json", exclude_none=True)
     if not diverged:
-        del fields["diverged"]  # the same bytes as before there was such a field
+        del fields["diverged"]  # so that older checkpoints of the same run have the same bytes
     files.write_whole(folder / CONFIG_FILE, files.dump_json(fields))

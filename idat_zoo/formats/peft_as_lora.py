@@ -1,4 +1,4 @@
-"""A plain LoRA of PEFT's as our own family `lora`.
+"""The conversion of a plain LoRA that PEFT trained to our own family `lora`.
 
 PEFT's A and B of the fused qkv are our LoRA with the same A for q, k and v, and the rows of B that
 belong to each. What a column of B adds to none of them is left out, so that an adapter of ours that
@@ -36,7 +36,7 @@ OTHER_FORMS = {
     *("alora_invocation_tokens", "fan_in_fan_out", "layer_replication", "lora_bias"),
     *("target_parameters", "trainable_token_indices", "use_dora"),
 }
-"""Keys of the configuration that, when set, make something else of LoRA."""
+"""Keys of the configuration that, when set, make LoRA another function."""
 OF_NO_MATTER = {
     "auto_mapping",
     "corda_config",
@@ -52,13 +52,13 @@ OF_NO_MATTER = {
     "alpha_pattern",
     "rank_pattern",
 }
-"""Keys that may hold `true` or a table without making something else of it, or are looked at."""
+"""Keys that may hold `true` or a table: they do not change the function, or are read elsewhere."""
 Taken = tuple[AdapterChoice | None, dict[str, Tensor], list[str]]
-"""What an adapter is here, its tensors by our names, and what keeps it from being that."""
+"""Our choice for an adapter and its tensors by our names; faults if there is no such choice."""
 
 
 def becomes_ours(document: Mapping[str, Any], kind: Kind, img_size: int) -> bool:
-    """Whether it is a plain LoRA of layers that ours updates, too; what is broken is told there."""
+    """Whether it is a plain LoRA of layers that ours updates; a broken one counts as such, too."""
     if not _is_plain(document) or why_not(kind, img_size):
         return False
     try:
@@ -96,7 +96,7 @@ def as_lora(
 
 
 def _is_plain(document: Mapping[str, Any]) -> bool:
-    """Whether it is plain LoRA alone: PEFT switches its variants on by `true` or a table."""
+    """Whether it is LoRA without any variant, which PEFT switches on by `true` or a table."""
     if document.get("peft_type") != "LORA" or document.get("bias", "none") != "none":
         return False
     return document.get(START, True) in STARTS and not any(

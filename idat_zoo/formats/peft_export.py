@@ -1,11 +1,10 @@
-"""A trained adapter as PEFT writes it, for those who load adapters of timm's networks with `peft`.
+"""The export of a trained adapter as a folder that PEFT loads on one of timm's networks.
 
-A tuner of PEFT is written as it is. Families that PEFT has, too, are written by their form
-(`peft_forms.py`); any other that can be merged is converted to LoRA (`peft_convert.py`), exactly
-where its change of the weights has a low rank, else of a rank that is asked for.
+A tuner of PEFT is written as it is. Families that PEFT has, too, are written in its form
+(`peft_forms.py`). Any other that can be merged is converted to LoRA (`peft_convert.py`): exactly if
+its change of the weights has a low rank, otherwise with the rank that is asked for.
 
-PEFT stands where a layer is called. Some networks read `qkv.weight` past its module (BEiT, SwinV2,
-some EVA and DINOv3): there PEFT does nothing until it is merged, and is refused here.
+Where a network reads a weight past its module (`peft_modules.py`), the export is refused.
 
 Before anything is written, timm's network is given the weights that PEFT's formula makes of the
 very tensors, and its logits are compared.
@@ -52,8 +51,10 @@ MERGED_HINT = "`idat merge` makes a plain timm model of it."
 class InPeft:
     """An adapter in PEFT's form: its tensors, by the names in PEFT's file, and its configuration.
 
-    `difference` is the largest between the logits that PEFT computes and ours, of the largest. Of a
-    conversion: what its rank leaves of the change of the weights, and what has no place in it.
+    `difference` is the largest difference between the logits that PEFT computes and ours, as a
+    fraction of the largest logit. After a conversion, `rank` is that of the LoRA, `error` the
+    fraction of the weights' change that it loses, and `left_out` the parameters that have no place
+    in it.
     """
 
     tensors: dict[str, Tensor]
@@ -65,9 +66,9 @@ class InPeft:
 
 
 def as_peft(checkpoint: Checkpoint, rank: int | None = None) -> InPeft:
-    """An adapter in PEFT's form; with a rank, converted to LoRA of it.
+    """An adapter in PEFT's form; with a rank, converted to LoRA of that rank.
 
-    Raises: UsageError for a family that PEFT has not in this form, or not on this backbone;
+    Raises: UsageError for a family that has no form in PEFT, or none on this backbone;
     CheckpointError where PEFT would compute other logits.
     """
     network = checkpoint.network
@@ -95,7 +96,7 @@ def as_peft(checkpoint: Checkpoint, rank: int | None = None) -> InPeft:
 
 
 def has_form(adapter: Adapter) -> bool:
-    """Whether a family's function exists in PEFT; a backbone may still stand against it."""
+    """Whether PEFT has a tuner of the family's function; on some backbones it may still differ."""
     return isinstance(adapter, Peft) or adapter.name in {*FORMS, *LOW_RANK}
 
 
@@ -144,7 +145,7 @@ def layers_of(network: Network) -> list[Layer]:
 
 
 def _converted(network: Network, rank: int | None) -> InPeft:
-    """LoRA of what the merged network has changed."""
+    """LoRA of the changes that merging makes to the weights."""
     found = called(network.kind, network.backbone.spec.img_size)
     own = peft_convert.convert(network, found, rank)
     reason = read_past(network.kind, own.layers, found)
@@ -174,7 +175,7 @@ def _proven(
 def _in_peft(
     network: Network, form: Form, written: Written, modules: dict[str, nn.Module]
 ) -> InPeft:
-    """The tensors as they are written, in float32, and how far PEFT's logits are off with them."""
+    """The tensors in float32, as they are written, and the difference of PEFT's logits."""
     body = network.body
     layers = {
         name: _as_written(update, body.get_submodule(name))
@@ -225,7 +226,7 @@ def _in_peft(
 
 
 def _as_written(update: Update, module: Any) -> Update:
-    """As they are written: in float32, with the axes of a convolution where the layer is one."""
+    """A layer's tensors in float32, with the axes of a convolution if the layer is one."""
     axes = (None,) * (module.weight.ndim - 2)
     tensors = {
         name: (own[(..., *axes)] if name.endswith(".weight") else own).detach().float().contiguous()
@@ -259,7 +260,7 @@ def _ranks(form: Form, layers: dict[str, Update]) -> dict[str, object]:
 
 
 def _as_it_is(network: PeftNetwork) -> InPeft:
-    """The tensors of a tuner of PEFT, and its configuration with our head beside."""
+    """The tensors and the configuration of a tuner of PEFT, with our head added."""
     head = classifier(network.body)
     tensors = {name: own.detach().clone() for name, own in all_saved(network.model).items()}
     for name, parameter in network.head.named_parameters():

@@ -33,7 +33,7 @@ def names_amiss(
     head: str,
     backbone: Backbone,
 ) -> Iterator[str]:
-    """Tensors that are left over, or missing: each has one place, and each place its tensor."""
+    """Tensors of a LoRA that have no place in ours, and tensors that are missing."""
     left = tensors.keys() - set(head_names(head))
     left -= {name for module in updates for name in lora_names(module)}
     held = {found[1] for name in left if (found := UPDATED.fullmatch(name))}
@@ -62,7 +62,7 @@ def names_amiss(
 
 
 def heads_amiss(tensors: Mapping[str, Tensor], head: tuple[str, str]) -> Iterator[str]:
-    """What is not there of the classifier."""
+    """Tensors of the classifier that are missing."""
     for name in head:
         if name not in tensors:
             module = name.removeprefix(PREFIX).rpartition(".")[0]
@@ -70,7 +70,7 @@ def heads_amiss(tensors: Mapping[str, Tensor], head: tuple[str, str]) -> Iterato
 
 
 def networks_amiss(config: Noted, vit: nn.Module, backbone: Backbone) -> Iterator[str]:
-    """Where it was trained on another network, as far as PEFT or our export noted on which."""
+    """Other networks and weights than the backbone's, if PEFT or our export noted them."""
     own, noted = adapted_class(vit), config.auto_mapping
     if noted is not None and noted.model_dump() != own:
         yield (
@@ -94,7 +94,7 @@ def lora_amiss(
     body: Any,  # timm types what networks hold as mere modules
     task: Task,
 ) -> Iterator[str]:
-    """Tensors of another type or shape than the backbone, the task and the ranks ask for."""
+    """Tensors of a LoRA whose type or shape does not fit the backbone, the task and the ranks."""
     shapes = _head_shapes(head, body, task)
     for name, place in own.items():
         if name in updates:
@@ -111,7 +111,7 @@ def tensors_amiss(
     head: tuple[str, str],
     task: Task,
 ) -> Iterator[str]:
-    """Tensors that are left over, missing, or not as PEFT's modules have them."""
+    """Tensors of a tuner that have no place, are missing, or do not fit PEFT's own modules."""
     shapes, again = expected(adapter, anatomy), repeated(adapter, anatomy)
     strange = sorted(tensors.keys() - shapes.keys() - again.keys() - {*head})
     if strange:
@@ -126,7 +126,7 @@ def tensors_amiss(
 
 
 def _values_amiss(shapes: Mapping[str, Shape], tensors: Mapping[str, Tensor]) -> Iterator[str]:
-    """Tensors of another type or shape than these, or with values that are no numbers."""
+    """Tensors that do not have these types and shapes, or hold values that are not finite."""
     for name, (shape, floats) in shapes.items():
         tensor = tensors.get(name)
         if tensor is None:
@@ -146,18 +146,18 @@ def _head_shapes(head: tuple[str, str], body: Any, task: Task) -> dict[str, Shap
 
 
 def first_few(told: Iterable[str]) -> list[str]:
-    """Four of them, and how many more there are: those of a wrong backbone are very many."""
+    """The first four faults and how many more there are; a wrong backbone gives very many."""
     told = list(told)
     return told[:4] + ([f"and {len(told) - 4} more"] if len(told) > 4 else [])
 
 
 def _number(name: str) -> tuple[int, ...]:
-    """The number of a layer's block, behind that of its stage where there are stages."""
+    """The numbers in a layer's name: that of its stage, if it has one, and that of its block."""
     return tuple(int(part) for part in name.split(".") if NUMBER.fullmatch(part))
 
 
 def _where(names: Iterable[str]) -> str:
-    """Layers by what they are called in their blocks, with these blocks."""
+    """The names of layers within their blocks, with the numbers of these blocks, as a text."""
     blocks: dict[str, list[str]] = {}
     for name in sorted(names, key=_number):
         blocks.setdefault(WITHIN.sub("", name), []).append(".".join(map(str, _number(name))))
@@ -168,7 +168,7 @@ def _where(names: Iterable[str]) -> str:
 
 
 def _layers(own: Iterable[str]) -> str:
-    """What our LoRA updates, as it is called in a block."""
+    """The names within a block of the layers that our LoRA updates, as a text."""
     return " or ".join(dict.fromkeys(WITHIN.sub("", name) for name in own))
 
 

@@ -16,7 +16,7 @@ PREFIX = "base_model.model."
 
 
 def read_config(source: Path) -> dict[str, Any]:
-    """What PEFT wrote of an adapter. Raises: CheckpointError."""
+    """The configuration of an adapter, adapter_config.json. Raises: CheckpointError."""
     path = source / CONFIG_FILE
     try:
         document = json.loads(path.read_bytes())

@@ -1,8 +1,8 @@
-"""An adapter that PEFT trained on one of timm's networks, as a checkpoint of ours.
+"""The import of an adapter that PEFT trained on one of timm's networks, as a checkpoint of ours.
 
-Any tuner becomes our `peft` (`peft_tuners.py`), but for a plain LoRA of q, k and v, which is our
-own family (`peft_as_lora.py`). Where timm reads `qkv.weight` past its module, PEFT trained nothing
-in it, and merges something: neither of the two is taken over.
+A plain LoRA of q, k and v becomes our family `lora` (`peft_as_lora.py`); any other tuner becomes
+our family `peft` (`peft_tuners.py`). If timm reads `qkv.weight` past its module, what PEFT trained
+there had no effect but would be merged all the same: such an adapter is refused.
 """
 
 import hashlib
@@ -42,9 +42,9 @@ SEED = 0  # nothing of an imported adapter is drawn
 def import_peft(
     source: Path, folder: Path, *, backbone: Backbone, task: Task, normalisation: str = "model"
 ) -> Recipe:
-    """Write a PEFT folder's adapter as a checkpoint, and return the recipe it is given.
+    """Write a PEFT folder's adapter as a checkpoint, and return the recipe made for it.
 
-    That says `protocol = "imported"`: how the adapter was trained is not known.
+    The recipe has `protocol = "imported"`, because how the adapter was trained is not known.
 
     Raises: CheckpointError with every reason why it is not the same function here; UsageError where
     it needs PEFT, which is not installed; RecipeError for an unknown normalisation; what

@@ -48,7 +48,7 @@ def why_not(kind: Kind, img_size: int) -> str:
 
 
 def called(kind: Kind, img_size: int) -> set[str]:
-    """The modules that timm calls, by name."""
+    """The names of the modules that timm calls in a forward pass."""
     found: set[str] = set()
     hooks = [
         module.register_forward_hook(lambda *_, name=name: found.add(name))
@@ -63,7 +63,7 @@ def called(kind: Kind, img_size: int) -> set[str]:
 
 
 def read_past(kind: Kind, names: Iterable[str], found: Collection[str]) -> str:
-    """Why an update of PEFT does nothing at one of some modules, or ''."""
+    """Why an update of PEFT has no effect in one of these modules, or ''."""
     past = [name for name in names if name not in found]
     if not past:
         return ""
@@ -79,7 +79,7 @@ def classifier(body: Any) -> str:  # timm types what networks hold as mere modul
 
 
 def targets(names: Collection[str], all_names: Collection[str] = ()) -> str:
-    """A regular expression for modules whose names differ in numbers alone from these.
+    """A regular expression for these modules, and others whose names differ only in numbers.
 
     Where that means others of `all_names`, too, it has each name. PEFT takes names in a list for
     ends of names, of other modules too.
@@ -92,7 +92,7 @@ def targets(names: Collection[str], all_names: Collection[str] = ()) -> str:
 
 
 def numbered(name: str) -> str:
-    """A regular expression for a name, with any numbers."""
+    """A regular expression for a name in which any number may stand for each number."""
     parts = name.split(".")
     return r"\.".join(r"\d+" if part.isdigit() else re.escape(part) for part in parts)
 
@@ -104,5 +104,5 @@ def two_classifiers(body: Any) -> str:
 
 
 def adapted_class(vit: nn.Module) -> dict[str, str]:
-    """What PEFT notes of a network that is adapted."""
+    """The class of a network, as PEFT writes it into a configuration (`auto_mapping`)."""
     return {"base_model_class": type(vit).__name__, "parent_library": type(vit).__module__}

@@ -33,12 +33,12 @@ def read_card(content: str) -> Card:
 def write_card(
     name: str, fields: Mapping[str, Any], scores: Iterable[Mapping[str, Any]], text: str
 ) -> str:
-    """A card with its model-index, which was read back and says what was meant.
+    """The text of a card with its model-index, once it was read back to the same values.
 
     Scores that agree in task, data set, config, split and revision are one entry of a model-index
     and would share the first one's names, arguments and source.
 
-    Raises: HubError naming what would come back as something else.
+    Raises: HubError that names the values that would be read back differently.
     """
     from huggingface_hub import EvalResult, ModelCard, ModelCardData
 

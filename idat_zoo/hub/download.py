@@ -17,15 +17,16 @@ LARGEST = {
     ".safetensors": 4 * 2**30,
     ".toml": 16 * 2**20,
 }
-"""Bytes, by suffix. No config, result, card, recipe or adapter has to be larger."""
+"""The largest size that is downloaded, in bytes, by suffix; other kinds of files never are."""
 WITHOUT_BAR = 20 * 2**20
-"""Bytes that are here too soon for a progress bar."""
+"""Downloads up to this size, in bytes, show no progress bar."""
 
 
 def resolve(reference: HubReference) -> HubReference:
-    """The same place at the commit that its revision names now. A pinned one makes no request.
+    """The same place with its revision replaced by the commit that it names now.
 
-    Offline, or where the Hub cannot be reached, the commit that was seen last is taken.
+    A reference that names a commit already is returned without a request. Offline, or where the Hub
+    cannot be reached, the commit that was seen last is taken.
 
     Raises: HubError.
     """
@@ -45,12 +46,13 @@ def resolve(reference: HubReference) -> HubReference:
 
 
 def fetch(reference: HubReference, names: tuple[str, ...], *, below: bool = False) -> Path:
-    """The folder of a pinned reference, with those files of these names that it has.
+    """Download the files of these names from a pinned reference, and return their folder.
 
-    `below`: those of all folders below it too. What is in the Hub's local cache is not asked for
-    again. The folder need not exist, where there are none of these files.
+    Names that the repository does not have are left out; the folder does not exist if it has none.
+    With `below`, the files of these names in all folders below are downloaded too. What is in the
+    Hub's local cache is not requested again.
 
-    Raises: HubError, also for a file that is larger than any of its kind has to be.
+    Raises: HubError, also for a file that is larger than `LARGEST` allows.
     """
     from huggingface_hub import snapshot_download
 
@@ -70,7 +72,7 @@ def fetch(reference: HubReference, names: tuple[str, ...], *, below: bool = Fals
 def find_cached(
     reference: HubReference, names: tuple[str, ...], *, below: bool = False
 ) -> Path | None:
-    """As `fetch`, without any request; None where something is not in the Hub's local cache."""
+    """As `fetch`, but without any request; None if a file is not in the Hub's local cache."""
     from huggingface_hub import get_cached_repo_tree, snapshot_download
     from huggingface_hub.errors import CachedRepoTreeNotFoundError, LocalEntryNotFoundError
 
@@ -85,8 +87,9 @@ def find_cached(
 
 
 def _snapshot(reference: HubReference, names: tuple[str, ...], *, below: bool) -> Any:
-    """What `snapshot_download` is asked for."""
+    """The arguments of `snapshot_download`."""
     assert reference.pinned, "resolved first, so that all files are of one commit"
+    assert {Path(name).suffix for name in names} <= LARGEST.keys(), "only data is downloaded"
     place = f"{reference.subfolder}/" if reference.subfolder else ""
     depths = ("", "*/") if below else ("",)
     return {
@@ -99,7 +102,7 @@ def _snapshot(reference: HubReference, names: tuple[str, ...], *, below: bool) -
 
 @contextmanager
 def _bars(*, shown: bool) -> Iterator[None]:
-    """Whether the Hub's library may draw its progress bars."""
+    """Let the Hub's library draw its progress bars, or keep it from that."""
     from huggingface_hub import constants
     from huggingface_hub.utils.tqdm import disable_progress_bars, enable_progress_bars
 
@@ -114,7 +117,7 @@ def _bars(*, shown: bool) -> Iterator[None]:
 
 
 def _sizes(wanted: Any) -> list[Any]:  # DryRunFileInfo
-    """What is to be fetched. Raises: what the Hub's library would raise if it fetched it."""
+    """The files that would be downloaded. Raises: what downloading them would raise."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import DryRunError
 
@@ -125,7 +128,7 @@ def _sizes(wanted: Any) -> list[Any]:  # DryRunFileInfo
 
 
 def _check_sizes(reference: HubReference, found: Iterable[Any]) -> None:
-    """Raises: HubError for a file that is larger than any of its kind has to be."""
+    """Refuse files that are larger than `LARGEST` allows. Raises: HubError."""
     for file in found:
         limit = LARGEST[Path(file.filename).suffix]
         if (file.file_size or 0) > limit:

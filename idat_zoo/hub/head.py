@@ -11,9 +11,10 @@ from idat_zoo.hub.requests import patiently, plain_errors
 
 @dataclass(frozen=True, kw_only=True)
 class Head:
-    """The newest commit of a repository's main branch and its files; none where it is not there.
+    """The newest commit of a repository's main branch; empty if there is no such repository.
 
-    `files` has what the Hub knows each by: the SHA-256 of a large one, Git's name of another.
+    `files` are the digests of the commit's files by path: the SHA-256 of a large file, the Git
+    object id of a small one.
     """
 
     repo: str
@@ -21,11 +22,11 @@ class Head:
     files: Mapping[str, str] = field(default_factory=dict)
 
     def holds(self, path: str, content: bytes) -> bool:
-        """Whether it has this very file."""
+        """Whether the commit has a file at this path with this content."""
         return self.files.get(path) in (hashlib.sha256(content).hexdigest(), _blob_id(content))
 
     def has_digest(self, path: str, sha256: str) -> bool:
-        """Whether a file that it has is of this SHA-256; small ones are downloaded to be sure.
+        """Whether the commit's file at this path has this SHA-256; small files are downloaded.
 
         Raises: HubError.
         """
@@ -36,7 +37,7 @@ class Head:
 
 
 def read_head(repo: str) -> Head:
-    """What a repository holds now, as far as one may see it. Raises: HubError."""
+    """The head of a repository, as far as this user may see it. Raises: HubError."""
     from huggingface_hub import HfApi
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 
@@ -56,5 +57,5 @@ def read_head(repo: str) -> Head:
 
 
 def _blob_id(content: bytes) -> str:
-    """Git's name of a file."""
+    """The Git object id of a file."""
     return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()

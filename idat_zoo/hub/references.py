@@ -13,8 +13,8 @@ COMMIT = re.compile(r"[0-9a-f]{40}")
 class HubReference:
     """A place in a model repository: `hub:ORG/NAME[@REV][/SUBFOLDER]`.
 
-    `asked` is the revision that a person gave, where another was resolved from it. `kind` is
-    `dataset` for places in those, which checkpoints never are.
+    `asked` is the branch or tag that a person gave, if `revision` was resolved from it. `kind` is
+    `dataset` for a place in a dataset repository; checkpoints are in model repositories only.
     """
 
     repo: str
@@ -30,14 +30,15 @@ class HubReference:
 
     @property
     def pinned(self) -> bool:
-        """Whether it names a commit, which cannot become another one."""
+        """Whether the revision is a commit, and not a branch or tag, which may move."""
         return self.revision is not None and COMMIT.fullmatch(self.revision) is not None
 
 
 def parse_reference(text: str) -> HubReference | None:
-    """A Hub reference, `hf://` address or web address, by the Hub's own grammar; None for others.
+    """Parse `hub:…`, an `hf://` address or a web address of the Hub; None for any other text.
 
-    Raises: UsageError for what begins like one and is none, or names no model.
+    Raises: UsageError for a text that begins like one of these but does not follow the Hub's
+    grammar, or does not name a model repository.
     """
     if not text.startswith(PREFIXES):
         return None
@@ -60,7 +61,7 @@ def parse_reference(text: str) -> HubReference | None:
 
 
 def check_repo_name(repo: str) -> None:
-    """Raises: UsageError for what cannot be a repository's name."""
+    """Check that a text may be the name of a repository. Raises: UsageError."""
     place = parse_reference(f"hub:{repo}")
     if place is None or place.repo != repo:
         raise UsageError(f"'{repo}' is no name of a repository.", hint="Expected ORG/NAME")

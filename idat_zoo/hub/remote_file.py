@@ -10,12 +10,12 @@ from idat_zoo.hub.references import HubReference
 from idat_zoo.hub.requests import plain_errors
 
 BYTES_PER_REQUEST = 8 * 2**20
-"""Bytes that are fetched at once of a file of which parts are read."""
+"""How many bytes one request asks for."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RemoteFile:
-    """A file of a dataset repository at one commit, of which only what is read is fetched.
+    """A file of a dataset repository at one commit. Reading a part of it requests that part alone.
 
     Reading raises HubError.
     """
@@ -42,13 +42,13 @@ def open_remote(repo: str, revision: str, file: str) -> RemoteFile:
 
 
 class _Remote(io.RawIOBase):
-    """What `RemoteFile` reads from: each read is one request."""
+    """The unbuffered stream below a `RemoteFile`: each read is one request."""
 
     def __init__(self, file: Any, place: HubReference) -> None:  # an HfFileSystemFile
         self._file, self._place = file, place
 
     def readinto(self, buffer: Any, /) -> int:  # a writable buffer
-        """Fill the buffer, or what there is left of it."""
+        """Fill the buffer from the current position; returns how many bytes were read."""
         with plain_errors(self._place):
             content = self._file.read(len(buffer))
         if len(content) > len(buffer):
@@ -57,14 +57,14 @@ class _Remote(io.RawIOBase):
         return len(content)
 
     def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
-        """Stand elsewhere; costs nothing."""
+        """Move the current position, without a request."""
         place: int = self._file.seek(offset, whence)
         return place
 
     def readable(self) -> bool:
-        """It is."""
+        """Always True."""
         return True
 
     def seekable(self) -> bool:
-        """It is."""
+        """Always True."""
         return True

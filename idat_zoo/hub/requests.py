@@ -13,19 +13,19 @@ from idat_zoo.errors import HubError, way_to_write
 from idat_zoo.hub.references import HubReference
 
 WAITS = (1.0, 2.0, 4.0)
-"""Seconds between the tries of a request that the Hub is too busy for."""
+"""Seconds between the tries of a request that fails because the Hub is busy."""
 PATIENCE = 20.0
-"""Seconds after which what failed is not tried again; some requests the library itself repeats."""
+"""Seconds after which no request is tried again; the Hub's library repeats some by itself."""
 SILENCE = 60.0
-"""Seconds without a byte until a request fails, where HF_HUB_DOWNLOAD_TIMEOUT says no others."""
+"""Seconds without a byte after which a request fails, unless HF_HUB_DOWNLOAD_TIMEOUT is set."""
 SIGNED = re.compile(r"(https?://[^\s'\"?]+)\?[^\s'\"]+")
 T = TypeVar("T")
 
 
 def patiently(call: Callable[[], T]) -> T:
-    """Call what may be called twice again while the Hub is busy or an answer is lost.
+    """Call a function, and repeat it while the Hub is busy or its answer is lost.
 
-    Raises: what the last call raises.
+    It must be safe to call it twice. Raises: what the last call raises.
     """
     from httpx2 import ConnectError, TransportError
     from huggingface_hub.errors import HfHubHTTPError, RevisionResolutionError
@@ -51,7 +51,7 @@ def patiently(call: Callable[[], T]) -> T:
 
 @cache
 def _end_silence() -> None:
-    """Let requests fail where the Hub's library would wait for an answer for ever."""
+    """Set a timeout on every request; without it the Hub's library may wait for ever."""
     from huggingface_hub import constants, set_client_factory
     from huggingface_hub.utils import _http  # whose factory may be one that a program set
 
@@ -77,9 +77,9 @@ def _end_silence() -> None:
 
 @contextmanager
 def plain_errors(reference: HubReference, *, logged: int = logging.ERROR) -> Iterator[None]:
-    """What the Hub's library raises becomes one sentence, and it logs nothing below a level.
+    """Turn errors of the Hub's library into a HubError of one sentence.
 
-    Raises: HubError.
+    The library's log messages below the level `logged` are suppressed. Raises: HubError.
     """
     from httpx2 import HTTPError
     from huggingface_hub import errors
@@ -126,6 +126,6 @@ def plain_errors(reference: HubReference, *, logged: int = logging.ERROR) -> Ite
 
 
 def first_line(error: BaseException | None) -> str:
-    """Without what an address was signed with."""
+    """The first line of an error, without the signatures of addresses in it, which are secret."""
     lines = str(error or "").strip().splitlines() or [type(error).__name__ if error else ""]
     return SIGNED.sub(r"\1", lines[0])

@@ -10,12 +10,12 @@ from idat_zoo.hub.references import HubReference
 from idat_zoo.hub.requests import first_line, patiently, plain_errors
 
 OF_NEW_REPOSITORIES = {".gitattributes"}
-"""What the Hub itself puts into a repository."""
+"""Files that the Hub puts into every new repository."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Published:
-    """Where files are now. `commit` is '' for a pull request that waits to be merged."""
+    """The place of uploaded files. `commit` is '' for a pull request, which is not merged yet."""
 
     url: str
     commit: str
@@ -31,13 +31,13 @@ def upload(
     tag: str = "",
     create_pr: bool = False,
 ) -> Published:
-    """Put files into a model repository and take those `without` out, all in one commit on a head.
+    """Upload files to a model repository and remove those in `without`, in one commit on a head.
 
-    The repository is made where there is none, private unless it is to be public; one that exists
-    stays as visible as it is. What is there already makes no new commit, so it may be repeated; a
-    Hub that is too busy is asked again.
+    A repository that does not exist is created, private or public; the visibility of an existing
+    one is not changed. If the repository has all these files already, there is no new commit, so
+    the call may be repeated. While the Hub is busy, requests are repeated.
 
-    Raises: HubError; the repository is then as it was, but where only the tag is taken.
+    Raises: HubError; the repository is then unchanged, unless only the tag could not be set.
     """
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
     from huggingface_hub.errors import HfHubHTTPError
@@ -87,14 +87,14 @@ def upload(
 
 
 def _holds(head: Head, contents: Mapping[str, bytes], without: frozenset[str]) -> bool:
-    """Whether a head has these very files, and none of those that were to go."""
+    """Whether a head has these files with these contents, and none of those to be removed."""
     return not (head.files.keys() & without) and all(
         head.holds(path, content) for path, content in contents.items()
     )
 
 
 def _tag(api: Any, repo: str, tag: str, commit: str) -> None:  # an HfApi
-    """Name a commit; one that has the tag already is fine, another one is not."""
+    """Tag a commit. Raises: HubError if the tag cannot be made, or is on another commit."""
     from httpx2 import HTTPError
     from huggingface_hub.errors import HfHubHTTPError
 

@@ -10,7 +10,7 @@ WEIGHTS_FILE = "model.safetensors"
 
 
 def weights_repo(timm_name: str, tag: str) -> str:
-    """Where timm keeps a backbone's weights on the Hub."""
+    """The repository in which timm publishes a backbone's weights."""
     return f"timm/{timm_name}.{tag}"
 
 

@@ -1,8 +1,8 @@
-"""Finished runs as a repository on the Hub: what goes there, once all about it was checked.
+"""The publishing of finished runs in a repository on the Hub, once every file of them was checked.
 
-One run lies at the root of its repository. Several lie in folders, below an index (config.json)
-that later runs are added to; the card is then of all of them.
+A single run is at the root of its repository. Several runs are in folders, below an index
+(config.json) to which later runs are added; one card describes all of them.
 
-What others put into a repository stays as it is, unless it is named: a file is ours where its
-SHA-256 is the one that a published result, or the record in the card, has of it.
+Files that others put into the repository are not changed, unless a person names them: a file is
+ours if its SHA-256 is the one that a published result, or the record in the card, has of it.
 """

@@ -21,7 +21,10 @@ LOCAL_PATH = re.compile(r"(?<![\w./-])(?:/(?:home|Users|root|tmp|mnt)/|[A-Z]:\\)
 
 @dataclass(frozen=True, kw_only=True)
 class CardThere:
-    """The card that a repository has, as far as it has one. `not_ours`: why it would be lost."""
+    """The card of a repository, empty if it has none.
+
+    `not_ours` says why a new card would overwrite what a person wrote, or is ''.
+    """
 
     content: str = ""
     card: Card | None = None
@@ -49,7 +52,7 @@ class CardThere:
 
     @property
     def files(self) -> Mapping[str, str]:
-        """The SHA-256 of what was published, as far as the card's record says."""
+        """The SHA-256 of published files by path, which the card records."""
         return self.section.files if self.section else {}
 
     def renewed(
@@ -59,7 +62,7 @@ class CardThere:
         known: Mapping[str, str],
         exports: Exports,
     ) -> bytes:
-        """A card of these results; what a person wrote beside our section and metadata stays.
+        """The card of these results; what a person wrote outside our section and metadata is kept.
 
         `known` are the SHA-256 of all files of ours, by path.
 
@@ -88,5 +91,5 @@ class CardThere:
 
 
 def _listed(tags: object) -> list[object]:
-    """Tags, of which a person may have written one alone."""
+    """The tags of a card as a list; YAML may hold a single one as a plain text."""
     return list(tags) if isinstance(tags, list) else [tags] if tags else []

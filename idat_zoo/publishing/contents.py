@@ -22,12 +22,12 @@ def own_files(run: FinishedRun, checkpoint: Checkpoint) -> dict[str, bytes]:
 
 
 def all_names() -> list[str]:
-    """All that is ever published of a run."""
+    """The names of all files that may be published of a run."""
     peft = [f"{PEFT_FOLDER}/{n}" for n in (peft_folder.TENSORS_FILE, peft_folder.CONFIG_FILE)]
     return [*NEEDED, RESULT_FILE, *TEACHER_FILES, *peft]
 
 
 def find_exports(checkpoint: Checkpoint) -> Exports:
-    """The forms that an adapter has without idat-zoo, as its family and its network say."""
+    """The forms that an adapter has without idat-zoo, asked of its family and its network."""
     network = checkpoint.network
     return Exports(peft=has_form(network.adapter), merged=can_be_merged(network))

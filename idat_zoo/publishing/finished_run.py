@@ -21,7 +21,7 @@ from idat_zoo.run_states import resume_command
 NEEDED = (TENSORS_FILE, CONFIG_FILE, RECIPE_FILE, PROBE_FILE)
 TEACHER_FILES = tuple(f"{TEACHER_FOLDER}/{name}" for name in (TENSORS_FILE, CONFIG_FILE))
 PROBE_TOLERANCE = 1e-4
-"""How far a reload's probe logits may be from those that the run wrote, on another machine."""
+"""The largest difference of reloaded probe logits from the run's, made on another machine."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,15 +39,16 @@ class FinishedRun:
 
 
 def find_finished_runs(places: Iterable[Path]) -> list[Path]:
-    """The finished runs below folders; a folder without any as it is, for its fault to be told."""
-    return [folder for place in places for folder in _runs_below(place) or [place]]
+    """The folders of finished runs, each of these places itself or below it.
 
-
-def _runs_below(place: Path) -> list[Path]:
-    if (place / RESULT_FILE).exists():
-        return [place]
-    found = (path.parent for path in sorted(place.rglob(RESULT_FILE)))
-    return [folder for folder in found if (folder / RECIPE_FILE).is_file()]
+    A place without any is returned as it is, so that `read_finished` says what is wrong with it.
+    """
+    found: list[Path] = []
+    for place in places:
+        below = [] if (place / RESULT_FILE).exists() else sorted(place.rglob(RESULT_FILE))
+        runs = [path.parent for path in below if (path.parent / RECIPE_FILE).is_file()]
+        found += runs or [place]
+    return found
 
 
 def read_finished(folder: Path, *, with_teacher: bool = False) -> FinishedRun:
@@ -68,7 +69,7 @@ def read_finished(folder: Path, *, with_teacher: bool = False) -> FinishedRun:
     changed = [
         name
         for name, expected in result.files.items()
-        if (folder / name).is_file() and _digest(folder, name, contents) != expected
+        if (folder / name).is_file() and _digest(folder / name, contents.get(name)) != expected
     ]
     if missing or changed:
         told = [f"{name} is missing" for name in missing]
@@ -84,15 +85,13 @@ def read_finished(folder: Path, *, with_teacher: bool = False) -> FinishedRun:
     return FinishedRun(folder=folder, result=result, opened=opened, contents=contents)
 
 
-def _digest(folder: Path, name: str, contents: Mapping[str, bytes]) -> str:
+def _digest(path: Path, content: bytes | None) -> str:
     """The SHA-256 of a file, of which the content may have been read already."""
-    if name in contents:
-        return sha256(contents[name]).hexdigest()
-    return files.sha256(folder / name)
+    return files.sha256(path) if content is None else sha256(content).hexdigest()
 
 
 def _no_run(folder: Path) -> RunFolderError:
-    """Why a folder without a result cannot be published, by what it does hold."""
+    """The error for a folder without a result, which depends on what else the folder holds."""
     if not folder.is_dir():
         return RunFolderError(f"there is no folder '{folder}'.")
     if (folder / RECIPE_FILE).is_file():

@@ -25,16 +25,17 @@ from idat_zoo.publishing.repository import (
 from idat_zoo.report.card import Exports
 
 ASTRAY = "adapter_config.json"
-"""What PEFT would read beside our tensors, which are not its own; so it never stays there."""
+"""A file that is always removed: with it, PEFT would read our tensors as if they were its own."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """A commit that is ready: its files by path, those that it takes out, the head it goes on.
+    """A commit that is ready: the files that it adds (`contents`) and removes (`without`).
 
-    `foreign`: those of the head that are not ours, and would be overwritten or taken out; `refused`
-    is why of each that was not named for it. `suites` are those of the runs' tasks.
-    `diverged`: the folders of runs whose training did.
+    It goes on `head`. `foreign` are files of the head that are not ours, and would be overwritten
+    or removed; `refused` has those of them that no person named, each with the reason why it is not
+    ours. `suites` are those of the runs' tasks. `diverged` are the folders of runs whose training
+    diverged.
     """
 
     head: Head
@@ -47,7 +48,7 @@ class Plan:
     diverged: tuple[Path, ...]
 
     def states(self) -> dict[str, str]:
-        """What becomes of each file: new, changed, overwritten, unchanged or removed."""
+        """The state of each file: new, changed, overwritten, unchanged or removed."""
         states = dict.fromkeys(self.without, "removed")
         for path, content in self.contents.items():
             if path not in self.head.files:
@@ -59,7 +60,7 @@ class Plan:
         return dict(sorted(states.items()))
 
     def require_allowed(self) -> None:
-        """Raises: HubError naming what is not ours, and was not named to be overwritten."""
+        """Refuse to overwrite files of others that no person named. Raises: HubError."""
         if not self.refused:
             return
         told = [f"{path} ({why})" if why else path for path, why in sorted(self.refused.items())]
@@ -77,13 +78,14 @@ def plan(
     with_teacher: bool = False,
     overwrite: Collection[str] = (),
 ) -> Plan:
-    """Check runs, and work out the commit that brings them to a repository as it is now.
+    """Check finished runs, and plan the commit that publishes them on a repository's head.
 
-    `overwrite` names files of others that may go.
+    `overwrite` are the paths of files of others that may be overwritten or removed.
 
     Raises: RunFolderError for a folder without a finished run, or with files that are not its own;
     CheckpointError where a reload does not give the run's probe logits; UsageError for runs that do
-    not belong together or into the repository, and names of files that are not concerned; HubError.
+    not belong together or into the repository; UnknownNameError for a path in `overwrite` that is
+    neither in the repository nor in the commit; HubError.
     """
     runs = {folder: read_finished(folder, with_teacher=with_teacher) for folder in folders}
     before = read_published(head)

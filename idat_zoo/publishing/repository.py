@@ -18,7 +18,7 @@ ROOT = ""
 
 
 def read_published(head: Head) -> dict[str, Result] | None:
-    """The results that a repository holds, by their folders; None where it has no runs yet.
+    """The results in a repository by their folders; None if it has no runs yet.
 
     Raises: HubError for published runs that are damaged, or of a newer schema.
     """
@@ -44,7 +44,7 @@ def read_published(head: Head) -> dict[str, Result] | None:
 
 
 def _is_config(content: bytes) -> bool:
-    """Whether a config.json says that it is of idat-zoo; others have files of that name too."""
+    """Whether a config.json was written by idat-zoo; other libraries use that name too."""
     try:
         document = json.loads(content)
     except (ValueError, RecursionError):
@@ -53,7 +53,7 @@ def _is_config(content: bytes) -> bool:
 
 
 def digests(published: Mapping[str, Result]) -> dict[str, str]:
-    """The SHA-256 of files that follow from published results: those they name, and their index."""
+    """The SHA-256 by path of the files that published results name, and of their index."""
     named = {
         join(place, name): digest
         for place, result in published.items()
@@ -78,7 +78,7 @@ def index_of(results: Mapping[str, Result]) -> bytes:
 
 
 def check_same(repo: str, there: Result, ours: Result) -> None:
-    """A run at the root gives way to itself alone, trained anew."""
+    """Refuse to replace the run at the root by another than itself. Raises: UsageError."""
     if place_of(there) != place_of(ours):
         raise UsageError(
             f"'{repo}' holds another run at its root: {place_of(there)}.",
@@ -87,7 +87,7 @@ def check_same(repo: str, there: Result, ours: Result) -> None:
 
 
 def check_kin(results: Mapping[str, Result]) -> None:
-    """One repository, one kind of adapter: the same pair and family."""
+    """Refuse runs of several pairs or families in one repository. Raises: UsageError."""
     kinds = {(r.recipe.pair.name, r.recipe.adapter.label) for r in results.values()}
     if len(kinds) > 1:
         told = ", ".join(sorted("/".join(kind) for kind in kinds))
@@ -95,7 +95,7 @@ def check_kin(results: Mapping[str, Result]) -> None:
 
 
 def place_of(result: Result) -> str:
-    """A run's subfolder where there are several."""
+    """The subfolder of a run in a repository with several."""
     return f"{result.recipe.task.id}/{result.recipe_hash[:8]}-seed{result.seed}"
 
 

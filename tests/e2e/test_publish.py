@@ -14,6 +14,7 @@ from huggingface_hub import ModelCard
 from safetensors.torch import load_file, save_file
 from test_hub import Person, tells_one_error
 
+from idat_zoo.adapters.linear import Linear
 from idat_zoo.checkpoint.opened import open_checkpoints
 from idat_zoo.errors import (
     CheckpointError,
@@ -108,6 +109,16 @@ def test_a_lora_that_peft_has_no_form_of_is_published_without_one_and_the_card_s
     card = contents["README.md"].decode()
     assert "PEFT has no form of it" in card
     assert "With PEFT" not in card
+
+
+def test_the_card_says_how_to_merge_what_the_family_says_can_be_merged(
+    runs: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    card = new_repository([runs[2]])["README.md"].decode()
+    assert f"idat merge hub:{REPO} -o merged" in card
+    assert "PEFT" not in card
+    monkeypatch.setattr(Linear, "mergeable", False)
+    assert "idat merge" not in new_repository([runs[2]])["README.md"].decode()
 
 
 def test_several_runs_lie_in_folders_of_their_own(runs: list[Path]) -> None:

@@ -70,7 +70,8 @@ MAY_KNOW = {
         "run_states",
     },
     "pulling": FLOOR | {"data", "files", "hub", "layouts", "sources"},
-    "prediction": {"checkpoint", "data", "errors", "pool"},
+    "pictures": {"data", "errors"},
+    "prediction": {"checkpoint", "data", "pictures", "pool"},
     "pool": {"backbones", "checkpoint", "engine", "errors", "switches"},
     "evaluation": FLOOR
     | {
