@@ -98,7 +98,7 @@ class AdapterPool:
         return [logits[row] for row in range(len(names))]
 
     def _passes(self, names: Iterable[str]) -> Iterator[list[str]]:
-        """The passes for these adapters: each of equally many prompts, or of one adapter of PEFT."""
+        """The passes for these adapters: each of equally many prompts, or of one tuner of PEFT."""
         alike: dict[Hashable, list[str]] = {}
         for name in names:
             network = self._networks[name]
