@@ -1,4 +1,4 @@
-"""`idat eval`: a checkpoint, or a folder of them, on the test images of their tasks."""
+"""`idat eval`: the metrics of checkpoints on the test images of their tasks."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
@@ -127,9 +127,10 @@ def evaluate_command(
 def _asked_for(
     references: Sequence[str], task: str | None, registry: "Registry"
 ) -> dict[str, "Opened"]:
-    """The checkpoints under the references, those of the asked tasks if any are asked for.
+    """The checkpoints at and below the references; with `task`, only those of these tasks.
 
-    Each by its path from its reference; below the reference's number where there are several.
+    The name of each is its path below its reference, after the reference's number if there are
+    several.
 
     Raises: UsageError for a task that no checkpoint there is of.
     """

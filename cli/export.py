@@ -1,4 +1,4 @@
-"""`idat merge`, `idat export`, `idat import`: adapters to and from other libraries."""
+"""The commands that exchange adapters with other libraries: `idat merge`, `export`, `import`."""
 
 import shlex
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 class Format(StrEnum):
-    """What `idat export` writes."""
+    """The formats that `idat export` writes."""
 
     PEFT = "peft"
     ONNX = "onnx"
@@ -35,10 +35,11 @@ class Format(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Written:
-    """Where an adapter was written, and how it is loaded.
+    """An adapter that was written: its folder, and the line of Python that loads it.
 
-    `notes` are what `--json` has beside: the largest difference of its logits, and of a conversion
-    its rank, what that loses of the change of the weights, and what has no place in it.
+    `notes` are further fields of `--json`: the largest difference of the logits and, after a
+    conversion, its rank, the fraction of the weights' change that it loses, and the parameters that
+    it leaves out.
     """
 
     out: Path
@@ -248,7 +249,7 @@ def import_adapter(
 
 
 def _load(opened: "Opened", *, yes: bool) -> "Checkpoint":
-    """A checkpoint on its backbone, whose weights may have to be downloaded."""
+    """Load a checkpoint, after asking for consent if its backbone must be downloaded."""
     from idat_zoo.checkpoint.loading import load_checkpoint
     from idat_zoo.cli.offers import offer_weights, tell_diverged
 
@@ -258,7 +259,7 @@ def _load(opened: "Opened", *, yes: bool) -> "Checkpoint":
 
 
 def _tell(written: Written, *, json: bool) -> None:
-    """The folder, what was compared, what a conversion lost, and how to load it."""
+    """Print the folder, the differences, the losses of a conversion, and how to load it."""
     if json:
         screen.print_json(_document(written))
         return

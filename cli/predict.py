@@ -1,4 +1,4 @@
-"""`idat predict`: what trained adapters say of images."""
+"""`idat predict`: the classes of images by trained adapters, with their probabilities."""
 
 import shlex
 import sys
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 STDIN = "-"
 USE = "idat predict CHECKPOINT IMAGE…, e.g. idat predict builtin:digits-lora photo.png"
 COLUMNS = ("image", "checkpoint", "task", "rank", "class", "name", "probability", "fault")
-"""Of --csv. `class` is the index; `name` is empty where none is known."""
+"""The columns of --csv. `class` is the index of a class; `name` is empty if it is not known."""
 
 
 def predict(
@@ -107,7 +107,7 @@ def predict(
 
 
 def _told_apart(words: Sequence[str], references: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Checkpoints, and images: the first word is a checkpoint where no option names one.
+    """Split the words into checkpoints and images; without --checkpoint, the first is a checkpoint.
 
     Raises: UsageError where one of the two is missing.
     """
@@ -132,7 +132,7 @@ def _told_apart(words: Sequence[str], references: Sequence[str]) -> tuple[list[s
 
 
 def _may_be_checkpoint(word: str) -> bool:
-    """All but images, stdin and folders without any config."""
+    """Whether a word may name a checkpoint: no image, no stdin, no folder without a config."""
     from idat_zoo.data.image_file import SUFFIXES
 
     place = Path(word)
@@ -142,7 +142,7 @@ def _may_be_checkpoint(word: str) -> bool:
 
 
 def _open(paths: Sequence[Path | None]) -> Iterator["Picture"]:
-    """Each when its turn comes; None is what stands on stdin."""
+    """Read the images one after another, each when it is needed; None is the one on stdin."""
     from idat_zoo.pictures import Picture, open_picture
 
     for path in paths:
@@ -163,7 +163,7 @@ def _print(prediction: "Prediction", *, several: bool) -> None:
 
 
 def _as_rows(prediction: "Prediction") -> list[tuple[object, ...]]:
-    """A row for each class, the most probable first; one without a class for what is no image."""
+    """The rows of --csv: one for each class, the most probable first, or one with the fault."""
     of = (prediction.image, prediction.checkpoint, prediction.task)
     if prediction.fault:
         return [(*of, "", "", "", "", prediction.fault)]
@@ -174,7 +174,7 @@ def _as_rows(prediction: "Prediction") -> list[tuple[object, ...]]:
 
 
 def _as_json(prediction: "Prediction") -> dict[str, object]:
-    """Without what does not apply: a name where there is none, a fault where all went well."""
+    """A prediction for --json, without the fields that do not apply, such as an empty fault."""
     document = asdict(prediction)
     document["ranked"] = [
         {key: value for key, value in ranked.items() if value != ""}

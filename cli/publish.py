@@ -1,4 +1,4 @@
-"""`idat publish`: finished runs to the Hub."""
+"""`idat publish`: the upload of finished runs to the Hub."""
 
 import hashlib
 import shlex
@@ -85,7 +85,7 @@ def publish(
 
 
 def _head_or_new(repo: str) -> "Head":
-    """Where the Hub cannot be asked, a repository that is new; that is said."""
+    """The head of a repository, or an empty one with a note if the Hub cannot be reached."""
     from idat_zoo.hub.head import Head, read_head
 
     try:

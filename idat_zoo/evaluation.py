@@ -1,36 +1,25 @@
-"""The evaluation of a network on a split of a task, and of a checkpoint by way of that.
-
-Shape letters: N images, C channels, H W image, K classes.
-"""
+"""The evaluation of a checkpoint on the test split of its task."""
 
 import time
 from pathlib import Path
 
-import torch
-from jaxtyping import Float32
-from torch import Tensor
-
 from idat_zoo import files
-from idat_zoo.backbones.network import Network
 from idat_zoo.backbones.pair import Backbones, count_parameters
 from idat_zoo.baselines import find_baselines
 from idat_zoo.checkpoint.loading import load_checkpoint
 from idat_zoo.checkpoint.opened import Opened, Reference, open_checkpoint
-from idat_zoo.data import Data, Reading, Split, load_task, read_arrays
-from idat_zoo.data.decode import Images
+from idat_zoo.data import Data, Reading, load_task, read_arrays
 from idat_zoo.data.reading import Listener
 from idat_zoo.engine.precision import (
-    Precision,
-    autocast,
     computing,
     describe_device,
     find_device,
     resolve_precision,
 )
-from idat_zoo.errors import DivergedError, RunFolderError, ZooError
+from idat_zoo.errors import RunFolderError, ZooError
 from idat_zoo.hub.references import HubReference
-from idat_zoo.metrics import Metrics, score
-from idat_zoo.recipe import Recipe
+from idat_zoo.logits import predict_split
+from idat_zoo.metrics import score
 from idat_zoo.results import (
     PREDICTIONS_FILE,
     RESULT_FILE,
@@ -43,54 +32,6 @@ from idat_zoo.results import (
     versions,
 )
 from idat_zoo.switches import Switches
-
-BATCH = 256
-
-
-@torch.inference_mode()
-def predict_logits(
-    network: Network,
-    images: Images,
-    *,
-    device: torch.device,
-    precision: Precision = "float32",
-) -> Float32[Tensor, "N K"]:
-    """Float32 logits on CPU, in batches of exactly 256, the last one padded with black images.
-
-    There is one batch size for all, so that the logits of an image do not depend on how many images
-    there are.
-
-    Raises: DivergedError for logits that are not finite, which cannot be scored.
-    """
-    network.eval()
-    logits = []
-    for start in range(0, len(images), BATCH):
-        batch = images[start : start + BATCH].contiguous().to(device)
-        padding = batch.new_zeros(BATCH - len(batch), *batch.shape[1:])
-        with autocast(device, precision):
-            output = network(torch.cat([batch, padding]))
-        logits.append(output[: len(batch)].float().cpu())
-    found = torch.cat(logits)
-    broken = int((~found.isfinite()).any(dim=1).sum())
-    if broken:
-        raise DivergedError(
-            f"the network's outputs are not finite for {broken} of {len(found)} images, "
-            "so there is nothing to score.",
-            hint="Its training went too far: a lower learning rate often helps.",
-        )
-    return found
-
-
-def score_network(network: Network, split: Split, recipe: Recipe) -> Metrics:
-    """The metrics of a network on a split, on its own device and in its recipe's precision."""
-    return score(predict_split(network, split, recipe), split.targets)
-
-
-def predict_split(network: Network, split: Split, recipe: Recipe) -> Float32[Tensor, "N K"]:
-    """The logits of a network on a split, on its own device and in its recipe's precision."""
-    assert recipe.precision != "auto", "precision is resolved before"
-    device = network.mean.device
-    return predict_logits(network, split.images, device=device, precision=recipe.precision)
 
 
 def _check_free(out: Path) -> None:

@@ -26,7 +26,7 @@ from idat_zoo.engine.schedule import total_epochs
 from idat_zoo.engine.state import load_state, state_of
 from idat_zoo.engine.train import EpochLog, Learner, Trainer, divergence
 from idat_zoo.errors import DeviceError, DivergedError, RunFolderError, ZooError
-from idat_zoo.evaluation import score_network
+from idat_zoo.logits import score_network
 from idat_zoo.recipe import Recipe
 from idat_zoo.run_files import LOG_FILE
 from idat_zoo.run_folder import STATE_FILE, run_label

@@ -19,7 +19,6 @@ from idat_zoo.data.reading import Listener
 from idat_zoo.engine.precision import computing, describe_device, find_device, resolve_precision
 from idat_zoo.engine.timing import slowness
 from idat_zoo.errors import DataError, InputError, RunFolderError, UsageError, ZooError
-from idat_zoo.evaluation import predict_split
 from idat_zoo.fit import (
     Fitted,
     Job,
@@ -31,6 +30,7 @@ from idat_zoo.fit import (
     plain_memory_errors,
 )
 from idat_zoo.layouts import how_to_get, missing_lists
+from idat_zoo.logits import predict_split
 from idat_zoo.metrics import score
 from idat_zoo.outside import with_plugins
 from idat_zoo.recipe import Recipe

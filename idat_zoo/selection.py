@@ -12,8 +12,8 @@ from pathlib import Path
 from idat_zoo import files
 from idat_zoo.data import Split
 from idat_zoo.errors import DataError, DivergedError, ZooError
-from idat_zoo.evaluation import score_network
 from idat_zoo.fit import Job, Machine, Progress, fit
+from idat_zoo.logits import score_network
 from idat_zoo.recipe import Recipe, Scalar, check_recipe
 from idat_zoo.results import Candidate, Selection
 from idat_zoo.run_folder import SELECTION_FOLDER

@@ -56,18 +56,19 @@ def open_checkpoint(reference: Reference | Opened) -> Opened:
     if isinstance(reference, Opened):
         return reference
     place = _locate(reference)
-    if not isinstance(place, HubReference):
-        return _read(place)
-    folder = fetch(place, (CONFIG_FILE,))
-    if not (folder / CONFIG_FILE).is_file():
-        raise _no_checkpoint(place)
-    return _read(folder, place)
+    if isinstance(place, HubReference):
+        folder, on_hub = fetch(place, (CONFIG_FILE,)), place
+        if not (folder / CONFIG_FILE).is_file():
+            raise _no_checkpoint(place)
+    else:
+        folder, on_hub = place, None
+    return open_content(read_content(folder / CONFIG_FILE), folder, on_hub=on_hub)
 
 
 def open_checkpoints(reference: Reference) -> dict[str, Opened]:
     """Every student's checkpoint at or below a reference, by its path from there ('.': itself).
 
-    Raises: as `open_each`, and the first fault that it returns.
+    Raises: as `open_each`, and the first error that it returns.
     """
     opened = {}
     for below, one in open_each(reference).items():
@@ -78,7 +79,7 @@ def open_checkpoints(reference: Reference) -> dict[str, Opened]:
 
 
 def open_each(reference: Reference) -> dict[str, Opened | ZooError]:
-    """As `open_checkpoints`; a checkpoint of an index that cannot be opened has its fault instead.
+    """As `open_checkpoints`, but with the error in place of an index's checkpoint that has one.
 
     An index says where the checkpoints are; without one, all folders below are searched.
 
@@ -147,7 +148,8 @@ def _search(root: Path, on_hub: HubReference | None) -> dict[str, Opened]:
     students = {}
     for path in sorted(root.rglob(CONFIG_FILE)):
         below = path.parent.relative_to(root).as_posix()
-        opened = _read(path.parent, None if on_hub is None else _below(on_hub, below))
+        place = None if on_hub is None else _below(on_hub, below)
+        opened = open_content(read_content(path), path.parent, on_hub=place)
         if opened.config.role == "student":
             students[below] = opened
     if not students:
@@ -157,10 +159,6 @@ def _search(root: Path, on_hub: HubReference | None) -> dict[str, Opened]:
 
 def _below(place: HubReference, below: str) -> HubReference:
     return replace(place, subfolder=f"{place.subfolder}/{below}".strip("/."))
-
-
-def _read(folder: Path, on_hub: HubReference | None = None) -> Opened:
-    return open_content(read_content(folder / CONFIG_FILE), folder, on_hub=on_hub)
 
 
 def _no_checkpoint(place: Path | HubReference) -> CheckpointError:

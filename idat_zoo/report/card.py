@@ -1,4 +1,4 @@
-"""The README of a repository on the Hub: what the adapters in it are, reach, and need.
+"""The card (README.md) of a repository on the Hub: its adapters, their results, how to use them.
 
 Every number comes from the results beside it; nothing is written by hand.
 """
@@ -24,7 +24,7 @@ PROTOCOLS = {
     "paper": "**protocol = paper**: the released code's schedule; top1_best_on_test is the best of "
     "all epochs, chosen on test, and optimistic. Top-1 is the last epoch's.",
 }
-"""What is said of every number below a protocol."""
+"""The sentence about the numbers of each protocol."""
 METRICS = {
     "standard": "top-1, last epoch",
     "paper": "top-1, last epoch, protocol = paper",
@@ -43,7 +43,7 @@ class Exports:
 
 
 def card_fields(results: Mapping[str, Result]) -> dict[str, Any]:
-    """The metadata that the Hub reads, but for the scores."""
+    """The metadata that the Hub reads, without the scores."""
     first = next(iter(results.values()))
     student = first.recipe.pair.student
     suites = sorted({result.recipe.task.suite for result in results.values()})
@@ -62,7 +62,7 @@ def card_fields(results: Mapping[str, Result]) -> dict[str, Any]:
 
 
 def _licence(results: Iterable[Result]) -> dict[str, str]:
-    """The licence of the backbone and of all tasks, if they have one and the same."""
+    """The one licence of the backbone and all tasks, or a pointer to the list of several."""
     recipes = [result.recipe for result in results]
     licences = {text for r in recipes for text in (r.pair.student.licence, r.task.licence)}
     if len(licences) == 1 and (licence := licences.pop().lower()) not in ("", "not stated"):
@@ -71,7 +71,7 @@ def _licence(results: Iterable[Result]) -> dict[str, str]:
 
 
 def card_scores(results: Mapping[str, Result]) -> list[dict[str, Any]]:
-    """One entry a run for the Hub's model-index; top-1 on test as a fraction.
+    """One entry for each run in the Hub's model-index; top-1 on test is a fraction.
 
     Each has a config of its own: what agrees in that is read back with one source for all.
     """
@@ -99,7 +99,7 @@ def card_scores(results: Mapping[str, Result]) -> list[dict[str, Any]]:
 
 
 def as_plain(value: T) -> T:
-    """The same of the types that every reader of YAML knows: no NumPy number, no path, no tuple."""
+    """The same value in plain JSON types: without NumPy numbers, paths and tuples."""
 
     def plain(other: Any) -> Any:
         return other.tolist() if hasattr(other, "tolist") else os.fspath(other)
@@ -167,7 +167,7 @@ def _folders(results: Mapping[str, Result]) -> list[str]:
 
 
 def _use(repo: str, place: str, result: Result, exports: Exports, *, in_peft: bool) -> list[str]:
-    """How the first of the adapters is loaded here, with PEFT and with plain timm."""
+    """The commands that load the first adapter: with idat-zoo, with PEFT and with timm alone."""
     reference = f"hub:{repo}" + (f"/{place}" if place else "")
     suite = result.recipe.task.suite
     images = " --data-dir DIR" if suite == "folder" else ""
@@ -209,7 +209,7 @@ def _use(repo: str, place: str, result: Result, exports: Exports, *, in_peft: bo
 
 
 def _plugin(result: Result) -> list[str]:
-    """What somebody needs who has idat-zoo alone."""
+    """The plugins that the adapter needs beside idat-zoo."""
     plugins = " and ".join(escaped(str(plugin)) for plugin in result.recipe.plugins)
     if not plugins:
         return []
@@ -221,7 +221,7 @@ def _plugin(result: Result) -> list[str]:
 
 
 def _with_peft(repo: str, place: str, result: Result) -> list[str]:
-    """PEFT's form of the adapter lies in a folder beside it."""
+    """How PEFT loads the adapter from the folder of its form."""
     recipe, student = result.recipe, result.recipe.pair.student
     folder = f"{place}/{PEFT_FOLDER}" if place else PEFT_FOLDER
     if not student.from_hub:
@@ -252,13 +252,13 @@ def _with_peft(repo: str, place: str, result: Result) -> list[str]:
 
 
 def _without_peft(result: Result) -> list[str]:
-    """On a backbone where PEFT's tuner of that name would be another function."""
+    """Why there is no form of PEFT although the family has one elsewhere."""
     name = escaped(result.recipe.pair.student.timm)
     return [f"PEFT has no form of it on {name}, where its own tuner is another function.", ""]
 
 
 def _source(result: Result) -> str:
-    """Where a task's images are from."""
+    """The source of a task's images."""
     if result.recipe.task.suite == "arrays":
         return (
             "images and labels that a Python program held; whoever has them evaluates by "
@@ -268,7 +268,7 @@ def _source(result: Result) -> str:
 
 
 def _data(results: Mapping[str, Result]) -> list[str]:
-    """Each copy of each task's images that the numbers rest on."""
+    """The source, licence and fingerprint of the images behind the numbers."""
     copies = {(run.recipe.task.id, run.data_fingerprint): run for run in results.values()}
     return [
         f"* {task}: {_source(run)}; licence "

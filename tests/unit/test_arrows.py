@@ -41,13 +41,13 @@ MAY_KNOW = {
         "backbones",
         "data",
         "engine",
-        "evaluation",
         "files",
+        "logits",
         "run_files",
         "run_folder",
         "switches",
     },
-    "selection": FLOOR | {"data", "evaluation", "files", "fit", "results", "run_folder"},
+    "selection": FLOOR | {"data", "files", "fit", "logits", "results", "run_folder"},
     "run_folder": FLOOR
     | {"adapters", "files", "recipe_toml", "results", "run_files", "run_lock", "run_states"},
     "run_files": set(),
@@ -73,6 +73,7 @@ MAY_KNOW = {
     "pictures": {"data", "errors"},
     "prediction": {"checkpoint", "data", "pictures", "pool"},
     "pool": {"backbones", "checkpoint", "engine", "errors", "switches"},
+    "logits": FLOOR | {"backbones", "data", "engine", "metrics"},
     "evaluation": FLOOR
     | {
         "backbones",
@@ -82,6 +83,7 @@ MAY_KNOW = {
         "engine",
         "files",
         "hub",
+        "logits",
         "metrics",
         "results",
         "switches",
