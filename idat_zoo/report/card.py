@@ -201,7 +201,7 @@ def _use(repo: str, place: str, result: Result, exports: Exports, *, in_peft: bo
         "As a plain timm model, the adapter folded into the weights:",
         "",
         "```",
-        f"idat merge {reference} -o merged",
+        f"idat merge {reference} -o merged{named}",
         "python -c \"import timm; timm.create_model('local-dir:merged', pretrained=True)\"",
         "```",
         "",
