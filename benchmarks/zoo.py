@@ -24,7 +24,8 @@ import torch
 from micro import RESULTS, ROOT, interval, told_versions, val_top1, write
 
 from idat_zoo.adapters import ADAPTERS
-from idat_zoo.checkpoint import CONFIG_FILE, TENSORS_FILE
+from idat_zoo.checkpoint.config import CONFIG_FILE
+from idat_zoo.checkpoint.tensors import TENSORS_FILE
 from idat_zoo.engine.precision import describe_device
 from idat_zoo.errors import DivergedError
 from idat_zoo.recipe import Recipe

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 from idat_zoo.cli import screen
 
 if TYPE_CHECKING:
-    from idat_zoo.checkpoint import Config, Reference
+    from idat_zoo.checkpoint.config import Config
+    from idat_zoo.hub.references import HubReference
 
 
 def tell_diverged(configs: Mapping[str, "Config"]) -> None:
@@ -18,12 +19,12 @@ def tell_diverged(configs: Mapping[str, "Config"]) -> None:
             screen.note(f"{name}: {DIVERGED}")
 
 
-def tell_cached(places: Iterable["Reference"]) -> None:
+def tell_cached(places: Iterable["HubReference | None"]) -> None:
     """Print a note for each pinned checkpoint that is read from the cache, without the Hub."""
-    from idat_zoo.checkpoint import CONFIG_FILE, TENSORS_FILE
-    from idat_zoo.hub import HubReference, find_cached
+    from idat_zoo.checkpoint.config import CONFIG_FILE
+    from idat_zoo.checkpoint.tensors import TENSORS_FILE
+    from idat_zoo.hub.download import find_cached
 
-    pinned = [one for one in places if isinstance(one, HubReference) and not one.asked]
-    for place in pinned:
+    for place in (one for one in places if one is not None and not one.asked):
         if find_cached(place, (CONFIG_FILE, TENSORS_FILE)):
             screen.note(f"'{place}' is in the cache; the Hub is not asked")

@@ -62,7 +62,7 @@ def verify(
     Without TASK: all tasks of which a list lies below --data-dir.
     """
     from idat_zoo.cli.progress import LiveProgress
-    from idat_zoo.data import Reading
+    from idat_zoo.data.reading import Reading
     from idat_zoo.data.verify import verify_folder, verify_task
     from idat_zoo.registry import load_registry
 

@@ -1,4 +1,4 @@
-"""`idat eval`: a checkpoint, or a folder of them, on the test images of their tasks."""
+"""`idat eval`: the metrics of checkpoints on the test images of their tasks."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
@@ -27,7 +27,7 @@ from idat_zoo.cli.options import (
 from idat_zoo.errors import UsageError, ZooError
 
 if TYPE_CHECKING:
-    from idat_zoo.checkpoint import Reference
+    from idat_zoo.checkpoint.opened import Opened
     from idat_zoo.registry import Registry
     from idat_zoo.results import Result
 
@@ -61,12 +61,11 @@ def evaluate_command(
     named = named_checkpoints(checkpoints or [], checkpoint)
     check_references(named, require_pinned=require_pinned)
     from idat_zoo.backbones.pair import Backbones
-    from idat_zoo.checkpoint import find_config
     from idat_zoo.cli import present
     from idat_zoo.cli.checkpoint_notes import tell_cached
     from idat_zoo.cli.downloads import offer, require_weights
     from idat_zoo.cli.progress import LiveProgress
-    from idat_zoo.data import Reading
+    from idat_zoo.data.reading import Reading
     from idat_zoo.engine.precision import find_device, resolve_precision
     from idat_zoo.engine.timing import slowness
     from idat_zoo.evaluation import evaluate
@@ -76,9 +75,9 @@ def evaluate_command(
         skip_corrupt=skip_corrupt, stream_test=stream_test, max_megapixels=max_megapixels
     )
     registry = load_registry(shelf)
-    folders = _asked_for(named, task, registry)
-    tell_cached(folders.values())
-    configs = [find_config(place) for place in folders.values()]
+    found = _asked_for(named, task, registry)
+    tell_cached(opened.on_hub for opened in found.values())
+    configs = [opened.config for opened in found.values()]
     needed = [config.backbone for config in configs]
     agreed = offer(
         [config.recipe.task for config in configs],
@@ -96,12 +95,12 @@ def evaluate_command(
     backbones = Backbones(where)
     results: list[Result] = []
     failures: list[ZooError] = []
-    for name, folder in folders.items():
-        place = out / name if out is not None and len(folders) > 1 else out
+    for name, opened in found.items():
+        place = out / name if out is not None and len(found) > 1 else out
         try:
             with LiveProgress() as progress:
                 result = evaluate(
-                    folder,
+                    opened,
                     device=device,
                     data_dir=data_dir,
                     reading=reading,
@@ -128,25 +127,26 @@ def evaluate_command(
 
 def _asked_for(
     references: Sequence[str], task: str | None, registry: "Registry"
-) -> dict[str, "Reference"]:
-    """The checkpoints under the references, those of the asked tasks if any are asked for.
+) -> dict[str, "Opened"]:
+    """The checkpoints at and below the references; with `task`, only those of these tasks.
 
-    Each by its path from its reference; below the reference's number where there are several.
+    The name of each is its path below its reference, after the reference's number if there are
+    several.
 
     Raises: UsageError for a task that no checkpoint there is of.
     """
-    from idat_zoo.checkpoint import find_checkpoints, find_config
+    from idat_zoo.checkpoint.opened import open_checkpoints
     from idat_zoo.registry import resolve_held
 
     several = len(references) > 1
-    folders: dict[str, Reference] = {
-        f"{number}/{name}" if several else name: folder
+    found = {
+        f"{number}/{name}" if several else name: opened
         for number, reference in enumerate(references, start=1)
-        for name, folder in find_checkpoints(reference).items()
+        for name, opened in open_checkpoints(reference).items()
     }
     if task is None:
-        return folders
-    held = {name: find_config(place).recipe.task.id for name, place in folders.items()}
+        return found
+    held = {name: opened.config.recipe.task.id for name, opened in found.items()}
     asked = resolve_held(task, held.values(), registry)
     lacking = [one for one in asked if one not in held.values()]
     if lacking:
@@ -154,4 +154,4 @@ def _asked_for(
             f"checkpoint '{', '.join(references)}' has no task {', '.join(lacking)}.",
             hint=f"It has: {', '.join(sorted(set(held.values())))}",
         )
-    return {name: folders[name] for name, one in held.items() if one in asked}
+    return {name: found[name] for name, one in held.items() if one in asked}

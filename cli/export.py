@@ -1,4 +1,4 @@
-"""`idat merge`, `idat export`, `idat import`: adapters to and from other libraries."""
+"""The commands that exchange adapters with other libraries: `idat merge`, `export`, `import`."""
 
 import shlex
 from dataclasses import dataclass
@@ -22,11 +22,12 @@ from idat_zoo.cli.options import (
 from idat_zoo.errors import UsageError, ZooError
 
 if TYPE_CHECKING:
-    from idat_zoo.checkpoint import Checkpoint, Reference
+    from idat_zoo.checkpoint.loading import Checkpoint
+    from idat_zoo.checkpoint.opened import Opened
 
 
 class Format(StrEnum):
-    """What `idat export` writes."""
+    """The formats that `idat export` writes."""
 
     PEFT = "peft"
     ONNX = "onnx"
@@ -34,10 +35,11 @@ class Format(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Written:
-    """Where an adapter was written, and how it is loaded.
+    """An adapter that was written: its folder, and the line of Python that loads it.
 
-    `notes` are what `--json` has beside: the largest difference of its logits, and of a conversion
-    its rank, what that loses of the change of the weights, and what has no place in it.
+    `notes` are further fields of `--json`: the largest difference of the logits and, after a
+    conversion, its rank, the fraction of the weights' change that it loses, and the parameters that
+    it leaves out.
     """
 
     out: Path
@@ -64,9 +66,11 @@ def merge(
 
     For example: idat merge builtin:digits-lora -o digits-vit
     """
+    from idat_zoo.checkpoint.opened import open_checkpoint
     from idat_zoo.formats.timm_model import write_merged
 
-    difference = write_merged(_load(one_checkpoint(checkpoint, named), yes=yes), out)
+    opened = open_checkpoint(one_checkpoint(checkpoint, named))
+    difference = write_merged(_load(opened, yes=yes), out)
     how = f'timm.create_model("local-dir:{out}", pretrained=True)'
     _tell(Written(out=out, how=how, notes={"largest_difference": difference}), json=json)
 
@@ -107,19 +111,22 @@ def export(
 
     For example: idat export builtin:digits-lora --to onnx -o digits-onnx
     """
-    from idat_zoo.checkpoint import find_checkpoints
+    from idat_zoo.checkpoint.opened import Opened, open_each
 
     if rank is not None and to is not Format.PEFT:
         raise UsageError(f"--rank is of LoRA, and --to is {to}.", hint="--to peft takes it.")
-    places = find_checkpoints(one_checkpoint(checkpoint, named))
-    if list(places) == ["."]:
-        _tell(_export(places["."], out, to, rank, yes=yes), json=json)
+    found = open_each(one_checkpoint(checkpoint, named))
+    single = found["."] if list(found) == ["."] else None
+    if isinstance(single, Opened):
+        _tell(_export(single, out, to, rank, yes=yes), json=json)
         return
     written: list[Written] = []
     failures: list[ZooError] = []
-    for below, place in places.items():
+    for below, opened in found.items():
         try:
-            written.append(_export(place, out / below, to, rank, yes=yes))
+            if isinstance(opened, ZooError):
+                raise opened
+            written.append(_export(opened, out / below, to, rank, yes=yes))
         except ZooError as error:
             failures.append(error)
             screen.note(f"{below}:")
@@ -133,8 +140,8 @@ def export(
         raise typer.Exit(screen.SOME_FAILED if written else failures[-1].exit_code)
 
 
-def _export(place: "Reference", out: Path, to: Format, rank: int | None, *, yes: bool) -> Written:
-    loaded = _load(place, yes=yes)
+def _export(opened: "Opened", out: Path, to: Format, rank: int | None, *, yes: bool) -> Written:
+    loaded = _load(opened, yes=yes)
     if to is Format.ONNX:
         from idat_zoo.formats.onnx_graph import MODEL_FILE, write_onnx
 
@@ -188,7 +195,8 @@ def import_adapter(
     For example: idat import digits-peft --backbone micro_student --task digits -o digits
     """
     from idat_zoo.cli.downloads import offer_weights
-    from idat_zoo.formats.peft_import import import_peft, read_config
+    from idat_zoo.formats.peft_folder import read_config
+    from idat_zoo.formats.peft_import import import_peft
     from idat_zoo.formats.peft_tuners import unchecked
     from idat_zoo.registry import FOLDER, load_registry, parse_words, with_folder
 
@@ -240,21 +248,19 @@ def import_adapter(
         screen.note(f"outputs stand for, in order: {', '.join(recipe.task.class_names)}")
 
 
-def _load(checkpoint: "Reference", *, yes: bool) -> "Checkpoint":
-    """A checkpoint on its backbone, whose weights may have to be downloaded."""
-    from idat_zoo.checkpoint import find_config, load_checkpoint, pin
+def _load(opened: "Opened", *, yes: bool) -> "Checkpoint":
+    """Load a checkpoint, after asking for consent if its backbone must be downloaded."""
+    from idat_zoo.checkpoint.loading import load_checkpoint
     from idat_zoo.cli.checkpoint_notes import tell_diverged
     from idat_zoo.cli.downloads import offer_weights
 
-    place = pin(checkpoint)
-    config = find_config(place)
-    tell_diverged({str(checkpoint): config})
-    offer_weights([config.backbone], yes=yes)
-    return load_checkpoint(place)
+    tell_diverged({str(opened): opened.config})
+    offer_weights([opened.config.backbone], yes=yes)
+    return load_checkpoint(opened)
 
 
 def _tell(written: Written, *, json: bool) -> None:
-    """The folder, what was compared, what a conversion lost, and how to load it."""
+    """Print the folder, the differences, the losses of a conversion, and how to load it."""
     if json:
         screen.print_json(_document(written))
         return

@@ -203,7 +203,7 @@ def check_references(references: list[str], *, require_pinned: bool) -> None:
     Raises: UsageError for a malformed reference to the Hub, and with `require_pinned` for one
     that names no commit.
     """
-    from idat_zoo.hub import parse_reference
+    from idat_zoo.hub.references import parse_reference
 
     for text in references:
         place = parse_reference(text)

@@ -1,4 +1,4 @@
-"""`idat predict`: what trained adapters say of images."""
+"""`idat predict`: the classes of images by trained adapters, with their probabilities."""
 
 import shlex
 import sys
@@ -22,12 +22,13 @@ from idat_zoo.cli.options import (
 from idat_zoo.errors import DataError, UsageError
 
 if TYPE_CHECKING:
-    from idat_zoo.prediction import Picture, Prediction
+    from idat_zoo.pictures import Picture
+    from idat_zoo.prediction import Prediction
 
 STDIN = "-"
 USE = "idat predict CHECKPOINT IMAGE…, e.g. idat predict builtin:digits-lora photo.png"
 COLUMNS = ("image", "checkpoint", "task", "rank", "class", "name", "probability", "fault")
-"""Of --csv. `class` is the index; `name` is empty where none is known."""
+"""The columns of --csv. `class` is the index of a class; `name` is empty if it is not known."""
 
 
 def predict(
@@ -69,18 +70,18 @@ def predict(
         raise UsageError("--json and --csv exclude each other.", hint="Leave one of them out.")
     references, images = _told_apart(words or [], checkpoint or [])
     check_references(references, require_pinned=require_pinned)
-    from idat_zoo.checkpoint import find_config
     from idat_zoo.cli.checkpoint_notes import tell_cached, tell_diverged
     from idat_zoo.cli.downloads import offer_weights
     from idat_zoo.data.reading import Reading
-    from idat_zoo.prediction import Predictor, find_adapters, find_pictures
+    from idat_zoo.pictures import find_pictures
+    from idat_zoo.prediction import Predictor, find_adapters
 
     found: list[Path | None] = []
     for name in images:
         found += [None] if name == STDIN else find_pictures([Path(name)])
     adapters = find_adapters(references)
-    tell_cached(adapters.values())
-    configs = {name: find_config(place) for name, place in adapters.items()}
+    tell_cached(opened.on_hub for opened in adapters.values())
+    configs = {name: opened.config for name, opened in adapters.items()}
     tell_diverged(configs)
     offer_weights([config.backbone for config in configs.values()], yes=yes)
     predictor = Predictor(adapters, device=device)
@@ -107,7 +108,7 @@ def predict(
 
 
 def _told_apart(words: Sequence[str], references: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Checkpoints, and images: the first word is a checkpoint where no option names one.
+    """Split the words into checkpoints and images; without --checkpoint, the first is a checkpoint.
 
     Raises: UsageError where one of the two is missing.
     """
@@ -132,7 +133,7 @@ def _told_apart(words: Sequence[str], references: Sequence[str]) -> tuple[list[s
 
 
 def _may_be_checkpoint(word: str) -> bool:
-    """All but images, stdin and folders without any config."""
+    """Whether a word may name a checkpoint: no image, no stdin, no folder without a config."""
     from idat_zoo.data.image_file import SUFFIXES
 
     place = Path(word)
@@ -142,8 +143,8 @@ def _may_be_checkpoint(word: str) -> bool:
 
 
 def _open(paths: Sequence[Path | None]) -> Iterator["Picture"]:
-    """Each when its turn comes; None is what stands on stdin."""
-    from idat_zoo.prediction import Picture, open_picture
+    """Read the images one after another, each when it is needed; None is the one on stdin."""
+    from idat_zoo.pictures import Picture, open_picture
 
     for path in paths:
         if path is None:
@@ -163,7 +164,7 @@ def _print(prediction: "Prediction", *, several: bool) -> None:
 
 
 def _as_rows(prediction: "Prediction") -> list[tuple[object, ...]]:
-    """A row for each class, the most probable first; one without a class for what is no image."""
+    """The rows of --csv: one for each class, the most probable first, or one with the fault."""
     of = (prediction.image, prediction.checkpoint, prediction.task)
     if prediction.fault:
         return [(*of, "", "", "", "", prediction.fault)]
@@ -174,7 +175,7 @@ def _as_rows(prediction: "Prediction") -> list[tuple[object, ...]]:
 
 
 def _as_json(prediction: "Prediction") -> dict[str, object]:
-    """Without what does not apply: a name where there is none, a fault where all went well."""
+    """A prediction for --json, without the fields that do not apply, such as an empty fault."""
     document = asdict(prediction)
     document["ranked"] = [
         {key: value for key, value in ranked.items() if value != ""}

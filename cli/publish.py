@@ -1,4 +1,4 @@
-"""`idat publish`: finished runs to the Hub."""
+"""`idat publish`: the upload of finished runs to the Hub."""
 
 import hashlib
 import shlex
@@ -13,8 +13,8 @@ from idat_zoo.cli.options import DryRunOption, JsonOption, PluginOption
 from idat_zoo.errors import HubError, ZooError
 
 if TYPE_CHECKING:
-    from idat_zoo.hub import Head
-    from idat_zoo.publishing import Plan
+    from idat_zoo.hub.head import Head
+    from idat_zoo.publishing.plan import Plan
 
 
 def publish(
@@ -52,11 +52,13 @@ def publish(
 
     For example: idat publish runs/…/seed0 --repo me/digits-lora --dry-run
     """
-    from idat_zoo.hub import check_repo_name, read_head
+    from idat_zoo.hub.head import read_head
+    from idat_zoo.hub.references import check_repo_name
 
     check_repo_name(repo)
-    from idat_zoo.publishing import find_finished_runs, plan
-    from idat_zoo.publishing import publish as upload
+    from idat_zoo.publishing.finished_run import find_finished_runs
+    from idat_zoo.publishing.plan import plan
+    from idat_zoo.publishing.plan import publish as upload
     from idat_zoo.results import DIVERGED
 
     head = _head_or_new(repo) if dry_run else read_head(repo)
@@ -83,8 +85,8 @@ def publish(
 
 
 def _head_or_new(repo: str) -> "Head":
-    """Where the Hub cannot be asked, a repository that is new; that is said."""
-    from idat_zoo.hub import Head, read_head
+    """The head of a repository, or an empty one with a note if the Hub cannot be reached."""
+    from idat_zoo.hub.head import Head, read_head
 
     try:
         return read_head(repo)

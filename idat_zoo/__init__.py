@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from idat_zoo.adapting import adapt
-    from idat_zoo.checkpoint import load
+    from idat_zoo.checkpoint.loading import load
     from idat_zoo.evaluation import evaluate
     from idat_zoo.plugins import load_plugin
     from idat_zoo.runs.many import run, run_many
@@ -21,7 +21,7 @@ __all__ = ["adapt", "evaluate", "load", "load_plugin", "run", "run_many"]
 _HOMES = {
     "adapt": "idat_zoo.adapting",
     "evaluate": "idat_zoo.evaluation",
-    "load": "idat_zoo.checkpoint",
+    "load": "idat_zoo.checkpoint.loading",
     "load_plugin": "idat_zoo.plugins",
     "run": "idat_zoo.runs.many",
     "run_many": "idat_zoo.runs.many",

@@ -16,7 +16,7 @@ from idat_zoo.adapters.base import Adapter
 from idat_zoo.adapters.peft_options import find_tuner
 from idat_zoo.backbones.network import Network, new_head, with_head
 from idat_zoo.backbones.own import own_backbone, tolerance
-from idat_zoo.checkpoint import TENSORS_FILE, read_tensors
+from idat_zoo.checkpoint.tensors import TENSORS_FILE, read_tensors
 from idat_zoo.errors import CheckpointError, InputError, UsageError
 from idat_zoo.formats.timm_model import largest_difference, merge
 from idat_zoo.randomness import Draws, generator

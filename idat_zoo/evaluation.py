@@ -1,35 +1,25 @@
-"""Evaluate a network on a split, and a checkpoint on its task.
-
-Shape letters: N images, C channels, H W image, K classes.
-"""
+"""The evaluation of a checkpoint on the test split of its task."""
 
 import time
 from pathlib import Path
 
-import torch
-from jaxtyping import Float32
-from torch import Tensor
-
 from idat_zoo import files
-from idat_zoo.backbones.network import Network
 from idat_zoo.backbones.pair import Backbones, count_parameters
 from idat_zoo.baselines import find_baselines
-from idat_zoo.checkpoint import Reference, find_config, load_checkpoint, pin
-from idat_zoo.data import Data, Reading, Split, load_task, read_arrays
-from idat_zoo.data.decode import Images
-from idat_zoo.data.reading import Listener
+from idat_zoo.checkpoint.loading import load_checkpoint
+from idat_zoo.checkpoint.opened import Opened, Reference, open_checkpoint
+from idat_zoo.data import load_task
+from idat_zoo.data.arrays import Data, read_arrays
+from idat_zoo.data.reading import Listener, Reading
 from idat_zoo.engine.precision import (
-    Precision,
-    autocast,
     computing,
     describe_device,
     find_device,
     resolve_precision,
 )
-from idat_zoo.errors import DivergedError, RunFolderError, ZooError
-from idat_zoo.hub import HubReference
-from idat_zoo.metrics import Metrics
-from idat_zoo.recipe import Recipe
+from idat_zoo.errors import RunFolderError, ZooError
+from idat_zoo.hub.references import HubReference
+from idat_zoo.logits import predict_split
 from idat_zoo.results import (
     PREDICTIONS_FILE,
     RESULT_FILE,
@@ -44,56 +34,9 @@ from idat_zoo.results import (
 from idat_zoo.scoring import score
 from idat_zoo.switches import Switches
 
-BATCH = 256
-
-
-@torch.inference_mode()
-def predict_logits(
-    network: Network,
-    images: Images,
-    *,
-    device: torch.device,
-    precision: Precision = "float32",
-) -> Float32[Tensor, "N K"]:
-    """Float32 logits on CPU, in batches of exactly 256, the last one padded with black images.
-
-    One batch size for all, so that a number does not depend on how many images were asked for.
-
-    Raises: DivergedError for logits that are not finite: no score can be made of them.
-    """
-    network.eval()
-    logits = []
-    for start in range(0, len(images), BATCH):
-        batch = images[start : start + BATCH].contiguous().to(device)
-        padding = batch.new_zeros(BATCH - len(batch), *batch.shape[1:])
-        with autocast(device, precision):
-            output = network(torch.cat([batch, padding]))
-        logits.append(output[: len(batch)].float().cpu())
-    found = torch.cat(logits)
-    broken = int((~found.isfinite()).any(dim=1).sum())
-    if broken:
-        raise DivergedError(
-            f"the network's outputs are not finite for {broken} of {len(found)} images, "
-            "so there is nothing to score.",
-            hint="Its training went too far: a lower learning rate often helps.",
-        )
-    return found
-
-
-def score_network(network: Network, split: Split, recipe: Recipe) -> Metrics:
-    """A network's metrics on a split, on the device where it is, in its recipe's precision."""
-    return score(predict_split(network, split, recipe), split.targets)
-
-
-def predict_split(network: Network, split: Split, recipe: Recipe) -> Float32[Tensor, "N K"]:
-    """`predict_logits` on the device where the network is, in its recipe's precision."""
-    assert recipe.precision != "auto", "precision is resolved before"
-    device = network.mean.device
-    return predict_logits(network, split.images, device=device, precision=recipe.precision)
-
 
 def _check_free(out: Path) -> None:
-    """An evaluation may take the place of one before it, never a run's or something else's."""
+    """Refuse to overwrite anything but an earlier evaluation. Raises: RunFolderError."""
     path = out / RESULT_FILE
     if not path.exists():
         return
@@ -107,7 +50,7 @@ def _check_free(out: Path) -> None:
 
 
 def evaluate(
-    reference: Reference,
+    reference: Reference | Opened,
     *,
     device: str = "auto",
     data_dir: Path | str | None = None,
@@ -119,9 +62,10 @@ def evaluate(
 ) -> Result:
     """Evaluate a checkpoint on the test split of its task.
 
-    `reference` is one as `load_checkpoint` takes them. With `out`, result.json and the predictions
-    are written there. `backbones` are those that other checkpoints brought to the device before.
-    `data` are the images and labels that a run was given in the place of a folder, all of them.
+    `reference` is one that `load_checkpoint` takes, or a checkpoint that was opened. With `out`,
+    result.json and the predictions are written there. `backbones` are those that other checkpoints
+    brought to the device before. `data` are the images and labels of a task that a Python program
+    holds, all that the run was given.
 
     Raises: what `load_checkpoint` raises; DataError where the task's images are missing;
     RunFolderError where `out` holds another result than an evaluation's.
@@ -131,8 +75,8 @@ def evaluate(
         _check_free(out)
     where = find_device(device)
     backbones = backbones or Backbones(where)
-    reference = pin(reference)
-    config = find_config(reference)
+    opened = open_checkpoint(reference)
+    config = opened.config
     recipe = resolve_precision(config.recipe, where)
     images = load_task(
         recipe.task,
@@ -144,7 +88,7 @@ def evaluate(
         arrays=None if data is None else read_arrays(data),
     )
     backbone = backbones.load(config.backbone, "float32")
-    network = load_checkpoint(reference, backbone=backbone).network.to(where)
+    network = load_checkpoint(opened, backbone=backbone).network.to(where)
     with computing(Switches(), where):
         logits = predict_split(network, images.test, recipe)
     metrics = score(logits, images.test.targets, images.task.class_names)
@@ -167,7 +111,7 @@ def evaluate(
         recipe=config.recipe.model_copy(update={"task": images.task}),
         recipe_hash=config.recipe_hash,
         seed=config.seed,
-        checkpoint=_source_of(reference),
+        checkpoint=_source_of(opened.on_hub),
         data_fingerprint=images.fingerprint,
         data_copy=images.copy,
         backbone_sha256={config.role: network.backbone.sha256},
@@ -182,13 +126,13 @@ def evaluate(
     return result
 
 
-def _source_of(reference: Reference) -> Source | None:
-    """Where on the Hub a pinned reference is; the paths of this machine are nobody's business."""
-    if not isinstance(reference, HubReference) or reference.revision is None:
+def _source_of(place: HubReference | None) -> Source | None:
+    """The place on the Hub, for the result; paths of this machine are never written into it."""
+    if place is None or place.revision is None:
         return None
     return Source(
-        repo=reference.repo,
-        commit=reference.revision,
-        subfolder=reference.subfolder,
-        asked=reference.asked or reference.revision,
+        repo=place.repo,
+        commit=place.revision,
+        subfolder=place.subfolder,
+        asked=place.asked or place.revision,
     )

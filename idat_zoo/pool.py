@@ -18,18 +18,19 @@ from torch import Tensor
 from idat_zoo.backbones.frozen import FrozenBackbone
 from idat_zoo.backbones.network import Network
 from idat_zoo.backbones.stack import mixed_of, prompts_of
-from idat_zoo.checkpoint import Reference, load_checkpoint
+from idat_zoo.checkpoint.loading import load_checkpoint
+from idat_zoo.checkpoint.opened import Opened, Reference
 from idat_zoo.engine.precision import computing, find_device
 from idat_zoo.errors import UnknownNameError, UsageError
 from idat_zoo.switches import Switches
 
 
 class AdapterPool:
-    """Trained adapters by name, of which the `capacity` used last lie on the device.
+    """Trained adapters by name; the `capacity` adapters that were used last are on the device.
 
-    The first that is added brings the backbone; all others must have been trained on the same
-    weights. `transfers` counts how often an adapter was moved to the device. Any thread may add,
-    remove and predict: one at a time.
+    The first adapter that is added determines the backbone; all others must have been trained on
+    the same weights. `transfers` counts how often an adapter was moved to the device. Several
+    threads may add, remove and predict; they wait for each other.
 
     Raises: UsageError for a capacity below 1; what `find_device` raises.
     """
@@ -43,11 +44,11 @@ class AdapterPool:
         self._on_device: OrderedDict[str, Network] = OrderedDict()  # the one used last at the end
         self._lock = threading.RLock()
 
-    def add(self, name: str, reference: Reference) -> None:
-        """Load a checkpoint under a name; one that has the name already is replaced.
+    def add(self, name: str, reference: Reference | Opened) -> None:
+        """Load a checkpoint under a name; an adapter that has this name already is replaced.
 
-        Raises: CheckpointError where it stands on other weights than the pool's backbone, and what
-        `load_checkpoint` raises. The pool then is as it was.
+        Raises: CheckpointError if it was trained on other weights than the pool's backbone, and
+        what `load_checkpoint` raises. The pool is then unchanged.
         """
         with self._lock:
             network = load_checkpoint(reference, backbone=self._backbone).network
@@ -58,14 +59,14 @@ class AdapterPool:
             self._networks[name] = network
 
     def remove(self, name: str) -> None:
-        """Forget an adapter. Raises: UnknownNameError."""
+        """Remove an adapter. Raises: UnknownNameError."""
         with self._lock:
             self._find(name)
             self._on_device.pop(name, None)
             del self._networks[name]
 
     def names(self) -> list[str]:
-        """The adapters, in the order in which they were added."""
+        """The adapters' names, in the order in which they were added."""
         return list(self._networks)
 
     @torch.inference_mode()
@@ -74,8 +75,9 @@ class AdapterPool:
     ) -> list[Float32[Tensor, "_"]]:
         """Each image's float32 logits `[K]`, on CPU, by the adapter named for it.
 
-        More adapters than fit on the device take several passes; those that lie there go first. So
-        do adapters that put in unlike numbers of prompts, and each tuner of PEFT.
+        More adapters than the capacity take several passes, beginning with those that are on the
+        device. Adapters that insert unlike numbers of prompts take passes of their own, and so does
+        each tuner of PEFT.
 
         Raises: UnknownNameError; UsageError where there is not one name for each image.
         """
@@ -96,7 +98,7 @@ class AdapterPool:
         return [logits[row] for row in range(len(names))]
 
     def _passes(self, names: Iterable[str]) -> Iterator[list[str]]:
-        """The adapters of each pass: as many as fit, and of as many prompts, or one of PEFT's."""
+        """The passes for these adapters: each of equally many prompts, or of one tuner of PEFT."""
         alike: dict[Hashable, list[str]] = {}
         for name in names:
             network = self._networks[name]
@@ -111,7 +113,7 @@ class AdapterPool:
         return self._networks[name]
 
     def _bring(self, names: Sequence[str]) -> list[Network]:
-        """These adapters, on the device; those that were not used for longest make room."""
+        """Move these adapters to the device, in place of those that were not used for longest."""
         for name in names:
             if name in self._on_device:
                 self._on_device.move_to_end(name)

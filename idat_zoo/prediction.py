@@ -1,4 +1,4 @@
-"""What trained adapters say of images: classes and probabilities, many adapters in one pass.
+"""The predictions of trained adapters on images: classes with their probabilities.
 
 Shape letters: B batch, C channels, H W image, K classes.
 """
@@ -6,33 +6,22 @@ Shape letters: B batch, C channels, H W image, K classes.
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from idat_zoo.checkpoint import Reference, find_checkpoints, find_config
+from idat_zoo.checkpoint.opened import Opened, open_checkpoints
 from idat_zoo.data.decode import decode_bytes
 from idat_zoo.data.reading import Reading
-from idat_zoo.data.walk import walk
-from idat_zoo.errors import DataError
+from idat_zoo.pictures import Picture
 from idat_zoo.pool import AdapterPool
 
 IMAGES_AT_ONCE = 64
 
 
 @dataclass(frozen=True, kw_only=True)
-class Picture:
-    """An image file's bytes, and what people call it. `fault` says why there are none."""
-
-    name: str
-    content: bytes = b""
-    fault: str = ""
-
-
-@dataclass(frozen=True, kw_only=True)
 class Ranked:
-    """One class with its probability. `name` is empty where the task's source has none."""
+    """One class with its probability. `name` is '' if the task's classes have no names."""
 
     number: int
     name: str
@@ -41,7 +30,7 @@ class Ranked:
 
 @dataclass(frozen=True, kw_only=True)
 class Prediction:
-    """The most probable classes of an image by one checkpoint; none where it cannot be read."""
+    """The most probable classes of an image by one checkpoint; none if the image cannot be read."""
 
     image: str
     checkpoint: str
@@ -50,26 +39,26 @@ class Prediction:
     fault: str = ""
 
 
-def find_adapters(references: Iterable[str]) -> dict[str, Reference]:
-    """The checkpoints at and below references, each by what people would call it.
+def find_adapters(references: Iterable[str]) -> dict[str, Opened]:
+    """The checkpoints at and below references, each by its reference and its path below that.
 
-    Raises: what `find_checkpoints` raises.
+    Raises: what `open_checkpoints` raises.
     """
     return {
-        reference if below == "." else f"{reference.rstrip('/')}/{below}": place
+        reference if below == "." else f"{reference.rstrip('/')}/{below}": opened
         for reference in references
-        for below, place in find_checkpoints(reference).items()
+        for below, opened in open_checkpoints(reference).items()
     }
 
 
 class Predictor:
-    """Checkpoints by name that stand ready; those of one backbone see an image in one pass.
+    """Loaded checkpoints by name; those of one backbone share a forward pass.
 
     Raises: what `load_checkpoint` raises; UsageError for no such device.
     """
 
-    def __init__(self, adapters: Mapping[str, Reference], *, device: str = "auto") -> None:
-        self.configs = {name: find_config(place) for name, place in adapters.items()}
+    def __init__(self, adapters: Mapping[str, Opened], *, device: str = "auto") -> None:
+        self.configs = {name: opened.config for name, opened in adapters.items()}
         self._pools: dict[str, AdapterPool] = {}
         for name, config in self.configs.items():
             if config.backbone_sha256 not in self._pools:
@@ -79,9 +68,9 @@ class Predictor:
     def predict(
         self, pictures: Iterable[Picture], *, top: int = 5, reading: Reading | None = None
     ) -> Iterator[Prediction]:
-        """Each picture's predictions, by every checkpoint, in the order of both.
+        """The predictions of every checkpoint for every picture, in the order of both.
 
-        `top` classes at most, the most probable first; of equals the lower number.
+        Each has at most `top` classes, the most probable first; of equal ones, the lower index.
         """
         reading, waiting = reading or Reading(), iter(pictures)
         while batch := list(islice(waiting, IMAGES_AT_ONCE)):
@@ -133,37 +122,3 @@ class Predictor:
                 for number in order
             ),
         )
-
-
-def find_pictures(places: Iterable[Path]) -> list[Path]:
-    """Image files as they are given, and those in folders and below, as training finds them.
-
-    A folder below that cannot be walked is among them: `open_picture` says why.
-
-    Raises: DataError for a place that is not there, and a folder without images.
-    """
-    found: list[Path] = []
-    for place in places:
-        if place.is_dir():
-            top = walk(place)
-            below = [place / name for name in top.image_paths()]
-            below += [path for path, _ in top.all_faults()]
-            if not below:
-                raise DataError(f"there are no images in folder '{place}' or below.")
-            found += below
-        elif place.exists():
-            found.append(place)
-        else:
-            raise DataError(f"there is no image or folder '{place}'.")
-    return found
-
-
-def open_picture(path: Path) -> Picture:
-    """The file's bytes, or why they cannot be had."""
-    if path.is_dir():
-        why = "is a link to" if path.is_symlink() else "is"
-        return Picture(name=str(path), fault=f"{why} a folder that cannot be walked")
-    try:
-        return Picture(name=str(path), content=path.read_bytes())
-    except OSError as error:
-        return Picture(name=str(path), fault=f"cannot be read: {error.strerror}")

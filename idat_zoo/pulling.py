@@ -1,10 +1,10 @@
-"""Images of tasks from the Hub to the data folder: whole task folders, or none.
+"""The download of tasks' images from the Hub to the data folder: a whole task folder, or none.
 
-    <data>/.pull/<folder>/      what is being fetched; another try goes on with it
-    <data>/<folder>/            complete, and as the task declares it
-        source.json             which copy it is
+    <data>/.pull/<folder>/      a download in progress, which another try continues
+    <data>/<folder>/            a complete download, checked against the task's description
+        source.json             the source and the commit that it was downloaded from
 
-One task is read out of a source's zip by range requests; nothing else of the zip is fetched.
+A task is read out of its source's zip by range requests; the rest of the zip is not downloaded.
 """
 
 from collections.abc import Iterable, Iterator
@@ -18,7 +18,7 @@ from idat_zoo.data.archive import find_members, open_archive, unpack
 from idat_zoo.data.listing import refuse
 from idat_zoo.data.reading import Listener
 from idat_zoo.errors import DataError, RunFolderError, way_to_write
-from idat_zoo.hub import open_remote
+from idat_zoo.hub.remote_file import open_remote
 from idat_zoo.layouts import SOURCE_FILE, data_folder, missing_lists, task_folder
 from idat_zoo.recipe import Task
 from idat_zoo.sources import DataSource
@@ -28,7 +28,7 @@ PULL_FOLDER = ".pull"
 
 @dataclass(frozen=True, kw_only=True)
 class Pulled:
-    """A task whose images are here now. `num_files` is 0 where they were before."""
+    """A task whose images are in the data folder. `num_files` is 0 if nothing was downloaded."""
 
     task: str
     folder: Path
@@ -37,7 +37,7 @@ class Pulled:
 
     @classmethod
     def before(cls, task: Task, data_dir: Path | None) -> "Pulled":
-        """A task whose images need not be fetched."""
+        """A task whose images were in the data folder already."""
         return cls(task=task.id, folder=task_folder(task, data_dir))
 
 
@@ -48,16 +48,16 @@ def pull(
     data_dir: Path | None = None,
     listener: Listener | None = None,
 ) -> Iterator[Pulled | DataError]:
-    """Fetch the tasks' folders, each as soon as it is asked for; those that are here stay.
+    """Download tasks' folders one by one, as the iterator is advanced; complete ones are kept.
 
-    A task's own fault comes in its place: a folder that is there and not complete, too little
-    room, a copy that is not what the task declares. Folders are complete or not there; what of
-    one did arrive is used by another try.
+    If one task fails, its DataError is yielded in its place: an incomplete folder is in the way,
+    the disk is full, or the images are not those that the task describes. A folder appears only
+    when it is complete; a later call continues a download that was interrupted.
 
     Raises: HubError; DataError for a source that holds no zip.
     """
     listener = listener or Listener()
-    opened: _Opened | None = None
+    opened: _OpenSource | None = None
     for task in tasks:
         if missing_lists(task, data_dir):
             opened = opened or _open(source)
@@ -70,21 +70,23 @@ def pull(
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Opened:
-    """A source whose zip's directory was read, at the commit where it was read."""
+class _OpenSource:
+    """A source at one commit, with the directory of its zip."""
 
     source: DataSource
     commit: str
     archive: ZipFile
 
 
-def _open(source: DataSource) -> _Opened:
+def _open(source: DataSource) -> _OpenSource:
     remote = open_remote(source.repo, source.revision, source.file)
     archive = open_archive(remote.stream, source.place)
-    return _Opened(source=source, commit=remote.commit, archive=archive)
+    return _OpenSource(source=source, commit=remote.commit, archive=archive)
 
 
-def _pull_task(opened: _Opened, task: Task, data_dir: Path | None, listener: Listener) -> Pulled:
+def _pull_task(
+    opened: _OpenSource, task: Task, data_dir: Path | None, listener: Listener
+) -> Pulled:
     folder, beside = task_folder(task, data_dir), data_folder(data_dir) / PULL_FOLDER
     waiting = "another process is fetching the same images; waiting for it"
     try:
@@ -119,14 +121,14 @@ def _pull_task(opened: _Opened, task: Task, data_dir: Path | None, listener: Lis
 
 
 def _check(task: Task, beside: Path) -> None:
-    """Every list as long as it must be, every image that it names there."""
+    """Check the length of every list, and that all images in it exist. Raises: DataError."""
     faults: list[str] = []
     read_listing(task, beside, faults)
     if faults:
         raise refuse(task.id, faults, hint=f"What was fetched is in '{beside}'.")
 
 
-def _write_source(opened: _Opened, folder: Path) -> None:
+def _write_source(opened: _OpenSource, folder: Path) -> None:
     source = {
         "source": opened.source.place,
         "commit": opened.commit,

@@ -38,7 +38,7 @@ from idat_zoo.registry.task_words import ARRAYS, FOLDER
 from idat_zoo.registry.terms import check_option, term_options, write_out
 
 if TYPE_CHECKING:
-    from idat_zoo.data import Data
+    from idat_zoo.data.arrays import Data
     from idat_zoo.data.reading import Reading
 
 OF_THE_TERM = ("distillation_weight", "detach")
@@ -115,7 +115,8 @@ def with_folder(
 
     Raises: DataError with every fault of the folder.
     """
-    from idat_zoo.data import Reading, describe_folder
+    from idat_zoo.data.folder import describe_folder
+    from idat_zoo.data.reading import Reading
 
     own = describe_folder(data_dir, reading or Reading())
     return registry.with_task(own, pair=FOLDER_PAIR), own.id
@@ -123,7 +124,7 @@ def with_folder(
 
 def _with_arrays(registry: Registry, data: "Data") -> tuple[Registry, str]:
     """The same with the task that images and labels of one's own are. Raises as `read_arrays`."""
-    from idat_zoo.data import read_arrays
+    from idat_zoo.data.arrays import read_arrays
 
     own = read_arrays(data).task
     return registry.with_task(own, pair=FOLDER_PAIR), own.id

@@ -11,7 +11,7 @@ from typing import Any
 import timm
 import tomli_w
 
-from idat_zoo.hub import weights_repo
+from idat_zoo.hub.weights import weights_repo
 from idat_zoo.registry.pretrained import TABLE
 
 HEADER = (

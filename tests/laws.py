@@ -46,7 +46,9 @@ from idat_zoo.backbones.pair import Backbones, build_pair
 from idat_zoo.backbones.prefix import constant_until, walk_prefix
 from idat_zoo.backbones.stack import MixedNetwork, StackedNetwork, prompts_of
 from idat_zoo.backbones.walk import Partway, Place
-from idat_zoo.checkpoint import load_checkpoint, probe_logits, write_checkpoint
+from idat_zoo.checkpoint.loading import load_checkpoint
+from idat_zoo.checkpoint.probe import probe_logits
+from idat_zoo.checkpoint.writing import write_checkpoint
 from idat_zoo.engine.precision import autocast, cast_frozen
 from idat_zoo.engine.train import Learner, Trainer
 from idat_zoo.errors import RecipeError, UsageError

@@ -10,11 +10,9 @@ from kinds import frozen_of
 from conftest import toy_pair, toy_recipe
 from idat_zoo.adapters import build_adapter
 from idat_zoo.backbones.network import Network, build_network
-from idat_zoo.checkpoint import (
-    Checkpoint,
-    read_config,
-    write_checkpoint,
-)
+from idat_zoo.checkpoint.loading import Checkpoint
+from idat_zoo.checkpoint.writing import write_checkpoint
+from idat_zoo.formats.peft_folder import read_config
 from idat_zoo.randomness import generator
 from idat_zoo.recipe import AdapterChoice, Pair
 

@@ -12,7 +12,6 @@ import torch
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 from torch import Tensor, nn
 
-from idat_zoo import hub
 from idat_zoo.adapters.anatomy import Anatomy
 from idat_zoo.backbones.anatomy import frozen_tensors, measure, parameters_read
 from idat_zoo.backbones.kinds import KINDS, WHAT, candidates, kind_of, load_kind
@@ -20,6 +19,7 @@ from idat_zoo.backbones.kinds.base import Kind
 from idat_zoo.backbones.pinned import UNBUILDABLE, load_pinned, told, weights_path
 from idat_zoo.backbones.self_check import check_walk
 from idat_zoo.errors import RecipeError, UnknownNameError, UsageError, WeightsError
+from idat_zoo.hub import weights as hub_weights
 from idat_zoo.outside import KINDS_GROUP, warn_if_changed
 from idat_zoo.randomness import generator
 from idat_zoo.recipe import Backbone, describe_faults
@@ -137,7 +137,7 @@ def _weights_amiss(spec: Backbone) -> list[str]:
         unknown = UnknownNameError(f"tag of {spec.timm}", spec.weights, tags)
         return [f"{where}: timm {timm.__version__}: {unknown.message} {unknown.hint}".rstrip()]
     known = timm.get_pretrained_cfg(f"{spec.timm}.{spec.weights}")
-    repo = hub.weights_repo(spec.timm, spec.weights)
+    repo = hub_weights.weights_repo(spec.timm, spec.weights)
     if known is not None and known.hf_hub_id != repo:
         return [
             f"{where}: timm has them at '{known.hf_hub_id}', but they are fetched from '{repo}'"

@@ -12,8 +12,9 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from idat_zoo import files, hub
+from idat_zoo import files
 from idat_zoo.errors import WeightsError
+from idat_zoo.hub import weights as hub_weights
 from idat_zoo.recipe import Backbone
 
 UNBUILDABLE = (
@@ -36,12 +37,12 @@ SHOWN = 3
 def missing_weights(spec: Backbone) -> str:
     """The Hub repository of weights that are not on this machine, or ''."""
     repo = weights_repo(spec)
-    return "" if repo and hub.cached_weights(spec.timm, spec.weights) is not None else repo
+    return "" if repo and hub_weights.cached_weights(spec.timm, spec.weights) is not None else repo
 
 
 def weights_repo(spec: Backbone) -> str:
     """The Hub repository of its weights, or '' where they are not timm's on the Hub."""
-    return hub.weights_repo(spec.timm, spec.weights) if spec.from_hub else ""
+    return hub_weights.weights_repo(spec.timm, spec.weights) if spec.from_hub else ""
 
 
 def weights_size(spec: Backbone) -> int:
@@ -156,7 +157,7 @@ def weights_path(spec: Backbone) -> Path:
     """
     kind, _, name = spec.weights.partition(":")
     if kind != "builtin":
-        return hub.fetch_weights(spec.timm, spec.weights)
+        return hub_weights.fetch_weights(spec.timm, spec.weights)
     shipped = resources.files("idat_zoo.backbones.weights") / f"{name}.safetensors"
     if not shipped.is_file():
         raise WeightsError(f"no weights named '{name}' ship with idat-zoo")

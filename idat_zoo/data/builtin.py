@@ -18,7 +18,8 @@ from jaxtyping import Float, Int64, UInt8
 from PIL import Image
 
 from idat_zoo.data.decode import digest_pixels
-from idat_zoo.data.mini import DRAWERS, Drawing
+from idat_zoo.data.mini import DRAWERS
+from idat_zoo.data.mini.drawing import Drawing
 from idat_zoo.data.task_data import RawPixels, Split, TaskData
 from idat_zoo.errors import UsageError
 from idat_zoo.recipe import Task

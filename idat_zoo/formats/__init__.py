@@ -1,1 +1,1 @@
-"""Trained adapters for those who do without idat-zoo: timm models, PEFT's LoRA, ONNX graphs."""
+"""Trained adapters in the formats of other libraries: timm models, PEFT's folders, ONNX graphs."""

@@ -13,20 +13,21 @@ from pathlib import Path
 import torch
 
 from idat_zoo import files
-from idat_zoo.checkpoint import Checkpoint, probe_images, probe_logits
+from idat_zoo.checkpoint.loading import Checkpoint
+from idat_zoo.checkpoint.probe import probe_images, probe_logits
 from idat_zoo.errors import CheckpointError, UsageError
 
 MODEL_FILE = "model.onnx"
 LABELS_FILE = "labels.txt"
 NAMES_KEY = "class_names"
-"""Of the graph's metadata: a JSON list of the classes' names, exactly, in the logits' order."""
+"""The key of the graph's metadata that holds the classes' names: a JSON list in logits' order."""
 NEEDED = ("onnx", "onnxscript", "onnxruntime")
 TOLERANCE = 1e-4
-"""How far logits may differ, of their largest: onnxruntime fuses and sums in its own order."""
+"""The largest difference of logits, as a fraction of the largest; the order of sums differs."""
 
 
 def write_onnx(checkpoint: Checkpoint, folder: Path) -> float:
-    """Write the graph with its class names, and these one a line; returns the largest difference.
+    """Write the graph and a text file with one class name a line; returns the largest difference.
 
     Raises: UsageError where one of onnx, onnxscript and onnxruntime is not installed;
     CheckpointError where the logits are not the same; what `whole_folder` raises.

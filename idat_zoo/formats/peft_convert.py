@@ -1,4 +1,4 @@
-"""What a merged network has changed, as LoRA: for families that PEFT has not.
+"""The conversion of a merged network's changes to LoRA, for families that PEFT does not have.
 
 Each linear layer's change of weight becomes B A of a rank, by its largest singular values, which is
 the nearest of that rank; its change of bias is LoRA's own (`lora_bias`). Norms and other modules
@@ -23,12 +23,12 @@ from idat_zoo.formats.peft_forms import Update
 from idat_zoo.formats.timm_model import merge
 
 NOTHING = 1e-6
-"""Singular values below that of the largest are rounding's."""
+"""Singular values below this fraction of the largest are rounding errors."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Converted:
-    """A merged network's changes; `error` is how much of the weights' is lost (Frobenius norm).
+    """A merged network's changes as LoRA; `error` is the fraction that is lost (Frobenius norm).
 
     `modules` are those to be saved whole, `left_out` are parameters that have no place.
     """
@@ -107,5 +107,5 @@ def low_rank(change: Tensor, rank: int | None) -> tuple[Tensor, Tensor]:
 
 
 def told(names: Iterable[str]) -> tuple[str, ...]:
-    """Parameters, with those that differ in numbers alone told once: `blocks.*.ls1.gamma`."""
+    """Parameters' names; those that differ only in numbers are one: `blocks.*.ls1.gamma`."""
     return tuple(dict.fromkeys(re.sub(r"\d+", "*", name) for name in sorted(names)))

@@ -1,11 +1,10 @@
-"""A trained adapter as PEFT writes it, for those who load adapters of timm's networks with `peft`.
+"""The export of a trained adapter as a folder that PEFT loads on one of timm's networks.
 
-A tuner of PEFT is written as it is. Families that PEFT has, too, are written by their form
-(`peft_forms.py`); any other that can be merged is converted to LoRA (`peft_convert.py`), exactly
-where its change of the weights has a low rank, else of a rank that is asked for.
+A tuner of PEFT is written as it is. Families that PEFT has, too, are written in its form
+(`peft_forms.py`). Any other that can be merged is converted to LoRA (`peft_convert.py`): exactly if
+its change of the weights has a low rank, otherwise with the rank that is asked for.
 
-PEFT stands where a layer is called. Some networks read `qkv.weight` past its module (BEiT, SwinV2,
-some EVA and DINOv3): there PEFT does nothing until it is merged, and is refused here.
+Where a network reads a weight past its module (`peft_modules.py`), the export is refused.
 
 Before anything is written, timm's network is given the weights that PEFT's formula makes of the
 very tensors, and its logits are compared.
@@ -16,7 +15,6 @@ Shape letters: D width, R rank, K classes.
 import copy
 import re
 from collections import Counter
-from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -25,111 +23,39 @@ import torch
 from torch import Tensor, nn
 
 from idat_zoo import files
+from idat_zoo.adapters.base import Adapter
 from idat_zoo.adapters.layers import ALONE, ROWS
-from idat_zoo.adapters.peft import all_saved
+from idat_zoo.adapters.peft import Peft, all_saved
 from idat_zoo.adapters.sites import Site
-from idat_zoo.backbones.kinds.base import Kind
 from idat_zoo.backbones.network import Network
 from idat_zoo.backbones.peft_network import PeftNetwork
 from idat_zoo.backbones.pinned import weights_repo
-from idat_zoo.checkpoint import Checkpoint
+from idat_zoo.checkpoint.loading import Checkpoint
 from idat_zoo.errors import CheckpointError, UsageError
 from idat_zoo.formats import peft_convert
+from idat_zoo.formats.peft_folder import CONFIG_FILE, PREFIX, TENSORS_FILE
 from idat_zoo.formats.peft_forms import FORMS, LORA, LOW_RANK, Form, Layer, Update, Written
+from idat_zoo.formats.peft_modules import (
+    adapted_class,
+    called,
+    classifier,
+    read_past,
+    targets,
+    two_classifiers,
+)
 from idat_zoo.formats.timm_model import TOLERANCE, largest_difference, put_head
 
-TENSORS_FILE = "adapter_model.safetensors"
-CONFIG_FILE = "adapter_config.json"
-PREFIX = "base_model.model."
 MERGED_HINT = "`idat merge` makes a plain timm model of it."
-
-
-@dataclass(frozen=True, kw_only=True)
-class Place:
-    """A linear layer that our LoRA updates: its block, and which of q, k and v it projects to."""
-
-    block: int
-    rows: tuple[str, ...]
-    module: Any  # a linear layer
-
-
-def places(kind: Kind) -> dict[str, Place]:
-    """The projections of q, k and v of a backbone, by timm's names."""
-    names = {module: name for name, module in kind.body.named_modules()}
-    rows = {Site.QKV: ROWS, **{site: (name,) for site, name in ALONE.items() if name in ROWS}}
-    return {
-        names[module]: Place(block=block, rows=rows[site], module=module)
-        for block, branches in enumerate(kind.branches)
-        for branch in branches
-        for site, module in branch.owners.items()
-        if site in rows
-    }
-
-
-def why_not(kind: Kind, img_size: int) -> str:
-    """Why LoRA of q, k and v is another function in PEFT than here, or ''."""
-    own = places(kind)
-    if not own:
-        return "it has no attention with projections of q, k and v"
-    return read_past(kind, own, called(kind, img_size)) or two_classifiers(kind.body)
-
-
-def called(kind: Kind, img_size: int) -> set[str]:
-    """The modules that timm calls, by name."""
-    found: set[str] = set()
-    hooks = [
-        module.register_forward_hook(lambda *_, name=name: found.add(name))
-        for name, module in kind.body.named_modules()
-    ]
-    first = next(kind.body.parameters())
-    with torch.no_grad():
-        kind.body(torch.zeros(1, 3, img_size, img_size, device=first.device, dtype=first.dtype))
-    for hook in hooks:
-        hook.remove()
-    return found
-
-
-def read_past(kind: Kind, names: Iterable[str], found: Collection[str]) -> str:
-    """Why an update of PEFT does nothing at one of some modules, or ''."""
-    past = [name for name in names if name not in found]
-    if not past:
-        return ""
-    return (
-        f"timm's {type(kind.body).__name__} reads the weight of {past[0]} past its module, so "
-        "that an update of PEFT does nothing there until it is merged"
-    )
-
-
-def classifier(body: Any) -> str:  # timm types what networks hold as mere modules
-    """The name of the linear layer that timm calls the classifier."""
-    return str(body.pretrained_cfg.get("classifier") or "head")
-
-
-def targets(names: Collection[str], all_names: Collection[str] = ()) -> str:
-    """A regular expression for modules whose names differ in numbers alone from these.
-
-    Where that means others of `all_names`, too, it has each name. PEFT takes names in a list for
-    ends of names, of other modules too.
-    """
-    forms = dict.fromkeys(map(numbered, names))
-    pattern = "|".join(f"^{form}$" for form in forms)
-    if any(re.match(pattern, name) for name in set(all_names) - set(names)):
-        return "|".join(f"^{re.escape(name)}$" for name in names)
-    return pattern
-
-
-def numbered(name: str) -> str:
-    """A regular expression for a name, with any numbers."""
-    parts = name.split(".")
-    return r"\.".join(r"\d+" if part.isdigit() else re.escape(part) for part in parts)
 
 
 @dataclass(frozen=True, kw_only=True)
 class InPeft:
     """An adapter in PEFT's form: its tensors, by the names in PEFT's file, and its configuration.
 
-    `difference` is the largest between the logits that PEFT computes and ours, of the largest. Of a
-    conversion: what its rank leaves of the change of the weights, and what has no place in it.
+    `difference` is the largest difference between the logits that PEFT computes and ours, as a
+    fraction of the largest logit. After a conversion, `rank` is that of the LoRA, `error` the
+    fraction of the weights' change that it loses, and `left_out` the parameters that have no place
+    in it.
     """
 
     tensors: dict[str, Tensor]
@@ -141,9 +67,9 @@ class InPeft:
 
 
 def as_peft(checkpoint: Checkpoint, rank: int | None = None) -> InPeft:
-    """An adapter in PEFT's form; with a rank, converted to LoRA of it.
+    """An adapter in PEFT's form; with a rank, converted to LoRA of that rank.
 
-    Raises: UsageError for a family that PEFT has not in this form, or not on this backbone;
+    Raises: UsageError for a family that has no form in PEFT, or none on this backbone;
     CheckpointError where PEFT would compute other logits.
     """
     network = checkpoint.network
@@ -168,6 +94,11 @@ def as_peft(checkpoint: Checkpoint, rank: int | None = None) -> InPeft:
         raise _formless(network, reason)
     with torch.no_grad():
         return _proven(network, form, form.write(layers, network.adapter), {})
+
+
+def has_form(adapter: Adapter) -> bool:
+    """Whether PEFT has a tuner of the family's function; on some backbones it may still differ."""
+    return isinstance(adapter, Peft) or adapter.name in {*FORMS, *LOW_RANK}
 
 
 def _formless(network: Network, reason: str) -> UsageError:
@@ -215,7 +146,7 @@ def layers_of(network: Network) -> list[Layer]:
 
 
 def _converted(network: Network, rank: int | None) -> InPeft:
-    """LoRA of what the merged network has changed."""
+    """LoRA of the changes that merging makes to the weights."""
     found = called(network.kind, network.backbone.spec.img_size)
     own = peft_convert.convert(network, found, rank)
     reason = read_past(network.kind, own.layers, found)
@@ -245,7 +176,7 @@ def _proven(
 def _in_peft(
     network: Network, form: Form, written: Written, modules: dict[str, nn.Module]
 ) -> InPeft:
-    """The tensors as they are written, in float32, and how far PEFT's logits are off with them."""
+    """The tensors in float32, as they are written, and the difference of PEFT's logits."""
     body = network.body
     layers = {
         name: _as_written(update, body.get_submodule(name))
@@ -296,7 +227,7 @@ def _in_peft(
 
 
 def _as_written(update: Update, module: Any) -> Update:
-    """As they are written: in float32, with the axes of a convolution where the layer is one."""
+    """A layer's tensors in float32, with the axes of a convolution if the layer is one."""
     axes = (None,) * (module.weight.ndim - 2)
     tensors = {
         name: (own[(..., *axes)] if name.endswith(".weight") else own).detach().float().contiguous()
@@ -330,7 +261,7 @@ def _ranks(form: Form, layers: dict[str, Update]) -> dict[str, object]:
 
 
 def _as_it_is(network: PeftNetwork) -> InPeft:
-    """The tensors of a tuner of PEFT, and its configuration with our head beside."""
+    """The tensors and the configuration of a tuner of PEFT, with our head added."""
     head = classifier(network.body)
     tensors = {name: own.detach().clone() for name, own in all_saved(network.model).items()}
     for name, parameter in network.head.named_parameters():
@@ -342,17 +273,6 @@ def _as_it_is(network: PeftNetwork) -> InPeft:
         "modules_to_save": [head],
     }
     return InPeft(tensors=tensors, config=config)
-
-
-def two_classifiers(body: Any) -> str:
-    """Why a network's head has no place in PEFT, or ''."""
-    named = body.pretrained_cfg.get("classifier")
-    return "its classifier is two layers" if isinstance(named, tuple) else ""
-
-
-def adapted_class(vit: nn.Module) -> dict[str, str]:
-    """What PEFT notes of a network that is adapted."""
-    return {"base_model_class": type(vit).__name__, "parent_library": type(vit).__module__}
 
 
 def peft_files(own: InPeft) -> dict[str, bytes]:

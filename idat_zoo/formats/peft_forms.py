@@ -1,4 +1,4 @@
-"""Families that PEFT has as tuners of the same function: their tensors there, and its formulas.
+"""The forms of our families in PEFT: the tuner of the same function, its tensors and its formula.
 
 PEFT adapts timm's fused qkv as one layer. Where q and v have factors of their own, most tuners
 still have that function, with nothing approximated:
@@ -51,16 +51,16 @@ class Layer:
 
     @property
     def only(self) -> dict[str, Tensor]:
-        """The tensors where there is one part."""
+        """The tensors of the only part of a layer that has one."""
         (own,) = self.parts.values()
         return own
 
     def joined(self, name: str) -> Tensor:
-        """A tensor of all parts, one above the other."""
+        """The tensors of this name of all parts, concatenated along their first axis."""
         return torch.cat([own[name] for own in self.parts.values()])
 
     def in_rows(self, tensors: Mapping[str, Tensor], missing: Tensor | None = None) -> Tensor:
-        """Tensors of parts in the rows that they belong to; others from `missing`, or zeros."""
+        """The parts' tensors in the rows of these parts; the other rows are `missing`, or zeros."""
         size = len(self.weight) // len(self.rows)
         if missing is None:
             missing = torch.zeros(len(self.weight), *next(iter(tensors.values())).shape[1:])
@@ -70,7 +70,7 @@ class Layer:
         return torch.cat(rows)
 
     def blocks(self, name: str) -> Tensor:
-        """B' of the tensors of a name."""
+        """The block matrix B' (see above) of the tensors of this name."""
         found = torch.block_diag(*(own[name] for own in self.parts.values()))
         sizes = [len(own[name]) for own in self.parts.values()]
         return self.in_rows(dict(zip(self.parts, found.split(sizes), strict=True)))
@@ -86,7 +86,7 @@ class Update(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Written:
-    """What a form makes of all layers. `shared` are the tensors that belong to none."""
+    """The tensors of all layers in a form. `shared` are those that belong to no single layer."""
 
     layers: dict[str, Update]
     shared: dict[str, Tensor] = field(default_factory=dict)
@@ -111,12 +111,12 @@ class Form:
 
 
 def each(write: Callable[[Layer, Any], Update]) -> Callable[[list[Layer], Any], Written]:
-    """A form's `write` from that of one layer."""
+    """The `write` of a form whose layers are written one by one."""
     return lambda layers, adapter: Written(layers={own.name: write(own, adapter) for own in layers})
 
 
 def one_part(layers: list[Layer], adapter: Adapter) -> str:
-    """Where rows of a layer are adapted apart."""
+    """Why a form with one update a layer does not fit: q and v have updates of their own."""
     apart = [own.name for own in layers if len(own.rows) > 1]
     if not apart:
         return ""
@@ -206,7 +206,7 @@ def _lokr_weights(t: Tensors, weight: Tensor, bias: Tensor | None, how: How) -> 
 
 
 def _vera(name: str, *downs: str) -> Callable[[list[Layer], Any], Written]:
-    """Their `write`. The projections stand once for each of `slots`, rows that layers begin at."""
+    """The `write` of both; the projections are repeated once for each range of rows (`slots`)."""
 
     def write(layers: list[Layer], adapter: Any) -> Written:
         slots: dict[tuple[int, int], int] = {}
@@ -243,13 +243,13 @@ def _vera(name: str, *downs: str) -> Callable[[list[Layer], Any], Written]:
 
 
 def _slot(layer: Layer, part: str) -> tuple[int, int]:
-    """The first of a part's rows in its layer, and how many they are; 0: it has all."""
+    """The first of a part's rows in its layer and their number; 0 if the part has all rows."""
     size = len(layer.weight) // len(layer.rows) if len(layer.rows) > 1 else 0
     return layer.rows.index(part) * size, size
 
 
 def _vera_weights(t: Tensors, weight: Tensor, bias: Tensor | None, how: How) -> Weights:
-    """Of PVeRA, the first half of A and d: the means."""
+    """W and b with the update; of PVeRA's A and d, only the first half counts, the means."""
     named = {name.removeprefix("p"): tensor for name, tensor in t.items()}
     up, rank = named["vera_B"][: len(weight)], named["vera_B"].shape[1]
     down = named["vera_A"][:rank, : weight.shape[1]]
@@ -339,5 +339,4 @@ FORMS = {
 LOW_RANK = frozenset(
     {"mlae", "bi_lora", "fact_tt", "fact_tk", "hydra", "repadapter", "arc", "bitfit", "layernorm"}
 )
-"""Families whose merged weights are the frozen ones with an update of low rank, and new biases and
-norms: exactly a LoRA, whatever they are called."""
+"""Families whose merged weights are exactly a LoRA: an update of low rank, new biases and norms."""

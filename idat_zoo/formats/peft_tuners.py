@@ -1,4 +1,4 @@
-"""An adapter of any tuner that PEFT trained on one of timm's networks, as our choice `peft`.
+"""The tuner of an adapter that PEFT trained on one of timm's networks, as our family `peft`.
 
 PEFT itself makes the modules anew from the configuration, so nothing is translated; which modules
 those are is decided by PEFT's rules, and the tensors of the file must be theirs, each one.
@@ -35,11 +35,11 @@ ABOUT = {
     *("peft_type", "peft_version", "revision", "runtime_config", "task_type"),
     *("corda_config", "eva_config", "loftq_config", "lora_ga_config"),
 }
-"""Keys that tell of a training and how it began, not of a function."""
+"""Keys that describe a training and how it began, not the function."""
 
 
 class Shape(NamedTuple):
-    """What a tensor of a file must look like."""
+    """The expected shape of a tensor of a file, and whether it holds floats or whole numbers."""
 
     shape: tuple[int, ...]
     floats: bool
@@ -86,7 +86,7 @@ def choice_of(document: Mapping[str, Any], anatomy: Anatomy, *, where: str) -> A
 
 
 def expected(adapter: Peft, anatomy: Anatomy) -> dict[str, Shape]:
-    """Every tensor of PEFT's file, the head's left out."""
+    """The shape of every tensor of PEFT's file by name, without the head's."""
     found = all_saved(adapter.try_out(anatomy))
     return {
         name: Shape(tuple(own.shape), own.is_floating_point())
@@ -96,13 +96,13 @@ def expected(adapter: Peft, anatomy: Anatomy) -> dict[str, Shape]:
 
 
 def repeated(adapter: Peft, anatomy: Anatomy) -> dict[str, str]:
-    """Names under which a file may have a tensor once more, each with its first name."""
+    """Further names under which a file may repeat a tensor, each with the tensor's first name."""
     found = all_saved(adapter.try_out(anatomy))
     return {name: first for name, own in found.items() if (first := first_name(own, found)) != name}
 
 
 def unchecked(document: Mapping[str, Any], choice: AdapterChoice, normalisation: str) -> list[str]:
-    """What of an adapter that was trained elsewhere nothing here can tell, in words."""
+    """What could not be checked of an adapter that was trained elsewhere, as texts."""
     weights = str(document.get("base_model_name_or_path") or "")
     notes = []
     if not weights.startswith("timm/"):
@@ -123,7 +123,7 @@ def unchecked(document: Mapping[str, Any], choice: AdapterChoice, normalisation:
 
 
 def _set_beside(document: Mapping[str, Any], tuner: str) -> Iterator[str]:
-    """Keys that are no options here, and say something else than PEFT's defaults."""
+    """Keys that are not options of ours, and whose values differ from PEFT's defaults."""
     known, defaults = known_fields(tuner), all_defaults(tuner)
     for key, value in document.items():
         if key in known or key in ABOUT or value in (None, False, "", [], {}):

@@ -1,4 +1,4 @@
-"""An adapter folded into its backbone: a plain timm ViT that needs nothing of this project.
+"""A plain timm model made of an adapter that is merged into its backbone.
 
 Only where the adapter's updates are linear in the frozen layer's input, as LoRA's are; the logits
 are compared before anything is written.
@@ -22,14 +22,18 @@ from idat_zoo.backbones.kinds.base import Kind
 from idat_zoo.backbones.network import Network, copies_at
 from idat_zoo.backbones.own import classifier_names
 from idat_zoo.backbones.peft_network import PeftNetwork
-from idat_zoo.checkpoint import Checkpoint, probe_images
+from idat_zoo.checkpoint.loading import Checkpoint
+from idat_zoo.checkpoint.probe import probe_images
 from idat_zoo.errors import CheckpointError, UsageError
 
 CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
-"""What timm calls a model's files."""
+"""The names of a model's files, as timm writes them for the Hub."""
 
 TOLERANCE = 1e-4
-"""How far logits may differ, of their largest: W x + s B A x and (W + s B A) x round unlike."""
+"""The largest difference of logits, as a fraction of the largest logit.
+
+W x + s B A x and (W + s B A) x are rounded differently.
+"""
 
 
 @torch.no_grad()
@@ -48,6 +52,15 @@ def merge(network: Network) -> Any:  # one of timm's networks, whose attributes 
     kind = network.merged() if isinstance(network, PeftNetwork) else _folded(network)
     put_head(kind.body, network)
     return kind.body.requires_grad_(False).eval()
+
+
+def can_be_merged(network: Network) -> bool:
+    """Whether `merge` succeeds: the family can be merged, and into this backbone."""
+    try:
+        merge(network)
+    except UsageError:
+        return False
+    return True
 
 
 def put_head(body: Any, network: Network) -> None:  # one of timm's networks
@@ -103,7 +116,7 @@ def _put(tensor: Tensor, name: str, module: nn.Module, kind: Kind, place: Place)
 
 
 def _adds_alike(kind: Kind, attention: Any) -> bool:
-    """Whether keys are neither turned by their positions nor normed, as SwinV2's are."""
+    """Whether keys enter the scores as they are: without rotary positions and without a norm."""
     norm = getattr(attention, "k_norm", None)
     normed = hasattr(attention, "logit_scale") or not isinstance(norm, nn.Identity | None)
     return getattr(kind.body, "rope", None) is None and not normed
@@ -112,7 +125,10 @@ def _adds_alike(kind: Kind, attention: Any) -> bool:
 def largest_difference(
     network: Network, vit: nn.Module, images: Float[Tensor, "B C H W"] | None = None
 ) -> float:
-    """Between the logits of both on normalised images (the probe's), of the largest logit."""
+    """The largest difference between the logits of both networks, as a fraction of the largest.
+
+    On these normalised images, or on those of the probe.
+    """
     if images is None:
         images = network.normalise(probe_images(network))
     with torch.inference_mode():

@@ -1,4 +1,4 @@
-"""The README of a repository on the Hub: what the adapters in it are, reach, and need.
+"""The card (README.md) of a repository on the Hub: its adapters, their results, how to use them.
 
 Every number comes from the results beside it; nothing is written by hand.
 """
@@ -7,10 +7,10 @@ import json
 import os
 import shlex
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from idat_zoo.recipe import BRIDGE
 from idat_zoo.report.build import build_report
 from idat_zoo.report.layout import lay_out
 from idat_zoo.report.markdown import as_markdown, escaped, markdown_table
@@ -24,15 +24,26 @@ PROTOCOLS = {
     "paper": "**protocol = paper**: the released code's schedule; top1_best_on_test is the best of "
     "all epochs, chosen on test, and optimistic. Top-1 is the last epoch's.",
 }
-"""What is said of every number below a protocol."""
+"""The sentence about the numbers of each protocol."""
 METRICS = {
     "standard": "top-1, last epoch",
     "paper": "top-1, last epoch, protocol = paper",
 }
 
 
+@dataclass(frozen=True, kw_only=True)
+class Exports:
+    """The forms without idat-zoo that an adapter has: a tuner of PEFT, or weights of timm's.
+
+    `peft` is of its family: on some backbones PEFT's tuner is another function.
+    """
+
+    peft: bool
+    merged: bool
+
+
 def card_fields(results: Mapping[str, Result]) -> dict[str, Any]:
-    """The metadata that the Hub reads, but for the scores."""
+    """The metadata that the Hub reads, without the scores."""
     first = next(iter(results.values()))
     student = first.recipe.pair.student
     suites = sorted({result.recipe.task.suite for result in results.values()})
@@ -51,7 +62,7 @@ def card_fields(results: Mapping[str, Result]) -> dict[str, Any]:
 
 
 def _licence(results: Iterable[Result]) -> dict[str, str]:
-    """The licence of the backbone and of all tasks, if they have one and the same."""
+    """The one licence of the backbone and all tasks, or a pointer to the list of several."""
     recipes = [result.recipe for result in results]
     licences = {text for r in recipes for text in (r.pair.student.licence, r.task.licence)}
     if len(licences) == 1 and (licence := licences.pop().lower()) not in ("", "not stated"):
@@ -60,7 +71,7 @@ def _licence(results: Iterable[Result]) -> dict[str, str]:
 
 
 def card_scores(results: Mapping[str, Result]) -> list[dict[str, Any]]:
-    """One entry a run for the Hub's model-index; top-1 on test as a fraction.
+    """One entry for each run in the Hub's model-index; top-1 on test is a fraction.
 
     Each has a config of its own: what agrees in that is read back with one source for all.
     """
@@ -88,7 +99,7 @@ def card_scores(results: Mapping[str, Result]) -> list[dict[str, Any]]:
 
 
 def as_plain(value: T) -> T:
-    """The same of the types that every reader of YAML knows: no NumPy number, no path, no tuple."""
+    """The same value in plain JSON types: without NumPy numbers, paths and tuples."""
 
     def plain(other: Any) -> Any:
         return other.tolist() if hasattr(other, "tolist") else os.fspath(other)
@@ -97,10 +108,10 @@ def as_plain(value: T) -> T:
     return same
 
 
-def card_text(repo: str, results: Mapping[str, Result], *, in_peft: bool) -> str:
+def card_text(repo: str, results: Mapping[str, Result], exports: Exports, *, in_peft: bool) -> str:
     """The card below its metadata, in Markdown. `results` by their subfolder, '' for the root.
 
-    `in_peft`: whether PEFT's form lies beside the adapters.
+    `in_peft`: whether PEFT's form is in the repository, beside the adapters.
     """
     place, first = next(iter(results.items()))
     recipe, student, teacher = first.recipe, first.recipe.pair.student, first.recipe.pair.teacher
@@ -125,7 +136,7 @@ def card_text(repo: str, results: Mapping[str, Result], *, in_peft: bool) -> str
         *(_folders(results) if len(results) > 1 else []),
         "## Use",
         "",
-        *_use(repo, place, first, in_peft=in_peft),
+        *_use(repo, place, first, exports, in_peft=in_peft),
         "## Data and licences",
         "",
         *_data(results),
@@ -155,8 +166,8 @@ def _folders(results: Mapping[str, Result]) -> list[str]:
     return ["## Folders", "", markdown_table(columns, rows), ""]
 
 
-def _use(repo: str, place: str, result: Result, *, in_peft: bool) -> list[str]:
-    """How the first of the adapters is loaded here, with PEFT and with plain timm."""
+def _use(repo: str, place: str, result: Result, exports: Exports, *, in_peft: bool) -> list[str]:
+    """The commands that load the first adapter: with idat-zoo, with PEFT and with timm alone."""
     reference = f"hub:{repo}" + (f"/{place}" if place else "")
     suite = result.recipe.task.suite
     images = " --data-dir DIR" if suite == "folder" else ""
@@ -179,15 +190,18 @@ def _use(repo: str, place: str, result: Result, *, in_peft: bool) -> list[str]:
         "```",
         "",
     ]
-    if not in_peft and result.recipe.adapter.name not in ("lora", BRIDGE):
+    if in_peft:
+        lines += _with_peft(repo, place, result)
+    elif exports.peft:
+        lines += _without_peft(result)
+    if not exports.merged:
         return lines
     return [
         *lines,
-        *(_with_peft(repo, place, result) if in_peft else _without_peft(result)),
         "As a plain timm model, the adapter folded into the weights:",
         "",
         "```",
-        f"idat merge {reference} -o merged",
+        f"idat merge {reference} -o merged{named}",
         "python -c \"import timm; timm.create_model('local-dir:merged', pretrained=True)\"",
         "```",
         "",
@@ -195,7 +209,7 @@ def _use(repo: str, place: str, result: Result, *, in_peft: bool) -> list[str]:
 
 
 def _plugin(result: Result) -> list[str]:
-    """What somebody needs who has idat-zoo alone."""
+    """The plugins that the adapter needs beside idat-zoo."""
     plugins = " and ".join(escaped(str(plugin)) for plugin in result.recipe.plugins)
     if not plugins:
         return []
@@ -207,7 +221,7 @@ def _plugin(result: Result) -> list[str]:
 
 
 def _with_peft(repo: str, place: str, result: Result) -> list[str]:
-    """PEFT's form of the adapter lies in a folder beside it."""
+    """How PEFT loads the adapter from the folder of its form."""
     recipe, student = result.recipe, result.recipe.pair.student
     folder = f"{place}/{PEFT_FOLDER}" if place else PEFT_FOLDER
     if not student.from_hub:
@@ -238,13 +252,13 @@ def _with_peft(repo: str, place: str, result: Result) -> list[str]:
 
 
 def _without_peft(result: Result) -> list[str]:
-    """Where PEFT's LoRA would be another function."""
+    """Why there is no form of PEFT although the family has one elsewhere."""
     name = escaped(result.recipe.pair.student.timm)
-    return [f"PEFT has no form of it on {name}, where its own LoRA is another function.", ""]
+    return [f"PEFT has no form of it on {name}, where its own tuner is another function.", ""]
 
 
 def _source(result: Result) -> str:
-    """Where a task's images are from."""
+    """The source of a task's images."""
     if result.recipe.task.suite == "arrays":
         return (
             "images and labels that a Python program held; whoever has them evaluates by "
@@ -254,7 +268,7 @@ def _source(result: Result) -> str:
 
 
 def _data(results: Mapping[str, Result]) -> list[str]:
-    """Each copy of each task's images that the numbers rest on."""
+    """The source, licence and fingerprint of the images behind the numbers."""
     copies = {(run.recipe.task.id, run.data_fingerprint): run for run in results.values()}
     return [
         f"* {task}: {_source(run)}; licence "

@@ -3,9 +3,11 @@
 from idat_zoo import files
 from idat_zoo.backbones.pair import count_parameters
 from idat_zoo.baselines import find_baselines
-from idat_zoo.checkpoint import load_checkpoint, probe_logits, write_checkpoint
+from idat_zoo.checkpoint.loading import load_checkpoint
+from idat_zoo.checkpoint.probe import probe_logits
+from idat_zoo.checkpoint.writing import write_checkpoint
 from idat_zoo.engine.precision import describe_device
-from idat_zoo.evaluation import predict_split
+from idat_zoo.logits import predict_split
 from idat_zoo.recipe import Recipe
 from idat_zoo.recipe_hash import recipe_hash
 from idat_zoo.results import (

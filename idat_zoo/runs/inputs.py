@@ -7,8 +7,10 @@ from pathlib import Path
 
 from idat_zoo.backbones.pair import Role
 from idat_zoo.backbones.pinned import missing_weights, weights_path
-from idat_zoo.data import Arrays, Reading, TaskData, load_task
-from idat_zoo.data.reading import Listener
+from idat_zoo.data import load_task
+from idat_zoo.data.arrays import Arrays
+from idat_zoo.data.reading import Listener, Reading
+from idat_zoo.data.task_data import TaskData
 from idat_zoo.errors import DataError
 from idat_zoo.layouts import how_to_get, missing_lists
 from idat_zoo.recipe import Recipe

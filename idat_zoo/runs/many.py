@@ -5,7 +5,8 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from idat_zoo.backbones.pair import check_carried
-from idat_zoo.data import Data, Reading, read_arrays
+from idat_zoo.data.arrays import Data, read_arrays
+from idat_zoo.data.reading import Reading
 from idat_zoo.engine.precision import computing, find_device
 from idat_zoo.engine.timing import slowness
 from idat_zoo.errors import RunFolderError, UsageError, ZooError

@@ -13,7 +13,7 @@ from idat_zoo.distillation.base import Output
 from idat_zoo.engine.memory import prefixes_fit, runs_in_one_pass
 from idat_zoo.engine.train import EpochLog, Learner, Trainer
 from idat_zoo.errors import DivergedError, RunFolderError, ZooError
-from idat_zoo.evaluation import score_network
+from idat_zoo.logits import score_network
 from idat_zoo.runs.device_setup import DeviceSetup
 from idat_zoo.runs.memory_errors import plain_memory_errors
 from idat_zoo.runs.progress import Progress

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from idat_zoo import files
 from idat_zoo.errors import DataError, DivergedError, ZooError
-from idat_zoo.evaluation import score_network
+from idat_zoo.logits import score_network
 from idat_zoo.recipe import Recipe, Scalar, check_recipe
 from idat_zoo.results import Candidate, Selection
 from idat_zoo.runs.device_setup import DeviceSetup

@@ -11,7 +11,7 @@ from jaxtyping import Int64, UInt8
 from torch import Tensor
 
 from idat_zoo.backbones.pair import NetworkPair, Role
-from idat_zoo.data import Split
+from idat_zoo.data.task_data import Split
 from idat_zoo.engine.train import EpochLog, divergence
 from idat_zoo.errors import DivergedError
 from idat_zoo.recipe import Recipe

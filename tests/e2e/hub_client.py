@@ -12,7 +12,10 @@ from pathlib import Path
 
 from idat_zoo.cli import screen
 from idat_zoo.errors import ZooError
-from idat_zoo.hub import Head, fetch, parse_reference, read_head, resolve, upload
+from idat_zoo.hub.download import fetch, resolve
+from idat_zoo.hub.head import Head, read_head
+from idat_zoo.hub.references import parse_reference
+from idat_zoo.hub.upload import upload
 
 FETCHED = ("config.json", "adapter_model.safetensors")
 

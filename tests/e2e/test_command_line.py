@@ -23,7 +23,7 @@ from typer.testing import CliRunner, Result
 from idat_zoo.cli import app, progress
 from idat_zoo.engine.train import Trainer
 from idat_zoo.errors import DeviceError
-from idat_zoo.hub import Head
+from idat_zoo.hub.head import Head
 from idat_zoo.runs.lock import alone_in
 
 IDAT = Path(sys.executable).with_name("idat")

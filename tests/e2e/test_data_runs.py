@@ -334,7 +334,7 @@ def test_runs_on_ones_own_images_are_evaluated_by_name(tmp_path: Path) -> None:
 def test_without_weights_a_pair_that_ships_is_named_for_images_that_are_here(
     words: str, hint: str, vtab: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("idat_zoo.hub.cached_weights", lambda *of: None)
+    monkeypatch.setattr("idat_zoo.hub.weights.cached_weights", lambda *of: None)
     fakes.write_class_folders(Path("my photos"), {"cat": 9, "dog": 9})
     fakes.link_tree(vtab / "data/dtd", Path("vtab/data/dtd"))
     shelf = ("--shelf", str(vtab / "shelf"))
@@ -348,7 +348,7 @@ def test_without_weights_a_pair_that_ships_is_named_for_images_that_are_here(
 def test_the_question_before_a_download_names_sizes(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("idat_zoo.hub.cached_weights", lambda *of: None)
+    monkeypatch.setattr("idat_zoo.hub.weights.cached_weights", lambda *of: None)
     backbones = load_registry().backbones
     offer_weights([backbones["vit_s"], backbones["vit_l"]], yes=True)
     assert capsys.readouterr().err.splitlines() == [

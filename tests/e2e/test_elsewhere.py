@@ -19,7 +19,8 @@ from hub_server import TOKEN, Hub, Repo, serving
 from safetensors.torch import load_file, save_file
 from test_hub import NAME, Person, checkpoint_files
 
-from idat_zoo.checkpoint import Checkpoint, load_checkpoint, probe_images
+from idat_zoo.checkpoint.loading import Checkpoint, load_checkpoint
+from idat_zoo.checkpoint.probe import probe_images
 from idat_zoo.formats.peft_export import as_peft, peft_files
 from idat_zoo.formats.timm_model import write_merged
 from idat_zoo.registry import load_registry

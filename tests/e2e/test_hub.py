@@ -14,7 +14,7 @@ import pytest
 from hub_server import TOKEN, Fault, Hub, Repo, serving
 from safetensors.torch import load_file
 
-from idat_zoo.hub import HubReference, parse_reference
+from idat_zoo.hub.references import HubReference, parse_reference
 
 IDAT = Path(sys.executable).with_name("idat")
 NAME = "zoo/digits-lora"

@@ -22,9 +22,9 @@ from typer.testing import CliRunner, Result
 from idat_zoo.cli import app
 from idat_zoo.data.image_file import SUFFIXES
 from idat_zoo.errors import RunFolderError, ZooError
-from idat_zoo.hub import Head
+from idat_zoo.hub.head import Head
 from idat_zoo.places import CACHE_VARIABLE
-from idat_zoo.publishing import plan
+from idat_zoo.publishing.plan import plan
 from idat_zoo.registry import FOLDER, load_registry, resolve_tasks
 
 ROOT = Path(__file__).parents[2]
@@ -206,7 +206,7 @@ def here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """A working folder with a photo and a folder of photos; no weights, no user's variables."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "cache"))
-    monkeypatch.setattr("idat_zoo.hub.cached_weights", lambda *of: None)
+    monkeypatch.setattr("idat_zoo.hub.weights.cached_weights", lambda *of: None)
     for variable in ("IDAT_SHELF", "IDAT_DATA_DIR", "IDAT_DEBUG"):
         monkeypatch.delenv(variable, raising=False)
     fakes.write_class_folders(Path(PHOTOS), {"cat": 9, "dog": 9})

@@ -14,7 +14,8 @@ from huggingface_hub import ModelCard
 from safetensors.torch import load_file, save_file
 from test_hub import Person, tells_one_error
 
-from idat_zoo.checkpoint import find_checkpoints
+from idat_zoo.adapters.linear import Linear
+from idat_zoo.checkpoint.opened import open_checkpoints
 from idat_zoo.errors import (
     CheckpointError,
     HubError,
@@ -23,8 +24,9 @@ from idat_zoo.errors import (
     UsageError,
 )
 from idat_zoo.formats import peft_export
-from idat_zoo.hub import Head, read_head, write_card
-from idat_zoo.publishing import plan, publish
+from idat_zoo.hub.card_file import write_card
+from idat_zoo.hub.head import Head, read_head
+from idat_zoo.publishing.plan import plan, publish
 from idat_zoo.registry import get_recipe
 from idat_zoo.report.card import as_plain, card_fields, card_scores
 from idat_zoo.results import Result, load_result
@@ -107,6 +109,16 @@ def test_a_lora_that_peft_has_no_form_of_is_published_without_one_and_the_card_s
     card = contents["README.md"].decode()
     assert "PEFT has no form of it" in card
     assert "With PEFT" not in card
+
+
+def test_the_card_says_how_to_merge_what_the_family_says_can_be_merged(
+    runs: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    card = new_repository([runs[2]])["README.md"].decode()
+    assert f"idat merge hub:{REPO} -o merged" in card
+    assert "PEFT" not in card
+    monkeypatch.setattr(Linear, "mergeable", False)
+    assert "idat merge" not in new_repository([runs[2]])["README.md"].decode()
 
 
 def test_several_runs_lie_in_folders_of_their_own(runs: list[Path]) -> None:
@@ -693,7 +705,7 @@ def test_an_index_that_leads_elsewhere_is_refused(tmp_path: Path) -> None:
         document = {"schema_version": 1, "library": "idat-zoo", "checkpoints": {place: entry}}
         (tmp_path / "config.json").write_text(json.dumps(document))
         with pytest.raises(CheckpointError, match=r"config\.json"):
-            find_checkpoints(tmp_path)
+            open_checkpoints(tmp_path)
 
 
 # Labels

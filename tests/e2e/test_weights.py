@@ -9,7 +9,7 @@ from kinds import FILES, file_of, pinned
 from test_hub import Person
 
 from idat_zoo.files import dump_tensors
-from idat_zoo.hub import WEIGHTS_FILE, weights_repo
+from idat_zoo.hub.weights import WEIGHTS_FILE, weights_repo
 
 SERVED = (
     "vit",

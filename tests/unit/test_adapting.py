@@ -20,7 +20,7 @@ from idat_zoo import adapt, load_plugin, outside, run
 from idat_zoo.adapters import ADAPTERS
 from idat_zoo.adapting import AdaptedModel
 from idat_zoo.backbones import own
-from idat_zoo.checkpoint import load_checkpoint
+from idat_zoo.checkpoint.loading import load_checkpoint
 from idat_zoo.errors import (
     CheckpointError,
     InputError,

@@ -17,14 +17,13 @@ from conftest import TOY_PAIR, Notes, toy_recipe
 from idat_zoo import evaluate, run, run_many
 from idat_zoo.backbones import pair as pair_module
 from idat_zoo.cli import app
-from idat_zoo.data import read_arrays
-from idat_zoo.data.arrays import Arrays, Data
+from idat_zoo.data.arrays import Arrays, Data, read_arrays
 from idat_zoo.data.image_file import prepare
 from idat_zoo.data.reading import Listener
 from idat_zoo.data.task_data import TaskData
 from idat_zoo.errors import DataError, RecipeError, UsageError, ZooError
-from idat_zoo.hub import Head
-from idat_zoo.publishing import plan
+from idat_zoo.hub.head import Head
+from idat_zoo.publishing.plan import plan
 from idat_zoo.recipe import Recipe
 from idat_zoo.registry import get_recipe, load_registry, resolve_held
 from idat_zoo.runs import loaded as loaded_module

@@ -49,9 +49,9 @@ MAY_KNOW = {
         "data",
         "distillation",
         "engine",
-        "evaluation",
         "files",
         "layouts",
+        "logits",
         "metrics",
         "outside",
         "recipe_hash",
@@ -88,8 +88,10 @@ MAY_KNOW = {
         "runs.states",
     },
     "pulling": FLOOR | {"data", "files", "hub", "layouts", "sources"},
-    "prediction": {"checkpoint", "data", "errors", "pool"},
+    "pictures": {"data", "errors"},
+    "prediction": {"checkpoint", "data", "pictures", "pool"},
     "pool": {"backbones", "checkpoint", "engine", "errors", "switches"},
+    "logits": FLOOR | {"backbones", "data", "engine", "metrics", "scoring"},
     "evaluation": FLOOR
     | {
         "backbones",
@@ -99,6 +101,7 @@ MAY_KNOW = {
         "engine",
         "files",
         "hub",
+        "logits",
         "metrics",
         "results",
         "scoring",
@@ -192,8 +195,8 @@ def wrong_arrows(root: Path) -> list[str]:
                 wrong.append(f"{where}:{line}: a relative import")
             elif top in ABOVE_ALL:
                 wrong.append(f"{where}:{line}: {top} is idat_zoo.{top}")
-            elif top == "huggingface_hub" and name != "hub":
-                wrong.append(f"{where}:{line}: only hub.py imports huggingface_hub")
+            elif top == "huggingface_hub" and room != "hub":
+                wrong.append(f"{where}:{line}: only the package hub imports huggingface_hub")
             elif top != "idat_zoo" or target in ("", room) or room == "cli":
                 continue
             elif target.partition(".")[0] in ABOVE_ALL and target not in MAY_KNOW.get(room, set()):
@@ -360,9 +363,9 @@ def copied(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "importing cli or registry loads sklearn",
         ),
         (
-            "idat_zoo/checkpoint.py",
+            "idat_zoo/checkpoint/opened.py",
             "def f():\n    import huggingface_hub.errors",
-            "only hub.py imports huggingface_hub",
+            "only the package hub imports huggingface_hub",
         ),
         ("idat_zoo/runs/many.py", "from . import files", "a relative import"),
     ],

@@ -20,15 +20,13 @@ from conftest import toy_pair, toy_recipe
 from idat_zoo import files, load
 from idat_zoo.backbones.network import Network
 from idat_zoo.backbones.pair import Role
-from idat_zoo.checkpoint import (
-    CONFIG_FILE,
-    TENSORS_FILE,
-    Transform,
-    find_checkpoints,
-    load_checkpoint,
-    probe_logits,
-    write_checkpoint,
-)
+from idat_zoo.checkpoint.config import CONFIG_FILE
+from idat_zoo.checkpoint.loading import load_checkpoint
+from idat_zoo.checkpoint.opened import open_checkpoints
+from idat_zoo.checkpoint.probe import probe_logits
+from idat_zoo.checkpoint.tensors import TENSORS_FILE
+from idat_zoo.checkpoint.transform import Transform
+from idat_zoo.checkpoint.writing import write_checkpoint
 from idat_zoo.errors import CheckpointError, UnknownNameError, ZooError
 from idat_zoo.randomness import generator
 
@@ -365,7 +363,7 @@ def test_folders_without_the_two_files_say_which_is_missing(folder: Path, tmp_pa
     assert f"'{folder}' holds no config.json: not a checkpoint" in refusal(folder)
     assert "there is no checkpoint folder" in refusal(tmp_path / "absent")
     with pytest.raises(CheckpointError, match=r"holds no config\.json"):
-        find_checkpoints(tmp_path)
+        open_checkpoints(tmp_path)
 
 
 def test_files_that_are_folders_are_refused(folder: Path) -> None:
@@ -377,7 +375,7 @@ def test_files_that_are_folders_are_refused(folder: Path) -> None:
 
 @pytest.mark.parametrize("name", ["digits-lra", "../digits-lora", ""])
 def test_an_unknown_built_in_is_named(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("idat_zoo.checkpoint.builtin_names", lambda: ["digits-lora"])
+    monkeypatch.setattr("idat_zoo.checkpoint.builtin.builtin_names", lambda: ["digits-lora"])
     with pytest.raises(UnknownNameError, match=f"unknown built-in checkpoint '{name}'") as caught:
         load_checkpoint(f"builtin:{name}")
     assert "digits-lora" in str(caught.value)
@@ -389,8 +387,10 @@ def test_checkpoints_below_a_folder_are_students_only(tmp_path: Path) -> None:
     toy_checkpoint(tmp_path / "a")
     toy_checkpoint(tmp_path / "a" / "teacher", role="teacher")
     toy_checkpoint(tmp_path / "b" / "c")
-    assert find_checkpoints(tmp_path) == {"a": tmp_path / "a", "b/c": tmp_path / "b" / "c"}
-    assert find_checkpoints(tmp_path / "a") == {".": tmp_path / "a"}
+    found = {below: one.folder for below, one in open_checkpoints(tmp_path).items()}
+    assert found == {"a": tmp_path / "a", "b/c": tmp_path / "b" / "c"}
+    (itself,) = open_checkpoints(tmp_path / "a").items()
+    assert (itself[0], itself[1].folder) == (".", tmp_path / "a")
 
 
 # What a loaded network is called with

@@ -20,7 +20,6 @@ from torch import Tensor, nn
 from typer.testing import CliRunner, Result
 
 from conftest import FAMILIES
-from idat_zoo import hub
 from idat_zoo.adapters import ADAPTERS, build_adapter
 from idat_zoo.adapters.sites import Place, Site
 from idat_zoo.backbones import frozen, pinned
@@ -30,11 +29,13 @@ from idat_zoo.backbones.network import DROP_PATH
 from idat_zoo.backbones.pair import check_carried
 from idat_zoo.backbones.sites import Visitor
 from idat_zoo.backbones.walk import begin, walk
-from idat_zoo.checkpoint import load_checkpoint, probe_logits
+from idat_zoo.checkpoint.loading import load_checkpoint
+from idat_zoo.checkpoint.probe import probe_logits
 from idat_zoo.cli import app
 from idat_zoo.engine.train import Trainer
 from idat_zoo.errors import TrainingError, UsageError
 from idat_zoo.files import parse_tensors
+from idat_zoo.hub import weights as hub_weights
 from idat_zoo.randomness import Draws
 from idat_zoo.recipe import AdapterChoice, Backbone
 from idat_zoo.runs.folder import PROBE_FILE
@@ -141,7 +142,7 @@ def _no_weights(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(frozen, "load_pinned", touched)
     monkeypatch.setattr(frozen, "_initialise", touched)
     monkeypatch.setattr(pinned, "weights_path", touched)
-    monkeypatch.setattr(hub, "fetch_weights", touched)
+    monkeypatch.setattr(hub_weights, "fetch_weights", touched)
 
 
 @pytest.mark.usefixtures("_no_weights")

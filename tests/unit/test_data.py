@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from conftest import DIGITS
-from idat_zoo.data import Split, TaskData, load_task
+from idat_zoo.data import load_task
 from idat_zoo.data.decode import digest_pixels
+from idat_zoo.data.task_data import Split, TaskData
 from idat_zoo.errors import DataError, UsageError
 from idat_zoo.layouts import missing_lists
 from idat_zoo.recipe import Task

@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from conftest import Notes
-from idat_zoo.data import TaskData, load_task
+from idat_zoo.data import load_task
+from idat_zoo.data.task_data import TaskData
 from idat_zoo.errors import DataError
 from idat_zoo.layouts import FEWSHOT_TEST, fewshot_train, missing_lists
 from idat_zoo.recipe import Task

@@ -10,8 +10,8 @@ import torch
 from command import idat
 from peft_files import BACKBONE, HEAD, imported, peft_folder
 
-from idat_zoo.checkpoint import read_config
 from idat_zoo.errors import RecipeError, UsageError
+from idat_zoo.formats.peft_folder import read_config
 from idat_zoo.registry import get_recipe
 from idat_zoo.runs.many import run
 

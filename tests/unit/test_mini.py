@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from idat_zoo.data import mini
-from idat_zoo.data.mini import DRAWERS, Drawing, count, lesions, sprites, textures
+from idat_zoo.data.mini import DRAWERS, count, lesions, sprites, textures
 from idat_zoo.data.mini.counter import Draws
-from idat_zoo.data.mini.drawing import CHUNK, NUM_IMAGES
+from idat_zoo.data.mini.drawing import CHUNK, NUM_IMAGES, Drawing
 from idat_zoo.data.mini.raster import ONE, PIXEL, TURN, place, root, shrink, sine
 
 pytestmark = pytest.mark.slow  # thousands of images are drawn

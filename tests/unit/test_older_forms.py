@@ -14,7 +14,8 @@ import torch
 
 from conftest import toy_recipe
 from idat_zoo import evaluate, files, run
-from idat_zoo.checkpoint import load_checkpoint, probe_logits
+from idat_zoo.checkpoint.loading import load_checkpoint
+from idat_zoo.checkpoint.probe import probe_logits
 from idat_zoo.recipe import TermSpec
 from idat_zoo.recipe_hash import recipe_hash
 from idat_zoo.recipe_toml import dump_recipe, parse_recipe

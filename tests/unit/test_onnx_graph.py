@@ -11,10 +11,8 @@ from students import CONVOLUTIONS, checkpoint_of, each, network_on, shaken
 
 from conftest import toy_recipe
 from idat_zoo.adapters import ADAPTERS
-from idat_zoo.checkpoint import (
-    load_checkpoint,
-    write_checkpoint,
-)
+from idat_zoo.checkpoint.loading import load_checkpoint
+from idat_zoo.checkpoint.writing import write_checkpoint
 from idat_zoo.errors import CheckpointError
 from idat_zoo.formats import onnx_graph
 from idat_zoo.formats.onnx_graph import write_onnx

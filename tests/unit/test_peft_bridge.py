@@ -20,18 +20,21 @@ from idat_zoo.adapters.peft_options import UNFIT, UNMERGED, require_peft, tuners
 from idat_zoo.backbones.frozen import describe_anatomy, hash_network
 from idat_zoo.backbones.network import Network, build_network
 from idat_zoo.backbones.peft_network import PeftNetwork
-from idat_zoo.checkpoint import Checkpoint, load_checkpoint, probe_images, write_checkpoint
+from idat_zoo.checkpoint.loading import Checkpoint, load_checkpoint
+from idat_zoo.checkpoint.probe import probe_images
+from idat_zoo.checkpoint.writing import write_checkpoint
 from idat_zoo.cli import app
-from idat_zoo.data import TaskData, load_task
+from idat_zoo.data import load_task
+from idat_zoo.data.task_data import TaskData
 from idat_zoo.engine.state import load_state, state_of
 from idat_zoo.engine.train import Trainer
 from idat_zoo.errors import UsageError
 from idat_zoo.formats.peft_export import write_peft
 from idat_zoo.formats.timm_model import largest_difference, merge
-from idat_zoo.hub import Head
+from idat_zoo.hub.head import Head
 from idat_zoo.plugins import load_plugin
 from idat_zoo.pool import AdapterPool
-from idat_zoo.publishing import plan
+from idat_zoo.publishing.plan import plan
 from idat_zoo.randomness import generator
 from idat_zoo.recipe import AdapterChoice, Recipe
 from idat_zoo.recipe_hash import recipe_hash

@@ -15,10 +15,8 @@ from students import CONVOLUTIONS, checkpoint_of, network_on, shaken
 
 from conftest import toy_pair, toy_recipe
 from idat_zoo.adapters import ADAPTERS, build_adapter
-from idat_zoo.checkpoint import (
-    probe_images,
-    write_checkpoint,
-)
+from idat_zoo.checkpoint.probe import probe_images
+from idat_zoo.checkpoint.writing import write_checkpoint
 from idat_zoo.errors import CheckpointError, UsageError
 from idat_zoo.formats.peft_export import write_peft
 from idat_zoo.formats.peft_forms import FORMS as FORMS_OF_PEFT

@@ -10,7 +10,8 @@ from kinds import tiny
 from peft_files import BACKBONE, DIGITS, QKV, imported, peft_folder, trained_by_peft
 
 from idat_zoo.adapters.layers import ROWS
-from idat_zoo.checkpoint import load_checkpoint, probe_images
+from idat_zoo.checkpoint.loading import load_checkpoint
+from idat_zoo.checkpoint.probe import probe_images
 from idat_zoo.errors import CheckpointError
 from idat_zoo.formats.peft_export import write_peft
 from idat_zoo.formats.peft_import import import_peft

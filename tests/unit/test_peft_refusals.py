@@ -12,7 +12,7 @@ from command import idat
 from peft_files import BACKBONE, DIGITS, HEAD, QKV, TWELVE, imported, peft_folder, trained_by_peft
 from torch import Tensor
 
-from idat_zoo.checkpoint import load_checkpoint
+from idat_zoo.checkpoint.loading import load_checkpoint
 from idat_zoo.errors import CheckpointError
 from idat_zoo.formats.peft_export import write_peft
 from idat_zoo.formats.peft_import import import_peft

@@ -13,7 +13,7 @@ from peft_files import DIGITS, TWELVE, imported, peft_folder
 from idat_zoo.adapters import peft_targets
 from idat_zoo.adapters.peft_targets import PeftConfig, Update, find_updates
 from idat_zoo.backbones.frozen import load_backbone
-from idat_zoo.checkpoint import load_checkpoint
+from idat_zoo.checkpoint.loading import load_checkpoint
 from idat_zoo.errors import CheckpointError
 from idat_zoo.formats.peft_export import write_peft
 from idat_zoo.formats.peft_import import import_peft

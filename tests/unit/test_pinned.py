@@ -6,16 +6,17 @@ from pathlib import Path
 import pytest
 from kinds import CLASSES, FILES, FORMS, built, file_of, pinned
 
-from idat_zoo import files, hub
+from idat_zoo import files
 from idat_zoo.backbones.frozen import load_backbone
 from idat_zoo.errors import WeightsError
+from idat_zoo.hub import weights as hub_weights
 
 
 @pytest.fixture
 def weights_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Stands for the file of any tag."""
     file = tmp_path / "model.safetensors"
-    monkeypatch.setattr(hub, "fetch_weights", lambda name, tag: file)
+    monkeypatch.setattr(hub_weights, "fetch_weights", lambda name, tag: file)
     return file
 
 

@@ -16,7 +16,8 @@ from idat_zoo.adapters import build_adapter
 from idat_zoo.backbones.frozen import FrozenBackbone
 from idat_zoo.backbones.network import Network, build_network
 from idat_zoo.backbones.stack import MixedNetwork
-from idat_zoo.checkpoint import Checkpoint, load_checkpoint, write_checkpoint
+from idat_zoo.checkpoint.loading import Checkpoint, load_checkpoint
+from idat_zoo.checkpoint.writing import write_checkpoint
 from idat_zoo.errors import CheckpointError, UnknownNameError, UsageError
 from idat_zoo.pool import AdapterPool
 from idat_zoo.recipe import AdapterChoice

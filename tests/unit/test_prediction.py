@@ -13,9 +13,11 @@ from PIL import Image
 from typer.testing import CliRunner, Result
 
 from conftest import toy_pair, toy_recipe
-from idat_zoo.checkpoint import load, write_checkpoint
+from idat_zoo.checkpoint.loading import load
+from idat_zoo.checkpoint.writing import write_checkpoint
 from idat_zoo.cli import app
-from idat_zoo.prediction import Picture, Predictor, find_adapters, find_pictures, open_picture
+from idat_zoo.pictures import Picture, find_pictures, open_picture
+from idat_zoo.prediction import Predictor, find_adapters
 from idat_zoo.recipe import Recipe
 
 DIGITS = ("--checkpoint", "builtin:digits-lora", "--device", "cpu")

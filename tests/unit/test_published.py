@@ -6,7 +6,9 @@ from functools import cache
 import pytest
 
 from idat_zoo import evaluate
-from idat_zoo.checkpoint import TENSORS_FILE, builtin_names, find_folder, read_config
+from idat_zoo.checkpoint.builtin import builtin_names
+from idat_zoo.checkpoint.opened import open_checkpoint
+from idat_zoo.checkpoint.tensors import TENSORS_FILE
 from idat_zoo.registry.published import Published, load_published
 from idat_zoo.results import Result
 
@@ -22,9 +24,9 @@ def test_the_shelf_lists_what_ships_and_its_very_files() -> None:
     assert len(PUBLISHED) == 6 * 3
     assert [own.name for own in sorted(PUBLISHED, key=lambda own: own.name)] == builtin_names()
     for own in PUBLISHED:
-        folder = find_folder(f"builtin:{own.name}")
-        assert hashlib.sha256((folder / TENSORS_FILE).read_bytes()).hexdigest() == own.sha256
-        config = read_config(folder)
+        opened = open_checkpoint(f"builtin:{own.name}")
+        assert hashlib.sha256((opened.folder / TENSORS_FILE).read_bytes()).hexdigest() == own.sha256
+        config = opened.config
         recipe = config.recipe
         assert (recipe.task.id, recipe.adapter.label) == (own.task, own.adapter)
         assert own.name == f"{own.task}-{own.adapter}"

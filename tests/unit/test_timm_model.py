@@ -14,12 +14,9 @@ from timm.data import create_transform, resolve_model_data_config
 
 from conftest import toy_pair, toy_recipe
 from idat_zoo.adapters.lora import LoRA
-from idat_zoo.checkpoint import (
-    load,
-    load_checkpoint,
-    probe_images,
-    write_checkpoint,
-)
+from idat_zoo.checkpoint.loading import load, load_checkpoint
+from idat_zoo.checkpoint.probe import probe_images
+from idat_zoo.checkpoint.writing import write_checkpoint
 from idat_zoo.errors import CheckpointError, RunFolderError, UsageError
 from idat_zoo.formats.timm_model import largest_difference, merge, write_merged
 from idat_zoo.randomness import generator

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import TypeCheckError
 
 from conftest import TOY_PAIR, toy_backbone
-from idat_zoo import files, hub
+from idat_zoo import files
 from idat_zoo.backbones.anatomy import everywhere
 from idat_zoo.backbones.frozen import (
     faults_of,
@@ -21,6 +21,7 @@ from idat_zoo.backbones.kinds.vit import ViT
 from idat_zoo.backbones.pinned import weights_size
 from idat_zoo.backbones.walk import begin, features
 from idat_zoo.errors import UsageError, WeightsError
+from idat_zoo.hub import weights as hub_weights
 from idat_zoo.randomness import generator
 from idat_zoo.recipe import Backbone
 
@@ -130,7 +131,7 @@ def test_nothing_keeps_these_from_being_had() -> None:
 def weights_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Stands for the file of any tag."""
     file = tmp_path / "model.safetensors"
-    monkeypatch.setattr(hub, "fetch_weights", lambda name, tag: file)
+    monkeypatch.setattr(hub_weights, "fetch_weights", lambda name, tag: file)
     return file
 
 
