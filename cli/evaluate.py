@@ -65,7 +65,7 @@ def evaluate_command(
     from idat_zoo.cli import present
     from idat_zoo.cli.offers import offer, require_weights, tell_cached
     from idat_zoo.cli.progress import LiveProgress
-    from idat_zoo.data import Reading
+    from idat_zoo.data.reading import Reading
     from idat_zoo.engine.precision import find_device, resolve_precision
     from idat_zoo.engine.timing import slowness
     from idat_zoo.evaluation import evaluate

@@ -15,9 +15,11 @@ from idat_zoo.backbones.network import Network
 from idat_zoo.backbones.pair import Backbones, count_parameters
 from idat_zoo.baselines import find_baselines
 from idat_zoo.checkpoint import Reference, find_config, load_checkpoint, pin
-from idat_zoo.data import Data, Reading, Split, load_task, read_arrays
+from idat_zoo.data.arrays import Data, read_arrays
 from idat_zoo.data.decode import Images
-from idat_zoo.data.reading import Listener
+from idat_zoo.data.load import load_task
+from idat_zoo.data.reading import Listener, Reading
+from idat_zoo.data.task_data import Split
 from idat_zoo.engine.precision import (
     Precision,
     autocast,

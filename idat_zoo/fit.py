@@ -19,8 +19,8 @@ from idat_zoo import files
 from idat_zoo.adapters import build_adapter
 from idat_zoo.adapters.base import Site
 from idat_zoo.backbones.pair import Backbones, NetworkPair, Role, build_pair
-from idat_zoo.data import Split
 from idat_zoo.data.reading import Listener
+from idat_zoo.data.task_data import Split
 from idat_zoo.engine.memory import prefixes_fit, runs_in_one_pass
 from idat_zoo.engine.schedule import total_epochs
 from idat_zoo.engine.state import load_state, state_of

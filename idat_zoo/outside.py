@@ -1,4 +1,4 @@
-"""Names from outside: which plugin brings which adapter family or kind of backbone.
+"""Names from outside: which plugin brings which adapter family, kind of backbone or suite.
 
 A plugin is a Python file that a person names (`plugins.load_plugin`, `--plugin FILE`), or an
 installed distribution with entry points `name = "module:Class"` in a group below. Nothing else is
@@ -16,10 +16,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from idat_zoo.errors import PluginWarning, UnknownNameError, UsageError
-from idat_zoo.recipe import NAME, AdapterChoice, Backbone, Plugin, Recipe
+from idat_zoo.recipe import NAME, AdapterChoice, Backbone, Plugin, Recipe, Task
 
 ADAPTERS_GROUP = "idat_zoo.adapters"
 KINDS_GROUP = "idat_zoo.kinds"
+SUITES_GROUP = "idat_zoo.suites"
 
 
 class Provider(NamedTuple):
@@ -149,7 +150,7 @@ def warn_if_changed(what: str, name: str | None, made_with: Plugin | None, *, gr
 
 
 def with_plugins(recipe: Recipe) -> Recipe:
-    """The recipe with the plugins named that its adapters and backbones are of now."""
+    """The recipe with the plugins named that its adapters, backbones and task need now."""
     pair, teacher, own = recipe.pair, recipe.pair.teacher, recipe.teacher_adapter
     backbones = {
         "student": marked(pair.student),
@@ -158,6 +159,7 @@ def with_plugins(recipe: Recipe) -> Recipe:
     return recipe.model_copy(
         update={
             "pair": pair.model_copy(update=backbones),
+            "task": marked_task(recipe.task),
             "adapter": _marked_choice(recipe.adapter),
             "teacher_adapter": None if own is None else _marked_choice(own),
         }
@@ -167,6 +169,11 @@ def with_plugins(recipe: Recipe) -> Recipe:
 def marked(spec: Backbone) -> Backbone:
     """A backbone with the plugin named that brings its kind now."""
     return spec.model_copy(update={"plugin": _plugin_of(KINDS_GROUP, spec.kind)})
+
+
+def marked_task(task: Task) -> Task:
+    """A task with the plugin named that brings its suite now."""
+    return task.model_copy(update={"plugin": _plugin_of(SUITES_GROUP, task.suite)})
 
 
 def _marked_choice(choice: AdapterChoice) -> AdapterChoice:

@@ -1,7 +1,8 @@
-"""Plugin files: Python that a person names, which brings adapter families and kinds of backbones.
+"""Plugin files: Python that a person names, which brings classes of idat-zoo's open axes.
 
-Such a file holds dicts `ADAPTERS` and `KINDS` of names and classes, or one of them; docs/plugins.md
-has both. It stands alone: what needs several files is a distribution with entry points.
+Such a file holds one or more of the dicts `ADAPTERS`, `KINDS` and `SUITES` of names and classes;
+docs/plugins.md has an example of each. It stands alone: what needs several files is a distribution
+with entry points.
 """
 
 import re
@@ -18,6 +19,7 @@ from pydantic import ValidationError
 from idat_zoo import outside
 from idat_zoo.adapters import ADAPTERS, check_family
 from idat_zoo.backbones.kinds import KINDS, WHAT, check_kind
+from idat_zoo.data.suites import SUITES, check_suite
 from idat_zoo.errors import UsageError
 from idat_zoo.recipe import BRIDGE, NAME, Plugin
 
@@ -40,6 +42,7 @@ TABLES = {
         lambda name, own: check_family(name, own)(),
     ),
     "KINDS": _Table(WHAT, outside.KINDS_GROUP, KINDS, check_kind),
+    "SUITES": _Table("suite", outside.SUITES_GROUP, SUITES, check_suite),
 }
 
 

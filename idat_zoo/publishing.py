@@ -48,6 +48,7 @@ from idat_zoo.hub import (
     write_card,
 )
 from idat_zoo.report.card import PEFT_FOLDER, card_fields, card_scores, card_text
+from idat_zoo.report.means import Averaged
 from idat_zoo.report.section import INVITATION, KEYS, Section, find_section, write_section
 from idat_zoo.results import Result, load_result
 from idat_zoo.run_files import RECIPE_FILE, RESULT_FILE
@@ -124,10 +125,12 @@ def plan(
     *,
     with_teacher: bool = False,
     overwrite: Collection[str] = (),
+    averaged: Averaged | None = None,
 ) -> Plan:
     """Check runs, and work out the commit that brings them to a repository as it is now.
 
-    `overwrite` names files of others that may go.
+    `overwrite` names files of others that may go; the card takes means over the tasks in
+    `averaged`.
 
     Raises: RunFolderError for a folder without a finished run, or with files that are not its own;
     CheckpointError where a reload does not give the run's probe logits; UsageError for runs that do
@@ -171,7 +174,7 @@ def plan(
     }
     known = {path: digest for path, digest in known.items() if path not in without}
     known |= {path: sha256(content).hexdigest() for path, content in contents.items()}
-    contents[CARD_FILE] = card.renewed(head.repo, results, known)
+    contents[CARD_FILE] = card.renewed(head.repo, results, known, averaged)
     if card.not_ours and not head.holds(CARD_FILE, contents[CARD_FILE]):
         foreign[CARD_FILE] = card.not_ours
     for name in overwrite:
@@ -405,7 +408,13 @@ class _CardThere:
         """The SHA-256 of what was published, as far as the card's record says."""
         return self.section.files if self.section else {}
 
-    def renewed(self, repo: str, results: Mapping[str, Result], known: Mapping[str, str]) -> bytes:
+    def renewed(
+        self,
+        repo: str,
+        results: Mapping[str, Result],
+        known: Mapping[str, str],
+        averaged: Averaged | None,
+    ) -> bytes:
         """A card of these results; what a person wrote beside our section and metadata stays.
 
         Raises: UsageError where it would name this machine; HubError.
@@ -417,7 +426,8 @@ class _CardThere:
         said = _digests(results)
         unsaid = {path: digest for path, digest in known.items() if said.get(path) != digest}
         in_peft = any(path.endswith(f"{PEFT_FOLDER}/{peft_export.CONFIG_FILE}") for path in known)
-        section = write_section(card_text(repo, results, in_peft=in_peft), own, unsaid)
+        text = card_text(repo, results, in_peft=in_peft, averaged=averaged)
+        section = write_section(text, own, unsaid)
         local = LOCAL_PATH.search(head + section)
         if local:
             raise UsageError(f"the card would show a path of this machine: {local[0]}")

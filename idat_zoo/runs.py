@@ -11,9 +11,12 @@ from idat_zoo.backbones.pair import Role, check_carried, count_parameters
 from idat_zoo.backbones.pinned import missing_weights, weights_path
 from idat_zoo.baselines import find_baselines
 from idat_zoo.checkpoint import load_checkpoint, probe_logits, write_checkpoint
-from idat_zoo.data import Arrays, Data, Reading, TaskData, load_task, read_arrays
+from idat_zoo.data.arrays import Arrays, Data, read_arrays
 from idat_zoo.data.folder import split_csv
-from idat_zoo.data.reading import Listener
+from idat_zoo.data.load import load_task
+from idat_zoo.data.reading import Listener, Reading
+from idat_zoo.data.suites import suite_of
+from idat_zoo.data.task_data import TaskData
 from idat_zoo.engine.precision import computing, describe_device, find_device, resolve_precision
 from idat_zoo.engine.timing import slowness
 from idat_zoo.errors import DataError, InputError, RunFolderError, UsageError, ZooError
@@ -28,7 +31,6 @@ from idat_zoo.fit import (
     machine_for,
     plain_memory_errors,
 )
-from idat_zoo.layouts import how_to_get, missing_lists
 from idat_zoo.metrics import score
 from idat_zoo.outside import with_plugins
 from idat_zoo.recipe import Recipe
@@ -396,7 +398,7 @@ def complete(
 
 def _keep_split(recipe: Recipe, data: TaskData, folder: Path) -> None:
     """One's own images keep the split that was made of them."""
-    if recipe.task.suite == "folder" and data.listing is not None:
+    if suite_of(recipe.task).is_split_here and data.listing is not None:
         files.write_whole(folder / SPLIT_FILE, split_csv(data.listing))
 
 
@@ -410,10 +412,11 @@ def missing_inputs(
 ) -> list[str]:
     """What a run needs and does not find here, each with the way to get it."""
     missing = []
-    images = missing_lists(recipe.task, data_dir, seed=seed)
+    suite = suite_of(recipe.task)
+    images = suite.missing(recipe.task, data_dir, seed=seed)
     if images and arrays is None:
-        sure = "--yes or " if recipe.task.suite == "vtab1k" else ""
-        missing.append(f"{images}; {sure}{how_to_get(recipe.task)}")
+        sure = "--yes or " if suite.has_source else ""
+        missing.append(f"{images}; {sure}{suite.how_to_get(recipe.task)}")
     if not download:
         repos = [missing_weights(spec) for spec in recipe.pair.backbones()]
         missing += [f"weights of '{r}'; --yes downloads them from the Hub" for r in repos if r]
@@ -447,8 +450,9 @@ def require_inputs(
 
 def _without_download(recipe: Recipe, data_dir: Path | None, *, seed: int) -> str:
     """A command that trains the adapter without weights: on the same images, if they are here."""
-    task, place = ("folder" if recipe.task.suite == "folder" else recipe.task.id), []
-    if missing_lists(recipe.task, data_dir, seed=seed):
+    suite, place = suite_of(recipe.task), list[str]()
+    task = suite.word(recipe.task)
+    if suite.missing(recipe.task, data_dir, seed=seed):
         task = "digits"
     elif data_dir is not None:
         place = ["--data-dir", str(data_dir)]

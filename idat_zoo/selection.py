@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from idat_zoo import files
-from idat_zoo.data import Split
+from idat_zoo.data.task_data import Split
 from idat_zoo.errors import DataError, DivergedError, ZooError
 from idat_zoo.evaluation import score_network
 from idat_zoo.fit import Job, Machine, Progress, fit

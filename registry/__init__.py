@@ -3,6 +3,7 @@
 Torch is never loaded here.
 """
 
+from idat_zoo.registry.averages import averaged_tasks
 from idat_zoo.registry.load import (
     ALL,
     ARRAYS,
@@ -45,6 +46,7 @@ __all__ = [
     "Registry",
     "Rule",
     "applying_rules",
+    "averaged_tasks",
     "compose_recipe",
     "differences",
     "find_recipe",

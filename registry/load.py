@@ -13,8 +13,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
+from idat_zoo.data import suites
+from idat_zoo.data.suites import load_suite
+from idat_zoo.data.suites.arrays import OwnArrays
+from idat_zoo.data.suites.folder import OwnFolder
+from idat_zoo.data.suites.vtab1k import Vtab1k
 from idat_zoo.errors import RecipeError, UnknownNameError, UsageError, folded
-from idat_zoo.outside import marked
+from idat_zoo.outside import SUITES_GROUP, marked, marked_task, providers
 from idat_zoo.recipe import Backbone, Pair, Task
 from idat_zoo.recipe_toml import parse_toml, read_text
 from idat_zoo.registry.families import Families
@@ -42,15 +47,16 @@ KINDS = {
     "sources.toml": "source",
     "adapters.toml": "adapter",
 }
-GROUPS = ("natural", "specialized", "structured")
-SUITE = "vtab1k"
-SUITES = ("mini", SUITE, "fgvc", "fewshot")
+GROUPS = Vtab1k.groups
+SUITE = Vtab1k.name
 ALL = "all"
 """All of VTAB-1K's tasks, or all adapters, in one word."""
-FOLDER = "folder"
+FOLDER = OwnFolder.name
 """The name under which one's own folder of images is asked for; no shelf has it."""
-ARRAYS = "arrays"
+ARRAYS = OwnArrays.name
 """The same of images that a Python program holds."""
+SUITES = tuple(suite for suite in suites.SUITES if suite not in (FOLDER, ARRAYS))
+"""The built-in suites that a shelf has tasks of."""
 TASK_WORDS = (*GROUPS, *SUITES, ALL, FOLDER, ARRAYS)
 """What --task takes besides tasks' own names; no task may have such a name."""
 NAME = r"[A-Za-z0-9_][A-Za-z0-9_.-]*"  # names become parts of ids and folders
@@ -167,9 +173,10 @@ def task_groups(registry: Registry) -> dict[str, list[Task]]:
 
 
 def task_suites(registry: Registry) -> dict[str, list[Task]]:
-    """All tasks by suite."""
+    """All tasks of a shelf by suite; those of plugins come last."""
     return {
-        suite: [task for task in registry.tasks.values() if task.suite == suite] for suite in SUITES
+        suite: [task for task in registry.tasks.values() if task.suite == suite]
+        for suite in (*SUITES, *providers(SUITES_GROUP))
     }
 
 
@@ -180,6 +187,11 @@ def resolve_tasks(text: str, registry: Registry) -> list[Task]:
     """
     members = task_groups(registry) | task_suites(registry)
     members[ALL] = members[SUITE]
+    members = {  # a task goes before a plugin's suite of the same name
+        folded(name): tasks
+        for name, tasks in members.items()
+        if name in TASK_WORDS or not registry.has_task(name)
+    }
     names = [name.strip() for name in text.split(",")]
     if not all(names):
         raise RecipeError([f"task '{text}': expected names with commas between, e.g. dtd,svhn"])
@@ -266,6 +278,8 @@ def load_registry(shelf: Path | None = None) -> Registry:
     )
     faults += _dangling_pairs(raw["pairs.toml"], known)
     faults += _dangling_tasks(raw["tasks.toml"], known)
+    for entry in raw["sources.toml"].values():
+        faults += _unknown_suite(entry)
     recipes = read_recipe_files(shelves, adapters, known, faults)
     if faults:
         raise RecipeError(faults)
@@ -281,7 +295,7 @@ def load_registry(shelf: Path | None = None) -> Registry:
             for table in pair_tables.values()
         },
         tasks={
-            name: Task.model_validate(table.model_dump(include=set(Task.model_fields)))
+            name: marked_task(Task.model_validate(table.model_dump(include=set(Task.model_fields))))
             for name, table in task_tables.items()
         },
         sources=sources,
@@ -403,16 +417,7 @@ def _dangling_tasks(tasks: Mapping[str, _Raw], known: Known) -> Iterator[str]:
         yield from known.dangling("pair", raw.table.get("pair"), where=f"{raw.where}: pair")
         if name in TASK_WORDS:
             yield f"{raw.where}: '{name}' is the name of a group or suite"
-        if raw.table.get("suite") == FOLDER:
-            yield (
-                f"{raw.where}: suite: 'folder' is of the images of --data-dir, which name their "
-                f"own classes; a shelf's task is of {', '.join(SUITES)}"
-            )
-        if raw.table.get("suite") == ARRAYS:
-            yield (
-                f"{raw.where}: suite: 'arrays' is of images that a Python program holds; a shelf's "
-                f"task is of {', '.join(SUITES)}"
-            )
+        yield from _unknown_suite(raw) or _unknown_group(raw)
         for alias in strings(raw.table.get("aliases")):
             owner = owners.setdefault(alias, name)
             overruled = alias == owner and raw.builtin and not tasks[owner].builtin
@@ -420,3 +425,30 @@ def _dangling_tasks(tasks: Mapping[str, _Raw], known: Known) -> Iterator[str]:
                 yield f"{raw.where}: aliases: '{alias}' is the name of a group or suite"
             elif owner != name and not overruled:
                 yield f"{raw.where}: aliases: '{alias}' is already a name of task '{owner}'"
+
+
+def _unknown_suite(raw: _Raw) -> list[str]:
+    """The fault of a table whose suite is not known, or has no tasks on shelves."""
+    name = raw.table.get("suite")
+    if not isinstance(name, str):  # a fault that the tables' models find
+        return []
+    try:
+        suite = load_suite(name)
+    except (UnknownNameError, UsageError) as error:
+        return [f"{raw.where}: suite: {error.message} {error.hint}".rstrip()]
+    if not suite.no_shelf:
+        return []
+    own = ", ".join((*SUITES, *providers(SUITES_GROUP)))
+    return [f"{raw.where}: suite: '{name}' {suite.no_shelf}; a shelf's task is of {own}"]
+
+
+def _unknown_group(raw: _Raw) -> list[str]:
+    """The fault of a table whose group is none of its suite's."""
+    suite, group = raw.table.get("suite"), raw.table.get("group")
+    if not isinstance(suite, str) or not isinstance(group, str):
+        return []
+    groups = [repr(name) for name in load_suite(suite).groups or GROUPS]
+    if repr(group) in groups:
+        return []
+    expected = " or ".join(filter(None, (", ".join(groups[:-1]), groups[-1])))
+    return [f"{raw.where}: group: Input should be {expected} (got {group!r})"]

@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 import idat_zoo.recipe
-from idat_zoo.layouts import missing_lists
+from idat_zoo.data.suites import suite_of
 from idat_zoo.recipe import Backbone, Task
 
 SHIPPED = Path(idat_zoo.recipe.__file__).parent / "backbones" / "weights"
@@ -23,7 +23,7 @@ def weights_here(backbone: Backbone) -> bool:
 
 def images_here(task: Task, data_dir: Path | None) -> bool:
     """Whether the task is built in, or all its lists lie under the data folder."""
-    return not missing_lists(task, data_dir)
+    return not suite_of(task).missing(task, data_dir)
 
 
 def hub_cache() -> Path:

@@ -13,6 +13,7 @@ from idat_zoo.errors import RecipeError, UnknownNameError, UsageError, near_name
 from idat_zoo.outside import (
     ADAPTERS_GROUP,
     KINDS_GROUP,
+    SUITES_GROUP,
     lacking,
     providers,
     warn_if_changed,
@@ -25,7 +26,7 @@ from idat_zoo.registry.recipe_files import SETTINGS, Rule
 from idat_zoo.registry.shelves import Family, collecting, unknown
 
 if TYPE_CHECKING:
-    from idat_zoo.data import Data
+    from idat_zoo.data.arrays import Data
     from idat_zoo.data.reading import Reading
 
 OF_THE_TERM = ("distillation_weight", "temperature", "temperature_squared", "detach")
@@ -102,7 +103,8 @@ def with_folder(
 
     Raises: DataError with every fault of the folder.
     """
-    from idat_zoo.data import Reading, describe_folder
+    from idat_zoo.data.folder import describe_folder
+    from idat_zoo.data.reading import Reading
 
     own = describe_folder(data_dir, reading or Reading())
     return registry.with_task(own, pair=FOLDER_PAIR), own.id
@@ -110,7 +112,7 @@ def with_folder(
 
 def _with_arrays(registry: Registry, data: "Data") -> tuple[Registry, str]:
     """The same with the task that images and labels of one's own are. Raises as `read_arrays`."""
-    from idat_zoo.data import read_arrays
+    from idat_zoo.data.arrays import read_arrays
 
     own = read_arrays(data).task
     return registry.with_task(own, pair=FOLDER_PAIR), own.id
@@ -171,6 +173,8 @@ def recipe_from_file(
     for spec in written.pair.backbones():
         if spec.kind in providers(KINDS_GROUP):
             warn_if_changed("kind of backbone", spec.kind, spec.plugin, group=KINDS_GROUP)
+    if written.task.suite in providers(SUITES_GROUP):
+        warn_if_changed("suite", written.task.suite, written.task.plugin, group=SUITES_GROUP)
     recipe = _check(dict(written), registry=registry, where=str(path))
     return _adjust(recipe, registry, teacher=teacher, overrides=overrides)
 

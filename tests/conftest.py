@@ -14,7 +14,7 @@ from idat_zoo.adapters import build_adapter
 from idat_zoo.backbones.frozen import FrozenBackbone, load_backbone
 from idat_zoo.backbones.network import Network, build_network
 from idat_zoo.backbones.pair import Backbones, NetworkPair, Role, build_pair
-from idat_zoo.data import Split
+from idat_zoo.data.task_data import Split
 from idat_zoo.engine.precision import resolve_precision
 from idat_zoo.engine.train import Learner
 from idat_zoo.fit import Progress

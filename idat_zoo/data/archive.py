@@ -15,8 +15,8 @@ from pathlib import Path, PurePosixPath
 from idat_zoo.data.cache import free_bytes
 from idat_zoo.data.listing import refuse, shown
 from idat_zoo.data.reading import Listener
+from idat_zoo.data.suites import suite_of
 from idat_zoo.errors import DataError
-from idat_zoo.layouts import needed_lists
 from idat_zoo.recipe import Task
 
 METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
@@ -47,7 +47,10 @@ def find_members(archive: zipfile.ZipFile, task: Task, what: str) -> Members:
     links, encrypted, overlapping or doubled entries, and what would unpack to far more than it
     is: nothing was unpacked then.
     """
-    sign = f"/{task.folder}/{needed_lists(task)[-1]}"
+    lists = suite_of(task).needed_lists(task)
+    if not lists:
+        raise DataError(f"'{what}': tasks of suite '{task.suite}' have no list to find them by")
+    sign = f"/{task.folder}/{lists[-1]}"
     signs = [
         entry.filename
         for entry in archive.infolist()

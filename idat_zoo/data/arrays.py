@@ -26,11 +26,11 @@ from jaxtyping import UInt8
 from PIL import Image
 from torch import Tensor
 
-from idat_zoo.data.cache import map_pixels
-from idat_zoo.data.decode import nameless_file, write_at
+from idat_zoo.data.decode import channels_first
 from idat_zoo.data.folder import VAL_PERCENT, drawn
 from idat_zoo.data.image_file import UnreadableImageError, as_rgb, resized
 from idat_zoo.data.listing import SPLITS, Listing, Rows, describe_classes, refuse
+from idat_zoo.data.pixel_file import map_pixels, nameless_file, write_at
 from idat_zoo.data.reading import Listener
 from idat_zoo.data.task_data import Split, TaskData
 from idat_zoo.errors import DataError, InputError, UnknownNameError, UsageError
@@ -69,7 +69,7 @@ class Arrays:
         """The task that it is."""
         return Task(
             id=self._identify(),
-            suite="arrays",
+            suite=ARRAYS,
             num_classes=self.num_classes,
             num_train=(),
             num_val=(),
@@ -79,7 +79,7 @@ class Arrays:
 
     def check_is(self, task: Task) -> None:
         """Raises: UsageError for a task that is not of arrays; DataError for other arrays' task."""
-        if task.suite != "arrays":
+        if task.suite != ARRAYS:
             raise UsageError(
                 f"data are handed over, but the recipe is of task '{task.id}'.",
                 hint='get_recipe("arrays", adapter, data=…) is of the same data',
@@ -144,7 +144,7 @@ class Arrays:
                 digest.update(hashlib.sha256(pixels.data).digest())
                 write_at(file.fileno(), pixels.data, done * pixels.nbytes)
                 listener.decoding(what, done + 1, len(places))
-            images = map_pixels(Path(file.name), (len(places), 3, size, size))
+            images = channels_first(map_pixels(Path(file.name), (len(places), size, size, 3)))
         return Split(
             images=images,
             targets=torch.tensor([self.held[of].targets[i] for of, i in places], dtype=torch.int64),

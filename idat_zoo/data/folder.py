@@ -25,12 +25,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
 
 from idat_zoo.data.class_names import like_names, natural_key, tell_apart
-from idat_zoo.data.decode import hash_files
+from idat_zoo.data.digests import hash_files
 from idat_zoo.data.listing import SPLITS, Listing, Rows, check_files, refuse, shown
+from idat_zoo.data.on_disk import verify_command
 from idat_zoo.data.reading import Reading
 from idat_zoo.data.splits import recognise, split_of
 from idat_zoo.data.walk import Folder, walk
-from idat_zoo.layouts import verify_command
 from idat_zoo.recipe import Task
 
 FOLDER = "folder"
@@ -58,7 +58,7 @@ def describe_folder(place: Path, reading: Reading) -> Task:
     return Task(
         id=_identify(listing, place, reading),
         title=place.resolve().name,
-        suite="folder",
+        suite=FOLDER,
         num_classes=len(listing.class_names),
         num_train=(),
         num_val=(),

@@ -15,7 +15,7 @@ from torch import Tensor
 from idat_zoo.data.decode import Images
 from idat_zoo.data.image_file import PROCEDURE
 from idat_zoo.data.listing import Listing
-from idat_zoo.layouts import pulled_from
+from idat_zoo.data.on_disk import pulled_from
 from idat_zoo.recipe import Task
 
 

@@ -6,14 +6,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from idat_zoo.data import read_listing
 from idat_zoo.data.cache import Cache
-from idat_zoo.data.decode import digest_pixels, examine_files
+from idat_zoo.data.digests import digest_images, examine_files
 from idat_zoo.data.folder import FOLDER, folder_id, list_folder
 from idat_zoo.data.listing import Listing, count_classes, describe_classes, emptied_classes, locate
+from idat_zoo.data.lists import read_listing
 from idat_zoo.data.reading import Listener, Reading
+from idat_zoo.data.suites import suite_of
+from idat_zoo.data.suites.base import Place
 from idat_zoo.errors import DataError
-from idat_zoo.layouts import drawn_seeds, task_folder
 from idat_zoo.recipe import Frozen, Task
 
 BUILT_IN = "built in"
@@ -51,9 +52,10 @@ def verify_task(
     faults: list[str] = []
     listings: list[Listing] = []
     place, seeds = BUILT_IN, list[int]()
-    if task.suite != "mini":
-        place = str(task_folder(task, data_dir))
-        seeds = drawn_seeds(task, data_dir) or [0]
+    suite = suite_of(task)
+    if suite.place is not Place.BUILT_IN:
+        place = str(suite.folder(task, data_dir))
+        seeds = suite.drawn_seeds(task, data_dir) or [0]
     for seed in seeds:
         try:
             listings.append(read_listing(task, data_dir, faults, seed=seed))
@@ -167,7 +169,7 @@ def _check_cache(task_id: str, reading: Reading) -> tuple[int, list[str]]:
     held = {k: e for k, e in cache.entries().items() if e.task == task_id and e.kept}
     for key, entry in held.items():
         try:
-            whole = digest_pixels(cache.open(key, entry)) == entry.pixels_sha256
+            whole = digest_images(cache.open(key, entry)) == entry.pixels_sha256
         except FileNotFoundError:  # cleaned by another process
             continue
         if not whole:

@@ -10,10 +10,13 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
+from idat_zoo.data.suites import suite_of
+from idat_zoo.data.suites.base import Place
 from idat_zoo.recipe import BRIDGE
 from idat_zoo.report.build import build_report
 from idat_zoo.report.layout import lay_out
 from idat_zoo.report.markdown import as_markdown, escaped, markdown_table
+from idat_zoo.report.means import Averaged
 from idat_zoo.results import RESULT_FILE, Result
 
 T = TypeVar("T")
@@ -97,10 +100,12 @@ def as_plain(value: T) -> T:
     return same
 
 
-def card_text(repo: str, results: Mapping[str, Result], *, in_peft: bool) -> str:
+def card_text(
+    repo: str, results: Mapping[str, Result], *, in_peft: bool, averaged: Averaged | None = None
+) -> str:
     """The card below its metadata, in Markdown. `results` by their subfolder, '' for the root.
 
-    `in_peft`: whether PEFT's form lies beside the adapters.
+    `in_peft`: whether PEFT's form lies beside the adapters. `averaged`: as `build_report` takes it.
     """
     place, first = next(iter(results.items()))
     recipe, student, teacher = first.recipe, first.recipe.pair.student, first.recipe.pair.teacher
@@ -110,7 +115,8 @@ def card_text(repo: str, results: Mapping[str, Result], *, in_peft: bool) -> str
         if teacher is not None
         else "alone"
     )
-    report = build_report([(Path(below) / RESULT_FILE, run) for below, run in results.items()])
+    found = [(Path(below) / RESULT_FILE, run) for below, run in results.items()]
+    report = build_report(found, averaged=averaged)
     lines = [
         f"# {repo.partition('/')[2]}",
         "",
@@ -158,15 +164,15 @@ def _folders(results: Mapping[str, Result]) -> list[str]:
 def _use(repo: str, place: str, result: Result, *, in_peft: bool) -> list[str]:
     """How the first of the adapters is loaded here, with PEFT and with plain timm."""
     reference = f"hub:{repo}" + (f"/{place}" if place else "")
-    suite = result.recipe.task.suite
-    images = " --data-dir DIR" if suite == "folder" else ""
+    place_of_images = suite_of(result.recipe.task).place
+    images = " --data-dir DIR" if place_of_images is Place.DATA_DIR else ""
     words = result.recipe.plugin_words
     named = f" {shlex.join(words)}" if words else ""
     files = [plugin.file for plugin in result.recipe.plugins if plugin.file is not None]
     lines = [
         *_plugin(result),
         "```",
-        *([] if suite == "arrays" else [f"idat eval {reference}{images}{named}"]),
+        *([] if place_of_images is Place.MEMORY else [f"idat eval {reference}{images}{named}"]),
         f"idat predict {reference} photo.jpg{named}",
         f"idat export {reference} --to onnx -o graph{named}",
         "```",
@@ -245,7 +251,7 @@ def _without_peft(result: Result) -> list[str]:
 
 def _source(result: Result) -> str:
     """Where a task's images are from."""
-    if result.recipe.task.suite == "arrays":
+    if suite_of(result.recipe.task).place is Place.MEMORY:
         return (
             "images and labels that a Python program held; whoever has them evaluates by "
             "`idat_zoo.evaluate(reference, data=…)`"

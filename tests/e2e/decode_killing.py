@@ -24,9 +24,11 @@ import fakes
 from killing import was_killed
 
 from idat_zoo import files
-from idat_zoo.data import Reading, TaskData, load_task
 from idat_zoo.data import decode as decoding
 from idat_zoo.data.cache import Cache
+from idat_zoo.data.load import load_task
+from idat_zoo.data.reading import Reading
+from idat_zoo.data.task_data import TaskData
 from idat_zoo.recipe import Task
 
 COUNTS = {"train": 60, "val": 30, "test": 40}

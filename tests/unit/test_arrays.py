@@ -17,8 +17,7 @@ from conftest import TOY_PAIR, Notes, toy_recipe
 from idat_zoo import evaluate, run, run_many, runs
 from idat_zoo.backbones import pair as pair_module
 from idat_zoo.cli import app
-from idat_zoo.data import read_arrays
-from idat_zoo.data.arrays import Arrays, Data
+from idat_zoo.data.arrays import Arrays, Data, read_arrays
 from idat_zoo.data.image_file import prepare
 from idat_zoo.data.reading import Listener
 from idat_zoo.data.task_data import TaskData

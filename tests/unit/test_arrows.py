@@ -27,11 +27,10 @@ MAY_KNOW = {
     "baselines": FLOOR | {"data", "files", "randomness", "results"},
     "switches": {"recipe"},
     "outside": FLOOR,
-    "plugins": FLOOR | {"adapters", "backbones", "outside"},
+    "plugins": FLOOR | {"adapters", "backbones", "data", "outside"},
     "adapters": FLOOR | {"option_words", "outside"},
     "distillation": {"recipe"},
-    "data": FLOOR | {"files", "layouts", "places"},
-    "layouts": {"recipe"},
+    "data": FLOOR | {"files", "outside", "places"},
     "backbones": FLOOR | {"adapters", "files", "hub", "outside", "places", "randomness"},
     "builtin": set(),
     "engine": FLOOR | {"backbones", "distillation", "randomness", "switches"},
@@ -51,7 +50,7 @@ MAY_KNOW = {
     "run_folder": FLOOR
     | {"adapters", "files", "recipe_toml", "results", "run_files", "run_lock", "run_states"},
     "run_files": set(),
-    "run_states": FLOOR | {"engine", "recipe_toml", "run_files", "run_lock"},
+    "run_states": FLOOR | {"data", "engine", "recipe_toml", "run_files", "run_lock"},
     "run_lock": {"errors", "results"},
     "checkpoint": FLOOR
     | {"adapters", "backbones", "data", "files", "hub", "outside", "randomness", "results"},
@@ -69,7 +68,7 @@ MAY_KNOW = {
         "run_folder",
         "run_states",
     },
-    "pulling": FLOOR | {"data", "files", "hub", "layouts", "sources"},
+    "pulling": FLOOR | {"data", "files", "hub", "sources"},
     "prediction": {"checkpoint", "data", "errors", "pool"},
     "pool": {"backbones", "checkpoint", "engine", "errors", "switches"},
     "evaluation": FLOOR
@@ -85,9 +84,9 @@ MAY_KNOW = {
         "results",
         "switches",
     },
-    "report": FLOOR | {"adapters", "checkpoint", "files", "metrics", "results", "standing"},
+    "report": FLOOR | {"adapters", "checkpoint", "data", "files", "metrics", "results", "standing"},
     "registry": FLOOR
-    | {"data", "layouts", "option_words", "outside", "recipe_toml", "registry.families", "sources"},
+    | {"data", "option_words", "outside", "recipe_toml", "registry.families", "sources"},
     "registry.families": FLOOR | {"adapters", "option_words", "outside", "registry"},
     "registry.write_pretrained": {"hub", "registry"},
     "registry.write_adapters": FLOOR
@@ -224,7 +223,7 @@ def copied(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "from idat_zoo.registry.load import load_registry",
             "idat_zoo never imports registry",
         ),
-        ("idat_zoo/data/builtin.py", "from cli import app", "cli is idat_zoo.cli"),
+        ("idat_zoo/data/mini/load.py", "from cli import app", "cli is idat_zoo.cli"),
         ("idat_zoo/adapters/lora.py", "import idat_zoo.data", "adapters does not know data"),
         (
             "idat_zoo/adapters/base.py",
@@ -237,7 +236,7 @@ def copied(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "distillation does not know adapters",
         ),
         (
-            "idat_zoo/data/vtab1k.py",
+            "idat_zoo/data/suites/vtab1k.py",
             "from idat_zoo import distillation",
             "data does not know distillation",
         ),

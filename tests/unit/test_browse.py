@@ -12,7 +12,7 @@ from typer.testing import CliRunner, Result
 
 from idat_zoo.cli import app
 from idat_zoo.cli.browse import TRY
-from idat_zoo.layouts import VTAB1K_LISTS
+from idat_zoo.data.suites.vtab1k import VTAB1K_LISTS
 from idat_zoo.recipe_toml import dump_recipe, parse_recipe
 from idat_zoo.registry import get_recipe, load_registry
 

@@ -15,7 +15,8 @@ from torch import nn
 
 from conftest import DIGITS, FAMILIES, learner_of, toy_pair, toy_recipe
 from idat_zoo.backbones.pair import NetworkPair
-from idat_zoo.data import TaskData, load_task
+from idat_zoo.data.load import load_task
+from idat_zoo.data.task_data import TaskData
 from idat_zoo.engine.precision import find_device, resolve_precision
 from idat_zoo.engine.schedule import learning_rates, standard_rates
 from idat_zoo.engine.state import load_state, state_of

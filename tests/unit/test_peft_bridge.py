@@ -22,7 +22,8 @@ from idat_zoo.backbones.network import Network, build_network
 from idat_zoo.backbones.peft_network import PeftNetwork
 from idat_zoo.checkpoint import Checkpoint, load_checkpoint, probe_images, write_checkpoint
 from idat_zoo.cli import app
-from idat_zoo.data import TaskData, load_task
+from idat_zoo.data.load import load_task
+from idat_zoo.data.task_data import TaskData
 from idat_zoo.engine.state import load_state, state_of
 from idat_zoo.engine.train import Trainer
 from idat_zoo.errors import UsageError

@@ -21,12 +21,13 @@ from idat_zoo import files
 from idat_zoo.cli import app
 from idat_zoo.metrics import Metrics, paired_interval, unpaired_interval, wilson_interval
 from idat_zoo.recipe import Recipe, Task
-from idat_zoo.registry import load_registry
-from idat_zoo.report.build import Report, build_report
+from idat_zoo.registry import averaged_tasks, load_registry
+from idat_zoo.report import build as report_build
+from idat_zoo.report.build import Report
 from idat_zoo.report.fields import flatten
 from idat_zoo.report.layout import as_count, lay_out
 from idat_zoo.report.markdown import as_markdown, markdown_table
-from idat_zoo.report.means import BENCHMARKS, MINI, VTAB_1K, Benchmark
+from idat_zoo.report.means import Benchmark, benchmarks
 from idat_zoo.report.rows import estimate
 from idat_zoo.results import Candidate, ImageCounts, Parameters, Result, Selection, find_results
 from idat_zoo.run_folder import recipe_hash
@@ -38,6 +39,14 @@ NOWHERE = Path("nowhere/result.json")
 BASELINES = {"logistic_regression": 0.96, "nearest_neighbour": 0.98}
 
 Found = tuple[Path, Result]
+AVERAGED = averaged_tasks(load_registry())
+BENCHMARKS = {known.suite: known for known in benchmarks(AVERAGED)}
+MINI, VTAB_1K = BENCHMARKS["mini"], BENCHMARKS["vtab1k"]
+
+
+def build_report(found: Sequence[Found]) -> Report:
+    """The report as `idat report` builds it without a shelf of one's own."""
+    return report_build.build_report(found, averaged=AVERAGED)
 
 
 def scored(correct: int) -> Metrics:

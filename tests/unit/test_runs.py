@@ -23,7 +23,7 @@ from conftest import FAMILIES, TOY_PAIR, toy_recipe
 from idat_zoo import files, run_lock
 from idat_zoo.adapters.lora import LoRAOptions
 from idat_zoo.backbones.network import Network
-from idat_zoo.data import load_task
+from idat_zoo.data.load import load_task
 from idat_zoo.engine import train as train_module
 from idat_zoo.engine.precision import resolve_precision
 from idat_zoo.errors import (
