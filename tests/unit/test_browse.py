@@ -59,6 +59,8 @@ def run_outside(code: str, **variables: str) -> subprocess.CompletedProcess[str]
         ["validate"],
         ["data", "info"],
         ["data", "info", "mini,dtd,fewshot"],
+        ["data", "verify", "mini"],
+        ["data", "cache"],
     ],
 )
 def test_browsing_never_loads_torch(words: list[str]) -> None:
