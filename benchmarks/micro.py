@@ -21,7 +21,6 @@ import torch
 
 from idat_zoo.engine.precision import describe_device
 from idat_zoo.errors import ZooError
-from idat_zoo.fit import Progress, machine_for
 from idat_zoo.metrics import wilson_interval
 from idat_zoo.recipe import Recipe, Task
 from idat_zoo.registry import get_recipe, load_registry, task_suites
@@ -30,9 +29,14 @@ from idat_zoo.report.gain import Gain
 from idat_zoo.report.layout import percent, points
 from idat_zoo.report.rows import estimate
 from idat_zoo.results import PREDICTIONS_FILE, RESULT_FILE, Result, find_results, versions
-from idat_zoo.run_folder import run_folder
-from idat_zoo.runs import Inputs, Run, begin, run
-from idat_zoo.runs import choose as choose_candidate
+from idat_zoo.runs.device_setup import set_up
+from idat_zoo.runs.folder import run_folder
+from idat_zoo.runs.inputs import Inputs
+from idat_zoo.runs.loaded import load_run
+from idat_zoo.runs.many import run
+from idat_zoo.runs.plan import plan
+from idat_zoo.runs.progress import Progress
+from idat_zoo.runs.selection import select
 
 ROOT = Path(__file__).parent.parent
 RUNS = ROOT / "build" / "micro-runs"
@@ -102,13 +106,12 @@ def val_top1(
     words = [f"candidates.lr=[{rate!r}]", "selection=val", "drop_path=0.0"]
     words += [f"epochs={epochs}", f"warmup_epochs={warmup}", "precision=float32"]
     recipe = get_recipe("digits", adapter, teacher=teacher, overrides=words)
-    folder = run_folder(out / "choice", recipe, 0)
-    progress = Progress()
-    begun = begin(Run(recipe=recipe, seed=0, folder=folder), Inputs(listener=progress))
-    selection = choose_candidate([begun], machine_for(torch.device("cpu")), progress)[folder]
+    device, inputs = torch.device("cpu"), Inputs()
+    (planned,) = plan([(recipe, 0)], out=out / "choice", device=device, inputs=inputs)
+    (selection,) = select([load_run(planned, inputs)], set_up(device), Progress())
     if isinstance(selection, ZooError):
         raise selection
-    print(f"{folder.relative_to(out)}: {selection.tried[0]}", flush=True)
+    print(f"{planned.folder.relative_to(out)}: {selection.tried[0]}", flush=True)
     return selection.tried[0].val_top1
 
 

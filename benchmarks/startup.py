@@ -22,8 +22,8 @@ from idat_zoo.engine.timing import seconds
 FIRST_STEP = """
 import os, sys, tempfile
 from idat_zoo.registry import get_recipe
-from idat_zoo.fit import Progress
-from idat_zoo.runs import run
+from idat_zoo.runs.progress import Progress
+from idat_zoo.runs.many import run
 
 class UntilTheFirstStep(Progress):
     def step(self):

@@ -33,8 +33,8 @@ from idat_zoo.report.build import build_report
 from idat_zoo.report.layout import points
 from idat_zoo.report.rows import estimate
 from idat_zoo.results import RESULT_FILE, Result, find_results, versions
-from idat_zoo.run_folder import run_folder
-from idat_zoo.runs import run
+from idat_zoo.runs.folder import run_folder
+from idat_zoo.runs.many import run
 
 RUNS = ROOT / "build" / "zoo-runs"
 CHOICES = RUNS / "choices"

@@ -31,7 +31,7 @@ from idat_zoo.errors import RecipeError, UnknownNameError, UsageError, ZooError,
 if TYPE_CHECKING:
     from idat_zoo.recipe import Backbone, Frozen, Pair, Recipe, Task
     from idat_zoo.registry import Registry
-    from idat_zoo.run_states import RunState
+    from idat_zoo.runs.states import RunState
 
 Row = dict[str, Any]
 
@@ -258,7 +258,7 @@ def _write_whole(file: Path, text: str) -> None:
 
 def _list_runs(place: Path, data_dir: Path | None, *, json: bool) -> None:
     """Finished and unfinished runs, what some ended with, and the commands that go on with them."""
-    from idat_zoo.run_states import find_runs, resume_command
+    from idat_zoo.runs.states import find_runs, resume_command
 
     faults: list[str] = []
     runs = find_runs(place, faults)

@@ -1,6 +1,7 @@
 """`idat train`: recipes and seeds to run folders, one after the other or in one pass."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -45,8 +46,7 @@ if TYPE_CHECKING:
     from idat_zoo.recipe import Recipe
     from idat_zoo.registry import Family
     from idat_zoo.results import Result
-
-    Asked = Sequence[tuple[Recipe, int]]
+    from idat_zoo.runs.plan import Planned
 
 
 def train(
@@ -98,22 +98,36 @@ def train(
         task, adapter, pair, teacher, recipe, overrides or [], shelf, data_dir, reading
     )
     backbones = [spec for one in recipes for spec in one.pair.backbones()]
-    for told in dict.fromkeys(told for spec in backbones for told in differences(spec)):
-        screen.note(told)
+    for note in dict.fromkeys(note for spec in backbones for note in differences(spec)):
+        screen.note(note)
     if adapter == ALL:
-        recipes = _that_stand(recipes)
+        recipes = _carried(recipes)
     asked = [(one, number) for one in recipes for number in _seeds(seed, seeds)]
-    place = out or RUNS
-    if dry_run:
-        _print_plans(asked, device=device, data_dir=data_dir, out=place, json=json)
-        return
     with screen.waiting("loading torch"):
         from idat_zoo.backbones.pair import check_carried
         from idat_zoo.cli.progress import LiveProgress
-        from idat_zoo.runs import run_many
-    unfinished = _unfinished(asked, device=device, out=place)
-    for one in unfinished:
-        check_carried(one)
+        from idat_zoo.engine.precision import find_device
+        from idat_zoo.runs.device_setup import set_up
+        from idat_zoo.runs.inputs import Inputs
+        from idat_zoo.runs.many import train_planned
+        from idat_zoo.runs.plan import plan
+    where, inputs = find_device(device), Inputs(data_dir=data_dir, reading=reading)
+    planned = plan(asked, out=out or RUNS, device=where, inputs=inputs)
+    for run in planned:
+        if dry_run or not run.finished:
+            check_carried(run.recipe)
+    if dry_run:
+        _print_plans(planned, data_dir=data_dir, json=json)
+        return
+    switches = Switches(
+        prefix_cache=prefix_cache,
+        compile=compile,
+        fused=fused,
+        keep_memory=keep_memory,
+        deterministic=deterministic,
+    )
+    setup = set_up(where, switches, stack=stack)
+    unfinished = [run.recipe for run in planned if not run.finished]
     agreed = offer(
         [one.task for one in unfinished],
         [spec for one in unfinished for spec in one.pair.backbones()],
@@ -123,32 +137,25 @@ def train(
         alone=len(asked) == 1,
     )
     with LiveProgress() as progress:
-        outcomes = run_many(
-            asked,
-            device=device,
-            data_dir=data_dir,
-            reading=reading,
-            out=place,
+        outcomes = train_planned(
+            planned,
+            setup,
+            replace(inputs, download=agreed, listener=progress),
+            progress,
             resume=resume,
             wait=wait,
             keep_diverged=keep_diverged,
-            download=agreed,
-            switches=Switches(
-                prefix_cache=prefix_cache,
-                compile=compile,
-                fused=fused,
-                keep_memory=keep_memory,
-                deterministic=deterministic,
-            ),
-            stack=stack,
-            progress=progress,
             words=_words(context),
         )
     failures = [outcome for outcome in outcomes if isinstance(outcome, ZooError)]
     if len(asked) == 1 and failures:
         raise failures[0]
-    results = [outcome for outcome in outcomes if not isinstance(outcome, ZooError)]
-    _print_results(results, out=place, json=json)
+    results = [
+        (run, outcome)
+        for run, outcome in zip(planned, outcomes, strict=True)
+        if not isinstance(outcome, ZooError)
+    ]
+    _print_results(results, json=json)
     if failures:
         raise typer.Exit(screen.SOME_FAILED if results else failures[-1].exit_code)
 
@@ -245,90 +252,56 @@ def _check_options(families: Sequence["Family"], words: Sequence[str]) -> None:
             )
 
 
-def _unfinished(asked: "Asked", *, device: str, out: Path) -> list["Recipe"]:
-    """The recipes of runs that have no result yet, and so need images and weights."""
-    from idat_zoo.engine.precision import find_device, resolve_precision
-    from idat_zoo.results import RESULT_FILE
-    from idat_zoo.run_folder import run_folder
-
-    where = find_device(device)
-    return [
-        recipe
-        for recipe, seed in asked
-        if not (run_folder(out, resolve_precision(recipe, where), seed) / RESULT_FILE).is_file()
-    ]
-
-
-def _print_results(results: Sequence["Result"], *, out: Path, json: bool) -> None:
-    from idat_zoo.run_folder import run_folder
-
-    folders = [run_folder(out, result.recipe, result.seed) for result in results]
+def _print_results(results: Sequence[tuple["Planned", "Result"]], *, json: bool) -> None:
     if json:
-        documents = [
-            {"folder": str(folder), **result.as_document()}
-            for folder, result in zip(folders, results, strict=True)
-        ]
+        documents = [{"folder": str(run.folder), **result.as_document()} for run, result in results]
         screen.print_json({"results": documents})
         return
-    for folder, result in zip(folders, results, strict=True):
-        typer.echo(screen.plain(f"{result}\n  {folder}"))
+    for run, result in results:
+        typer.echo(screen.plain(f"{result}\n  {run.folder}"))
 
 
-def _that_stand(recipes: Sequence["Recipe"]) -> list["Recipe"]:
-    """Those whose adapter its backbones can carry; what is left out of `all` is told."""
+def _carried(recipes: Sequence["Recipe"]) -> list["Recipe"]:
+    """The recipes whose backbones can carry their adapter; a note names each other adapter."""
     with screen.waiting("loading torch"):
         from idat_zoo.backbones.pair import check_carried
 
-    standing: list[Recipe] = []
-    told: dict[str, None] = {}
+    carried: list[Recipe] = []
+    reasons: dict[str, None] = {}
     for recipe in recipes:
         try:
             check_carried(recipe)
         except UsageError as error:
-            told[error.message] = None
+            reasons[error.message] = None
         else:
-            standing.append(recipe)
-    for message in told:
+            carried.append(recipe)
+    for message in reasons:
         screen.note(f"left out: {message}")
-    return standing
+    return carried
 
 
-def _print_plans(
-    asked: "Asked",
-    *,
-    device: str,
-    data_dir: Path | None,
-    out: Path,
-    json: bool,
-) -> None:
-    """What each run is, where it would lie, and what is missing for it."""
-    from idat_zoo.backbones.pair import check_carried
-    from idat_zoo.engine.precision import find_device, resolve_precision
+def _print_plans(planned: Sequence["Planned"], *, data_dir: Path | None, json: bool) -> None:
+    """Print for each run its recipe, its folder, and what it needs that is not here."""
     from idat_zoo.recipe_toml import dump_recipe
-    from idat_zoo.run_folder import run_folder
-    from idat_zoo.runs import missing_inputs
 
-    for one, _ in asked:
-        check_carried(one)
     plans = []
-    for one, seed in asked:
-        recipe = resolve_precision(one, find_device(device))
-        decoded = _decoded_bytes(recipe, data_dir)
+    for run in planned:
+        decoded = _decoded_bytes(run.recipe, data_dir)
         plans.append(
             {
-                "folder": str(run_folder(out, recipe, seed)),
-                "missing": missing_inputs(recipe, data_dir, seed=seed),
+                "folder": str(run.folder),
+                "missing": list(run.missing),
                 "decoded_bytes": decoded,
-                "recipe": recipe.model_dump(mode="json", exclude_none=True),
+                "recipe": run.recipe.model_dump(mode="json", exclude_none=True),
             }
         )
         if not json:
-            missing = "; ".join(plans[-1]["missing"]) or "nothing"
-            typer.echo(f"# folder: {plans[-1]['folder']}\n# missing: {missing}")
+            missing = "; ".join(run.missing) or "nothing"
+            typer.echo(f"# folder: {run.folder}\n# missing: {missing}")
             for side, splits in decoded.items():
                 sizes = (f"{split} {screen.size(taken)}" for split, taken in splits.items())
                 typer.echo(f"# decoded images at {side} x {side}: {', '.join(sizes) or 'unknown'}")
-            typer.echo(dump_recipe(recipe))
+            typer.echo(dump_recipe(run.recipe))
     if json:
         screen.print_json({"plans": plans})
 

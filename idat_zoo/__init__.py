@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from idat_zoo.checkpoint import load
     from idat_zoo.evaluation import evaluate
     from idat_zoo.plugins import load_plugin
-    from idat_zoo.runs import run, run_many
+    from idat_zoo.runs.many import run, run_many
 
 __all__ = ["adapt", "evaluate", "load", "load_plugin", "run", "run_many"]
 
@@ -23,8 +23,8 @@ _HOMES = {
     "evaluate": "idat_zoo.evaluation",
     "load": "idat_zoo.checkpoint",
     "load_plugin": "idat_zoo.plugins",
-    "run": "idat_zoo.runs",
-    "run_many": "idat_zoo.runs",
+    "run": "idat_zoo.runs.many",
+    "run_many": "idat_zoo.runs.many",
 }
 
 

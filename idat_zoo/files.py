@@ -1,4 +1,4 @@
-"""Files are written whole or not at all, and the same content gives the same bytes."""
+"""Writing files: whole or not at all, and with the same bytes for the same content."""
 
 import contextlib
 import hashlib
@@ -7,21 +7,22 @@ import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import safetensors.torch
 from filelock import FileLock, Timeout
 from safetensors import SafetensorError
-from torch import Tensor
 
 from idat_zoo.errors import RunFolderError, way_to_write
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def write_whole(path: Path, content: bytes) -> None:
     """Write beside the target, flush to disk, then rename over it.
 
-    Raises: RunFolderError where the folder cannot be written or the disk is full; whatever stood
-    at `path` before stands there still.
+    Raises: RunFolderError if the folder cannot be written or the disk is full; a file that was at
+    `path` before is then unchanged.
     """
     beside = _beside(path)
     try:
@@ -38,7 +39,7 @@ def write_whole(path: Path, content: bytes) -> None:
 
 
 def _beside(path: Path) -> Path:
-    """Where a file or folder is made before it takes its name; `path` may be `.` or `/`."""
+    """The path under which a file or folder is made before its rename; `path` may be `.` or `/`."""
     return path.parent / f".{path.name}.part"
 
 
@@ -51,7 +52,7 @@ def _unwritable(path: Path, error: OSError) -> RunFolderError:
 
 @contextlib.contextmanager
 def alone(path: Path, waiting: Callable[[], None]) -> Iterator[None]:
-    """Hold a lock file; `waiting` is called where another process holds it, until it does not."""
+    """Hold a lock file; if another process holds it, call `waiting` and wait for its release."""
     lock = FileLock(path)
     try:
         lock.acquire(timeout=0)
@@ -66,10 +67,9 @@ def alone(path: Path, waiting: Callable[[], None]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def whole_folder(folder: Path) -> Iterator[Path]:
-    """A folder to be filled, which takes its name when all is in it, and goes when anything fails.
+    """A temporary folder to fill, renamed to `folder` on success and deleted on failure.
 
-    Raises: RunFolderError where the name is taken by more than an empty folder, or the disk is
-    full.
+    Raises: RunFolderError if `folder` exists and is not an empty folder, or the disk is full.
     """
     if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
         raise RunFolderError(f"'{folder}' is there already.", hint="Choose another --out.")
@@ -82,7 +82,9 @@ def whole_folder(folder: Path) -> Iterator[Path]:
     except OSError as error:
         raise _unwritable(folder, error) from error
     except RunFolderError as error:
-        if isinstance(error.__cause__, OSError):  # of a file below `beside`, which nobody knows
+        if isinstance(
+            error.__cause__, OSError
+        ):  # names a file in `beside`, a path that users do not know
             raise _unwritable(folder, error.__cause__) from error.__cause__
         raise
     finally:
@@ -90,21 +92,25 @@ def whole_folder(folder: Path) -> Iterator[Path]:
 
 
 def dump_json(document: Mapping[str, Any]) -> bytes:
-    """Indented JSON, keys in the order given. Not-a-number has no JSON: a ValueError."""
+    """Indented JSON, with keys in the given order. Raises: ValueError for not-a-number."""
     return (json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
 
 
-def dump_tensors(tensors: Mapping[str, Tensor]) -> bytes:
+def dump_tensors(tensors: Mapping[str, "Tensor"]) -> bytes:
     """Safetensors bytes, equal for equal tensors.
 
     One metadata key alone: with two or more, safetensors 0.8 writes them in random order.
     """
+    import safetensors.torch
+
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     return safetensors.torch.save(contiguous, metadata={"format": "pt"})
 
 
-def parse_tensors(content: bytes) -> dict[str, Tensor]:
+def parse_tensors(content: bytes) -> "dict[str, Tensor]":
     """Tensors on CPU from safetensors bytes. Raises: ValueError for anything else."""
+    import safetensors.torch
+
     try:
         return safetensors.torch.load(content)
     except SafetensorError as error:

@@ -47,13 +47,14 @@ from idat_zoo.hub import (
     upload,
     write_card,
 )
+from idat_zoo.recipe_hash import recipe_hash
 from idat_zoo.report.card import PEFT_FOLDER, card_fields, card_scores, card_text
 from idat_zoo.report.means import Averaged
 from idat_zoo.report.section import INVITATION, KEYS, Section, find_section, write_section
 from idat_zoo.results import Result, load_result
-from idat_zoo.run_files import RECIPE_FILE, RESULT_FILE
-from idat_zoo.run_folder import PROBE_FILE, TEACHER_FOLDER, recipe_hash
-from idat_zoo.run_states import resume_command
+from idat_zoo.runs.file_names import RECIPE_FILE, RESULT_FILE
+from idat_zoo.runs.folder import PROBE_FILE, TEACHER_FOLDER
+from idat_zoo.runs.states import resume_command
 
 CARD_FILE = "README.md"
 NEEDED = (TENSORS_FILE, CONFIG_FILE, RECIPE_FILE, PROBE_FILE)

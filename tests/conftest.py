@@ -17,9 +17,9 @@ from idat_zoo.backbones.pair import Backbones, NetworkPair, Role, build_pair
 from idat_zoo.data.task_data import Split
 from idat_zoo.engine.precision import resolve_precision
 from idat_zoo.engine.train import Learner
-from idat_zoo.fit import Progress
 from idat_zoo.places import CACHE_VARIABLE
 from idat_zoo.recipe import AdapterChoice, Backbone, Pair, Recipe, Task, check_recipe
+from idat_zoo.runs.progress import Progress
 
 pytest.register_assert_rewrite("families", "laws", "zoo")
 

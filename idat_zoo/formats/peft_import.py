@@ -60,7 +60,7 @@ from idat_zoo.recipe import (
     check_recipe,
     describe_faults,
 )
-from idat_zoo.run_folder import recipe_hash
+from idat_zoo.recipe_hash import recipe_hash
 
 PICKLE_FILE = "adapter_model.bin"
 SEED = 0  # nothing of an imported adapter is drawn

@@ -29,7 +29,7 @@ from idat_zoo.baselines import find_baselines
 from idat_zoo.data.load import load_task
 from idat_zoo.errors import ZooError
 from idat_zoo.recipe import Recipe
-from idat_zoo.runs import run_many
+from idat_zoo.runs.many import run_many
 
 TIMES = ("seconds", "images_per_second", "finished")
 

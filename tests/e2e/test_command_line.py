@@ -24,7 +24,7 @@ from idat_zoo.cli import app, progress
 from idat_zoo.engine.train import Trainer
 from idat_zoo.errors import DeviceError
 from idat_zoo.hub import Head
-from idat_zoo.run_lock import alone_in
+from idat_zoo.runs.lock import alone_in
 
 IDAT = Path(sys.executable).with_name("idat")
 TINY = ("--pair", "tiny_random", "--device", "cpu")
@@ -138,8 +138,8 @@ def test_repeating_a_finished_run_prints_its_result_and_trains_nothing(
     runs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = below(runs)
-    monkeypatch.setattr("idat_zoo.runs.begin", None)
-    monkeypatch.setattr("idat_zoo.runs.load_task", None)
+    monkeypatch.setattr("idat_zoo.runs.many.load_run", None)
+    monkeypatch.setattr("idat_zoo.runs.inputs.load_task", None)
     result = idat(*LORA, "--out", runs, "--json")
     assert result.exit_code == 0, result.output
     assert "finished before" in result.stderr

@@ -14,8 +14,8 @@ from idat_zoo.data.load import load_task
 from idat_zoo.engine.precision import resolve_precision
 from idat_zoo.engine.train import Learner, Trainer
 from idat_zoo.results import Result
-from idat_zoo.run_folder import run_folder
-from idat_zoo.runs import run, run_many
+from idat_zoo.runs.folder import run_folder
+from idat_zoo.runs.many import run, run_many
 from idat_zoo.switches import Switches
 
 pytestmark = pytest.mark.cuda

@@ -17,11 +17,11 @@ from hub_server import SIGNATURE, TOKEN, Fault, Hub, Repo, serving
 from safetensors.torch import load_file
 from test_hub import IDAT, Person, tells_one_error
 
-from idat_zoo.fit import Progress
 from idat_zoo.registry import get_recipe
 from idat_zoo.results import Result
-from idat_zoo.run_folder import run_folder
-from idat_zoo.runs import run
+from idat_zoo.runs.folder import run_folder
+from idat_zoo.runs.many import run
+from idat_zoo.runs.progress import Progress
 
 REPO = "zoo/tiny-lora"
 CLIENT = Path(__file__).with_name("hub_client.py")

@@ -22,15 +22,15 @@ from idat_zoo.errors import (
     UnknownNameError,
     UsageError,
 )
-from idat_zoo.fit import Progress
 from idat_zoo.formats import peft_export
 from idat_zoo.hub import Head, read_head, write_card
 from idat_zoo.publishing import plan, publish
 from idat_zoo.registry import get_recipe
 from idat_zoo.report.card import as_plain, card_fields, card_scores
 from idat_zoo.results import Result, load_result
-from idat_zoo.run_folder import run_folder
-from idat_zoo.runs import run
+from idat_zoo.runs.folder import run_folder
+from idat_zoo.runs.many import run
+from idat_zoo.runs.progress import Progress
 
 REPO = "zoo/tiny-lora"
 

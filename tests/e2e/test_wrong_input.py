@@ -432,16 +432,16 @@ def run_outside(code: str, *words: str | Path) -> subprocess.CompletedProcess[st
 # Loads all modules and the data while it may read them, then gives up root.
 AS_NOBODY = """
 import os, sys
-from idat_zoo import runs
 from idat_zoo.cli import app
 def idat(*more):
     try: app([*sys.argv[1:], *more], prog_name="idat")
     except SystemExit as end: return end.code
-load_task = runs.load_task
+from idat_zoo.runs import inputs, many
+load_task = inputs.load_task
 def remembered(task, **options): return loaded
 from idat_zoo.registry import get_recipe
 loaded = load_task(get_recipe("digits", "lora").task, img_size=32)
-runs.load_task = remembered
+inputs.load_task = remembered
 stdout, sys.stdout = sys.stdout, open(os.devnull, "w")
 assert not idat("--dry-run")
 sys.stdout = stdout

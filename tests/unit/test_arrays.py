@@ -14,7 +14,7 @@ from torch.utils.data import Dataset, Subset, TensorDataset
 from typer.testing import CliRunner
 
 from conftest import TOY_PAIR, Notes, toy_recipe
-from idat_zoo import evaluate, run, run_many, runs
+from idat_zoo import evaluate, run, run_many
 from idat_zoo.backbones import pair as pair_module
 from idat_zoo.cli import app
 from idat_zoo.data.arrays import Arrays, Data, read_arrays
@@ -26,7 +26,8 @@ from idat_zoo.hub import Head
 from idat_zoo.publishing import plan
 from idat_zoo.recipe import Recipe
 from idat_zoo.registry import get_recipe, load_registry, resolve_held
-from idat_zoo.run_states import resume_command
+from idat_zoo.runs import loaded as loaded_module
+from idat_zoo.runs.states import resume_command
 
 SIZE = 16  # of the toy pair's images
 
@@ -324,7 +325,7 @@ def test_faults_are_told_before_any_weights_are_loaded(
         raise AssertionError("weights were asked for")
 
     monkeypatch.setattr(pair_module, "load_backbone", never)
-    monkeypatch.setattr(runs, "require_inputs", never)
+    monkeypatch.setattr(loaded_module, "require_inputs", never)
     with pytest.raises(DataError, match="got float32"):
         run(recipe_for(plain()), data=with_train(float_images(TRAIN)), out=tmp_path)
     with pytest.raises(DataError, match="other images or labels"):

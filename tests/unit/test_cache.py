@@ -25,7 +25,7 @@ from idat_zoo.data.task_data import TaskData
 from idat_zoo.errors import DataError
 from idat_zoo.evaluation import evaluate
 from idat_zoo.recipe import Task
-from idat_zoo.runs import run
+from idat_zoo.runs.many import run
 
 TOYS = Task(
     id="toys",

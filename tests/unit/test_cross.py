@@ -37,8 +37,8 @@ from idat_zoo.errors import TrainingError, UsageError
 from idat_zoo.files import parse_tensors
 from idat_zoo.randomness import Draws
 from idat_zoo.recipe import AdapterChoice, Backbone
-from idat_zoo.run_folder import PROBE_FILE
-from idat_zoo.runs import run
+from idat_zoo.runs.folder import PROBE_FILE
+from idat_zoo.runs.many import run
 
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     **{family: (family, {}) for family in ADAPTERS},

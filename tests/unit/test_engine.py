@@ -24,7 +24,7 @@ from idat_zoo.engine.train import EpochLog, Trainer, parameter_groups
 from idat_zoo.errors import DeviceError, TrainingError, UsageError
 from idat_zoo.randomness import Draws
 from idat_zoo.recipe import Recipe
-from idat_zoo.runs import run
+from idat_zoo.runs.many import run
 
 CPU = torch.device("cpu")
 

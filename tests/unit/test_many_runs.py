@@ -23,11 +23,13 @@ from idat_zoo.errors import (
     UsageError,
     ZooError,
 )
-from idat_zoo.fit import Job, machine_for, plan_passes
 from idat_zoo.recipe import AdapterChoice, Recipe
 from idat_zoo.results import Result
-from idat_zoo.run_folder import run_folder, run_label
-from idat_zoo.runs import run, run_many
+from idat_zoo.runs.device_setup import set_up
+from idat_zoo.runs.folder import run_folder, run_label
+from idat_zoo.runs.many import run, run_many
+from idat_zoo.runs.passes import plan_passes
+from idat_zoo.runs.training import Training
 from idat_zoo.switches import Switches
 
 CPU = torch.device("cpu")
@@ -287,11 +289,11 @@ def test_a_pass_goes_on_only_as_it_was_begun(
 # Passes
 
 
-def jobs(chosen: list[Recipe]) -> list[Job]:
+def trainings(chosen: list[Recipe]) -> list[Training]:
     train = load_task(chosen[0].task, img_size=16).train
     images = {"student": train.held, "teacher": train.held}
     return [
-        Job(
+        Training(
             recipe=recipe,
             seed=0,
             folder=Path(f"{number}"),
@@ -304,11 +306,8 @@ def jobs(chosen: list[Recipe]) -> list[Job]:
 
 
 def passes(chosen: list[Recipe], heard: Notes, *, stack: int | None) -> list[list[str]]:
-    machine = machine_for(CPU, stack=stack)
-    return [
-        [str(job.folder) for job in together]
-        for together in plan_passes(jobs(chosen), machine, heard)
-    ]
+    planned = plan_passes(trainings(chosen), set_up(CPU, stack=stack), heard)
+    return [[str(position) for position in together] for together in planned]
 
 
 def alike(count: int, **fields: Any) -> list[Recipe]:
@@ -330,10 +329,10 @@ def test_on_a_cpu_each_run_has_a_pass_of_its_own_unless_asked_otherwise() -> Non
 
 
 def test_no_more_runs_go_through_a_pass_than_memory_holds(monkeypatch: pytest.MonkeyPatch) -> None:
-    (job, *_) = jobs(alike(5))
-    machine = machine_for(CPU, stack=5)
-    pair = pair_module.build_pair(job.recipe, seed=0, backbones=machine.backbones)
-    learner = Learner(pair, job.images, job.targets, job.recipe, seed=0)
+    (one, *_) = trainings(alike(5))
+    setup = set_up(CPU, stack=5)
+    pair = pair_module.build_pair(one.recipe, seed=0, backbones=setup.backbones)
+    learner = Learner(pair, one.images, one.targets, one.recipe, seed=0)
     needed = memory.MARGINS["cpu"] * memory.step_bytes(learner) + memory._prefix_bytes(learner)
     monkeypatch.setattr(memory, "free_memory", lambda device: int(2.5 * needed / 0.8))
     heard = Notes()
@@ -345,10 +344,10 @@ def test_what_a_step_keeps_is_measured() -> None:
     """It grows with the batch, and nothing of it is a parameter or outlives the measuring."""
     kept = {}
     for batch in (16, 32):
-        (job,) = jobs(alike(1, batch_size=batch))
-        backbones = machine_for(CPU).backbones
-        pair = pair_module.build_pair(job.recipe, seed=0, backbones=backbones)
-        kept[batch] = memory.step_bytes(Learner(pair, job.images, job.targets, job.recipe, seed=0))
+        (one,) = trainings(alike(1, batch_size=batch))
+        backbones = set_up(CPU).backbones
+        pair = pair_module.build_pair(one.recipe, seed=0, backbones=backbones)
+        kept[batch] = memory.step_bytes(Learner(pair, one.images, one.targets, one.recipe, seed=0))
     # twice but for what a batch does not scale: LoRA's scaled matrices, the means of the losses
     assert kept[32] == pytest.approx(2 * kept[16], rel=0.02)
     tokens, width, depth = 5, 24, 2

@@ -35,9 +35,10 @@ from idat_zoo.pool import AdapterPool
 from idat_zoo.publishing import plan
 from idat_zoo.randomness import generator
 from idat_zoo.recipe import AdapterChoice, Recipe
+from idat_zoo.recipe_hash import recipe_hash
 from idat_zoo.recipe_toml import dump_recipe, parse_recipe
 from idat_zoo.registry import get_recipe
-from idat_zoo.run_folder import recipe_hash, run_folder
+from idat_zoo.runs.folder import run_folder
 
 pytestmark = pytest.mark.filterwarnings("ignore:Sparse invariant checks")  # of frod
 

@@ -29,7 +29,7 @@ from idat_zoo.formats.timm_model import largest_difference, merge
 from idat_zoo.randomness import generator
 from idat_zoo.recipe import Backbone, Recipe
 from idat_zoo.registry import get_recipe, load_registry
-from idat_zoo.runs import run
+from idat_zoo.runs.many import run
 
 BACKBONE = "tiny_random_student"  # depth 2, width 24
 BASE = load_registry().find_backbone(BACKBONE)

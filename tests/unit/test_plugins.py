@@ -35,11 +35,11 @@ from idat_zoo.errors import (
 from idat_zoo.outside import Provider
 from idat_zoo.randomness import generator
 from idat_zoo.recipe import AdapterChoice, Pair, Plugin
+from idat_zoo.recipe_hash import recipe_hash
 from idat_zoo.recipe_toml import dump_recipe, parse_recipe
 from idat_zoo.registry import get_recipe, load_registry
-from idat_zoo.run_folder import recipe_hash
-from idat_zoo.run_states import resume_command
-from idat_zoo.runs import require_inputs
+from idat_zoo.runs.inputs import Inputs, require_inputs
+from idat_zoo.runs.states import resume_command
 
 pytestmark = pytest.mark.filterwarnings("ignore:Overwriting")  # timm's, of a name told again
 DOCS = (Path(__file__).parents[2] / "docs" / "plugins.md").read_text(encoding="utf-8")
@@ -318,7 +318,7 @@ def test_commands_that_are_told_name_the_plugin(trained: Path, plugin: Path) -> 
     load_plugin(plugin)
     recipe = get_recipe("dtd", "affine")
     with pytest.raises(DataError) as caught:
-        require_inputs(recipe, None, seed=0, download=False)
+        require_inputs(recipe, Inputs(), seed=0)
     assert "--adapter affine --plugin affine.py" in caught.value.hint
 
 

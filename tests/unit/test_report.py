@@ -21,6 +21,7 @@ from idat_zoo import files
 from idat_zoo.cli import app
 from idat_zoo.metrics import Metrics, paired_interval, unpaired_interval, wilson_interval
 from idat_zoo.recipe import Recipe, Task
+from idat_zoo.recipe_hash import recipe_hash
 from idat_zoo.registry import averaged_tasks, load_registry
 from idat_zoo.report import build as report_build
 from idat_zoo.report.build import Report
@@ -30,8 +31,7 @@ from idat_zoo.report.markdown import as_markdown, markdown_table
 from idat_zoo.report.means import Benchmark, benchmarks
 from idat_zoo.report.rows import estimate
 from idat_zoo.results import Candidate, ImageCounts, Parameters, Result, Selection, find_results
-from idat_zoo.run_folder import recipe_hash
-from idat_zoo.runs import run
+from idat_zoo.runs.many import run
 
 COUNT = 100
 T_2 = 4.302652729749462  # Student's 0.975 quantile for 3 seeds

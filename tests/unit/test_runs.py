@@ -20,7 +20,7 @@ import torch
 from safetensors.torch import load_file
 
 from conftest import FAMILIES, TOY_PAIR, toy_recipe
-from idat_zoo import files, run_lock
+from idat_zoo import files
 from idat_zoo.adapters.lora import LoRAOptions
 from idat_zoo.backbones.network import Network
 from idat_zoo.data.load import load_task
@@ -36,13 +36,19 @@ from idat_zoo.errors import (
     UsageError,
 )
 from idat_zoo.evaluation import evaluate
-from idat_zoo.fit import Job, Progress, plain_memory_errors
 from idat_zoo.recipe import Recipe
+from idat_zoo.recipe_hash import recipe_hash
 from idat_zoo.recipe_toml import parse_recipe
 from idat_zoo.results import load_result
-from idat_zoo.run_folder import recipe_hash, run_folder
-from idat_zoo.run_lock import holder_of
-from idat_zoo.runs import Begun, load_views, run, run_many
+from idat_zoo.runs import lock as run_lock
+from idat_zoo.runs.folder import run_folder
+from idat_zoo.runs.inputs import Inputs, load_views
+from idat_zoo.runs.loaded import LoadedRun
+from idat_zoo.runs.lock import holder_of
+from idat_zoo.runs.many import run, run_many
+from idat_zoo.runs.memory_errors import plain_memory_errors
+from idat_zoo.runs.progress import Progress
+from idat_zoo.runs.training import Training
 
 WRITTEN = {
     "recipe.toml",
@@ -183,7 +189,7 @@ def test_defaults_written_out_and_descriptions_do_not_move_the_hash() -> None:
 
 def test_a_finished_run_is_not_repeated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = run(toy_recipe(), device="cpu", out=tmp_path)
-    monkeypatch.setattr("idat_zoo.runs.begin", None)
+    monkeypatch.setattr("idat_zoo.runs.many.load_run", None)
     assert run(toy_recipe(), device="cpu", out=tmp_path) == first
 
 
@@ -313,7 +319,7 @@ def test_val_selection_never_reads_test(tmp_path: Path, monkeypatch: pytest.Monk
         return predict(self, images, masks)  # type: ignore[arg-type]
 
     monkeypatch.setattr(Network, "forward", counting)
-    monkeypatch.setattr("idat_zoo.runs.probe_logits", lambda network: torch.zeros(8, 10))
+    monkeypatch.setattr("idat_zoo.runs.finish.probe_logits", lambda network: torch.zeros(8, 10))
     recipe = toy_recipe(teacher=False, selection="val", candidates={"lr": (1e-3, 1e-2)})
     run(recipe, device="cpu", out=tmp_path)
     val, test = 1, 4  # batches of 256: 200 images, 797 images
@@ -422,14 +428,14 @@ def test_a_training_on_noise_has_not_diverged(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = torch.Generator().manual_seed(0)
-    job = Begun.job
+    training = LoadedRun.training
 
-    def shuffled(self: Begun, recipe: Recipe, split: str) -> Job:
-        found = job(self, recipe, split)
+    def shuffled(self: LoadedRun, split: str, recipe: Recipe | None = None) -> Training:
+        found = training(self, split, recipe)
         order = torch.randperm(len(found.targets), generator=source)
         return replace(found, targets=found.targets[order])
 
-    monkeypatch.setattr(Begun, "job", shuffled)
+    monkeypatch.setattr(LoadedRun, "training", shuffled)
     assert not run(toy_recipe(epochs=1, drop_path=0.5), device="cpu", out=tmp_path).diverged
 
 
@@ -621,7 +627,7 @@ def test_a_teacher_of_another_input_size_sees_the_task_at_its_own(tmp_path: Path
     larger = TOY_PAIR.teacher.model_copy(update={"img_size": 32})
     pair = TOY_PAIR.model_copy(update={"teacher": larger})
     recipe = toy_recipe().model_copy(update={"pair": pair})
-    views = load_views(recipe, data_dir=None, seed=0)
+    views = load_views(recipe, Inputs(), seed=0)
     shapes = {role: data.train.images[:1].shape for role, data in views.items()}
     assert shapes == {"student": (1, 3, 16, 16), "teacher": (1, 3, 32, 32)}
     result = run(recipe, device="cpu", out=tmp_path)
@@ -644,7 +650,7 @@ from pathlib import Path
 sys.path.insert(0, {tests!r})
 from conftest import toy_recipe
 from idat_zoo.engine.train import Trainer
-from idat_zoo.runs import run
+from idat_zoo.runs.many import run
 
 out, slowly = Path(sys.argv[1]), Trainer.train_epoch
 

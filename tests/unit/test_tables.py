@@ -16,7 +16,7 @@ from idat_zoo.adapters import ADAPTERS
 from idat_zoo.cli import progress, screen
 from idat_zoo.engine.train import EpochLog
 from idat_zoo.errors import UnknownNameError
-from idat_zoo.runs import run
+from idat_zoo.runs.many import run
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENT = {"columns": ["step", "ms"], "rows": [["joint", 12.5], ["alone", 7]], "note": "On paper."}

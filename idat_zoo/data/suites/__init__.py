@@ -34,12 +34,17 @@ def load_suite(name: str) -> "Suite":
     return found() if name in SUITES else check_suite(name, found)()
 
 
+def is_known(name: str) -> bool:
+    """Whether there is a suite of this name: a built-in one, or one of a plugin that is here."""
+    return name in SUITES or name in providers(SUITES_GROUP)
+
+
 def suite_of(task: Task) -> "Suite":
     """The suite that a task belongs to.
 
     Raises: UnknownNameError; UsageError where the plugin that brings the suite is not here.
     """
-    if task.plugin is not None and task.suite not in {*SUITES, *providers(SUITES_GROUP)}:
+    if task.plugin is not None and not is_known(task.suite):
         raise lacking("suite", task.suite, task.plugin)
     return load_suite(task.suite)
 

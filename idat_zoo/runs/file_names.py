@@ -1,4 +1,4 @@
-"""What lies in a run's folder, by name: `run_folder.py` says what each is. Torch-free."""
+"""The names of the files in a run's folder, which `folder.py` describes. Free of torch."""
 
 RECIPE_FILE = "recipe.toml"
 SPLIT_FILE = "split.csv"
@@ -7,4 +7,4 @@ CALL_FILE = "call.json"
 FAULT_FILE = "fault.json"
 RESULT_FILE = "result.json"
 NOTHING_TRAINED = {RECIPE_FILE, SPLIT_FILE, CALL_FILE, FAULT_FILE}
-"""What there is before the first epoch is through."""
+"""The files of a run that has not completed its first epoch."""

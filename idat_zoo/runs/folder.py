@@ -1,4 +1,4 @@
-"""Where a run lies, whose it is, and what belongs into its folder.
+"""The folder of a run: where it is, which run it belongs to, and which files it holds.
 
 <out>/<pair>/<adapter>/<task>/<first 8 of the recipe's hash>/seed<k>/
   recipe.toml                the resolved recipe; written first, it claims the folder
@@ -10,50 +10,34 @@
   adapter_model.safetensors, config.json    the student; teacher/ holds the teacher's
   predictions.safetensors, probe.safetensors
   result.json                written last: its presence means finished
-  .lock, .owner.json         who works in it now (`run_lock.py`)
+  .lock, .owner.json         who works in it now (`lock.py`)
 """
 
 import contextlib
-import hashlib
-import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from idat_zoo import files
-from idat_zoo.adapters import build_adapter
 from idat_zoo.errors import RecipeError, RunFolderError, UsageError, ZooError
-from idat_zoo.recipe import DESCRIPTIVE, AdapterChoice, Recipe
+from idat_zoo.recipe import Recipe
+from idat_zoo.recipe_hash import recipe_hash
 from idat_zoo.recipe_toml import dump_recipe, parse_recipe, read_text
 from idat_zoo.results import Result, load_result
-from idat_zoo.run_files import CALL_FILE, FAULT_FILE, NOTHING_TRAINED, RECIPE_FILE, RESULT_FILE
-from idat_zoo.run_lock import clear_lock, is_lock
-from idat_zoo.run_states import Call, Fault
+from idat_zoo.runs.file_names import (
+    CALL_FILE,
+    FAULT_FILE,
+    NOTHING_TRAINED,
+    RECIPE_FILE,
+    RESULT_FILE,
+)
+from idat_zoo.runs.lock import clear_lock, is_lock
+from idat_zoo.runs.states import Call, Fault
 
 STATE_FILE = "resume.safetensors"
 PROBE_FILE = "probe.safetensors"
 SELECTION_FOLDER = "selection"
 TEACHER_FOLDER = "teacher"
-
-
-def recipe_hash(recipe: Recipe) -> str:
-    """SHA-256 over everything that a recipe fixes, in hexadecimal.
-
-    Fields at their defaults and words that only describe are left out, so that a field added
-    later does not change the hash of recipes that do not use it.
-    """
-    fields = recipe.model_dump(mode="json", exclude_defaults=True, exclude=DESCRIPTIVE)
-    fields["adapter"] = _choice_without_defaults(recipe.adapter)
-    if recipe.teacher_adapter is not None:
-        fields["teacher_adapter"] = _choice_without_defaults(recipe.teacher_adapter)
-    canonical = json.dumps(fields, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(canonical.encode()).hexdigest()
-
-
-def _choice_without_defaults(choice: AdapterChoice) -> dict[str, object]:
-    options = build_adapter(choice).options.model_dump(mode="json", exclude_defaults=True)
-    plugin = choice.model_dump(include={"plugin"}, exclude_none=True)
-    return {"name": choice.name, "options": options, **plugin}
 
 
 def run_folder(out: Path, recipe: Recipe, seed: int) -> Path:

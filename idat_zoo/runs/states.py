@@ -9,13 +9,13 @@ from typing import Literal, TypeVar
 
 from pydantic import ValidationError
 
-from idat_zoo.data.suites import suite_of
+from idat_zoo.data.suites import is_known, suite_of
 from idat_zoo.data.suites.base import Place
 from idat_zoo.engine.schedule import total_epochs
 from idat_zoo.errors import RunFolderError, ZooError
 from idat_zoo.recipe import Frozen, Recipe
 from idat_zoo.recipe_toml import parse_recipe, read_text
-from idat_zoo.run_files import (
+from idat_zoo.runs.file_names import (
     CALL_FILE,
     FAULT_FILE,
     LOG_FILE,
@@ -23,7 +23,7 @@ from idat_zoo.run_files import (
     RECIPE_FILE,
     RESULT_FILE,
 )
-from idat_zoo.run_lock import holder_of, is_lock
+from idat_zoo.runs.lock import holder_of, is_lock
 
 LEVELS = 5
 """Folders of a run below the one of all runs: pair/adapter/task/hash/seed."""
@@ -160,7 +160,9 @@ def resume_command(folder: Path, data_dir: Path | None = None) -> str:
         there = call.cwd == Path.cwd()
         return command if there else f"cd {shlex.quote(str(call.cwd))} && {command}"
     recipe, seed = _recipe_of(folder), folder.name.removeprefix("seed")
-    place = suite_of(recipe.task).place
+    place = Place.DATA_FOLDER  # unless a suite that is known says otherwise
+    if is_known(recipe.task.suite):
+        place = suite_of(recipe.task).place
     if place is Place.MEMORY:
         return "run(recipe, data=…, resume=True) from Python, with the data that it was given"
     out = _with_levels(folder).parents[LEVELS - 1]

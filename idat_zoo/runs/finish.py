@@ -1,0 +1,93 @@
+"""The end of a run: its checkpoints, predictions and probe, and last of all its result."""
+
+from idat_zoo import files
+from idat_zoo.backbones.pair import count_parameters
+from idat_zoo.baselines import find_baselines
+from idat_zoo.checkpoint import load_checkpoint, probe_logits, write_checkpoint
+from idat_zoo.engine.precision import describe_device
+from idat_zoo.evaluation import predict_split
+from idat_zoo.metrics import score
+from idat_zoo.recipe import Recipe
+from idat_zoo.recipe_hash import recipe_hash
+from idat_zoo.results import (
+    PREDICTIONS_FILE,
+    ImageCounts,
+    Parameters,
+    Result,
+    Selection,
+    now,
+    versions,
+)
+from idat_zoo.runs.file_names import RESULT_FILE
+from idat_zoo.runs.folder import PROBE_FILE, TEACHER_FOLDER, digests, tidy
+from idat_zoo.runs.loaded import LoadedRun
+from idat_zoo.runs.training import Trained
+
+
+def finish(
+    run: LoadedRun, trained: Trained, *, final: Recipe, selection: Selection | None
+) -> Result:
+    """Evaluate a trained pair on test, and write all that a finished run's folder holds.
+
+    `final` is the run's recipe with the selected values in it.
+
+    Raises: RunFolderError where another process has taken the folder over.
+    """
+    recipe, seed, folder = run.planned.recipe, run.planned.seed, run.planned.folder
+    pair, digest = trained.pair, recipe_hash(recipe)
+    data, diverged = run.views["student"], trained.divergence is not None
+    run.still_ours()
+    final = final.model_copy(update={"task": data.task})  # which names its classes
+    logits = {
+        role: predict_split(network, run.views[role].test, final) for role, network in pair.roles()
+    }
+    for role, network in pair.roles():
+        write_checkpoint(
+            folder if role == "student" else folder / TEACHER_FOLDER,
+            network,
+            final,
+            role=role,
+            recipe_hash=digest,
+            seed=seed,
+            diverged=diverged,
+        )
+    predictions = {"index": data.test.index, "target": data.test.targets} | logits
+    files.write_whole(folder / PREDICTIONS_FILE, files.dump_tensors(predictions))
+    probe = probe_logits(load_checkpoint(folder).network)
+    files.write_whole(folder / PROBE_FILE, files.dump_tensors({"logits": probe}))
+    metrics = {
+        role: score(z, data.test.targets, data.task.class_names) for role, z in logits.items()
+    }
+    baselines = find_baselines(data, run.cache)
+    watched = [log.test_top1 for log in trained.logs if log.test_top1 is not None]
+    result = Result(
+        kind="run",
+        top1=metrics["student"].top1,
+        top1_interval=metrics["student"].top1_interval,
+        top1_best_on_test=max(watched, default=None),
+        student=metrics["student"],
+        teacher=metrics.get("teacher"),
+        selection=selection,
+        images=ImageCounts(**data.counts()),
+        baselines=baselines.top1,
+        raw_pixels=baselines.raw_pixels,
+        diverged=diverged,
+        parameters=Parameters(**count_parameters(pair.roles())),
+        recipe=recipe.model_copy(update={"task": data.task}),
+        recipe_hash=digest,
+        seed=seed,
+        data_fingerprint=data.fingerprint,
+        data_copy=data.copy,
+        backbone_sha256={role: network.backbone.sha256 for role, network in pair.roles()},
+        device=describe_device(pair.student.mean.device),
+        versions=versions(),
+        switches=trained.switches,
+        stack=trained.stack,
+        seconds=trained.seconds,
+        images_per_second=trained.images_per_second,
+        finished=now(),
+        files=digests(folder),
+    )
+    files.write_whole(folder / RESULT_FILE, files.dump_json(result.as_json()))
+    tidy(folder)
+    return result

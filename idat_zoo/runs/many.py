@@ -1,0 +1,276 @@
+"""Training one recipe or many: from recipes and seeds to results."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+
+from idat_zoo.backbones.pair import check_carried
+from idat_zoo.data.arrays import Data, read_arrays
+from idat_zoo.data.reading import Reading
+from idat_zoo.engine.precision import computing, find_device
+from idat_zoo.engine.timing import slowness
+from idat_zoo.errors import RunFolderError, UsageError, ZooError
+from idat_zoo.recipe import Recipe
+from idat_zoo.results import Result
+from idat_zoo.runs.device_setup import DeviceSetup, set_up
+from idat_zoo.runs.finish import finish
+from idat_zoo.runs.folder import (
+    check_resumable,
+    find_finished,
+    keep_call,
+    keep_fault,
+    run_label,
+    tell_beside,
+)
+from idat_zoo.runs.inputs import Inputs
+from idat_zoo.runs.loaded import LoadedRun, load_run
+from idat_zoo.runs.lock import alone_in
+from idat_zoo.runs.memory_errors import plain_memory_errors
+from idat_zoo.runs.passes import train_all
+from idat_zoo.runs.plan import Planned, plan
+from idat_zoo.runs.progress import Progress
+from idat_zoo.runs.saved_state import diverged_before
+from idat_zoo.runs.selection import select, with_values
+from idat_zoo.switches import Switches
+
+
+def run(
+    recipe: Recipe,
+    *,
+    seed: int = 0,
+    device: str = "auto",
+    data_dir: Path | str | None = None,
+    data: Data | None = None,
+    reading: Reading | None = None,
+    out: Path | str = "runs",
+    resume: bool = False,
+    wait: bool = False,
+    keep_diverged: bool = False,
+    download: bool = False,
+    switches: Switches | None = None,
+    progress: Progress | None = None,
+) -> Result:
+    """Train a recipe, write its run folder, and return its result.
+
+    A finished run is not repeated: its result is returned. An unfinished one needs `resume`. Where
+    another process trains it, that is an error, or with `wait` its result is waited for.
+    `download` allows fetching missing backbone weights; `reading` says how images are read,
+    `switches` how it is computed. A training that diverged ends with an error and no result;
+    `keep_diverged` writes it all the same, labelled, also of one that ended so before.
+
+    `data` are images and labels of your own, {"train": (images, labels), "test": …}, for a recipe
+    that `get_recipe("arrays", …, data=data)` made of them: uint8 arrays or tensors with integer
+    labels, or torch data sets (`idat_zoo.data.arrays` has the particulars).
+
+    Raises: ZooError and its kinds, each saying what to do; what was saved before stays.
+    """
+    (outcome,) = run_many(
+        [(recipe, seed)],
+        device=device,
+        data_dir=data_dir,
+        data=data,
+        reading=reading,
+        out=out,
+        resume=resume,
+        wait=wait,
+        keep_diverged=keep_diverged,
+        download=download,
+        switches=switches,
+        progress=progress,
+    )
+    if isinstance(outcome, ZooError):
+        raise outcome
+    return outcome
+
+
+def run_many(
+    asked: Sequence[tuple[Recipe, int]],
+    *,
+    device: str = "auto",
+    data_dir: Path | str | None = None,
+    data: Data | None = None,
+    reading: Reading | None = None,
+    out: Path | str = "runs",
+    resume: bool = False,
+    wait: bool = False,
+    keep_diverged: bool = False,
+    download: bool = False,
+    switches: Switches | None = None,
+    stack: int | None = None,
+    progress: Progress | None = None,
+) -> list[Result | ZooError]:
+    """Train recipes, each with its seed, over one copy of each backbone: `run` for many.
+
+    Up to `stack` of them go through one pass together. None: on CUDA as many as fit into memory,
+    elsewhere one. Each has its own run folder; the fault of one is returned in its place, and ends
+    that one alone.
+
+    Raises: UsageError for what is wrong with all of them, or asked for twice; InputError for what
+    is no recipe or no seed.
+    """
+    arrays = None if data is None else read_arrays(data)
+    progress = progress or Progress()
+    inputs = Inputs(
+        data_dir=None if data_dir is None else Path(data_dir),
+        arrays=arrays,
+        reading=reading or Reading(),
+        download=download,
+        listener=progress,
+    )
+    where = find_device(device)
+    setup = set_up(where, switches, stack=stack)
+    planned = plan(asked, out=Path(out), device=where, inputs=inputs)
+    if arrays is not None:
+        for one in planned:
+            arrays.check_is(one.recipe.task)
+    return train_planned(
+        planned,
+        setup,
+        inputs,
+        progress,
+        resume=resume,
+        wait=wait,
+        keep_diverged=keep_diverged,
+    )
+
+
+def train_planned(
+    planned: Sequence[Planned],
+    setup: DeviceSetup,
+    inputs: Inputs,
+    progress: Progress,
+    *,
+    resume: bool = False,
+    wait: bool = False,
+    keep_diverged: bool = False,
+    words: Sequence[str] = (),
+) -> list[Result | ZooError]:
+    """Train planned runs; the result of each, or its error, in their order.
+
+    `words` of a command line are kept in the folder of a run until it is finished, so that the
+    command can be repeated.
+
+    Raises: UsageError for what is wrong with all of them.
+    """
+    outcomes: dict[int, Result | ZooError] = {}
+    slow_formats: set[str] = set()
+
+    def settle(position: int, outcome: Result | ZooError) -> None:
+        outcomes[position] = outcome
+        if isinstance(outcome, ZooError) and len(planned) > 1:
+            one = planned[position]
+            progress.failed(run_label(one.recipe, one.seed), outcome)
+
+    @contextmanager
+    def settling(position: int) -> Iterator[None]:
+        """A run's own error ends that run; what is wrong with all of them ends all."""
+        try:
+            yield
+        except UsageError:
+            raise
+        except ZooError as error:
+            settle(position, error)
+
+    for position, one in enumerate(planned):
+        if not one.finished:
+            with settling(position):
+                check_carried(one.recipe)
+    rest = [position for position in range(len(planned)) if position not in outcomes]
+    with computing(setup.switches, setup.device):
+        turns = [[position] for position in rest] if setup.one_at_a_time else [rest]
+        for number, positions in enumerate(turns, start=1):
+            progress.run(number, of=len(turns))
+            with ExitStack() as locks:
+                claims: dict[int, Callable[[], None]] = {}
+                in_order = sorted(positions, key=lambda position: planned[position].folder)
+                for position in in_order:  # of all processes, so that none waits in a ring
+                    with settling(position):
+                        one = planned[position]
+                        finished = find_finished(one.folder, one.recipe, out=one.out)
+                        if finished is None:
+                            lock = alone_in(one.folder, wait=wait, note=progress.note)
+                            claims[position] = locks.enter_context(lock)
+                            finished = find_finished(one.folder, one.recipe, out=one.out)
+                        if finished is not None:
+                            progress.note(f"finished before: {one.folder}")
+                            settle(position, finished)
+                            continue
+                        diverged = diverged_before(one.folder, one.recipe)
+                        if diverged is not None and not keep_diverged:
+                            raise diverged
+                        check_resumable(one.folder, resume=resume or diverged is not None)
+                        asked = [other.folder for other in planned]
+                        beside = tell_beside(one.folder, one.recipe, asked=asked)
+                        if resume and beside:
+                            progress.note(beside)
+                loaded: dict[int, LoadedRun] = {}
+                for position in positions:
+                    if position in outcomes:
+                        continue
+                    with settling(position):
+                        one = planned[position]
+                        slow = slowness(one.recipe.precision, setup.device)
+                        if slow and slow not in slow_formats:
+                            slow_formats.add(slow)
+                            progress.note(f"{slow}; precision=float32 is the better choice")
+                        progress.doing(one.recipe.task.id, "loading images")
+                        run = load_run(one, inputs, claims[position])
+                        keep_call(one.folder, words=words, data_dir=inputs.data_dir)
+                        loaded[position] = run
+                places = list(loaded)
+                for number_loaded, outcome in _complete(
+                    list(loaded.values()), setup, progress, keep_diverged=keep_diverged
+                ):
+                    position = places[number_loaded]
+                    if isinstance(outcome, ZooError):
+                        _keep_error(loaded[position], outcome)
+                    settle(position, outcome)
+    return [outcomes[position] for position in range(len(planned))]
+
+
+def _keep_error(run: LoadedRun, error: ZooError) -> None:
+    """Write into a run's folder what it ended with."""
+    if isinstance(error, RunFolderError) and isinstance(error.__cause__, OSError):
+        error.hint += " What was saved is kept: --resume goes on with it."
+    with suppress(RunFolderError):  # the folder is another process' by now, or the disk is full
+        run.still_ours()
+        keep_fault(run.planned.folder, error)
+
+
+def _complete(
+    runs: Sequence[LoadedRun], setup: DeviceSetup, progress: Progress, *, keep_diverged: bool
+) -> Iterator[tuple[int, Result | ZooError]]:
+    """Select, train and finish: the position of each run among `runs`, and its outcome."""
+    choosing = [k for k, run in enumerate(runs) if run.planned.recipe.selection == "val"]
+    found = select([runs[k] for k in choosing], setup, progress)
+    selections = dict(zip(choosing, found, strict=True))
+    positions, trainings = [], []
+    for position, run in enumerate(runs):
+        selection = selections.get(position)
+        if isinstance(selection, ZooError):
+            yield position, selection
+            continue
+        recipe = run.planned.recipe
+        if selection is not None:
+            recipe = with_values(recipe, selection.tried[selection.chosen].values)
+        positions.append(position)
+        trainings.append(run.training("trainval", recipe))
+    for number, outcome in train_all(trainings, setup, progress):
+        position = positions[number]
+        if isinstance(outcome, ZooError):
+            yield position, outcome
+            continue
+        if outcome.divergence is not None and not keep_diverged:
+            yield position, outcome.divergence
+            continue
+        run, selection = runs[position], selections.get(position)
+        assert not isinstance(selection, ZooError)
+        progress.doing(run.planned.recipe.task.id, "evaluating on test")
+        final = trainings[number].recipe
+        try:
+            with plain_memory_errors(final):
+                result = finish(run, outcome, final=final, selection=selection)
+        except ZooError as error:
+            yield position, error
+        else:
+            yield position, result

@@ -1,0 +1,203 @@
+"""Passes: which trainings share one, and the training of each from its first epoch to its last."""
+
+import math
+import time
+from collections.abc import Hashable, Iterator, Sequence
+from dataclasses import replace
+
+from idat_zoo.adapters import build_adapter
+from idat_zoo.adapters.base import Site
+from idat_zoo.backbones.pair import build_pair
+from idat_zoo.engine.memory import prefixes_fit, runs_in_one_pass
+from idat_zoo.engine.train import EpochLog, Learner, Trainer
+from idat_zoo.errors import DivergedError, RunFolderError, ZooError
+from idat_zoo.evaluation import score_network
+from idat_zoo.runs.device_setup import DeviceSetup
+from idat_zoo.runs.memory_errors import plain_memory_errors
+from idat_zoo.runs.progress import Progress
+from idat_zoo.runs.saved_state import SHARED, SavedState
+from idat_zoo.runs.training import Trained, Training
+from idat_zoo.switches import Switches
+
+
+def train_all(
+    trainings: Sequence[Training], setup: DeviceSetup, progress: Progress, *, name: str = ""
+) -> Iterator[tuple[int, Trained | ZooError]]:
+    """Train all of them in as few passes as possible.
+
+    Yields, pass by pass, the position of a training among `trainings` and its outcome. After every
+    epoch its state is saved, and a later call goes on from there. An error ends its own training
+    alone.
+    """
+    try:
+        passes = list(plan_passes(trainings, setup, progress))
+    except ZooError as error:
+        yield from ((position, error) for position in range(len(trainings)))
+        return
+    for number, positions in enumerate(passes, start=1):
+        together = [trainings[position] for position in positions]
+        counted = f" {number} of {len(passes)}" if len(passes) > 1 else ""
+        what = together[0].recipe.task.id if len(together) == 1 else f"{len(together)} runs"
+        title = f"{name or 'pass'}{counted}: {what}" if name or counted else what
+        try:
+            with plain_memory_errors(together[0].recipe, runs=len(together)):
+                outcomes: Sequence[Trained | ZooError] = _train_together(
+                    together, setup, progress, title
+                )
+        except ZooError as error:
+            outcomes = [error] * len(together)
+        yield from zip(positions, outcomes, strict=True)
+
+
+def plan_passes(
+    trainings: Sequence[Training], setup: DeviceSetup, progress: Progress
+) -> Iterator[list[int]]:
+    """The positions of the trainings that share each pass: alike, and no more than memory holds."""
+    if setup.one_at_a_time:
+        yield from ([position] for position in range(len(trainings)))
+        return
+    keys = [_stack_key(training) for training in trainings]
+    alike: dict[Hashable, list[int]] = {}
+    for position, key in enumerate(keys):
+        alike.setdefault(position if key is None else key, []).append(position)
+    single = [one.label for one, key in zip(trainings, keys, strict=True) if key is None]
+    if single and len(trainings) > 1:
+        progress.note(f"cannot be stacked, so one after the other: {', '.join(single)}")
+    for positions in alike.values():
+        most = min(setup.stack or len(positions), len(positions))
+        if most > 1:
+            first = trainings[positions[0]]
+            with plain_memory_errors(first.recipe):
+                most = min(most, runs_in_one_pass(_learner_of(first, setup)))
+        count = math.ceil(len(positions) / most)
+        if count > 1:
+            progress.note(f"{len(positions)} runs take {count} passes, {most} at most in each")
+        size = math.ceil(len(positions) / count)
+        yield from (positions[i : i + size] for i in range(0, len(positions), size))
+
+
+def _stack_key(training: Training) -> Hashable | None:
+    """What trainings must have in common to share a pass; None for one that cannot share."""
+    recipe = training.recipe
+    choices = [choice for choice in (recipe.adapter, recipe.teacher_adapter) if choice is not None]
+    adapters = [build_adapter(choice) for choice in choices]
+    if recipe.precision == "fp16" or not all(adapter.stackable for adapter in adapters):
+        return None
+    probes = any(adapter.sites == {Site.FEATURES} for adapter in adapters)
+    return (
+        recipe.pair.model_dump_json(),
+        recipe.precision,
+        *(adapter.stack_key for adapter in adapters),
+        len(training.targets),
+        recipe.batch_size,
+        bool(recipe.augmentation),
+        probes and recipe.drop_path > 0,  # decides how much of the backbone never changes
+    )
+
+
+def _learner_of(training: Training, setup: DeviceSetup) -> Learner:
+    pair = build_pair(training.recipe, seed=training.seed, backbones=setup.backbones)
+    images = {role: training.images[role] for role, _ in pair.roles()}
+    return Learner(pair, images, training.targets, training.recipe, seed=training.seed)
+
+
+def _train_together(
+    trainings: Sequence[Training], setup: DeviceSetup, progress: Progress, name: str
+) -> list[Trained | ZooError]:
+    """One pass, from its first epoch to its last."""
+    teacher = " and its teacher" if trainings[0].recipe.pair.teacher is not None else ""
+    progress.doing(name, f"building the student{teacher}")
+    learners = [_learner_of(training, setup) for training in trainings]
+    batch, asked = learners[0].batch_size, trainings[0].recipe.batch_size
+    if batch < asked:
+        progress.note(
+            f"batches hold {batch} images instead of {asked}: there are no more to train on"
+        )
+    progress.doing(name, "computing what comes before the first adapter")
+    switches = _cache_prefixes(learners, setup.switches, progress)
+    trainer = Trainer(learners, switches=switches, note=progress.note)
+    switches = switches.model_copy(update={"fused": trainer.fused})
+    stack = [training.label for training in trainings] if len(trainings) > 1 else []
+    saved = [
+        SavedState(training.folder, _origin(training, learner, switches, stack))
+        for training, learner in zip(trainings, learners, strict=True)
+    ]
+    for state, learner in zip(saved, learners, strict=True):
+        try:
+            state.restore(trainer, learner)
+        except RunFolderError as error:
+            learner.fault = error
+    done = min((one.done for one in learners if one.fault is None), default=0)
+    steps = trainer.steps_per_epoch
+    progress.stage(
+        name, done=done, epochs=trainer.epochs, steps=steps, images=batch * len(learners)
+    )
+    started, learnt = time.perf_counter(), [0] * len(trainings)
+    for epoch in range(done, trainer.epochs):
+        if all(learner.fault is not None for learner in learners):
+            break
+        faults = [learner.fault for learner in learners]
+        ended = trainer.train_epoch(epoch, progress.step)
+        for k, log in enumerate(ended):
+            if log is None:
+                continue
+            try:
+                log = _tested(log, trainings[k], learners[k])
+            except DivergedError as error:
+                learners[k].fault = error
+                continue
+            saved[k].add(log, trainer, learners[k], trainings[k].still_ours)
+            learnt[k] += steps * batch
+        progress.epoch([log for log in ended if log is not None])
+        for training, learner, before in zip(trainings, learners, faults, strict=True):
+            if learner.fault is not None and before is None and stack:
+                progress.note(f"{training.label}: {learner.fault.message} The others go on.")
+    seconds = (time.perf_counter() - started) / len(trainings)
+    return [
+        learner.fault
+        or Trained(
+            recipe=learner.recipe,
+            pair=learner.pair,
+            logs=state.logs,
+            seconds=seconds,
+            images=images,
+            switches=switches,
+            stack=state.shared_with,
+        )
+        for learner, state, images in zip(learners, saved, learnt, strict=True)
+    ]
+
+
+def _origin(
+    training: Training, learner: Learner, switches: Switches, stack: list[str]
+) -> dict[str, object]:
+    """What may not change between a training's begin and its end, as people call it."""
+    return {
+        "data": training.data,
+        "backbone weights": [network.backbone.sha256 for _, network in learner.pair.roles()],
+        "switches": switches.model_dump(exclude={"keep_memory"}),
+        SHARED: stack,
+    }
+
+
+def _cache_prefixes(
+    learners: Sequence[Learner], switches: Switches, progress: Progress
+) -> Switches:
+    """Cache the prefixes where that is asked for and possible; returns the switches as they are."""
+    possible = all(learner.has_prefix for learner in learners)
+    fit = possible and prefixes_fit(learners)
+    if switches.prefix_cache and possible and not fit:
+        progress.note("what comes before the first adapter takes too much memory to be kept")
+    if not (switches.prefix_cache and fit):
+        return switches.model_copy(update={"prefix_cache": False})
+    for learner in learners:
+        learner.cache_prefixes()
+    return switches
+
+
+def _tested(log: EpochLog, training: Training, learner: Learner) -> EpochLog:
+    """The epoch's log with its top-1 on test, where the protocol evaluates that."""
+    if training.test is None:
+        return log
+    top1 = score_network(learner.pair.student, training.test, training.recipe).top1
+    return replace(log, test_top1=top1)

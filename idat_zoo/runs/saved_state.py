@@ -1,0 +1,95 @@
+"""The state of a training after its last whole epoch, on disk."""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+
+from idat_zoo import files
+from idat_zoo.engine.schedule import total_epochs
+from idat_zoo.engine.state import load_state, state_of
+from idat_zoo.engine.train import EpochLog, Learner, Trainer, divergence
+from idat_zoo.errors import DivergedError, RunFolderError
+from idat_zoo.recipe import Recipe
+from idat_zoo.runs.file_names import LOG_FILE
+from idat_zoo.runs.folder import STATE_FILE
+
+SHARED = "runs in one pass"
+
+
+@dataclass
+class SavedState:
+    """A training's log and its state, which a later process may go on from.
+
+    `origin` is what must not change between a training's begin and its end, by the names that
+    people know: a state is refused where one of them differs.
+    """
+
+    folder: Path
+    origin: Mapping[str, object]
+    logs: list[EpochLog] = field(default_factory=list)
+
+    @property
+    def shared_with(self) -> tuple[str, ...]:
+        """The labels of the runs that share its passes, or shared them when it was trained last."""
+        labels = self.origin[SHARED]
+        assert isinstance(labels, list | tuple)
+        return tuple(labels)
+
+    def add(
+        self, log: EpochLog, trainer: Trainer, learner: Learner, still_ours: Callable[[], None]
+    ) -> None:
+        """Save one more epoch: its log first, then the state.
+
+        Raises: RunFolderError where `still_ours` does.
+        """
+        still_ours()
+        self.logs.append(log)
+        lines = "".join(json.dumps(log.as_json()) + "\n" for log in self.logs)
+        files.write_whole(self.folder / LOG_FILE, lines.encode())
+        origin = torch.tensor(list(json.dumps(self.origin).encode()), dtype=torch.uint8)
+        state = {"epochs": torch.tensor(len(self.logs)), "begun_with": origin}
+        state |= state_of(trainer, learner)
+        files.write_whole(self.folder / STATE_FILE, files.dump_tensors(state))
+
+    def restore(self, trainer: Trainer, learner: Learner) -> None:
+        """Continue after the last saved epoch; without a saved one, nothing changes.
+
+        Raises: RunFolderError where the state is damaged, or has another origin.
+        """
+        path = self.folder / STATE_FILE
+        if not path.exists():
+            return
+        try:
+            state = files.parse_tensors(path.read_bytes())
+            begun = json.loads(bytes(state["begun_with"].tolist()))
+        except (ValueError, KeyError) as error:
+            raise RunFolderError(
+                f"'{path}' is damaged: {error}", hint="Remove the folder."
+            ) from None
+        learner.done = int(state["epochs"])
+        if learner.done == learner.epochs:  # nothing is left to train, so no pass to share
+            self.origin = {**self.origin, SHARED: begun.get(SHARED, [])}
+        other = [name for name, value in self.origin.items() if begun.get(name) != value]
+        if other:
+            raise RunFolderError(
+                f"'{self.folder}' was begun with other {' and '.join(other)}.",
+                hint="Repeat the command it was begun with, choose another --out, or remove the "
+                "folder to begin anew.",
+            )
+        load_state(trainer, learner, state)
+        lines = (self.folder / LOG_FILE).read_text().splitlines()[: learner.done]
+        self.logs = [EpochLog(**json.loads(line)) for line in lines]
+
+
+def diverged_before(folder: Path, recipe: Recipe) -> DivergedError | None:
+    """The error that a completed training without a result ended with; None for any other."""
+    try:
+        lines = (folder / LOG_FILE).read_text().splitlines()
+        last = EpochLog(**json.loads(lines[-1]))
+    except (OSError, ValueError, TypeError, IndexError):
+        return None
+    whole = last.epoch == total_epochs(recipe) and (folder / STATE_FILE).is_file()
+    return divergence(last, recipe) if whole else None

@@ -1,0 +1,112 @@
+"""`selection = "val"`: which of a recipe's candidates is refitted on all images.
+
+Each candidate is trained on train800 and scored by its last epoch on val200. Test is not read.
+Candidates are trained as runs are, so those of several runs may share passes.
+"""
+
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from idat_zoo import files
+from idat_zoo.errors import DataError, DivergedError, ZooError
+from idat_zoo.evaluation import score_network
+from idat_zoo.recipe import Recipe, Scalar, check_recipe
+from idat_zoo.results import Candidate, Selection
+from idat_zoo.runs.device_setup import DeviceSetup
+from idat_zoo.runs.folder import SELECTION_FOLDER
+from idat_zoo.runs.loaded import LoadedRun
+from idat_zoo.runs.passes import train_all
+from idat_zoo.runs.plan import Planned
+from idat_zoo.runs.progress import Progress
+from idat_zoo.runs.training import Training
+
+SCORE_FILE = "val.json"
+
+Values = dict[str, Scalar]
+
+
+def select(
+    runs: Sequence[LoadedRun], setup: DeviceSetup, progress: Progress
+) -> list[Selection | ZooError]:
+    """The selection of each run, or the error of one of its candidates.
+
+    The candidate with the best top-1 is chosen, of equal ones the first. One that diverged loses;
+    where all did, that is the error. Every candidate has a folder below its run's, where it is
+    resumed or reused.
+    """
+    faults: dict[int, ZooError] = {}
+    tried: list[tuple[int, Values]] = []
+    trainings: list[Training] = []
+    for position, run in enumerate(runs):
+        recipe = run.planned.recipe
+        if not len(run.views["student"].val):
+            faults[position] = DataError(
+                f"task '{recipe.task.id}' has no images to choose on: selection=none"
+            )
+            continue
+        training = run.training("train")
+        for folder, values in candidates(run.planned):
+            if not (folder / SCORE_FILE).exists():
+                tried.append((position, values))
+                chosen = with_values(recipe, values)
+                trainings.append(replace(training, recipe=chosen, folder=folder))
+    for number, outcome in train_all(trainings, setup, progress, name="candidate"):
+        position, values = tried[number]
+        training = trainings[number]
+        if isinstance(outcome, DivergedError):
+            score = Candidate(values=values, val_top1=0.0, diverged=True)
+        elif isinstance(outcome, ZooError):
+            faults[position] = outcome
+            continue
+        else:
+            val = runs[position].views["student"].val
+            metrics = score_network(outcome.pair.student, val, training.recipe)
+            diverged = outcome.divergence is not None
+            score = Candidate(values=values, val_top1=metrics.top1, diverged=diverged)
+        files.write_whole(
+            training.folder / SCORE_FILE, files.dump_json(score.model_dump(mode="json"))
+        )
+    return [
+        faults[position] if position in faults else _best(run.planned)
+        for position, run in enumerate(runs)
+    ]
+
+
+def candidates(planned: Planned) -> Iterator[tuple[Path, Values]]:
+    """Every combination of the candidates' values, in the order written, with its folder."""
+    fields = planned.recipe.candidates
+    for number, values in enumerate(itertools.product(*fields.values())):
+        folder = planned.folder / SELECTION_FOLDER / f"{number}"
+        yield folder, dict(zip(fields, values, strict=True))
+
+
+def _best(planned: Planned) -> Selection | DivergedError:
+    tried = [
+        Candidate.model_validate_json((folder / SCORE_FILE).read_bytes())
+        for folder, _ in candidates(planned)
+    ]
+    if all(one.diverged for one in tried):
+        return DivergedError(
+            f"all {len(tried)} candidates diverged on the training images.",
+            hint="Lower learning rates often help: candidates.lr=[1e-4,1e-3]",
+        )
+    best = max(range(len(tried)), key=lambda i: (not tried[i].diverged, tried[i].val_top1))
+    return Selection(tried=tuple(tried), chosen=best)
+
+
+def with_values(recipe: Recipe, values: Values) -> Recipe:
+    """The recipe with one setting in place of its candidates.
+
+    `adapter.X` sets an option of the student's adapter, `teacher_adapter.X` of the teacher's, and
+    any other name a field of the recipe.
+    """
+    fields = recipe.model_dump() | {"selection": "none", "candidates": {}}
+    for name, value in values.items():
+        role, _, option = name.rpartition(".")
+        if role:
+            fields[role]["options"][option] = value
+        else:
+            fields[name] = value
+    return check_recipe(fields, where="candidates")
