@@ -1,4 +1,4 @@
-"""`idat data`: what a task's images must look like, whether they do, and what is kept decoded."""
+"""`idat data`: check, describe and download the images of tasks, and manage the cache."""
 
 import time
 from collections.abc import Sequence
@@ -213,7 +213,7 @@ def _words(tasks: Sequence[str]) -> list[str]:
 
 
 def _chosen(tasks: Sequence[str] | None, registry: "Registry") -> tuple[bool, list["Task"]]:
-    """Whether one's own images are among what is asked for, and the tasks of the shelves."""
+    """Whether `folder` is among the names, and the shelves' tasks of the other names."""
     from idat_zoo.registry import FOLDER, resolve_tasks
 
     names = _words(tasks) if tasks else []
@@ -228,9 +228,9 @@ def _own_place(data_dir: Path | None) -> Path:
 
 
 def _lying_below(data_dir: Path | None, registry: "Registry") -> list["Task"]:
-    """The tasks with a list below the data folder.
+    """The tasks of which at least one list is in the data folder.
 
-    Raises: UsageError where no folder is given and nothing was pulled; DataError where none is.
+    Raises: UsageError where there is none and no folder was given; DataError where there is none.
     """
     from idat_zoo.data.on_disk import data_folder, verify_command
 
@@ -271,7 +271,7 @@ def _print_finding(found: "Finding") -> None:
 
 
 def _print_line(text: str) -> None:
-    """One line, whatever the names in it hold."""
+    """Print on one line, even where a file's name holds a line break."""
     typer.echo(plain(text.replace("\n", "\\n")))
 
 

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from idat_zoo.data import suites
-from idat_zoo.data.suites import load_suite
 from idat_zoo.data.suites.arrays import OwnArrays
 from idat_zoo.data.suites.folder import OwnFolder
 from idat_zoo.data.suites.vtab1k import Vtab1k
@@ -36,6 +35,7 @@ from idat_zoo.registry.shelves import (
     strings,
     unknown,
 )
+from idat_zoo.registry.suite_faults import suite_faults
 from idat_zoo.sources import DataSource
 
 BUILTIN = Path(__file__).parent
@@ -279,7 +279,7 @@ def load_registry(shelf: Path | None = None) -> Registry:
     faults += _dangling_pairs(raw["pairs.toml"], known)
     faults += _dangling_tasks(raw["tasks.toml"], known)
     for entry in raw["sources.toml"].values():
-        faults += _unknown_suite(entry)
+        faults += suite_faults(entry.table, where=entry.where)
     recipes = read_recipe_files(shelves, adapters, known, faults)
     if faults:
         raise RecipeError(faults)
@@ -417,7 +417,7 @@ def _dangling_tasks(tasks: Mapping[str, _Raw], known: Known) -> Iterator[str]:
         yield from known.dangling("pair", raw.table.get("pair"), where=f"{raw.where}: pair")
         if name in TASK_WORDS:
             yield f"{raw.where}: '{name}' is the name of a group or suite"
-        yield from _unknown_suite(raw) or _unknown_group(raw)
+        yield from suite_faults(raw.table, where=raw.where)
         for alias in strings(raw.table.get("aliases")):
             owner = owners.setdefault(alias, name)
             overruled = alias == owner and raw.builtin and not tasks[owner].builtin
@@ -425,30 +425,3 @@ def _dangling_tasks(tasks: Mapping[str, _Raw], known: Known) -> Iterator[str]:
                 yield f"{raw.where}: aliases: '{alias}' is the name of a group or suite"
             elif owner != name and not overruled:
                 yield f"{raw.where}: aliases: '{alias}' is already a name of task '{owner}'"
-
-
-def _unknown_suite(raw: _Raw) -> list[str]:
-    """The fault of a table whose suite is not known, or has no tasks on shelves."""
-    name = raw.table.get("suite")
-    if not isinstance(name, str):  # a fault that the tables' models find
-        return []
-    try:
-        suite = load_suite(name)
-    except (UnknownNameError, UsageError) as error:
-        return [f"{raw.where}: suite: {error.message} {error.hint}".rstrip()]
-    if not suite.no_shelf:
-        return []
-    own = ", ".join((*SUITES, *providers(SUITES_GROUP)))
-    return [f"{raw.where}: suite: '{name}' {suite.no_shelf}; a shelf's task is of {own}"]
-
-
-def _unknown_group(raw: _Raw) -> list[str]:
-    """The fault of a table whose group is none of its suite's."""
-    suite, group = raw.table.get("suite"), raw.table.get("group")
-    if not isinstance(suite, str) or not isinstance(group, str):
-        return []
-    groups = [repr(name) for name in load_suite(suite).groups or GROUPS]
-    if repr(group) in groups:
-        return []
-    expected = " or ".join(filter(None, (", ".join(groups[:-1]), groups[-1])))
-    return [f"{raw.where}: group: Input should be {expected} (got {group!r})"]

@@ -39,7 +39,7 @@ Sink = Callable[[int, UInt8[np.ndarray, "S S 3"]], None]
 
 
 class StreamedImages:
-    """Images `[N, 3, S, S]` that are decoded whenever a slice of them is asked for."""
+    """Images `[N, 3, S, S]` that are decoded whenever a slice of them is read, and not kept."""
 
     def __init__(
         self, paths: Sequence[Path], hashes: Sequence[str], size: int, reading: Reading
@@ -50,11 +50,11 @@ class StreamedImages:
         return len(self._paths)
 
     def __getitem__(self, part: slice) -> UInt8[Tensor, "N 3 S S"]:
-        """Decode a part. Raises: DataError where a file is no longer what it was."""
+        """Decode a slice. Raises: DataError where a file has changed."""
         return self.take(range(len(self))[part])
 
     def take(self, places: Sequence[int]) -> UInt8[Tensor, "N 3 S S"]:
-        """Decode the images of these places. Raises: as for a part."""
+        """Decode the images at some indices. Raises: as for a slice."""
         paths, hashes = [self._paths[i] for i in places], [self._hashes[i] for i in places]
         images = np.zeros((len(paths), self._size, self._size, 3), dtype=np.uint8)
         _decode_all(paths, hashes, self._size, self._reading, images.__setitem__)
@@ -66,10 +66,10 @@ Images = UInt8[Tensor, "N C H W"] | StreamedImages
 
 @dataclass(frozen=True, kw_only=True)
 class Decoded:
-    """The readable images of a list: their places in it, their pixels, a hash over those.
+    """The readable images of a list: their indices in it (`places`) and their pixels.
 
-    `unreadable` says why the others (place -> reason) are left out; `file_hashes` are of the
-    readable files' bytes.
+    `pixels_sha256` is over the SHA-256 of each image's pixels, `file_hashes` are the SHA-256 of the
+    files' bytes. `unreadable` maps the indices of the other images to the reasons.
     """
 
     images: Images
@@ -89,14 +89,14 @@ def decode_files(
     may_stream: bool = False,
     skip_unreadable: bool = False,
 ) -> Decoded:
-    """The images of a list at a size, from the cache where they are there.
+    """The images of a list at an input size, from the cache if it has them.
 
-    With an unreadable image there are none, only the reasons; `skip_unreadable` gives the others.
-    `what` names the list for people. A list with `may_stream` (test) is not kept on disk where
-    `reading` or the free space says so. Where the cache cannot be written, the pixels lie in a
-    nameless temporary file for as long as this process lives.
+    If an image is unreadable, there are no pixels but only the reasons, unless `skip_unreadable`
+    leaves such images out. `what` names the list in messages. A list with `may_stream` (test) is
+    not kept on disk if `reading` says so or too little space would stay free. If the cache cannot
+    be written, the pixels are in a temporary file until the process ends.
 
-    Raises: DataError where there is no space for them at all, or a file changes meanwhile.
+    Raises: DataError where there is no space for them, or a file changes meanwhile.
     """
     hashes, unreadable = hash_files(paths, reading)
     places = [place for place in range(len(paths)) if place not in unreadable]
@@ -128,7 +128,7 @@ def decode_files(
 
 @dataclass(frozen=True, kw_only=True)
 class _Source:
-    """Files that could be read, and what they are to become."""
+    """A list of readable files with the size they are decoded to."""
 
     paths: list[Path]
     hashes: list[str]
@@ -142,7 +142,7 @@ class _Source:
         return hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:32]
 
     def decode(self, listener: Listener, *, may_stream: bool) -> tuple[Entry, Images]:
-        """What the cache has, or else decoded now and kept."""
+        """The pixels from the cache, or decoded now and added to it."""
         cache = Cache(self.reading.cache)
         stream = may_stream and self._must_stream(cache, listener)
         found = self._find(cache, stream=stream)
@@ -195,9 +195,9 @@ class _Source:
         return entry, StreamedImages(self.paths, self.hashes, self.size, self.reading)
 
     def _fill(self, target: Path | None, listener: Listener) -> Entry:
-        """Decode all into a file, or, with none, only to see that all can be decoded.
+        """Decode all images into a file; without one, only check that all can be decoded.
 
-        Raises: OSError where they cannot be written.
+        Raises: OSError where the file cannot be written.
         """
         if target is None:
             return self._write(None, listener)
@@ -218,7 +218,7 @@ class _Source:
             return entry, channels_first(map_pixels(Path(file.name), shape))
 
     def _write(self, target: int | None, listener: Listener) -> Entry:
-        """Decode all, and write them to an open file if there is one."""
+        """Decode all images, and write them to an open file descriptor if there is one."""
         image_bytes = 3 * self.size**2
 
         def keep(place: int, pixels: UInt8[np.ndarray, "S S 3"]) -> None:
@@ -246,7 +246,10 @@ class _Source:
 def decode_bytes(
     contents: Sequence[bytes], size: int, reading: Reading
 ) -> tuple[UInt8[Tensor, "N 3 S S"], dict[int, str]]:
-    """Image files' bytes as pixels, black where they are no image, and why those are none."""
+    """Image files' bytes as pixels, and the reasons by index for bytes that are no image.
+
+    Such images are black.
+    """
     images = np.zeros((len(contents), size, size, 3), dtype=np.uint8)
     unreadable: dict[int, str] = {}
 
@@ -274,11 +277,12 @@ def _decode_all(
     keep: Sink,
     heard: Callable[[int], None] = lambda done: None,
 ) -> tuple[str, dict[int, str]]:
-    """Decode each, hand it with its place to `keep`; a hash over all pixels, and what is no image.
+    """Decode each file and pass its index and pixels to `keep`, from several threads at once.
 
-    `keep` is called from several threads at once.
+    Returns the SHA-256 over the SHA-256 of each image's pixels, and the reasons by index for files
+    that are no image. `heard` is called with the number of files that are done.
 
-    Raises: DataError where a file's bytes are no longer those of its hash.
+    Raises: DataError where a file's bytes do not have the given hash any more.
     """
     digest = hashlib.sha256()
     unreadable: dict[int, str] = {}
@@ -303,7 +307,7 @@ def _decode_all(
 
 
 def _read_again(path: Path, sha256: str) -> bytes:
-    """The bytes that a file was known by: others would be kept, or reported, under a wrong name."""
+    """The bytes of a file, which must have this hash: the cache's key was made of it."""
     try:
         content = path.read_bytes()
     except OSError as error:

@@ -1,4 +1,4 @@
-"""A task's data, looked at to the last byte: its lists, every image, and what is cached of it."""
+"""The check of all of a task's data: its lists, every image file, and its cached pixels."""
 
 import hashlib
 import os
@@ -21,13 +21,13 @@ BUILT_IN = "built in"
 
 
 class Finding(Frozen):
-    """What a task's data are, and every fault of them.
+    """The outcome of a check: what there is, and every fault.
 
-    `lists` counts the images of each list, `images` the files that were opened. `test_in_training`
-    names test images that have the bytes of an image that is learnt from. `files_sha256` is over
-    the lists' names and classes and every file's SHA-256: where it is the same, so are the data.
-    `cached` counts the lists whose pixels the cache holds. `classes` counts the images of each
-    class in each split, where classes have names.
+    `lists` has the number of images of each list, `images` the number of files that were opened.
+    `test_in_training` names the test images with the same bytes as a training image. `files_sha256`
+    is over the lists' paths and classes and every file's SHA-256, so it is equal for equal data.
+    `cached` is the number of lists whose pixels the cache has. `classes` has the number of images
+    by class and split, where classes have names.
     """
 
     task: str
@@ -45,9 +45,9 @@ class Finding(Frozen):
 def verify_task(
     task: Task, data_dir: Path | None, *, reading: Reading, listener: Listener
 ) -> Finding:
-    """A task of the shelves: a few-shot task's lists of all seeds; of a mini task there is nothing.
+    """Check a shelf's task, with the lists of all seeds that there are.
 
-    What is wrong is in the finding; nothing is raised.
+    Faults of the data are in the finding and are not raised. A built-in task has nothing to check.
     """
     faults: list[str] = []
     listings: list[Listing] = []
@@ -66,7 +66,10 @@ def verify_task(
 
 
 def verify_folder(place: Path, *, reading: Reading, listener: Listener) -> Finding:
-    """One's own images, as `--task folder` takes them; found under the id they are trained as."""
+    """Check a user's own images, as `--task folder` reads them.
+
+    The finding's task is the id that they are trained under, or `folder` where they have faults.
+    """
     faults: list[str] = []
     listing = list_folder(place, faults)
     files = _examine([listing], FOLDER, reading, listener)
@@ -81,7 +84,7 @@ def verify_folder(place: Path, *, reading: Reading, listener: Listener) -> Findi
 
 @dataclass(frozen=True, kw_only=True)
 class _Files:
-    """SHA-256 of each file by its name, '' where it cannot be read; why some are no images."""
+    """The SHA-256 of each file by path, '' where it cannot be read; reasons for unreadable ones."""
 
     hashes: dict[str, str]
     unreadable: dict[str, str]
@@ -90,7 +93,7 @@ class _Files:
 def _examine(
     listings: Sequence[Listing], what: str, reading: Reading, listener: Listener
 ) -> _Files:
-    """Open and decode every file that lies inside its folder, each once."""
+    """Open and decode every listed file that is inside its folder, each once."""
     folders: dict[str, str] = {}
     paths: dict[str, Path] = {}
     for listing in listings:
@@ -164,7 +167,7 @@ def _seen_in_training(listings: Sequence[Listing], files: _Files) -> Iterator[st
 
 
 def _check_cache(task_id: str, reading: Reading) -> tuple[int, list[str]]:
-    """How many lists of a task the cache holds, and those whose pixels are not what they were."""
+    """The number of a task's lists in the cache, and faults for those whose pixels changed."""
     cache, faults = Cache(reading.cache), []
     held = {k: e for k, e in cache.entries().items() if e.task == task_id and e.kept}
     for key, entry in held.items():
