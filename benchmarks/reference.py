@@ -15,7 +15,8 @@ from jaxtyping import Int64, UInt8
 from torch import Tensor
 
 from idat_zoo.backbones.pair import NetworkPair
-from idat_zoo.distillation import distillation_term
+from idat_zoo.distillation import build_term
+from idat_zoo.distillation.base import Outputs
 from idat_zoo.engine.precision import autocast
 from idat_zoo.engine.train import parameter_groups
 from idat_zoo.randomness import Draws
@@ -48,7 +49,8 @@ class ReferenceLoop:
         losses = [F.cross_entropy(z, targets) for z in logits.values()]
         loss = torch.stack(losses).sum()
         if self.pair.teacher is not None:
-            loss = loss + distillation_term(logits["student"], logits["teacher"], self.recipe)
+            student, teacher = (Outputs(logits[role]) for role in ("student", "teacher"))
+            loss = loss + build_term(self.recipe.distillation).loss(student, teacher)
         for _ in self.optimisers:
             torch.autograd.backward(loss, retain_graph=True)
         for optimiser in self.optimisers.values():

@@ -1,7 +1,7 @@
-"""The command line: `idat`.
+"""The `idat` command line: the Typer application, its commands, and how errors end a command.
 
-A ZooError is one line and a hint on stderr, and its own exit code; nothing heavy is imported until
-a command runs.
+A ZooError is printed as one line with a hint on stderr, and decides the exit code. Torch and other
+heavy packages are imported only when a command runs.
 """
 
 from collections.abc import Callable, Sequence
@@ -10,7 +10,21 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from idat_zoo.cli import browse, data, evaluate, export, predict, publish, report, screen, train
+from idat_zoo.cli import (
+    cp,
+    data,
+    env,
+    evaluate,
+    export,
+    list_shelves,
+    predict,
+    publish,
+    report,
+    screen,
+    show,
+    train,
+    validate,
+)
 from idat_zoo.cli.help import CONTEXT, PlainCommand, PlainGroup
 from idat_zoo.cli.unknown import NoSuchOption, unknown_option
 from idat_zoo.errors import UnknownNameError, ZooError
@@ -19,21 +33,21 @@ INTERRUPTED = 130
 
 
 class ZooGroup(PlainGroup):
-    """Commands whose errors are told in one place."""
+    """A group of commands that prints their errors in one place."""
 
     # Any: click's Context, which newer Typers keep to themselves
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        """The command of the first word. Raises: UnknownNameError."""
+        """The command that the first word names. Raises: UnknownNameError."""
         ctx.obj = list(args)  # the parser empties the list
         if args[0] not in self.commands and not args[0].startswith("-"):
             raise UnknownNameError("command", args[0], self.commands)
         return super().resolve_command(ctx, args)
 
     def invoke(self, ctx: Any) -> Any:
-        """Run the command; its ZooError becomes a message and an exit code."""
+        """Run the command; turn errors and interrupts into a message and an exit code."""
         try:
             try:
-                with screen.plugins_told():
+                with screen.plugin_warnings_as_notes():
                     return super().invoke(ctx)
             except NoSuchOption as error:
                 raise unknown_option(error, ctx.obj) from None
@@ -50,7 +64,7 @@ class ZooGroup(PlainGroup):
 
 
 def _end(error: ZooError, words: Sequence[str]) -> NoReturn:
-    """Of a command that printed no result: with --json its document says why."""
+    """End a command that printed no result; with --json, its document holds the error."""
     if "--json" in words:
         screen.print_json({"error": error.message, "hint": error.hint})
     screen.end(error)
@@ -99,12 +113,12 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "export": export.export,
     "import": export.import_adapter,
     "publish": publish.publish,
-    "list": browse.list_shelves,
-    "show": browse.show,
-    "cp": browse.copy,
-    "validate": browse.validate,
+    "list": list_shelves.list_shelves,
+    "show": show.show,
+    "cp": cp.copy_recipe,
+    "validate": validate.validate,
     "report": report.report,
-    "env": browse.env,
+    "env": env.env,
 }
 for name, command in COMMANDS.items():
     app.command(name, cls=PlainCommand)(command)

@@ -132,7 +132,7 @@ def pull(
 
     For example: idat data pull dtd,svhn
     """
-    from idat_zoo.cli.offers import pull_asked
+    from idat_zoo.cli.downloads import pull_asked
     from idat_zoo.registry import load_registry
 
     if not tasks:

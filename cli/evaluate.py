@@ -63,7 +63,8 @@ def evaluate_command(
     from idat_zoo.backbones.pair import Backbones
     from idat_zoo.checkpoint import find_config
     from idat_zoo.cli import present
-    from idat_zoo.cli.offers import offer, require_weights, tell_cached
+    from idat_zoo.cli.checkpoint_notes import tell_cached
+    from idat_zoo.cli.downloads import offer, require_weights
     from idat_zoo.cli.progress import LiveProgress
     from idat_zoo.data.reading import Reading
     from idat_zoo.engine.precision import find_device, resolve_precision

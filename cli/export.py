@@ -187,7 +187,7 @@ def import_adapter(
 
     For example: idat import digits-peft --backbone micro_student --task digits -o digits
     """
-    from idat_zoo.cli.offers import offer_weights
+    from idat_zoo.cli.downloads import offer_weights
     from idat_zoo.formats.peft_import import import_peft, read_config
     from idat_zoo.formats.peft_tuners import unchecked
     from idat_zoo.registry import FOLDER, load_registry, parse_words, with_folder
@@ -243,7 +243,8 @@ def import_adapter(
 def _load(checkpoint: "Reference", *, yes: bool) -> "Checkpoint":
     """A checkpoint on its backbone, whose weights may have to be downloaded."""
     from idat_zoo.checkpoint import find_config, load_checkpoint, pin
-    from idat_zoo.cli.offers import offer_weights, tell_diverged
+    from idat_zoo.cli.checkpoint_notes import tell_diverged
+    from idat_zoo.cli.downloads import offer_weights
 
     place = pin(checkpoint)
     config = find_config(place)

@@ -1,7 +1,7 @@
-"""How `--help` looks: plain text that names each argument and option once, whatever the Typer.
+"""Help texts: `--help` as plain text that is the same with every version of Typer.
 
-Typer's own help reads `[/…]` as markup, and shows types (`<bool>`, `<list[str]>`) as its version
-likes.
+Typer's own help reads `[/…]` as markup, and shows types (`<bool>`, `<list[str]>`) in a form that
+depends on its version.
 """
 
 from typing import Any
@@ -13,16 +13,16 @@ CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
 
 class PlainCommand(TyperCommand):
-    """A command whose help shows its parameters as they are written."""
+    """A command whose help names each argument and option once, in plain text."""
 
-    context_class = typer.Context  # which its function may ask for
+    context_class = typer.Context  # the class that a command's function may ask for
 
     def collect_usage_pieces(self, ctx: Any) -> list[str]:
-        """What stands behind the command's name: arguments first, as they are given."""
+        """The words behind the command's name in the usage line: arguments, then [OPTIONS]."""
         return [*(str(one.metavar) for one in self._arguments()), "[OPTIONS]"]
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
-        """Arguments, options, and options of a panel of their own."""
+        """Write the arguments, the options, and each named panel of options."""
         sections = {"Arguments": [(one.metavar, one.help or "") for one in self._arguments()]}
         for one in self.get_params(ctx):
             record = one.get_help_record(ctx)
@@ -39,14 +39,14 @@ class PlainCommand(TyperCommand):
 
 
 class PlainGroup(TyperGroup):
-    """Commands in the order in which they were added, before the options; alone, its help."""
+    """A group that lists its commands in the order of their definition; alone, it prints help."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Words of the command line, or --help where there is none."""
+        """Parse the words of the command line; without any, as if --help were given."""
         return super().parse_args(ctx, args or ["--help"])
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
-        """The commands, then the options."""
+        """Write the commands, then the options."""
         self.format_commands(ctx, formatter)
         rows = [one.get_help_record(ctx) for one in self.get_params(ctx)]
         with formatter.section("Options"):

@@ -1,4 +1,4 @@
-"""Options that several commands share, with completion of names."""
+"""Command-line options that several commands share, with shell completion of names."""
 
 import os
 import sys
@@ -16,7 +16,7 @@ DATA_VARIABLE = "IDAT_DATA_DIR"
 
 
 def _completer(kind: str) -> Callable[[typer.Context, str], list[str]]:
-    """Completes names of a kind, each part of a comma list for itself; a broken shelf has none."""
+    """A function that completes names of a kind, also the last one of a comma list."""
 
     def complete(context: typer.Context, incomplete: str) -> list[str]:
         from idat_zoo.registry import ALL, FOLDER, GROUPS, SUITES, load_registry
@@ -127,9 +127,9 @@ MegapixelsOption = Annotated[
 
 
 def _load_plugins(context: typer.Context, files: list[Path] | None) -> list[Path] | None:
-    """Plugins are here before any other option is read; never to complete a word.
+    """Load plugins before other options are read, but never to complete a word.
 
-    What they print is not the command's result.
+    What a plugin prints goes to stderr, because stdout holds the command's result.
     """
     if files and not context.resilient_parsing:
         from idat_zoo.plugins import load_plugin
@@ -155,7 +155,7 @@ OutOption = Annotated[
     Path | None, typer.Option("--out", metavar="DIR", help="Where results are written.")
 ]
 RUNS = Path("runs")
-"""Where runs lie unless it is said."""
+"""The folder of runs unless --out names another."""
 PLACES = "A run's folder, hub:ORG/NAME[@REV][/SUBFOLDER], or builtin:NAME."
 CheckpointsArgument = Annotated[
     list[str] | None,
@@ -173,7 +173,7 @@ CheckpointOption = Annotated[
 
 
 def named_checkpoints(words: Iterable[str], options: Iterable[str] | None) -> list[str]:
-    """All checkpoints that are named, as words or as options. Raises: UsageError for none."""
+    """The checkpoints that words and --checkpoint name. Raises: UsageError for none."""
     named = [*words, *(options or ())]
     if not named:
         raise UsageError(
@@ -184,7 +184,7 @@ def named_checkpoints(words: Iterable[str], options: Iterable[str] | None) -> li
 
 
 def one_checkpoint(word: str | None, options: Iterable[str] | None) -> str:
-    """The one checkpoint that is named. Raises: UsageError for none or several."""
+    """The only checkpoint that a word or --checkpoint names. Raises: UsageError otherwise."""
     named = named_checkpoints([word] if word else [], options)
     if len(named) > 1:
         raise UsageError(f"one CHECKPOINT at a time; {len(named)} are named: {', '.join(named)}")
@@ -198,10 +198,10 @@ PinnedOption = Annotated[
 
 
 def check_references(references: list[str], *, require_pinned: bool) -> None:
-    """Look at references before anything heavy is loaded.
+    """Check references before anything heavy is loaded.
 
-    Raises: UsageError for what begins like a place on the Hub and is none, and with
-    `require_pinned` for one whose revision may move.
+    Raises: UsageError for a malformed reference to the Hub, and with `require_pinned` for one
+    that names no commit.
     """
     from idat_zoo.hub import parse_reference
 

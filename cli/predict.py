@@ -70,7 +70,8 @@ def predict(
     references, images = _told_apart(words or [], checkpoint or [])
     check_references(references, require_pinned=require_pinned)
     from idat_zoo.checkpoint import find_config
-    from idat_zoo.cli.offers import offer_weights, tell_cached, tell_diverged
+    from idat_zoo.cli.checkpoint_notes import tell_cached, tell_diverged
+    from idat_zoo.cli.downloads import offer_weights
     from idat_zoo.data.reading import Reading
     from idat_zoo.prediction import Predictor, find_adapters, find_pictures
 

@@ -1,4 +1,4 @@
-"""How a result's metrics look to a person: per cent, tables by class."""
+"""Printing the metrics of a result: in per cent, with tables by class."""
 
 from collections.abc import Sequence
 
@@ -9,12 +9,12 @@ from idat_zoo.cli import screen
 from idat_zoo.metrics import Metrics, percent
 
 LARGEST_MATRIX = 20  # classes
-SHORTEST_NAME = 8  # letters of a class beside its row of the matrix
+SHORTEST_NAME = 8  # characters of a class name beside its row of the matrix
 MOST_MISTAKES = 10
 
 
 def print_metrics(metrics: Metrics) -> None:
-    """Balanced accuracy, calibration, and the tables by class."""
+    """Print balanced accuracy, calibration error, scores by class, and the confusion matrix."""
     typer.echo(
         f"  balanced accuracy {percent(metrics.balanced_accuracy)}, "
         f"calibration error {percent(metrics.calibration_error)}\n"
@@ -43,7 +43,7 @@ def print_metrics(metrics: Metrics) -> None:
 
 
 def _room_for_names(metrics: Metrics) -> int:
-    """What a line of the terminal leaves for a name beside its row of the confusion matrix."""
+    """The width that a row of the confusion matrix leaves for the name of its class."""
     widest = [max(map(len, map(str, column))) for column in zip(*metrics.confusion, strict=True)]
     numbers = [max(width, len(str(i))) for i, width in enumerate(widest)]
     taken = len(str(len(numbers) - 1)) + sum(width + 2 for width in numbers)
@@ -51,13 +51,13 @@ def _room_for_names(metrics: Metrics) -> int:
 
 
 def _shortened(name: str, room: int) -> str:
-    text = Text(screen.plain(name))  # knows letters that are two wide
+    text = Text(screen.plain(name))  # knows that some characters are two columns wide
     text.truncate(room, overflow="ellipsis")
     return text.plain
 
 
 def _print_mistakes(metrics: Metrics, names: Sequence[str]) -> None:
-    """What is confused most often, where the whole matrix is too wide."""
+    """Print the most frequent confusions, for a matrix too wide to print whole."""
     mistakes = [
         (count, true, predicted)
         for true, row in enumerate(metrics.confusion)

@@ -1,4 +1,4 @@
-"""How a run in progress looks: a live bar on a terminal, now and then a line elsewhere."""
+"""Progress of a run: a live bar on a terminal, a line every ten seconds elsewhere."""
 
 import sys
 import time
@@ -31,10 +31,10 @@ PARTS = {
 
 
 class Line(ProgressColumn):
-    """A name, a bar, and behind it as many of the details as there is room for.
+    """A column that renders a whole task as one line: name, bar, then details as room permits.
 
-    The last ones are left out first; the bar never is. Behind `details` comes the time that is
-    left, then `more`.
+    The bar is always shown. `details` come first, then the remaining time, then `more`; the last
+    of them are left out first.
     """
 
     def __init__(self, console: Console) -> None:
@@ -45,13 +45,13 @@ class Line(ProgressColumn):
         """One line of at most the terminal's width."""
         name = Text(task.description)
         name.truncate(max(1, self._console.width - BAR_WIDTH - 1), overflow="ellipsis")
-        told = ""
+        shown = ""
         room = self._console.width - name.cell_len - BAR_WIDTH - 2
         for detail in (*task.fields["details"], _time_left(task), *task.fields["more"]):
-            longer = "  ".join(filter(None, (told, detail)))
+            longer = "  ".join(filter(None, (shown, detail)))
             if Text(longer).cell_len > room:
                 break
-            told = longer
+            shown = longer
         line = Table.grid(padding=(0, 1, 0, 0), pad_edge=False)
         bar = ProgressBar(
             total=task.total,
@@ -60,12 +60,12 @@ class Line(ProgressColumn):
             pulse=task.total is None,
             animation_time=task.get_time(),
         )
-        line.add_row(name, bar, *([Text(told)] if told else []))
+        line.add_row(name, bar, *([Text(shown)] if shown else []))
         return line
 
 
 def _time_left(task: Task) -> str:
-    """`1:02:03`, `0:12`, or nothing where it is not known."""
+    """The remaining time as `1:02:03` or `0:12`; empty if it is not known."""
     seconds = task.time_remaining
     if task.total is None or seconds is None:
         return ""
@@ -75,7 +75,7 @@ def _time_left(task: Task) -> str:
 
 
 class LiveProgress(Listener):
-    """What is done: run, epoch, loss, images a second, time left, and the loss's parts."""
+    """Shows run, epoch, loss, images per second, remaining time, and the parts of the loss."""
 
     def __init__(self) -> None:
         console = Console(stderr=True)
@@ -106,15 +106,15 @@ class LiveProgress(Listener):
         self._bar.stop()
 
     def run(self, number: int, *, of: int) -> None:
-        """Shown with all that this run does, where there are several."""
+        """Remember which of several runs this is; the following bars show it."""
         self._run = f"run {number} of {of}" if of > 1 else ""
 
     def doing(self, name: str, what: str) -> None:
-        """A bar that moves without an end, so that nobody takes seconds for a standstill."""
+        """Show a bar without an end for work of unknown length, such as loading weights."""
         self._show(name, total=None, details=[what])
 
     def stage(self, name: str, *, done: int, epochs: int, steps: int, images: int) -> None:
-        """A training begins, or goes on after epoch `done`."""
+        """Show a bar for a training that begins, or resumes after epoch `done`."""
         self._name, self._images, self._steps = name, images, 0
         self._loss, self._parts = "", []
         self._epochs = (done, epochs)
@@ -127,18 +127,18 @@ class LiveProgress(Listener):
     def _show(self, name: str, *, total: int | None, details: list[str]) -> None:
         if self._task is not None:
             self._bar.remove_task(self._task)
-        told = [self._run, *details]
-        self._task = self._bar.add_task(name, total=total, details=told, more=[])
+        details = [self._run, *details]
+        self._task = self._bar.add_task(name, total=total, details=details, more=[])
 
     def step(self) -> None:
-        """Count the step and show the speed."""
+        """Advance the bar by one step and update the speed."""
         assert self._task is not None
         self._steps += 1
-        told = [self._run, *self._details()]
-        self._bar.update(self._task, advance=1, details=told, more=self._parts)
+        details = [self._run, *self._details()]
+        self._bar.update(self._task, advance=1, details=details, more=self._parts)
 
     def epoch(self, logs: "Sequence[EpochLog]") -> None:
-        """Show the losses, means over the runs; without a terminal, a line every ten seconds."""
+        """Show the losses, averaged over the runs; without a terminal, print them now and then."""
         if not logs:
             return
         parts = [log.as_json() for log in logs]
@@ -152,20 +152,20 @@ class LiveProgress(Listener):
         self._epochs = (logs[0].epoch, self._epochs[1])
         if not sys.stderr.isatty() and time.monotonic() - self._said > SECONDS_BETWEEN_LINES:
             self._said = time.monotonic()
-            told = [self._run, *self._details(), *self._parts]
-            screen.note(f"{self._name}: {'  '.join(filter(None, told))}")
+            details = [self._run, *self._details(), *self._parts]
+            screen.note(f"{self._name}: {'  '.join(filter(None, details))}")
 
     def decoding(self, what: str, done: int, total: int) -> None:
-        """A bar for each list that is decoded; without a terminal, a line now and then."""
+        """Show a bar for each image list that is decoded."""
         self._count(f"decoding {what}", done, total, f"{done:,} of {total:,} images")
 
     def fetching(self, what: str, done: int, total: int) -> None:
-        """The same for each task that is fetched."""
+        """Show a bar for each task whose images are downloaded."""
         detail = f"{screen.size(done)} of {screen.size(total)}"
         self._count(f"fetching {what}", done, total, detail)
 
     def _count(self, what: str, done: int, total: int, detail: str) -> None:
-        """Called for every image, so the bar is moved once in a while."""
+        """Update the bar of a count; it is called for every image, so most calls change nothing."""
         if what not in self._counts:
             self._counts[what] = self._bar.add_task(what, total=total, details=[], more=[])
         now = time.monotonic()
@@ -179,12 +179,12 @@ class LiveProgress(Listener):
                 screen.note(f"{what}: {detail}")
 
     def failed(self, label: str, error: ZooError) -> None:
-        """Which run, and its error as any other is shown."""
+        """Print which run failed, and its error."""
         screen.note(f"{label} failed:")
         screen.print_error(error)
 
     def note(self, text: str) -> None:
-        """A line above the bar."""
+        """Print a line above the bar."""
         screen.note(text)
 
     def _details(self) -> list[str]:

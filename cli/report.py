@@ -1,4 +1,4 @@
-"""`idat report`: many results as one, on the terminal, as Markdown or as JSON."""
+"""`idat report`: tables of many results, on the terminal, as Markdown or as JSON."""
 
 import re
 import shutil
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 
 
 LABEL_WIDTH = 24
-"""Longer labels would squeeze the numbers out of a terminal of 80 columns."""
+"""Longer labels would leave no room for the numbers on a terminal of 80 columns."""
 WRITTEN = re.compile(r"\s*\Z|\*\*\d+ results?, \d+ recipes?\*\*")
-"""How the reports begin that --out writes, which a new one may replace."""
+"""The beginning of a report that --out wrote; only such a file may be overwritten."""
 
 
 class Format(StrEnum):
-    """How a report is printed."""
+    """The format in which a report is printed."""
 
     TABLE = "table"
     MARKDOWN = "markdown"
@@ -64,8 +64,12 @@ def report(
     from idat_zoo.report.markdown import as_markdown
     from idat_zoo.results import find_results
 
-    averaged = averaged_tasks(load_registry(shelf))
-    built = build_report(find_results(runs), averaged=averaged)
+    registry = load_registry(shelf)
+    built = build_report(
+        find_results(runs),
+        averaged=averaged_tasks(registry),
+        read_options=registry.read_options,
+    )
     if out is not None:
         _write(out, as_markdown(lay_out(built)))
     if json:
@@ -90,7 +94,7 @@ def _write(file: Path, text: str) -> None:
 
 
 def _print_sections(sections: "list[Section]") -> None:
-    """Titles, tables and lines; on a terminal, lines are wrapped between words."""
+    """Print titles, tables and sentences; on a terminal, wrap sentences between words."""
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else sys.maxsize
     for number, section in enumerate(sections):
         if number:

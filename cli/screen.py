@@ -1,4 +1,4 @@
-"""How results and errors look: results on stdout, everything else on stderr."""
+"""Printing: results on stdout (JSON, CSV, tables), notes and errors on stderr."""
 
 import csv
 import io
@@ -21,27 +21,27 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 GAP = 2
-"""Blanks between the columns of a table."""
+"""The number of spaces between the columns of a table."""
 WORD_ENDS = re.compile(r"\s+(?<!± )(?![kM](?:\s|$))")
-"""Where a cell may be wrapped: not inside `± 0.13` and `16.4 k`."""
+"""The places where a cell may be wrapped: not inside `± 0.13` or `16.4 k`."""
 SCHEMA_VERSION = 1
 SOME_FAILED = 3
-"""The exit code where some of several things failed, and others did not."""
+"""The exit code of a command that finished although some of its tasks failed."""
 
 
 @contextmanager
-def plugins_told() -> Iterator[None]:
-    """A plugin that was changed is told as notes are; other warnings as Python tells them."""
-    told = warnings.showwarning
-    said: set[str] = set()
+def plugin_warnings_as_notes() -> Iterator[None]:
+    """Print each warning about a plugin as a note, once; leave other warnings to Python."""
+    show_as_usual = warnings.showwarning
+    shown: set[str] = set()
 
     def show(message: Warning | str, category: type[Warning], *rest: Any, **more: Any) -> None:
         if issubclass(category, PluginWarning):
-            if str(message) not in said:
+            if str(message) not in shown:
                 note(str(message))
-            said.add(str(message))
+            shown.add(str(message))
         else:
-            told(message, category, *rest, **more)
+            show_as_usual(message, category, *rest, **more)
 
     with warnings.catch_warnings():
         warnings.simplefilter("always", PluginWarning)
@@ -56,15 +56,15 @@ def print_json(document: Mapping[str, Any]) -> None:
 
 
 def print_csv(rows: Iterable[Sequence[object]]) -> None:
-    """Rows of a CSV on stdout, as they are but for what would steer a terminal, on one."""
+    """Rows as CSV on stdout; on a terminal, characters that would control it are escaped."""
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(rows)
-    told = plain(text.getvalue()) if sys.stdout.isatty() else text.getvalue()
-    typer.echo(told.encode(errors="surrogateescape"), nl=False)  # names may be no UTF-8
+    rendered = plain(text.getvalue()) if sys.stdout.isatty() else text.getvalue()
+    typer.echo(rendered.encode(errors="surrogateescape"), nl=False)  # names may be no UTF-8
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """A table that a terminal wraps between words alone; aligned text elsewhere.
+    """A table: on a terminal, cells are wrapped between words; elsewhere, columns are aligned.
 
     Where not even the longest words fit side by side, each row becomes lines of `column: cell`.
     """
@@ -112,9 +112,9 @@ def _print_on_terminal(
 def _column_widths(
     columns: Sequence[str], rows: Sequence[Sequence[str]], width: int
 ) -> list[int] | None:
-    """Widths at which no word is cut: the narrow columns stay whole, the widest wrap.
+    """The widths of the columns at which no word is cut; the widest columns wrap first.
 
-    The first column stays whole. None where there is no room for the longest words.
+    The first column never wraps. None if the longest words do not fit side by side.
     """
     from rich.cells import cell_len
 
@@ -133,7 +133,7 @@ def _column_widths(
 
 
 def _wrapped(cell: str, width: int) -> str:
-    """A cell's words in lines of at most a width, if none of them is wider."""
+    """A cell in lines of at most `width`, broken between words; a wider word has its own line."""
     from rich.cells import cell_len
 
     lines: list[str] = []
@@ -150,25 +150,26 @@ def _wrapped(cell: str, width: int) -> str:
 
 
 def width() -> int:
-    """Letters in a line of stdout; without end where that is no terminal."""
+    """The width of a line of stdout in characters; unlimited if stdout is not a terminal."""
     return shutil.get_terminal_size().columns if sys.stdout.isatty() else sys.maxsize
 
 
 def plain(text: str) -> str:
-    """Text that may be shown. Names of files may hold anything: what would steer a terminal becomes
-    an escape.
+    """Text that is safe to show: characters that would control a terminal are escaped.
+
+    Names of files may hold any character.
     """
     return "".join(c if c.isprintable() or c in "\n\t" else repr(c)[1:-1] for c in text)
 
 
 def note(message: str) -> None:
-    """A line for people, on stderr; above a bar, if there is one, as rich sees to."""
+    """Print a line on stderr; rich keeps it above a progress bar, if one is shown."""
     print(plain(message), file=sys.stderr, flush=True)
 
 
 @contextmanager
 def waiting(what: str) -> Iterator[None]:
-    """Say on a terminal what takes a while, until it is done."""
+    """Show on a terminal what is being waited for, until the block ends."""
     if not sys.stderr.isatty():
         yield
         return
@@ -180,7 +181,7 @@ def waiting(what: str) -> Iterator[None]:
 
 
 def print_error(error: ZooError) -> None:
-    """The message and its hint on stderr; the traceback too with IDAT_DEBUG=1."""
+    """Print the message and its hint on stderr; with IDAT_DEBUG=1, the traceback too."""
     if os.environ.get("IDAT_DEBUG") == "1":
         traceback.print_exception(error)
     note(f"error: {error.message}")
@@ -189,13 +190,13 @@ def print_error(error: ZooError) -> None:
 
 
 def end(error: ZooError) -> NoReturn:
-    """Tell an error behind a result that is printed, and exit with its code."""
+    """Print an error, after the result if there is one, and exit with the error's code."""
     print_error(error)
     raise typer.Exit(error.exit_code)
 
 
 def size(count: int) -> str:
-    """Bytes for people: 120.4 MB."""
+    """A number of bytes in a readable unit: 120.4 MB."""
     for unit, name in ((1e9, "GB"), (1e6, "MB")):
         if count >= unit:
             return f"{count / unit:.1f} {name}"

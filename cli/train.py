@@ -86,7 +86,7 @@ def train(
 
     For example: idat train --task digits --adapter lora,linear --seeds 0,1 epochs=20 lr=1e-3,1e-2
     """
-    from idat_zoo.cli.offers import offer
+    from idat_zoo.cli.downloads import offer
     from idat_zoo.data.reading import Reading
     from idat_zoo.registry import ALL, differences, load_registry
     from idat_zoo.switches import Switches
@@ -101,7 +101,7 @@ def train(
     for note in dict.fromkeys(note for spec in backbones for note in differences(spec)):
         screen.note(note)
     if adapter == ALL:
-        recipes = _carried(recipes)
+        recipes = _without_misfits(recipes)
     asked = [(one, number) for one in recipes for number in _seeds(seed, seeds)]
     with screen.waiting("loading torch"):
         from idat_zoo.backbones.pair import check_carried
@@ -261,8 +261,8 @@ def _print_results(results: Sequence[tuple["Planned", "Result"]], *, json: bool)
         typer.echo(screen.plain(f"{result}\n  {run.folder}"))
 
 
-def _carried(recipes: Sequence["Recipe"]) -> list["Recipe"]:
-    """The recipes whose backbones can carry their adapter; a note names each other adapter."""
+def _without_misfits(recipes: Sequence["Recipe"]) -> list["Recipe"]:
+    """The recipes whose adapter fits its backbones; a note is printed for each one left out."""
     with screen.waiting("loading torch"):
         from idat_zoo.backbones.pair import check_carried
 

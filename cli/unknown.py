@@ -1,4 +1,4 @@
-"""What was meant by an option that is not there."""
+"""Unknown options: the error that suggests which option or recipe field was meant."""
 
 import importlib
 from collections.abc import Sequence
@@ -13,9 +13,9 @@ NoSuchOption = importlib.import_module(typer.BadParameter.__module__).NoSuchOpti
 
 
 def unknown_option(error: Any, words: Sequence[str]) -> UsageError:  # error: a NoSuchOption
-    """An option that its command has not: a near one, or the word that sets a recipe's field.
+    """The error for an unknown option: it suggests a similar option, or the KEY=VALUE word.
 
-    `words` are all that stand behind `idat`, as the error knows of `-lr` the first letter alone.
+    `words` are all words after `idat`; the parser's own error knows only the first letter of `-lr`.
     """
     place, word = _typed(error.option_name, words)
     name, _, value = word.partition("=")
@@ -44,7 +44,7 @@ def unknown_option(error: Any, words: Sequence[str]) -> UsageError:  # error: a 
 
 
 def _typed(option: str, words: Sequence[str]) -> tuple[int, str]:
-    """The word as it was typed, and its place; of several letters behind one dash, all of them."""
+    """The place and the text of the word that holds the option; `-lr` is one word."""
     for place, word in enumerate(words):
         if word.partition("=")[0] == option:
             return place, word
@@ -55,7 +55,7 @@ def _typed(option: str, words: Sequence[str]) -> tuple[int, str]:
 
 
 def _field_meant(name: str) -> str | None:
-    """The field of a recipe with this name; of adapters' options, the last part is enough."""
+    """The recipe field with this name; for adapter options, the name after the dot suffices."""
     from idat_zoo.registry import load_registry
     from idat_zoo.registry.recipe_files import SETTINGS
 

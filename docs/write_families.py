@@ -28,9 +28,10 @@ batch, N tokens, D width, L blocks, H width inside the MLP, M heads, R bottlenec
 or a patch's side, s scale. Layers compute `W x + b`. Numbers of parameters are those of the adapter
 alone, with default options, on ViT-B and ViT-S (pair `vit_s_to_vit_b`).
 
-Each family with released code is held to tensors computed with that code: logits, loss and every
-gradient agree to 1e-10 in float64. Those without any say so, and are held to a closed form. The
-option `blocks` (`all`, `last6`, `0-5`, `0+2+5`) of families that stand in blocks is left out below.
+Each family with released code is tested against tensors computed with that code: logits, loss and
+every gradient agree to 1e-10 in float64. Families without released code say so, and are tested
+against a closed form. The option `blocks` (`all`, `last6`, `0-5`, `0+2+5`) of families that act in
+blocks is left out below.
 """
 
 

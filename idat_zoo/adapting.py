@@ -1,4 +1,4 @@
-"""Any adapter family on a timm network that its user built, for training loops of their own.
+"""Adapters on timm networks that the user built, for training loops of the user's own.
 
 Shape letters: B batch, C channels, H W image.
 """
@@ -23,7 +23,7 @@ from idat_zoo.randomness import Draws, generator
 from idat_zoo.recipe import BRIDGE
 
 ROLE = "student"
-"""Numbers are drawn as those of a run's student."""
+"""The network's name in the keys of random draws, the same as for a run's student."""
 SHOWN = 4
 
 
@@ -39,15 +39,15 @@ def adapt(
 ) -> "AdaptedModel":
     """An adapter of a family (or a tuner of PEFT, `peft:lokr`), with its `options`, on a network.
 
-    `model` is one of timm's. A copy of its own classifier stays and learns, too; `num_classes` puts
-    a fresh one in its place. `model` is not changed. Its numbers are frozen in what is returned,
-    and shared with it: they take no memory until one of the two is moved or cast (PEFT's tuners
-    stand in a copy). In float64, bf16 or on a GPU the adapter is as the network is. `img_size` is
-    the side of the images where the network takes any. `drop_path` is the rate of the last block;
-    dropout is an option of the families that have it.
+    `model` is one of timm's; it is not changed. A copy of its own classifier is trained with the
+    adapter; `num_classes` puts a new one in its place. The frozen parameters share `model`'s memory
+    until one of the two is moved or cast (a tuner of PEFT works in a copy). The adapter has the
+    network's device and number type. `img_size` is the side of the images where the network takes
+    any. `drop_path` is the rate of the last block; dropout is an option of the families that have
+    it.
 
-    Raises: UnknownNameError for no such family; RecipeError for its options; UsageError where it
-    cannot stand on the network, or nothing would learn; what `own_backbone` raises.
+    Raises: UnknownNameError for an unknown family; RecipeError for its options; UsageError where it
+    does not fit the network, or nothing would be trained; as `own_backbone`.
     """
     _check_numbers(num_classes, seed, drop_path)
     adapter = _adapter(family, options)
@@ -76,11 +76,11 @@ def adapt(
 
 
 class AdaptedModel(nn.Module):
-    """A frozen network of timm's with an adapter: normalised images `[B, C, H, W]` in, logits out.
+    """A frozen timm network with an adapter: normalised images `[B, C, H, W]` to logits.
 
-    Only what `trainable()` names learns. In training mode each call draws the adapter's dropout and
-    drop path for (seed, number of the call), whatever else is drawn; the number is part of its
-    `state_dict()`. The frozen network is always in evaluation mode.
+    Only the parameters of `trainable()` are trained. In training mode each call draws the adapter's
+    dropout and drop path for (seed, number of the call), independently of all other draws; the
+    number is part of its `state_dict()`. The frozen network is always in evaluation mode.
     """
 
     def __init__(self, network: Network, *, seed: int, drop_path: float) -> None:
@@ -91,7 +91,7 @@ class AdaptedModel(nn.Module):
         self.calls = 0
 
     def forward(self, images: Any) -> Tensor:  # looked at below
-        """What the network's classifier makes of normalised images. Raises: InputError."""
+        """The logits of normalised images. Raises: InputError."""
         if not torch.compiler.is_compiling():
             self._check(images)
         masks = self._draw_masks(len(images)) if self.training and self.draws else {}
@@ -99,23 +99,23 @@ class AdaptedModel(nn.Module):
         return logits
 
     def trainable(self) -> dict[str, nn.Parameter]:
-        """What learns, by name: the adapter's `adapter.…`, the classifier's `head.…`."""
+        """The trained parameters by name: the adapter's `adapter.…`, the classifier's `head.…`."""
         return self.network.trainable()
 
     def adapter_state(self) -> dict[str, Tensor]:
-        """All that is not the frozen network, by name: what safetensors' `save_file` may write.
+        """All tensors but the frozen network's, by name, for safetensors' `save_file`.
 
-        The same names and shapes as in a run's adapter_model.safetensors.
+        Names and shapes are the same as in a run's adapter_model.safetensors.
         """
         return {
             name: tensor.detach().contiguous() for name, tensor in self.network.published().items()
         }
 
     def load_adapter(self, source: Mapping[str, Tensor] | Path | str) -> None:
-        """Take over such tensors: of a mapping, a safetensors file, or a run's folder.
+        """Load such tensors from a mapping, a safetensors file, or a run's folder.
 
-        Raises: CheckpointError where the file cannot be read, or names and shapes are not all of
-        ours: nothing is changed then; and where PEFT computes some of them.
+        Raises: CheckpointError where the file cannot be read, or names and shapes do not all match,
+        in which case nothing is changed; and where PEFT computes some of the tensors.
         """
         own = self.network.published()
         found = source if isinstance(source, Mapping) else _read(Path(source))
@@ -136,10 +136,10 @@ class AdaptedModel(nn.Module):
         self.network.fill({name: found[name].to(tensor) for name, tensor in own.items()})
 
     def merge(self) -> Any:  # one of timm's networks, whose attributes it types as modules
-        """A plain timm network with the adapter folded in, in evaluation mode and not learning.
+        """A plain timm network with the adapter folded in, frozen and in evaluation mode.
 
-        It has numbers of its own. Raises: UsageError for a family that cannot be merged;
-        CheckpointError where its outputs are not the same.
+        It shares no memory. Raises: UsageError for a family that cannot be merged; CheckpointError
+        where its outputs are not the same.
         """
         merged = merge(self.network)
         was_training = self.network.training
@@ -156,11 +156,11 @@ class AdaptedModel(nn.Module):
         return merged
 
     def get_extra_state(self) -> Tensor:
-        """How many calls there were in training."""
+        """The number of calls in training mode."""
         return torch.tensor(self.calls)
 
     def set_extra_state(self, state: Tensor) -> None:
-        """Go on from there."""
+        """Continue from that number of calls."""
         self.calls = int(state)
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]  # else a graph for each call

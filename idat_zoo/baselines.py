@@ -1,4 +1,4 @@
-"""What is reached on a task without any network: chance, the majority class, raw pixels.
+"""Baselines of a task without any network: chance, the majority class, raw-pixel classifiers.
 
 Shape letters: N images, M of them, P pixels.
 """
@@ -26,23 +26,26 @@ from idat_zoo.results import RawPixels, versions
 
 SIDE, MOST_TRAINING, MOST_TEST = 32, 1000, 5000
 RULE = 1
-"""To be raised with any change of what `_pixel_baselines` computes."""
+"""The version of `_pixel_baselines`; raise it with any change of what that computes."""
 AT_ONCE = 256
 
 
 class Baselines(Frozen):
-    """Top-1 on test by name, as fractions; `raw_pixels` where they were made smaller or fewer."""
+    """Top-1 on test by name, as fractions.
+
+    `raw_pixels` is set if images were downscaled or left out.
+    """
 
     top1: dict[str, float]
     raw_pixels: RawPixels | None = None
 
 
 def find_baselines(data: TaskData, cache: Path) -> Baselines:
-    """Chance (1 / K), the class that most training images are of, and raw pixels.
+    """The baselines: chance (1 / K), the most frequent training class, and raw-pixel classifiers.
 
-    Built-in tasks keep all of an image's own pixels. Of other tasks, images are averaged over areas
-    to 32 x 32 at most, and at most 1,000 training and 5,000 test images take part, drawn with seed
-    0. What they reach is kept in the cache by the images' fingerprint.
+    Built-in tasks use all pixels of all images. For other tasks, images are downscaled to 32 x 32
+    at most by averaging areas, and at most 1,000 training and 5,000 test images are used, drawn
+    with seed 0. The outcome is cached under the fingerprint of the images.
     """
     plain = {"chance": 1 / data.task.num_classes, "majority_class": _majority_class(data)}
     found = _kept(data, cache)
@@ -54,13 +57,13 @@ def _training_targets(data: TaskData) -> Tensor:
 
 
 def _majority_class(data: TaskData) -> float:
-    """The share of test images of the class most frequent in training (of equals the first)."""
+    """The share of test images whose class is the most frequent in training (the first of ties)."""
     counts = torch.bincount(_training_targets(data))
     return (data.test.targets == counts.argmax()).double().mean().item()
 
 
 def _kept(data: TaskData, cache: Path) -> Baselines:
-    """From the cache, or computed now and kept there, if it can be written."""
+    """The baselines from the cache; else computed, and cached if the folder is writable."""
     found = versions()
     made_with = [found[package] for package in ("numpy", "scikit-learn", "torch")]
     key = hashlib.sha256(json.dumps([RULE, data.fingerprint, made_with]).encode()).hexdigest()[:32]
@@ -80,7 +83,7 @@ def _kept(data: TaskData, cache: Path) -> Baselines:
 
 
 def _read(place: Path) -> Baselines | None:
-    """What is kept there; None for nothing, or what is damaged."""
+    """The cached baselines; None if the file is missing or damaged."""
     try:
         return Baselines.model_validate_json(place.read_bytes())
     except (OSError, ValidationError):
@@ -122,7 +125,7 @@ def _pixel_baselines(data: TaskData) -> Baselines:
 
 
 def _drawn(count: int, most: int) -> list[int]:
-    """Places of all images, or of as many as may take part, in order."""
+    """The sorted indices of all images, or of `most` images drawn at random."""
     if count <= most:
         return list(range(count))
     chosen = torch.randperm(count, generator=generator(0, "data", "raw_pixels", 0))[:most]
@@ -167,7 +170,9 @@ def _fit(
     }
     # Threads that wait for each other on a busy machine take twenty times as long as one.
     with threadpool_limits(1), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # not converged, or as many classes as images: it is meant
+        warnings.simplefilter(
+            "ignore"
+        )  # not converged, or as many classes as images: both are intended
         return {
             name: float(np.mean(model.fit(pixels, seen.numpy()).predict(test) == unseen.numpy()))
             for name, model in models.items()

@@ -1,19 +1,19 @@
-"""What can go wrong, as one tree. Each error says what was got, what was expected, what to do.
+"""The tree of errors. Each says what was given, what was expected, and what to do.
 
 ZooError                exit code 1
-├── UsageError          2  the command line asks for something that cannot be
-│   ├── UnknownNameError   a name that no shelf has; "did you mean"
+├── UsageError          2  the command line asks for something impossible
+│   ├── UnknownNameError   an unknown name, with the nearest known ones
 │   └── RecipeError        a recipe or shelf with faults; all of them in one message
 ├── DataError           1  images or lists missing, damaged or not as declared
 ├── WeightsError        1  a backbone's weights are not here or not the expected ones
-├── WalkError           1  timm computes a backbone otherwise than it is walked here
+├── WalkError           1  timm computes a backbone differently from our walk
 ├── CheckpointError     1  a published adapter that cannot be trusted or does not fit
-├── HubError            1  the Hub cannot be reached, or has not what is asked for
+├── HubError            1  the Hub cannot be reached, or lacks what is asked for
 ├── RunFolderError      1  a run folder holds something else, is unfinished or cannot be written
 ├── DeviceError         1  no such device, or its memory is full
-├── TrainingError       1  a tensor that should learn does not
+├── TrainingError       1  a trained tensor gets no gradient
 │   └── DivergedError      the loss is not finite, or far above that of guessing
-└── InputError          1  a network was called with what it does not take; a TypeError, too
+└── InputError          1  a network was called with a wrong argument; a TypeError, too
 """
 
 import difflib
@@ -27,11 +27,11 @@ FORBIDDEN = {errno.EACCES, errno.EPERM}
 
 
 class PluginWarning(UserWarning):
-    """A plugin is left out, or something is loaded with another one than it was made with."""
+    """A plugin is skipped, or something is loaded with another plugin than it was made with."""
 
 
 class ZooError(Exception):
-    """A user's mistake or a fault of the surroundings: one line, and a hint of what to do."""
+    """A mistake of the user or a fault of the environment: one line, and a hint what to do."""
 
     exit_code = 1
 
@@ -44,23 +44,23 @@ class ZooError(Exception):
         return f"{self.message}\n{self.hint}" if self.hint else self.message
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Copied and sent between processes as it is, whatever its constructor takes."""
+        """Copy and pickle the error as it is, whatever its constructor takes."""
         return _unmade, (type(self), self.args), self.__dict__
 
 
 def _unmade(kind: type[ZooError], args: tuple[Any, ...]) -> ZooError:
-    """An error as it is before its constructor."""
+    """An error before its constructor has run."""
     return kind.__new__(kind, *args)
 
 
 class UsageError(ZooError):
-    """The command line asks for something that cannot be."""
+    """The command line asks for something impossible."""
 
     exit_code = 2
 
 
 class UnknownNameError(UsageError):
-    """A name that no shelf has, with the nearest names that exist."""
+    """A name that is not known, with the nearest names that are."""
 
     def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
         names = sorted(known)
@@ -74,12 +74,12 @@ class UnknownNameError(UsageError):
 
 
 def folded(name: str) -> str:
-    """A name as people mean it: case does not matter, and `-` is `_`."""
+    """A name in the form in which names are compared: lower case, with `_` for `-`."""
     return name.casefold().replace("-", "_")
 
 
 def near_names(name: str, known: Iterable[str]) -> list[str]:
-    """At most three known names that may be meant, the nearest first."""
+    """At most three known names that may have been meant, the nearest first."""
     spelt: dict[str, list[str]] = {}
     for each in known:
         spelt.setdefault(folded(each), []).append(each)
@@ -118,7 +118,7 @@ class WeightsError(ZooError):
 
 
 class WalkError(ZooError):
-    """The timm that is installed computes a backbone otherwise than it is walked here."""
+    """The installed timm computes a backbone differently from our walk through it."""
 
 
 class CheckpointError(ZooError):
@@ -126,7 +126,7 @@ class CheckpointError(ZooError):
 
 
 class HubError(ZooError):
-    """The Hub cannot be reached, refuses, or has not what is asked for."""
+    """The Hub cannot be reached, refuses a request, or lacks what is asked for."""
 
 
 class RunFolderError(ZooError):
@@ -138,7 +138,7 @@ class DeviceError(ZooError):
 
 
 class TrainingError(ZooError):
-    """The loss is not finite, or a tensor that should learn gets no gradient."""
+    """The loss is not finite, or a trained tensor gets no gradient."""
 
 
 class DivergedError(TrainingError):
@@ -146,13 +146,13 @@ class DivergedError(TrainingError):
 
 
 class InputError(ZooError, TypeError):
-    """A network, a transform or `run` was called with something else than what it takes."""
+    """A network, a transform or `run` was called with an argument that it does not accept."""
 
 
 def way_to_write(error: OSError, *, other: str) -> str:
-    """What to do where a file cannot be written, by the system's reason; '' for reasons of reading.
+    """The remedy where a file cannot be written, by the system's reason; '' for other reasons.
 
-    `other` is what names another place: "another --out".
+    `other` names another place, such as "another --out".
     """
     reasons = {
         **dict.fromkeys(FULL, f"Free space on that disk, or choose {other}."),

@@ -30,7 +30,7 @@ from idat_zoo.engine.precision import (
 )
 from idat_zoo.errors import DivergedError, RunFolderError, ZooError
 from idat_zoo.hub import HubReference
-from idat_zoo.metrics import Metrics, score
+from idat_zoo.metrics import Metrics
 from idat_zoo.recipe import Recipe
 from idat_zoo.results import (
     PREDICTIONS_FILE,
@@ -43,6 +43,7 @@ from idat_zoo.results import (
     now,
     versions,
 )
+from idat_zoo.scoring import score
 from idat_zoo.switches import Switches
 
 BATCH = 256

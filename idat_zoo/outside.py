@@ -1,8 +1,8 @@
-"""Names from outside: which plugin brings which adapter family, kind of backbone or suite.
+"""Plugins' names: which plugin brings which adapter family, kind of backbone, term or suite.
 
 A plugin is a Python file that a person names (`plugins.load_plugin`, `--plugin FILE`), or an
-installed distribution with entry points `name = "module:Class"` in a group below. Nothing else is
-ever run: what a recipe, a checkpoint or the Hub says of a plugin is told, never followed.
+installed distribution with entry points `name = "module:Class"` in a group below. No other code is
+ever run: where a recipe, a checkpoint or the Hub names a plugin, the name is reported, not loaded.
 """
 
 import importlib
@@ -13,18 +13,22 @@ from collections.abc import Container, Iterable, Mapping
 from functools import cache
 from importlib import metadata
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from idat_zoo.errors import PluginWarning, UnknownNameError, UsageError
-from idat_zoo.recipe import NAME, AdapterChoice, Backbone, Plugin, Recipe, Task
+from idat_zoo.recipe import NAME, Backbone, NamedSpec, Plugin, Recipe, Task
 
 ADAPTERS_GROUP = "idat_zoo.adapters"
 KINDS_GROUP = "idat_zoo.kinds"
 SUITES_GROUP = "idat_zoo.suites"
+TERMS_GROUP = "idat_zoo.terms"
+
+
+Spec = TypeVar("Spec", bound=NamedSpec)
 
 
 class Provider(NamedTuple):
-    """A class from outside or its `module:Class`, how recipes name where it came from, its file."""
+    """A class or `module:Class` from a plugin, the plugin as recipes name it, and its file."""
 
     found: Any
     plugin: Plugin
@@ -32,19 +36,19 @@ class Provider(NamedTuple):
 
 
 _loaded: dict[str, dict[str, Provider]] = {}
-"""By group and name, what files brought."""
+"""The providers from plugin files, by group and name."""
 _taken: dict[str, Container[str]] = {}
-"""By group, the names that are built in."""
+"""The built-in names, by group."""
 
 
 def claim(group: str, names: Container[str]) -> None:
-    """Say which names are built in: no installed distribution takes one of them."""
+    """Register the built-in names of a group, which no installed distribution may take."""
     _taken[group] = names
 
 
 @cache
 def installed(group: str) -> Mapping[str, Provider]:
-    """By name, what installed distributions bring. None of it is imported."""
+    """The providers from installed distributions, by name. None of them is imported."""
     found = {}
     for entry in metadata.entry_points(group=group):
         assert entry.dist is not None
@@ -62,24 +66,25 @@ def installed(group: str) -> Mapping[str, Provider]:
 
 
 def providers(group: str) -> Mapping[str, Provider]:
-    """By name, all that is from outside."""
+    """The providers from all plugins, by name."""
     return {**installed(group), **_loaded.get(group, {})}
 
 
 def add(group: str, found: Mapping[str, Provider]) -> None:
-    """Take over what a file brings."""
+    """Register a provider from a plugin file."""
     _loaded.setdefault(group, {}).update(found)
 
 
 def forget() -> None:
-    """Everything that files brought."""
+    """Remove all providers from plugin files."""
     _loaded.clear()
 
 
 def find_class(what: str, name: str, *, own: Mapping[str, str], group: str) -> Any:
-    """The class of a built-in name, or of one from outside.
+    """The class of a built-in name, or of a plugin's.
 
-    Raises: UnknownNameError; UsageError for a name that both have, and for what cannot be imported.
+    Raises: UnknownNameError; UsageError for a name that both have, or a class that cannot be
+    imported.
     """
     outside = providers(group)
     if name in own and name in outside:
@@ -103,7 +108,7 @@ def _import(place: str) -> Any:
 
 
 def check_class(what: str, name: str, found: Any, *, base: type[Any], facts: Iterable[str]) -> None:
-    """Refuse what is no class of its kind, or does not say all that such classes say.
+    """Refuse an object that is no subclass of `base`, or lacks one of the `facts`.
 
     Raises: UsageError.
     """
@@ -118,7 +123,7 @@ def check_class(what: str, name: str, found: Any, *, base: type[Any], facts: Ite
 
 
 def taken(what: str, name: str, plugin: Plugin) -> UsageError:
-    """What is said of a plugin that brings a name which is there already."""
+    """The error for a plugin's name that is taken already."""
     return UsageError(
         f"{what} '{name}' of plugin {plugin}: there is another of this name.",
         hint="Give it a name of its own.",
@@ -126,7 +131,7 @@ def taken(what: str, name: str, plugin: Plugin) -> UsageError:
 
 
 def lacking(what: str, name: str, plugin: Plugin) -> UsageError:
-    """What is said of a name whose plugin is not here."""
+    """The error for a name whose plugin is not loaded."""
     if plugin.file is not None:
         state, way = "loaded", f"--plugin {shlex.quote(plugin.file)}, from Python load_plugin(…)"
     else:
@@ -138,7 +143,7 @@ def lacking(what: str, name: str, plugin: Plugin) -> UsageError:
 
 
 def warn_if_changed(what: str, name: str | None, made_with: Plugin | None, *, group: str) -> None:
-    """Say of what was made with a plugin that its name is another's now, or a changed file's."""
+    """Warn where a name's plugin is another one, or a changed file, since it was recorded."""
     now = _plugin_of(group, name)
     if made_with is not None and now != made_with:
         told = f"plugin {now}" if now is not None else "built in"
@@ -150,7 +155,7 @@ def warn_if_changed(what: str, name: str | None, made_with: Plugin | None, *, gr
 
 
 def with_plugins(recipe: Recipe) -> Recipe:
-    """The recipe with the plugins named that its adapters, backbones and task need now."""
+    """The recipe with the current plugins of its adapters, backbones, task and term recorded."""
     pair, teacher, own = recipe.pair, recipe.pair.teacher, recipe.teacher_adapter
     backbones = {
         "student": marked(pair.student),
@@ -160,24 +165,31 @@ def with_plugins(recipe: Recipe) -> Recipe:
         update={
             "pair": pair.model_copy(update=backbones),
             "task": marked_task(recipe.task),
-            "adapter": _marked_choice(recipe.adapter),
-            "teacher_adapter": None if own is None else _marked_choice(own),
+            "adapter": _marked_spec(recipe.adapter, ADAPTERS_GROUP),
+            "teacher_adapter": None if own is None else _marked_spec(own, ADAPTERS_GROUP),
+            "distillation": _marked_spec(recipe.distillation, TERMS_GROUP),
         }
     )
 
 
 def marked(spec: Backbone) -> Backbone:
-    """A backbone with the plugin named that brings its kind now."""
-    return spec.model_copy(update={"plugin": _plugin_of(KINDS_GROUP, spec.kind)})
+    """A backbone with the current plugin of its kind recorded."""
+    return spec.model_copy(update={"plugin": _plugin_now(KINDS_GROUP, spec.kind, spec.plugin)})
 
 
 def marked_task(task: Task) -> Task:
-    """A task with the plugin named that brings its suite now."""
-    return task.model_copy(update={"plugin": _plugin_of(SUITES_GROUP, task.suite)})
+    """A task with the current plugin of its suite recorded."""
+    return task.model_copy(update={"plugin": _plugin_now(SUITES_GROUP, task.suite, task.plugin)})
 
 
-def _marked_choice(choice: AdapterChoice) -> AdapterChoice:
-    return choice.model_copy(update={"plugin": _plugin_of(ADAPTERS_GROUP, choice.name)})
+def _marked_spec(spec: Spec, group: str) -> Spec:
+    return spec.model_copy(update={"plugin": _plugin_now(group, spec.name, spec.plugin)})
+
+
+def _plugin_now(group: str, name: str | None, before: Plugin | None) -> Plugin | None:
+    """The plugin that brings a name; the recorded one where nothing here has the name."""
+    known = name is None or name in _taken.get(group, ()) or name in providers(group)
+    return _plugin_of(group, name) if known else before
 
 
 def _plugin_of(group: str, name: str | None) -> Plugin | None:

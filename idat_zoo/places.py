@@ -1,4 +1,4 @@
-"""Folders of the user's own that are not named on a command line."""
+"""The user's own folders that no command line names, such as the cache."""
 
 import os
 from pathlib import Path
@@ -7,7 +7,7 @@ CACHE_VARIABLE = "IDAT_CACHE_DIR"
 
 
 def default_cache() -> Path:
-    """IDAT_CACHE_DIR, else idat-zoo below the user's cache folder."""
+    """The cache folder: IDAT_CACHE_DIR, or idat-zoo below the user's cache folder."""
     if own := os.environ.get(CACHE_VARIABLE):
         return Path(own).expanduser()
     return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "idat-zoo"

@@ -1,8 +1,7 @@
-"""Plugin files: Python that a person names, which brings classes of idat-zoo's open axes.
+"""Plugin files: Python files that a person names, which bring adapter families and the like.
 
-Such a file holds one or more of the dicts `ADAPTERS`, `KINDS` and `SUITES` of names and classes;
-docs/plugins.md has an example of each. It stands alone: what needs several files is a distribution
-with entry points.
+Such a file holds one or several of the dicts in `TABLES`, of names and classes; docs/plugins.md has
+an example of each. It stands alone: what needs several files is a distribution with entry points.
 """
 
 import re
@@ -16,12 +15,12 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from idat_zoo import outside
+from idat_zoo import distillation, outside
 from idat_zoo.adapters import ADAPTERS, check_family
-from idat_zoo.backbones.kinds import KINDS, WHAT, check_kind
-from idat_zoo.data.suites import SUITES, check_suite
+from idat_zoo.backbones import kinds
+from idat_zoo.data import suites
 from idat_zoo.errors import UsageError
-from idat_zoo.recipe import BRIDGE, NAME, Plugin
+from idat_zoo.recipe import BRIDGE, NAME, NO_TERM, Plugin
 
 
 @dataclass(frozen=True)
@@ -41,8 +40,14 @@ TABLES = {
         {**ADAPTERS, BRIDGE: ""},
         lambda name, own: check_family(name, own)(),
     ),
-    "KINDS": _Table(WHAT, outside.KINDS_GROUP, KINDS, check_kind),
-    "SUITES": _Table("suite", outside.SUITES_GROUP, SUITES, check_suite),
+    "KINDS": _Table(kinds.WHAT, outside.KINDS_GROUP, kinds.KINDS, kinds.check_kind),
+    "SUITES": _Table("suite", outside.SUITES_GROUP, suites.SUITES, suites.check_suite),
+    "TERMS": _Table(
+        distillation.WHAT,
+        outside.TERMS_GROUP,
+        {**distillation.TERMS, NO_TERM: ""},
+        lambda name, own: distillation.check_term(name, own)(),
+    ),
 }
 
 

@@ -1,8 +1,8 @@
-"""Randomness is counted, not carried: every draw has a key, and no draw moves another.
+"""Random draws, each determined by a key, so that no draw changes another.
 
 A draw comes from a generator made for (seed, network, stream, step). The global generators of
-torch, numpy and Python are never read, so resuming needs no random state, co-trained tasks draw
-what they would draw alone, and a student sees the same masks with and without its teacher.
+torch, numpy and Python are never read. So resuming needs no random state, tasks trained together
+draw what they would draw alone, and a student sees the same masks with and without its teacher.
 """
 
 import hashlib
@@ -13,7 +13,7 @@ from torch import Tensor
 
 
 def generator(seed: int, network: str, stream: str, step: int = 0) -> torch.Generator:
-    """A CPU generator for one key. torch's CPU engine takes 32 of the key's bits."""
+    """A CPU generator for one key. torch's CPU engine uses 32 of the key's bits."""
     key = hashlib.sha256(f"{seed}/{network}/{stream}/{step}".encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(key[:8], "big") >> 1)
 
@@ -37,5 +37,5 @@ class Draws:
         return torch.randn(*shape, generator=source)
 
     def keep(self, stream: str, rate: Tensor | float, *shape: int) -> Tensor:
-        """A mask that is 0 with probability `rate` and 1 / (1 - rate) else."""
+        """A mask that is 0 with probability `rate`, else 1 / (1 - rate)."""
         return (self.uniform(stream, *shape) >= rate) / (1 - rate)

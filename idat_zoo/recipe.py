@@ -39,9 +39,12 @@ BelowOrHere = Annotated[str, Field(pattern=rf"^(?:{PART}(?:/{PART})*)?$")]
 
 Rgb = Annotated[tuple[float, float, float], Strict(False)]
 Augmentation = Literal["flip", "crop", "randaugment"]
-Distillation = Literal["mse", "kl", "none"]
 
-DEFAULT_TEMPERATURE = 5.0
+DEFAULT_TERM = "mse"
+NO_TERM = "none"
+"""The name that a recipe without a distillation term has in the term's place."""
+FLAT_OPTIONS = ("temperature", "temperature_squared")
+"""Options of `kl` that older recipes have beside the term, and that a command line may name so."""
 MOST_EPOCHS = 100_000  # a learning rate is written out for every step
 MOST_CLASSES = 1_000_000
 MOST_PIXELS = 4096  # along a side
@@ -187,15 +190,24 @@ class Task(Frozen):
         return self.model_copy(update={"class_names": tuple(names)})
 
 
-class AdapterChoice(Frozen):
-    """An adapter family by name with its options; unset options take the family's defaults.
+class NamedSpec(Frozen):
+    """One of the things that there are several of, by name, with its options.
 
-    `plugin` is there where the family is from outside.
+    Options that are not set take their defaults. `plugin` is the plugin that brings it, if one
+    does.
     """
 
     name: Name
     options: dict[str, OptionValue] = Field(default_factory=dict)
     plugin: Plugin | None = None
+
+
+class TermSpec(NamedSpec):
+    """A distillation term; the name `none` says that there is none."""
+
+
+class AdapterChoice(NamedSpec):
+    """An adapter family."""
 
     @model_validator(mode="after")
     def _names_a_tuner(self) -> "AdapterChoice":
@@ -219,10 +231,13 @@ class Recipe(Frozen):
     """All that fixes a run except seed, device and paths.
 
     Epochs, warm-up in epochs; `lr` is the peak learning rate of AdamW, for both networks. The
-    distillation term D has weight `distillation_weight`; `detach` names the side whose logits are
-    constants in D (iDAT as released: `none`, both learn). `temperature` and `temperature_squared`
-    act with `kl` alone. `candidates` (field -> values) are what `selection = "val"` chooses among.
-    `protocol = "imported"` is of an adapter trained elsewhere: its training is not known.
+    term `distillation` has weight `distillation_weight`; `detach` names the side whose outputs are
+    constants in it (iDAT as released: `none`, both learn). `candidates` (field -> values) are what
+    `selection = "val"` chooses among. `protocol = "imported"` marks an adapter trained elsewhere,
+    whose training is not known.
+
+    The older form is taken, too: the term's name alone, with `temperature` and
+    `temperature_squared` beside it.
     """
 
     pair: Pair
@@ -237,10 +252,8 @@ class Recipe(Frozen):
     epochs: int = Field(default=100, gt=0, le=MOST_EPOCHS)
     warmup_epochs: int = Field(default=10, ge=0, le=MOST_EPOCHS)
 
-    distillation: Distillation = "mse"
+    distillation: TermSpec = TermSpec(name=DEFAULT_TERM)
     distillation_weight: Number = Field(default=1.0, ge=0)
-    temperature: Number = Field(default=DEFAULT_TEMPERATURE, gt=0)
-    temperature_squared: bool = False
     detach: Literal["none", "teacher", "student"] = "none"
 
     protocol: Literal["standard", "paper", "imported"] = "standard"
@@ -253,15 +266,27 @@ class Recipe(Frozen):
     augmentation: Annotated[tuple[Augmentation, ...], Strict(False)] = ()
 
     @property
+    def distils(self) -> bool:
+        """Whether there is a distillation term."""
+        return self.distillation.name != NO_TERM
+
+    @property
     def plugins(self) -> list[Plugin]:
         """Those that it needs."""
-        parts = (self.adapter, self.teacher_adapter, *self.pair.backbones(), self.task)
-        return list(dict.fromkeys(part.plugin for part in parts if part and part.plugin))
+        specs = (self.adapter, self.teacher_adapter, self.distillation)
+        parts = (*specs, *self.pair.backbones(), self.task)
+        named = (part.plugin for part in parts if part is not None)
+        return list(dict.fromkeys(plugin for plugin in named if plugin is not None))
 
     @property
     def plugin_words(self) -> list[str]:
         """The words of a command line that name them."""
         return [word for plugin in self.plugins for word in plugin.words]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _takes_the_older_form(cls, fields: Any) -> Any:  # whatever a caller hands in
+        return with_term(fields) if isinstance(fields, Mapping) else fields
 
     @model_validator(mode="after")
     def _fits_together(self) -> "Recipe":
@@ -273,8 +298,8 @@ class Recipe(Frozen):
                     f"warmup_epochs = {self.warmup_epochs} is more than epochs = {self.epochs}",
                 ),
                 (
-                    self.pair.teacher is None and self.distillation != "none",
-                    f"distillation = '{self.distillation}' needs a teacher; "
+                    self.pair.teacher is None and self.distils,
+                    f"distillation = '{self.distillation.name}' needs a teacher; "
                     "without one it is 'none'",
                 ),
                 (
@@ -282,13 +307,12 @@ class Recipe(Frozen):
                     "a teacher and a teacher_adapter come together",
                 ),
                 (
-                    self.distillation != "kl"
-                    and (self.temperature != DEFAULT_TEMPERATURE or self.temperature_squared),
+                    self.distillation.name in (DEFAULT_TERM, NO_TERM)
+                    and any(name in self.distillation.options for name in FLAT_OPTIONS),
                     "temperature and temperature_squared act only with distillation = 'kl'",
                 ),
                 (
-                    self.distillation == "none"
-                    and (self.detach != "none" or self.distillation_weight != 1.0),
+                    not self.distils and (self.detach != "none" or self.distillation_weight != 1.0),
                     "detach and distillation_weight need a distillation term",
                 ),
                 (
@@ -324,6 +348,29 @@ class Recipe(Frozen):
         if faults:
             raise ValueError("; ".join(faults))
         return self
+
+
+def with_term(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """A recipe's fields with the distillation term as one field: its name and its options.
+
+    A term may be given by its name alone, and `temperature` and `temperature_squared` beside it,
+    as in recipes before the term had options of its own. Beside a term that has no such options
+    they are dropped where they have the values that `kl` has by default.
+    """
+    fields = dict(fields)
+    beside = {name: fields.pop(name) for name in FLAT_OPTIONS if name in fields}
+    term = fields.get("distillation", DEFAULT_TERM)
+    if isinstance(term, str):
+        term = {"name": term}
+    elif isinstance(term, TermSpec):
+        term = term.model_dump(exclude_none=True)
+    if not isinstance(term, Mapping):
+        return fields
+    if term.get("name") in (DEFAULT_TERM, NO_TERM):
+        usual = {"temperature": 5.0, "temperature_squared": False}
+        beside = {name: value for name, value in beside.items() if value != usual[name]}
+    options = {**term.get("options", {}), **beside}
+    return fields | {"distillation": {**term, "options": options}}
 
 
 def check_recipe(fields: Mapping[str, Any], *, where: str) -> Recipe:

@@ -2,9 +2,13 @@
 
 import hashlib
 import json
+from typing import Any
+
+from pydantic import BaseModel
 
 from idat_zoo.adapters import build_adapter
-from idat_zoo.recipe import DESCRIPTIVE, AdapterChoice, Recipe
+from idat_zoo.distillation import build_term
+from idat_zoo.recipe import DEFAULT_TERM, DESCRIPTIVE, NO_TERM, NamedSpec, Recipe, TermSpec
 
 
 def recipe_hash(recipe: Recipe) -> str:
@@ -12,16 +16,37 @@ def recipe_hash(recipe: Recipe) -> str:
 
     Fields at their defaults and words that only describe are left out, so that a field added
     later does not change the hash of recipes that do not use it.
+
+    Raises: what building an adapter or a distillation term of the recipe raises.
     """
-    fields = recipe.model_dump(mode="json", exclude_defaults=True, exclude=DESCRIPTIVE)
-    fields["adapter"] = _choice_without_defaults(recipe.adapter)
+    fields = recipe.model_dump(
+        mode="json", exclude_defaults=True, exclude={**DESCRIPTIVE, "distillation": True}
+    )
+    fields["adapter"] = _without_defaults(recipe.adapter, build_adapter(recipe.adapter).options)
     if recipe.teacher_adapter is not None:
-        fields["teacher_adapter"] = _choice_without_defaults(recipe.teacher_adapter)
+        options = build_adapter(recipe.teacher_adapter).options
+        fields["teacher_adapter"] = _without_defaults(recipe.teacher_adapter, options)
+    fields |= _term_in_older_form(recipe.distillation)
     canonical = json.dumps(fields, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()
 
 
-def _choice_without_defaults(choice: AdapterChoice) -> dict[str, object]:
-    options = build_adapter(choice).options.model_dump(mode="json", exclude_defaults=True)
-    plugin = choice.model_dump(include={"plugin"}, exclude_none=True)
-    return {"name": choice.name, "options": options, **plugin}
+def _term_in_older_form(spec: TermSpec) -> dict[str, Any]:
+    """The fields that stand for the distillation term in the hashed text.
+
+    Recipes named the terms of iDAT and their options in fields of their own before terms had
+    options; these hashes are in results that are published, so they stay.
+    """
+    if spec.name == NO_TERM:
+        return {"distillation": NO_TERM}
+    term = _without_defaults(spec, build_term(spec).options)
+    if spec.plugin is not None or spec.name not in ("mse", "kl"):
+        return {"distillation": term}
+    name = {} if spec.name == DEFAULT_TERM else {"distillation": spec.name}
+    return {**name, **term["options"]}
+
+
+def _without_defaults(spec: NamedSpec, options: BaseModel) -> dict[str, Any]:
+    changed = options.model_dump(mode="json", exclude_defaults=True)
+    plugin = spec.model_dump(include={"plugin"}, exclude_none=True)
+    return {"name": spec.name, "options": changed, **plugin}

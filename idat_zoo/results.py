@@ -1,4 +1,4 @@
-"""Result: one run's numbers with the recipe that made them. JSON in, JSON out."""
+"""Results: the numbers of one run with the recipe that made them, read and written as JSON."""
 
 import json
 import platform
@@ -26,9 +26,10 @@ DIVERGED = "the training diverged, and its result was kept by --keep-diverged"
 
 
 class Candidate(Frozen):
-    """One setting that `selection = "val"` tried, and its last-epoch top-1 on val200.
+    """A setting that `selection = "val"` tried, and its last-epoch top-1 on val200.
 
-    One that diverged loses to all that did not; its top-1 is 0 where its loss was not finite.
+    A candidate that diverged ranks below all that did not; its top-1 is 0 if its loss was not
+    finite.
     """
 
     values: dict[str, Scalar]
@@ -37,14 +38,14 @@ class Candidate(Frozen):
 
 
 class Selection(Frozen):
-    """All settings that were tried; the chosen one was refitted on all 1,000 images."""
+    """All candidates, and the index of the one that was chosen and refitted on 1,000 images."""
 
     tried: Annotated[tuple[Candidate, ...], Strict(False)]
     chosen: int
 
 
 class Parameters(Frozen):
-    """Counts of numbers: what is trained for each network, and the frozen backbones."""
+    """Parameter counts: trained adapter and head, and frozen backbone, of each network."""
 
     adapter: int
     head: int
@@ -55,10 +56,10 @@ class Parameters(Frozen):
 
 
 class ImageCounts(Frozen):
-    """How many images a number rests on.
+    """The number of images in each split.
 
-    `unreadable` ones were left out; `test_in_training` test images have the bytes of an image that
-    was learnt from.
+    `unreadable` counts images that were left out. `test_in_training` counts test images whose bytes
+    equal those of a training or validation image.
     """
 
     train: int
@@ -69,7 +70,7 @@ class ImageCounts(Frozen):
 
 
 class RawPixels(Frozen):
-    """What raw-pixel baselines saw: at most 32 x 32 pixels, and how many of the images."""
+    """The input of raw-pixel baselines: side in pixels (at most 32), and numbers of images."""
 
     size: int
     train: int
@@ -77,7 +78,7 @@ class RawPixels(Frozen):
 
 
 class Source(Frozen):
-    """Where on the Hub a checkpoint was, at which commit, and which revision was asked for."""
+    """The place of a checkpoint on the Hub: repository, commit, and the revision asked for."""
 
     repo: str
     commit: str
@@ -86,15 +87,15 @@ class Source(Frozen):
 
 
 class Result(Frozen):
-    """One recipe with one seed, and what came of it.
+    """The outcome of one recipe with one seed.
 
-    `top1` is the student's on test after the last epoch, a fraction; `student` and `teacher` hold
-    all metrics. `top1_best_on_test` exists under `protocol = "paper"` alone and is optimistic.
-    `kind` is `run` for training, `eval` for a checkpoint evaluated later. `switches` and `stack`
-    (the runs that went through one pass with it, and it among them) can change the last bits;
-    `seconds` is then its share of the pass. `data_copy` names where the images were pulled from.
-    `raw_pixels` is there where the raw-pixel baselines did not see all pixels of all images.
-    `diverged` marks a training that diverged and was kept on purpose.
+    `top1` is the top-1 of the student on test after the last epoch, a fraction; `student` and
+    `teacher` hold all metrics. `top1_best_on_test` exists only under `protocol = "paper"` and is
+    optimistic. `kind` is `run` for a training, `eval` for a checkpoint evaluated later. `stack`
+    lists the runs that were trained in one pass, this one included; it and `switches` can change
+    the last bits, and `seconds` is the share of this run. `data_copy` names the source that the
+    images were downloaded from. `raw_pixels` is set if the raw-pixel baselines saw fewer images or
+    smaller ones. `diverged` marks a training that diverged and was kept on purpose.
     """
 
     schema_version: int = SCHEMA_VERSION
@@ -128,42 +129,42 @@ class Result(Frozen):
 
     @property
     def label(self) -> str:
-        """pair/adapter/task, as the run's folder begins."""
+        """pair/adapter/task: the first three folders of the run below --out."""
         return f"{self.recipe.pair.name}/{self.recipe.adapter.label}/{self.recipe.task.id}"
 
     @property
     def reached(self) -> dict[str, float]:
-        """The baselines' top-1 by name; chance also of results that were made without it."""
+        """The top-1 of each baseline by name; chance is added to results that lack it."""
         return {"chance": 1 / self.recipe.task.num_classes} | self.baselines
 
     @property
     def standing(self) -> Standing:
-        """How its top-1 stands against the baselines, and whether it rests on too few images."""
+        """The comparison of `top1` with the baselines, and whether there are too few images."""
         return Standing(
             baselines=compare(self.top1, self.top1_interval, self.reached),
             too_few_images=are_too_few(self.student.count, self.top1_interval),
         )
 
     def as_document(self) -> dict[str, Any]:
-        """As commands print it: `as_json`, and how it stands."""
+        """The document that commands print: `as_json` with `standing`."""
         return {**self.as_json(), "standing": self.standing.model_dump(mode="json")}
 
     def as_json(self) -> dict[str, Any]:
-        """Plain values, without the fields that do not apply."""
+        """All fields that apply, as values of JSON."""
         return self.model_dump(mode="json", exclude_none=True)
 
     def __str__(self) -> str:
-        """How it went, in a few lines for people."""
+        """A summary of a few lines."""
         return "\n".join(_summary(self))
 
     def __rich__(self) -> "Text":
-        """The same for rich, which would take brackets in names for its own."""
+        """The summary for rich, which would read brackets in names as markup."""
         from rich.text import Text
 
         return Text(str(self))
 
     def __repr_args__(self) -> Iterator[tuple[str, Any]]:
-        """What tells it from others: all of it is pages."""
+        """The fields that identify a result; all fields would fill pages."""
         yield "label", self.label
         yield from ((name, getattr(self, name)) for name in ("kind", "seed", "top1"))
 
@@ -211,9 +212,9 @@ def raw_pixels_in_words(pixels: RawPixels) -> str:
 
 
 def load_result(path: Path) -> Result:
-    """Read a result.json of this or an older schema.
+    """Read a result.json of this schema or an older one.
 
-    Raises: ZooError where it is no result, damaged, or of a newer schema.
+    Raises: ZooError for a file that is no result, is damaged, or has a newer schema.
     """
     try:
         document = json.loads(path.read_bytes())
@@ -236,7 +237,7 @@ def load_result(path: Path) -> Result:
 def find_results(folders: list[Path]) -> list[tuple[Path, Result]]:
     """Every result.json at or below the folders, in order of path.
 
-    Raises: ZooError where there is none, or one cannot be read.
+    Raises: ZooError if there is none, or one cannot be read.
     """
     paths = sorted({path for folder in folders for path in _result_files(folder)})
     if not paths:
@@ -249,7 +250,7 @@ def _result_files(place: Path) -> list[Path]:
 
 
 def versions() -> dict[str, str]:
-    """What computed a number, as far as versions say."""
+    """The versions of Python and of the packages that numbers depend on."""
     packages = ("idat-zoo", "torch", "timm", "numpy", "pillow", "scikit-learn", "safetensors")
     known = {package: _version(package) for package in packages}
     return known | {"python": platform.python_version()}
@@ -263,5 +264,5 @@ def _version(package: str) -> str:
 
 
 def now() -> str:
-    """The time, in UTC, to the second."""
+    """The present time in UTC, to the second."""
     return datetime.now(UTC).isoformat(timespec="seconds")

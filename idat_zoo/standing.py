@@ -1,11 +1,11 @@
-"""How a top-1 stands: against what needs no network, and on how many images it rests.
+"""The comparison of a top-1 accuracy with baselines that need no network, and its reliability.
 
-Every surface says it from here: `idat train`, `eval`, `report`, cards and `--json`.
+`idat train`, `eval`, `report`, cards and `--json` all word it by these functions.
 """
 
 from collections.abc import Callable, Iterable, Mapping
 
-from idat_zoo.metrics import Interval
+from idat_zoo.intervals import Interval
 from idat_zoo.recipe import Frozen
 
 BASELINE_TITLES = {
@@ -16,13 +16,13 @@ BASELINE_TITLES = {
 }
 FEWEST_IMAGES = 30
 WIDEST_INTERVAL = 0.2
-"""Fewer test images than the one, or an interval over them wider than the other, are too few."""
+"""Test images are too few below this number, or with an interval wider than this."""
 
 
 class Baseline(Frozen):
-    """What is reached without any network, and how a top-1 with its interval compares.
+    """The top-1 of a method without a network, and how a network's top-1 compares with it.
 
-    One inside the interval cannot be told from it.
+    If it is inside the network's interval, the difference may be due to chance.
     """
 
     name: str
@@ -32,14 +32,14 @@ class Baseline(Frozen):
 
 
 class Standing(Frozen):
-    """The baselines that a top-1 stands beside, and whether it rests on too few images."""
+    """The baselines that a top-1 is compared with, and whether it rests on too few images."""
 
     baselines: tuple[Baseline, ...]
     too_few_images: bool
 
 
 def compare(top1: float, interval: Interval, reached: Mapping[str, float]) -> tuple[Baseline, ...]:
-    """A top-1 against baselines; all are fractions."""
+    """Compare a top-1 with baselines; all are fractions."""
     low, high = interval
     return tuple(
         Baseline(name=name, top1=own, beaten=top1 > own, inside_interval=low <= own <= high)
@@ -48,7 +48,7 @@ def compare(top1: float, interval: Interval, reached: Mapping[str, float]) -> tu
 
 
 def are_too_few(count: int, over_images: Interval) -> bool:
-    """Whether a top-1 over so many test images, with this interval over them, says little."""
+    """Whether a top-1 over so many test images, with this interval over them, is unreliable."""
     low, high = over_images
     return count < FEWEST_IMAGES or high - low > WIDEST_INTERVAL
 
@@ -70,7 +70,7 @@ def in_words(top1: float, baselines: Iterable[Baseline], show: Callable[[float],
 
 
 def too_few_in_words(count: int) -> str:
-    """Said of a top-1 that rests on too few images."""
+    """The remark on a top-1 that rests on too few images."""
     return f"rests on too few images: {count:,} for test"
 
 

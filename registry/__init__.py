@@ -1,26 +1,20 @@
-"""The shelves: backbones, pairs, tasks, adapters and recipes as TOML, and recipes made from them.
+"""The registry: backbones, pairs, tasks, adapters and recipes, described in TOML files (shelves).
 
-Torch is never loaded here.
+Recipes are composed from them by name. Importing this package does not load torch.
 """
 
 from idat_zoo.registry.averages import averaged_tasks
-from idat_zoo.registry.load import (
-    ALL,
-    ARRAYS,
-    FOLDER,
-    GROUPS,
-    SUITE,
-    SUITES,
-    Registry,
-    load_registry,
+from idat_zoo.registry.comma_lists import (
     resolve_adapters,
     resolve_held,
     resolve_tasks,
     task_groups,
     task_suites,
 )
+from idat_zoo.registry.load import load_registry
 from idat_zoo.registry.pretrained import differences
 from idat_zoo.registry.recipe_files import Rule
+from idat_zoo.registry.registry import Registry
 from idat_zoo.registry.resolve import (
     applying_rules,
     compose_recipe,
@@ -34,6 +28,7 @@ from idat_zoo.registry.resolve import (
     with_folder,
 )
 from idat_zoo.registry.shelves import Family
+from idat_zoo.registry.task_words import ALL, ARRAYS, FOLDER, GROUPS, SUITE, SUITES
 
 __all__ = [
     "ALL",

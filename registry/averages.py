@@ -1,7 +1,9 @@
 """The tasks that reports take means over, by suite and group."""
 
 from idat_zoo.data.suites import SUITES, load_suite
-from idat_zoo.registry.load import Registry, load_registry, task_suites
+from idat_zoo.registry.comma_lists import task_suites
+from idat_zoo.registry.load import load_registry
+from idat_zoo.registry.registry import Registry
 
 
 def averaged_tasks(registry: Registry) -> dict[str, dict[str, tuple[str, ...]]]:

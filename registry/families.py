@@ -1,6 +1,7 @@
-"""What the shelves tell of an adapter family, taken from its class; this loads torch.
+"""Adapter families of the registry: built-in ones, those of plugins, and PEFT's tuners, by name.
 
-Built-in families are described once, in adapters.toml; those of plugins when they are looked at.
+Built-in families are described in adapters.toml, so that reading them does not load torch. A family
+of a plugin is described from its class when it is first asked for, which may load torch.
 """
 
 import warnings
@@ -31,7 +32,7 @@ BOUNDS = ("gt", "ge", "lt", "le")
 
 
 class Families(Mapping[str, Family]):
-    """The built-in families and those of plugins."""
+    """Adapter families by name: the built-in ones and those of plugins."""
 
     def __init__(self, builtin: Mapping[str, Family]) -> None:
         self._known, self._outside = dict(builtin), providers(ADAPTERS_GROUP)
@@ -58,9 +59,9 @@ class Families(Mapping[str, Family]):
 
     @property
     def unread(self) -> dict[str, Plugin]:
-        """Those of installed distributions that nobody has asked for yet: by name, whose they are.
+        """The families of installed distributions that nothing has asked for yet, by name.
 
-        To describe them is to import them.
+        They are kept apart because describing a family imports the code of its plugin.
         """
         return {
             name: provider.plugin
@@ -69,7 +70,7 @@ class Families(Mapping[str, Family]):
         }
 
     def described(self) -> list[Family]:
-        """All of them; one of a plugin that cannot be taken is left out with a warning."""
+        """Every family; one whose plugin has faults is left out with a warning."""
         found = []
         for name in self:
             try:
@@ -82,27 +83,27 @@ class Families(Mapping[str, Family]):
 
 
 class PeftFamily(Family):
-    """A tuner of PEFT, whose options are the fields of its configuration."""
+    """A tuner of PEFT as an adapter family; its options are the fields of PEFT's configuration."""
 
     tuner: str
 
     @property
     def word(self) -> str:
-        """What the command line calls it."""
+        """The name that the command line takes: `peft:TUNER`."""
         return f"{self.name}:{self.tuner}"
 
     def as_fields(self, options: Mapping[str, Any]) -> dict[str, Any]:
-        """A choice of it that is still to be checked."""
+        """The fields of an AdapterChoice of this tuner, not yet checked."""
         return {"name": self.name, "options": {"tuner": self.tuner, **options}}
 
     def choose(self, options: Mapping[str, Any], *, where: str) -> AdapterChoice:
-        """The tuner with these options, as recipes write them. Raises: what `check` raises."""
+        """The tuner with these options, in the form that recipes hold. Raises: as `check` does."""
         chosen = written(self.tuner, self.check(options, where=where))
         where = f"{where}: adapter '{self.word}'"
         return check_table(AdapterChoice, self.as_fields(chosen), where=where)
 
     def check(self, options: Mapping[str, Any], *, where: str) -> dict[str, Any]:
-        """Every field's value. Raises: RecipeError with every fault, PEFT's own among them."""
+        """The values of all fields. Raises: RecipeError with every fault, including PEFT's own."""
         own = {name: value for name, value in options.items() if name != "tuner"}
         values = check_options(self.tuner, own, where=where)
         configure(self.tuner, written(self.tuner, values))
@@ -111,9 +112,10 @@ class PeftFamily(Family):
 
 @cache
 def peft_family(tuner: str) -> PeftFamily:
-    """A tuner of the installed PEFT.
+    """A tuner of the installed PEFT, by PEFT's name.
 
-    Raises: UnknownNameError; UsageError for one that does not fit, or where PEFT is not installed.
+    Raises: UnknownNameError; UsageError for a tuner that does not fit vision networks, or if PEFT
+    is not installed.
     """
     options = {
         name: {"type": "any", "default": field.default, "help": field.help}
@@ -137,7 +139,7 @@ def peft_family(tuner: str) -> PeftFamily:
 
 
 def describe_family(adapter: "Adapter") -> dict[str, Any]:
-    """What is told of a family: as it is with its options at their defaults."""
+    """The description of a family with default options, as adapters.toml holds it."""
     return {
         "title": adapter.title,
         "summary": (adapter.__doc__ or "").partition("\n")[0],
@@ -150,7 +152,7 @@ def describe_family(adapter: "Adapter") -> dict[str, Any]:
 
 
 def _own_first(adapter: "Adapter") -> list[tuple[str, FieldInfo]]:
-    """A family's options, and then what it shares with others."""
+    """The options of a family: its own first, then those that it shares with others."""
     shared = InBlocks.model_fields
     return sorted(adapter.Options.model_fields.items(), key=lambda item: item[0] in shared)
 

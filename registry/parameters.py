@@ -1,4 +1,4 @@
-"""How many numbers each adapter family trains on each pair; read when somebody asks for them."""
+"""Parameter counts: how many numbers each adapter family trains on each pair."""
 
 import tomllib
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ SHELF = Path(__file__).with_name("parameters.toml")
 
 
 class ParameterCount(Frozen):
-    """Numbers in the adapters of one pair, heads left out."""
+    """The number of trained parameters in the two adapters of a pair, heads excluded."""
 
     student: int
     teacher: int
@@ -20,9 +20,9 @@ class ParameterCount(Frozen):
 
 @cache
 def load_parameters() -> Mapping[str, Mapping[str, ParameterCount]]:
-    """By family and by pair, where the family can stand on both networks.
+    """The counts by family and by pair, for pairs whose networks both carry the family.
 
-    Counted with default options. Raises: RecipeError for a shelf with faults.
+    They hold for default options. Raises: RecipeError for a table with faults.
     """
     return {
         family: {

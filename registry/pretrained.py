@@ -1,6 +1,6 @@
-"""What timm's pretrained weights were trained with, told without timm: size, mean and std.
+"""Image size, mean and std that timm's pretrained weights were trained with, read without timm.
 
-What a shelf leaves out about a backbone of timm's weights is taken from here; what it says is kept.
+They fill in what a shelf's table of a backbone leaves out; a value that the table states is kept.
 """
 
 from collections.abc import Mapping
@@ -15,11 +15,11 @@ from idat_zoo.registry.shelves import unknown
 
 TABLE = Path(__file__).with_name("pretrained.toml")
 NATIVE = "native"
-"""What a shelf may say for any of them, instead of leaving it out."""
+"""The value by which a table may ask for timm's, instead of leaving the key out."""
 
 
 class Pretrained(Frozen):
-    """What weights were trained with."""
+    """The image size and normalisation that weights were trained with."""
 
     img_size: int
     mean: Rgb
@@ -28,7 +28,7 @@ class Pretrained(Frozen):
 
 @cache
 def read_table() -> tuple[str, Mapping[str, Pretrained]]:
-    """The version of timm that the table was written from, and ARCHITECTURE.TAG -> its values."""
+    """The version of timm that the table was written from, and the values by ARCHITECTURE.TAG."""
     document = parse_toml(read_text(TABLE), where=str(TABLE))
     values: dict[str, Pretrained] = {}
     for row in document["values"]:
@@ -38,9 +38,9 @@ def read_table() -> tuple[str, Mapping[str, Pretrained]]:
 
 
 def with_timms_values(table: Mapping[str, Any], *, where: str) -> dict[str, Any]:
-    """A shelf's table of a backbone, with what it leaves to timm.
+    """A shelf's table of a backbone, with missing values filled in from timm's.
 
-    Raises: RecipeError for weights that timm has not, and about which the table does not say all.
+    Raises: RecipeError for weights that timm does not have, unless the table states every value.
     """
     timm, tag = table.get("timm"), table.get("weights")
     left = [key for key in Pretrained.model_fields if table.get(key, NATIVE) == NATIVE]
@@ -59,19 +59,19 @@ def _unknown_weights(timm: str, tag: str, version: str, known: Mapping[str, Pret
     for name in known:
         architecture, _, own = name.partition(".")
         tags.setdefault(architecture, []).append(own)
-    said = (
+    fault = (
         f"weights: {unknown(f'tag of {timm}', tag, tags[timm])}"
         if timm in tags
         else f"timm: {unknown('network', timm, tags)}"
     )
     return (
-        f"{said} (timm {version}; a backbone of another timm has to say img_size, mean and std "
+        f"{fault} (timm {version}; a backbone of another timm has to say img_size, mean and std "
         "itself)"
     )
 
 
 def differences(backbone: Backbone) -> list[str]:
-    """Where a backbone is not given what its weights were trained with, one sentence each."""
+    """One sentence for each value of a backbone that differs from what its weights saw."""
     if not backbone.from_hub:
         return []
     values = read_table()[1].get(f"{backbone.timm}.{backbone.weights}")

@@ -1,4 +1,4 @@
-"""Trained adapters that ship, as registry/published.toml lists them; told without torch."""
+"""Published adapters: the trained ones that ship, as published.toml lists them."""
 
 import tomllib
 from pathlib import Path
@@ -13,10 +13,10 @@ SHELF = Path(__file__).with_name("published.toml")
 
 
 class Published(Frozen):
-    """A checkpoint that `builtin:NAME` names, and what its run reached.
+    """A checkpoint that ships as `builtin:NAME`, with the result of its run.
 
-    `top1` is a fraction, on test after the last epoch. `trained` counts the adapter's numbers
-    without the head. `sha256` is that of its adapter_model.safetensors.
+    `top1` is on test after the last epoch, a fraction. `trained` counts the parameters of the
+    adapter without the head. `sha256` is the digest of its adapter_model.safetensors.
     """
 
     name: str
@@ -32,7 +32,7 @@ class Published(Frozen):
 
 
 def load_published() -> list[Published]:
-    """All of them, in the order of the shelf. Raises: RecipeError for a shelf with faults."""
+    """All published adapters, in the order of the file. Raises: RecipeError for faults."""
     tables = tomllib.loads(SHELF.read_text())
     return [
         check_table(Published, table, where=f"{SHELF.name}: [{name}]", given={"name": name})

@@ -14,23 +14,36 @@ from idat_zoo.outside import (
     ADAPTERS_GROUP,
     KINDS_GROUP,
     SUITES_GROUP,
+    TERMS_GROUP,
     lacking,
     providers,
     warn_if_changed,
     with_plugins,
 )
-from idat_zoo.recipe import AdapterChoice, Backbone, Recipe, Scalar, check_recipe
+from idat_zoo.recipe import (
+    FLAT_OPTIONS,
+    NO_TERM,
+    AdapterChoice,
+    Backbone,
+    Recipe,
+    Scalar,
+    TermSpec,
+    check_recipe,
+)
 from idat_zoo.recipe_toml import parse_toml, read_text
-from idat_zoo.registry.load import ARRAYS, FOLDER, Registry, load_registry
+from idat_zoo.registry.load import load_registry
 from idat_zoo.registry.recipe_files import SETTINGS, Rule
+from idat_zoo.registry.registry import Registry
 from idat_zoo.registry.shelves import Family, collecting, unknown
+from idat_zoo.registry.task_words import ARRAYS, FOLDER
+from idat_zoo.registry.terms import check_option, term_options, write_out
 
 if TYPE_CHECKING:
     from idat_zoo.data.arrays import Data
     from idat_zoo.data.reading import Reading
 
-OF_THE_TERM = ("distillation_weight", "temperature", "temperature_squared", "detach")
-"""Fields that describe one distillation term, and do not carry over to another."""
+OF_THE_TERM = ("distillation_weight", "detach")
+"""Fields that say how a distillation term acts, and do not carry over to another term."""
 
 DEFAULT_WARMUP: int = Recipe.model_fields["warmup_epochs"].default
 
@@ -173,6 +186,8 @@ def recipe_from_file(
     for spec in written.pair.backbones():
         if spec.kind in providers(KINDS_GROUP):
             warn_if_changed("kind of backbone", spec.kind, spec.plugin, group=KINDS_GROUP)
+    term = written.distillation
+    warn_if_changed("distillation term", term.name, term.plugin, group=TERMS_GROUP)
     if written.task.suite in providers(SUITES_GROUP):
         warn_if_changed("suite", written.task.suite, written.task.plugin, group=SUITES_GROUP)
     recipe = _check(dict(written), registry=registry, where=str(path))
@@ -275,7 +290,7 @@ def _without_teacher(recipe: Recipe) -> dict[str, Any]:
     return _defaults(OF_THE_TERM) | {
         "pair": recipe.pair.model_copy(update={"teacher": None}),
         "teacher_adapter": None,
-        "distillation": "none",
+        "distillation": TermSpec(name=NO_TERM),
     }
 
 
@@ -361,6 +376,7 @@ def _override(recipe: Recipe, words: Mapping[str, Any], registry: Registry) -> R
     _check_words(words, recipe, student, teacher)
 
     settings = {key: value for key, value in words.items() if key in SETTINGS}
+    settings = {key: value for key, value in settings.items() if key not in FLAT_OPTIONS}
     candidates = _below("candidates", words)
     if settings.get("selection") != "none":
         candidates = {**recipe.candidates, **candidates}
@@ -370,6 +386,7 @@ def _override(recipe: Recipe, words: Mapping[str, Any], registry: Registry) -> R
         | _settled(recipe, settings)
         | {
             "candidates": candidates,
+            "distillation": _term(recipe, words),
             "adapter": student.as_fields(options),
             "teacher_adapter": _teacher_adapter(recipe, words, teacher, options),
         },
@@ -383,7 +400,11 @@ def _check_words(
     words: Mapping[str, Any], recipe: Recipe, student: Family, teacher: Family
 ) -> None:
     """Every word must name something that exists; values are checked later, with the recipe."""
-    options = [f"adapter.{option}" for option in student.options]
+    term = _term(recipe, words)
+    options = [
+        *(f"adapter.{option}" for option in student.options),
+        *(f"distillation.{option}" for option in term_options(term.get("name"))),
+    ]
     known = {
         *(name for name in SETTINGS if name != "candidates"),
         *options,
@@ -406,12 +427,24 @@ def _check_words(
 def _settled(recipe: Recipe, settings: Mapping[str, Any]) -> dict[str, Any]:
     """Settings with what follows from them: another term starts afresh, a warm-up stays short."""
     follows: dict[str, Any] = {}
-    if settings.get("distillation", recipe.distillation) != recipe.distillation:
+    if "distillation" in settings and _term(recipe, settings)["name"] != recipe.distillation.name:
         follows |= _defaults(OF_THE_TERM)
     epochs = settings.get("epochs")
     if isinstance(epochs, int):
         follows["warmup_epochs"] = max(0, min(recipe.warmup_epochs, epochs // 2))
     return follows | dict(settings)
+
+
+def _term(recipe: Recipe, words: Mapping[str, Any]) -> dict[str, Any]:
+    """The distillation term as words change it: another term starts at its own defaults."""
+    before = recipe.distillation
+    given = words.get("distillation", before)
+    fields = dict(given) if isinstance(given, Mapping | TermSpec) else {"name": given}
+    options = {**dict(fields.get("options") or {})}
+    if "options" not in fields and fields.get("name") == before.name:
+        options = dict(before.options)
+    beside = {name: words[name] for name in FLAT_OPTIONS if name in words}
+    return {**fields, "options": options | beside | _below("distillation", words)}
 
 
 def _teacher_adapter(
@@ -463,6 +496,8 @@ def _check(
     bare = {role: {"name": "linear"} for role in roles}
     with collecting(faults):
         recipe = check_recipe({**fields, **bare}, where=where).model_copy(update=chosen)
+        term = write_out(recipe.distillation, where=where)
+        recipe = recipe.model_copy(update={"distillation": term})
     faults += [
         f"{where}: {key}: candidates.{key} chooses it; set only one of the two"
         for key in fixed
@@ -491,14 +526,23 @@ def _check_candidates(
     faults: list[str] = []
     checked: dict[str, tuple[Scalar, ...]] = {}
     where = f"{where}: candidates"
-    known = [*CANDIDATE_SETTINGS, *(f"adapter.{option}" for option in student.options)]
+    term = term_options(recipe.distillation.name)
+    known = [
+        *CANDIDATE_SETTINGS,
+        *(f"adapter.{option}" for option in student.options),
+        *(f"distillation.{option}" for option in term),
+    ]
     plain = dict(recipe) | {"selection": "none", "candidates": {}}
 
     def check_value(key: str, value: Scalar) -> Scalar:
+        role, _, option = key.rpartition(".")
+        if key in FLAT_OPTIONS or role == "distillation":
+            return check_option(recipe.distillation, option, value, where=where)
+        if key == "distillation":
+            return write_out(TermSpec(name=str(value)), where=where).name
         if key in CANDIDATE_SETTINGS:
             setting: Scalar = getattr(check_recipe(plain | {key: value}, where=where), key)
             return setting
-        option = key.removeprefix("adapter.")
         checked: Scalar = student.check({option: value}, where=where)[option]
         return checked
 

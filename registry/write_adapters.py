@@ -1,6 +1,6 @@
 """Write registry/adapters.toml and parameters.toml from the adapter classes: `make registry`.
 
-The shelf lets `idat list` and the check of recipes know every family without loading torch.
+With these files, `idat list` and the checks of recipes know every family without loading torch.
 """
 
 from pathlib import Path
@@ -21,14 +21,14 @@ HEADER = (
 
 
 def render_adapters() -> str:
-    """The shelf of families as TOML."""
+    """The descriptions of all built-in families as TOML."""
     return HEADER + tomli_w.dumps(
         {name: describe_family(build_adapter(AdapterChoice(name=name))) for name in ADAPTERS}
     )
 
 
 def render_parameters() -> str:
-    """How many numbers each trains on the registry's pairs, as TOML."""
+    """The number of parameters that each family trains on each pair, as TOML."""
     pairs = [pair for pair in load_registry().pairs.values() if pair.teacher is not None]
     specs = {spec.name: spec for pair in pairs for spec in pair.backbones()}
     numbers = {name: numbers_on(spec) for name, spec in specs.items()}
@@ -46,7 +46,10 @@ def render_parameters() -> str:
 
 
 def numbers_on(spec: Backbone) -> dict[str, int]:
-    """How many numbers each family trains on a backbone that can carry it, head left out."""
+    """The number of parameters that each family trains on a backbone, head excluded.
+
+    Families that the backbone cannot carry are left out.
+    """
     import torch
 
     from idat_zoo.backbones.frozen import describe_anatomy
@@ -63,7 +66,7 @@ def numbers_on(spec: Backbone) -> dict[str, int]:
 
 
 def main() -> None:
-    """Write both files: numbers are counted of the families that the first one then has."""
+    """Write both files; the second one counts the families that the first one describes."""
     for place, render in ((TARGET, render_adapters), (PARAMETERS, render_parameters)):
         place.write_text(render())
         print(place)

@@ -1,7 +1,7 @@
 """Write registry/pretrained.toml from timm's configurations of weights: `make registry`.
 
-The shelves let a backbone leave to timm what its weights were trained with, and are read without
-timm.
+With this file, a shelf's backbone may leave image size, mean and std to timm's weights, and the
+shelf is read without loading timm.
 """
 
 from collections import defaultdict
@@ -21,7 +21,7 @@ HEADER = (
 
 
 def render_pretrained() -> str:
-    """The table as TOML: image size, mean and std, and the weights that they are of."""
+    """The table as TOML: image size, mean and std, each with the weights that it holds for."""
     weights: dict[tuple[Any, ...], list[str]] = defaultdict(list)
     for name in timm.list_pretrained():
         config = timm.get_pretrained_cfg(name)

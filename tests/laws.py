@@ -35,7 +35,9 @@ from zoo import (
 
 from conftest import for_both, toy_recipe
 from idat_zoo.adapters import build_adapter
-from idat_zoo.adapters.base import Adapter, Created, Site
+from idat_zoo.adapters.base import Adapter
+from idat_zoo.adapters.sites import Site
+from idat_zoo.adapters.tensors import Created
 from idat_zoo.backbones.anatomy import measure
 from idat_zoo.backbones.frozen import FrozenBackbone, describe_anatomy, hash_network, outline
 from idat_zoo.backbones.kinds import load_kind
@@ -371,17 +373,20 @@ def is_alive(cell: Cell) -> None:
 
 
 def merges_to_the_same_logits(cell: Cell) -> None:
-    """A mergeable family's logits are the merged network's; the network stays as it was.
+    """A mergeable family's logits are those of the merged, frozen network; its own stays as it was.
 
-    Where a backbone cannot hold it, that is refused with the reason.
+    Where the family or the backbone does not allow it, merging is refused with the reason.
     """
     network, why = cell.network(), cell.facts.unmerged.get(cell.form, "")
     if why or not network.adapter.mergeable:
-        with pytest.raises(UsageError, match=f"cannot be merged: .*{why}"):
+        subject = "adapter" if network.adapter.mergeable else f"adapter '{cell.family}'"
+        with pytest.raises(UsageError, match=f"{subject}.* cannot be merged: .*{why}"):
             merge(network)
         return
     before = copied(network.state_dict())
-    assert largest_difference(network, merge(network)) < TOLERANCE
+    merged = merge(network)
+    assert largest_difference(network, merged) < 1e-12
+    assert not any(parameter.requires_grad for parameter in merged.parameters())
     assert all(tensor.equal(before[name]) for name, tensor in network.state_dict().items())
 
 

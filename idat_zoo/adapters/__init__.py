@@ -1,4 +1,7 @@
-"""Adapter families. Adding one is a file and a line in `ADAPTERS`; plugins bring others."""
+"""The adapter families by name. A new one is a file here and a line in `ADAPTERS`.
+
+Plugins bring further families (`outside.py`).
+"""
 
 from typing import TYPE_CHECKING, Any
 
@@ -54,11 +57,14 @@ ADAPTERS = {
 claim(ADAPTERS_GROUP, ADAPTERS)
 
 FACTS = ("name", "title", "paper", "year", "Options")
-"""What every family's class says of itself."""
+"""The attributes that every family's class must define."""
 
 
 def find_adapter(name: str) -> "type[Adapter]":
-    """The class of a family. Raises: UnknownNameError; UsageError for a plugin's that is none."""
+    """The class of a family.
+
+    Raises: UnknownNameError; UsageError where a plugin's object is not an adapter family.
+    """
     if name == BRIDGE:
         from idat_zoo.adapters.peft import Peft
 
@@ -68,7 +74,7 @@ def find_adapter(name: str) -> "type[Adapter]":
 
 
 def check_family(name: str, found: Any) -> "type[Adapter]":
-    """A family, if it is one. Raises: UsageError."""
+    """`found` as a family of this name. Raises: UsageError where it is not one."""
     from idat_zoo.adapters.base import Adapter
 
     check_class("adapter", name, found, base=Adapter, facts=FACTS)
@@ -79,9 +85,9 @@ def check_family(name: str, found: Any) -> "type[Adapter]":
 
 
 def build_adapter(choice: "AdapterChoice") -> "Adapter":
-    """The family with its options checked.
+    """The adapter that a recipe chose, with its options checked.
 
-    Raises: UnknownNameError, RecipeError; UsageError where a plugin that it needs is not here.
+    Raises: UnknownNameError, RecipeError; UsageError where the plugin that it needs is not loaded.
     """
     if choice.plugin is not None and choice.name not in {*ADAPTERS, *providers(ADAPTERS_GROUP)}:
         raise lacking("adapter", choice.name, choice.plugin)

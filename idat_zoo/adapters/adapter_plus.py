@@ -1,4 +1,4 @@
-"""Adapter+: a bottleneck behind each block, each channel of its output scaled by a number.
+"""Adapter+: a bottleneck after each block, with a learned scale for each channel of its output.
 
 Steitz and Roth, arXiv:2406.06820, code visinf/adapter_plus 191c4ab (Apache-2.0). By default, with x
 the block's output,
@@ -6,19 +6,19 @@ the block's output,
     x + alpha * drop_path(up(gelu(down(x))))
 
 with biases, R = 8, and a drop path of the adapter's own: 0.1 in every block, block 0 too, one draw
-an image, before alpha, so that an image that is dropped loses the upper bias, too. The weights
-start normal of std 0.01 cut at twice that (std 0.0088), biases at 0, alpha [D] at 1: the network
-does not start as the frozen one. L (2 D R + R + 2 D) numbers.
+per image, before alpha, so a dropped image loses the upper bias, too. The weights start normal of
+std 0.01 cut at twice that (std 0.0088), biases at 0, alpha [D] at 1: the network does not start as
+the frozen one. It trains L (2 D R + R + 2 D) parameters.
 
-By option, as in the authors' code: `position` is `pre` (behind attention, x its stream), `parallel`
+Options follow the authors' code. `position` is `pre` (after attention, x its stream), `parallel`
 (x the stream before the MLP) or `intermediate` (x what the MLP adds to the stream, after the
-backbone's drop path, so that a dropped branch feeds zeros); `scaling` has alpha as one number or
-fixed; `norm` a layer norm of x; `bias` and `activation` may be left out; `start=lora` has `down`
-and its bias uniform up to 1 / sqrt(D) and `up` at 0, `start=bert` weights normal of std 0.02.
-Alpha is, or starts at, `scale`. Dropout on the bottleneck is off, as theirs.
+backbone's drop path, so a dropped branch feeds zeros). `scaling` makes alpha one number, or fixed.
+`norm` adds a layer norm of x; `bias` and `activation` may be left out. `start=lora` initialises
+`down` and its bias uniformly within 1 / sqrt(D) and `up` at 0, `start=bert` weights normal of std
+0.02. Alpha is, or starts at, `scale`. Dropout on the bottleneck is off, as theirs.
 
-Ours takes what the MLP adds as the difference of two streams. Biases and alpha do not decay, as
-theirs do not.
+Ours computes what the MLP adds as the difference of two streams. As in their code, biases and alpha
+are not decayed.
 """
 
 from typing import Literal
@@ -28,7 +28,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
-from idat_zoo.adapters.base import BlockAnatomy, Site, Tensors
+from idat_zoo.adapters.anatomy import BlockAnatomy
 from idat_zoo.adapters.bottleneck import fresh_norm
 from idat_zoo.adapters.dropped import (
     DroppedBottleneck,
@@ -38,6 +38,8 @@ from idat_zoo.adapters.dropped import (
     houlsby_start,
     lora_start,
 )
+from idat_zoo.adapters.sites import Site
+from idat_zoo.adapters.tensors import Tensors
 
 STARTS = {"houlsby": houlsby_start, "bert": bert_start, "lora": lora_start}
 
@@ -71,7 +73,7 @@ class AdapterPlus(DroppedBottleneck):
 
     @property
     def sites(self) -> frozenset[Site]:
-        """Behind attention or behind the MLP."""
+        """After attention, or after the MLP."""
         pre = self.options.position == "pre"
         return frozenset({Site.AFTER_ATTN if pre else Site.AFTER_MLP})
 
@@ -81,7 +83,7 @@ class AdapterPlus(DroppedBottleneck):
         return super().constants if self.options.scaling == "fixed" else {}
 
     def start(self, width: int, generator: torch.Generator) -> dict[str, Tensor]:
-        """As its option says."""
+        """The initial values that its option names."""
         options = self.options
         tensors = STARTS[options.start](width, options.bottleneck, generator)
         if not options.bias:
@@ -94,7 +96,7 @@ class AdapterPlus(DroppedBottleneck):
     def added(
         self, tensors: Tensors, x: Tensor, y: Tensor, masks: Tensors, block: BlockAnatomy
     ) -> Tensor:
-        """Of what its position is beside or behind."""
+        """The scaled bottleneck of the tensor that `position` names."""
         position = self.options.position
         u = x if position == "parallel" else y - x if position == "intermediate" else y
         act = F.gelu if self.options.activation == "gelu" else torch.nn.Identity()

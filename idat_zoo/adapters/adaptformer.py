@@ -5,17 +5,18 @@ attention, not normalised, the block's output becomes
 
     x + mlp(norm2(x)) + s up(drop(relu(down(x))))
 
-with biases, R = 64, s = 0.1 and a dropout of 0.1, outside drop path. `down` starts as PyTorch
-starts a linear layer, uniform up to 1 / sqrt(D), its bias at 0; `up` starts at 0, so training
-starts from the frozen network. L (2 D R + R + D) numbers.
+with biases, R = 64, s = 0.1 and a dropout of 0.1, outside drop path. `down` is initialised as
+PyTorch does a linear layer, uniform within 1 / sqrt(D), its bias at 0; `up` starts at 0, so
+training starts from the frozen network. It trains L (2 D R + R + D) parameters.
 
-By option, as in the authors' code: `position=sequential` adds s up(...)(u) behind the MLP, u being
-the MLP's output as it joins the stream; `norm` has a layer norm (eps 1e-5) on the input (`in`) or
-on what is added (`out`); `learned_scale` trains s, which starts at `scale` (the authors': at 1).
+Options follow the authors' code: `position=sequential` adds s up(...)(u) after the MLP, with u what
+the MLP adds to the stream; `norm` puts a layer norm (eps 1e-5) on the input (`in`) or on the value
+that is added (`out`); `learned_scale` trains s, which starts at `scale` (the authors': at 1).
 
-What we leave out: the authors put a BatchNorm without weights before the head. An image's logits
-would depend on the others of its batch, in a stack on those of other tasks, and the statistics
-would have to be published with the adapter. Their golden numbers for it are not compared.
+Ours leaves out the authors' BatchNorm without weights before the head. With it, an image's logits
+would depend on the other images of its batch, and in a stack on those of other tasks, and its
+statistics would have to be published with the adapter. Their golden numbers for it are not
+compared.
 """
 
 from typing import ClassVar, Literal
@@ -25,7 +26,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
-from idat_zoo.adapters.base import BlockAnatomy, Site, Tensors, kaiming_uniform
+from idat_zoo.adapters.anatomy import BlockAnatomy
 from idat_zoo.adapters.bottleneck import (
     BottleneckAdapter,
     BottleneckOptions,
@@ -34,6 +35,8 @@ from idat_zoo.adapters.bottleneck import (
     own_norm,
     with_biases,
 )
+from idat_zoo.adapters.sites import Site
+from idat_zoo.adapters.tensors import Tensors, kaiming_uniform
 
 EPS = 1e-5
 
@@ -70,7 +73,7 @@ class AdaptFormer(BottleneckAdapter):
         return {} if self.options.learned_scale else super().constants
 
     def start(self, width: int, generator: torch.Generator) -> dict[str, Tensor]:
-        """A fresh linear layer down, zeros up."""
+        """A linear layer down, as PyTorch initialises it, and zeros up."""
         inner = self.options.bottleneck
         down = kaiming_uniform(inner, width, generator=generator)
         tensors = with_biases(down, torch.zeros(width, inner))
@@ -83,7 +86,7 @@ class AdaptFormer(BottleneckAdapter):
     def added(
         self, tensors: Tensors, x: Tensor, y: Tensor, masks: Tensors, block: BlockAnatomy
     ) -> Tensor:
-        """Of the stream before the MLP, or of what the MLP added to it."""
+        """The bottleneck of the stream before the MLP, or of what the MLP added to it."""
         u = x if self.options.position == "parallel" else y - x
         if self.options.norm == "in":
             u = own_norm(tensors, u, eps=EPS)

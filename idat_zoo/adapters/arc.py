@@ -1,25 +1,28 @@
-"""ARC: one matrix for all blocks, down and up again, rescaled in each block.
+"""ARC: one matrix for all blocks, applied down and up again, and rescaled in each block.
 
-arXiv:2310.06234, code DavidYanAnDe/ARC 8227d57: u' = u + D (s * (D^T u)) + c, u the output of norm1
-(before q, k and v) and of norm2 (before fc1). D is one matrix of D x R for all blocks at norm1, and
-another at norm2; s (R) and c (D) are each block's own: 2 D R + 2 L (R + D) numbers. D is
-Xavier-uniform; s is 0 at norm1 and at norm2 Xavier-uniform as a matrix of one row, within the root
-of 6 / (1 + R); c is 0. So the network is moved from step 0, as released. Dropout of 0.1 (their
-scripts' default) acts on the R hidden features. There is no factor besides.
+arXiv:2310.06234, code DavidYanAnDe/ARC 8227d57: u' = u + D (s * (D^T u)) + c, with u the output of
+norm1 (before q, k and v) and of norm2 (before fc1). All blocks share one D x R matrix D at norm1
+and another at norm2; each block has its own s (R) and c (D): 2 D R + 2 L (R + D) parameters. D is
+Xavier-uniform; s is 0 at norm1, and at norm2 Xavier-uniform as a matrix of one row, within the root
+of 6 / (1 + R); c is 0. So the network is perturbed from step 0, as released. Dropout of 0.1 (their
+scripts' default) acts on the R hidden features. There is no scale factor.
 
 It folds into the layers that read u: W P and b + W c with P = I + D diag(s) D^T; the authors
-released no merge. It is refused where blocks have unlike widths (stages: name blocks of one), where
-norms come behind a branch (SwinV2), and its merge where windows are padded. As released, their
-script for VTAB trains nothing but the head, by a filter of names; what is described here is what
-their other script trains.
+released no merge. It does not fit blocks of different widths (name the blocks of one stage) or
+norms after a branch (SwinV2), and cannot be merged where windows are padded. As released, the
+authors' script for VTAB trains only the head, by a filter of names; this is what their other script
+trains.
 """
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
-from idat_zoo.adapters.base import Anatomy, Created, Mask, Site, SiteShape, Tensors, masked
+from idat_zoo.adapters.anatomy import Anatomy
+from idat_zoo.adapters.masks import Mask, masked
 from idat_zoo.adapters.normed import NormedAdapter
+from idat_zoo.adapters.sites import Site, SiteShape
+from idat_zoo.adapters.tensors import Created, Tensors
 from idat_zoo.option_words import InBlocks
 
 
@@ -42,14 +45,14 @@ class ARC(NormedAdapter):
     options: ARCOptions
 
     def misfit(self, anatomy: Anatomy) -> str:
-        """Also where its blocks are not of one width."""
+        """Also refuses blocks of different widths."""
         widths = sorted({block.width for _, block in self.stands_in(anatomy)})
         if len(widths) > 1:
             return f"one matrix serves all blocks, and they are {widths[0]} to {widths[-1]} wide"
         return super().misfit(anatomy)
 
     def create(self, anatomy: Anatomy, generator: torch.Generator) -> Created:
-        """Matrices and norm2's scales Xavier-uniform, all else 0."""
+        """The matrices and norm2's scales Xavier-uniform, all else 0."""
         rank = self.options.rank
         tensors: dict[str, Tensor] = {}
 

@@ -1,16 +1,14 @@
-"""Bi-LoRA on linear layers, by default q and v: LoRA whose weights have few bits.
+"""Bi-LoRA on linear layers, by default q and v: LoRA with weights quantised to a few bits.
 
 Jie et al., arXiv:2307.16867: W becomes W + s Q(B) Q(A), where Q gives each number of a weight one
-of 2^bits values (`quantised.py` has it). A is Kaiming-uniform (a = sqrt 5), B normal of std 0.001
-cut at 0.002, or zero where it is whole (32 bits): with fewer bits the network does not start as the
-frozen one. Dropout acts on the R hidden values, with a mask for each layer. A layer has
-R (inputs + outputs) numbers: 4 L D R in all by default, which the authors store at `bits` bits
-each.
+of 2^bits values (`quantised.py`). A is Kaiming-uniform (a = sqrt 5), B normal of std 0.001 cut at
+0.002, or zero with 32 bits: with fewer bits the network does not start as the frozen one. Dropout
+acts on the R hidden values, with a mask for each layer. A layer has R (inputs + outputs)
+parameters, 4 L D R in all by default, which the authors store at `bits` bits each.
 
-Source: JieShibo/PETL-ViT 026e4f1 (MIT), `binary_adapter/lora.py`. Its scale s is chosen for each
-task, from 0.01 to 100; ours is 1 unless it is set. Ours trains and saves whole weights, and has the
-head of all families, where theirs may have one of 1 bit. Beyond the paper, any linear layers may be
-named.
+Source: JieShibo/PETL-ViT 026e4f1 (MIT), `binary_adapter/lora.py`. The authors choose s for each
+task, from 0.01 to 100; our default is 1. Ours trains and saves whole weights, and has the head of
+all families, where theirs may have one of 1 bit. Beyond the paper, any linear layers may be named.
 """
 
 import torch
@@ -18,18 +16,12 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
-from idat_zoo.adapters.base import (
-    Anatomy,
-    Created,
-    Mask,
-    Site,
-    SiteShape,
-    Tensors,
-    kaiming_uniform,
-    masked,
-)
+from idat_zoo.adapters.anatomy import Anatomy
 from idat_zoo.adapters.layers import Layer, UpdatesAdapter
+from idat_zoo.adapters.masks import Mask, masked
 from idat_zoo.adapters.quantised import Bits, code_table, quantised, small_start
+from idat_zoo.adapters.sites import Site, SiteShape
+from idat_zoo.adapters.tensors import Created, Tensors, kaiming_uniform
 from idat_zoo.option_words import OnLayers
 
 
@@ -64,7 +56,7 @@ class BiLoRA(UpdatesAdapter):
         return Created(trainable=super().create(anatomy, generator).trainable, frozen=table)
 
     def start(self, layer: Layer, generator: torch.Generator) -> dict[str, Tensor]:
-        """A Kaiming-uniform, B almost nothing."""
+        """A Kaiming-uniform, B near zero."""
         rank, bits = self.options.rank, self.options.bits
         return {
             "down.weight": kaiming_uniform(rank, layer.inputs, generator=generator),

@@ -1,14 +1,14 @@
-"""BitFit: biases learn, from where they were pretrained.
+"""BitFit: training of the biases, from their pretrained values.
 
-arXiv:2106.10199, for vision transformers. What is trained are copies of the biases of linear
-layers, of norms and of the patches' projection, (11 L + 2) D numbers in a plain ViT. It starts as
-the frozen network, and is merged by putting them in their places. It has no authors' file for these
-networks and is held to timm's own with these parameters replaced.
+arXiv:2106.10199, for vision transformers. It trains copies of the biases of linear layers, of norms
+and of the patch projection: (11 L + 2) D parameters in a plain ViT. It starts as the frozen
+network, and is merged by replacing the frozen biases with the copies. There is no authors' code for
+these networks; it is tested against timm's own network with these parameters replaced.
 
-Some of timm's networks (BEiT, SwinV2, some EVA) have a bias for q and one for v and none for k:
-those two are trained, as they are. Not trained are biases of what is no site of a walk: of norms
-of queries and keys, inside attention or inside an MLP, before the first block and between stages,
-and of ConvNeXt's depthwise convolutions. Biases are never decayed.
+Some of timm's networks (BEiT, SwinV2, some EVA) have a bias for q and one for v but none for k:
+those two are trained, as they are. Biases that are not at a site of the walk are not trained: of
+norms of queries and keys, inside attention or inside an MLP, before the first block and between
+stages, and of ConvNeXt's depthwise convolutions. Biases are never decayed.
 """
 
 from typing import ClassVar
@@ -16,8 +16,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from idat_zoo.adapters.base import Anatomy, BlockAnatomy, Created, Site, Tensors
+from idat_zoo.adapters.anatomy import Anatomy, BlockAnatomy
 from idat_zoo.adapters.copies import LINEAR, NORMS, Copies, copies_of
+from idat_zoo.adapters.sites import Site
+from idat_zoo.adapters.tensors import Created, Tensors
 
 
 class BitFit(Copies):
@@ -34,7 +36,7 @@ class BitFit(Copies):
         return ("bias",)
 
     def create(self, anatomy: Anatomy, generator: torch.Generator) -> Created:
-        """The copies; of a bias of qkv that timm joins from two, those two."""
+        """The copies; where timm joins a qkv bias from those of q and v, copies of those two."""
         copies = copies_of(self, anatomy)
         for i in self.numbers_in(anatomy):
             joined = any(name.endswith("attn.q_bias") for name in anatomy.parameters(i))
@@ -54,13 +56,13 @@ class BitFit(Copies):
         masks: Tensors,
         block: BlockAnatomy,
     ) -> Tensor:
-        """y; two of three parts of a bias are put in the place of the frozen ones here."""
+        """y, with copies in place of the frozen parts of a bias that timm joins from parts."""
         if "query.bias" not in tensors or site is not Site.QKV:
             return y
         return y + (self.merge(site, tensors, frozen)["bias"] - frozen["bias"])
 
     def merge(self, site: Site, tensors: Tensors, frozen: Tensors) -> dict[str, Tensor]:
-        """What there is, copies among it."""
+        """The frozen tensors, which already include the copies."""
         if "query.bias" not in tensors or site is not Site.QKV:
             return dict(frozen)
         _, k, _ = frozen["bias"].chunk(3)

@@ -1,4 +1,4 @@
-"""Adapters that add something to each block's stream: one a block, or one for each branch.
+"""Adapters that add to each block's residual stream: once per block, or once per branch.
 
 Shape letters: B batch, N tokens, D width.
 """
@@ -9,8 +9,11 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from idat_zoo.adapters.base import Adapter, Anatomy, BlockAnatomy, Created, Site, Tensors
+from idat_zoo.adapters.anatomy import Anatomy, BlockAnatomy
+from idat_zoo.adapters.base import Adapter
 from idat_zoo.adapters.copies import NORMS, copies_of
+from idat_zoo.adapters.sites import Site
+from idat_zoo.adapters.tensors import Created, Tensors
 
 BRANCHES = {
     Site.ATTN: "attn.",
@@ -22,16 +25,16 @@ BRANCHES = {
 
 
 class BlocksAdapter(Adapter):
-    """A family whose tensors, at a block or at each of its `BRANCHES`, are of the block's width.
+    """A family with tensors of the block's width, for each block or each of its `BRANCHES`.
 
-    One that stands at norms trains copies of them, too.
+    A family that also acts at norms trains copies of them.
     """
 
     in_branches: ClassVar[bool] = False
     options: Any  # those of a family, with a scale
 
     def sites_on(self, anatomy: Anatomy) -> frozenset[Site]:
-        """Its sites, less the norms that are not there."""
+        """Its sites, without the norms that the backbone lacks."""
         return self.sites - (NORMS - anatomy.sites)
 
     @property
@@ -40,7 +43,7 @@ class BlocksAdapter(Adapter):
         return {"scale": self.options.scale}
 
     def create(self, anatomy: Anatomy, generator: torch.Generator) -> Created:
-        """Each block's tensors, as `start` draws them, and copies of norms."""
+        """Each block's tensors, as `start` draws them, and the copies of norms."""
         branches = dict.fromkeys(BRANCHES[site] for site in BRANCHES if site in self.sites)
         tensors = {
             f"blocks.{i}.{branch}{name}": tensor
@@ -51,18 +54,21 @@ class BlocksAdapter(Adapter):
         return Created(trainable=tensors | copies_of(self, anatomy))
 
     def copies(self, site: Site) -> tuple[str, ...]:
-        """Of norms, all."""
+        """Both tensors of a norm."""
         return ("weight", "bias") if site in NORMS else ()
 
     @abstractmethod
     def start(self, width: int, generator: torch.Generator) -> dict[str, Tensor]:
-        """New tensors of a block, or of one of its branches."""
+        """New tensors for one block, or for one of its branches."""
 
     @abstractmethod
     def added(
         self, tensors: Tensors, x: Tensor, y: Tensor, masks: Tensors, block: BlockAnatomy
     ) -> Tensor:
-        """What is added to a site's y. `tensors`: those of `start`, shared ones, constants."""
+        """The value added to a site's y.
+
+        `tensors`: those of `start`, the shared ones and the constants.
+        """
 
     def apply(
         self,

@@ -1,6 +1,6 @@
-"""Bottlenecks: what families share that add up(f(down(x))) to a block's stream.
+"""Bottlenecks: the part that families share which add up(f(down(x))) to a block's stream.
 
-The tensors of one are `down.weight` [R, D] and `up.weight` [D, R], with biases where there are any.
+The tensors are `down.weight` [R, D] and `up.weight` [D, R], with biases where the family has them.
 
 Shape letters: B batch, N tokens, D width, R bottleneck.
 """
@@ -14,8 +14,10 @@ from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor
 
-from idat_zoo.adapters.base import Mask, Site, SiteShape, Tensors, masked
 from idat_zoo.adapters.blocks import BRANCHES, BlocksAdapter
+from idat_zoo.adapters.masks import Mask, masked
+from idat_zoo.adapters.sites import Site, SiteShape
+from idat_zoo.adapters.tensors import Tensors
 from idat_zoo.option_words import InBlocks
 
 
@@ -28,7 +30,7 @@ class BottleneckOptions(InBlocks):
 
 
 class BottleneckAdapter(BlocksAdapter):
-    """A family of bottlenecks, one a block, or one for each branch."""
+    """A family with one bottleneck per block, or one per branch."""
 
     stacks_over: ClassVar = frozenset({"bottleneck", "scale", "dropout"})
     options: BottleneckOptions
@@ -55,7 +57,7 @@ def bottleneck(
 
 
 def with_biases(down: Tensor, up: Tensor) -> dict[str, Tensor]:
-    """The tensors of a bottleneck of two weights, its biases zero."""
+    """The tensors of a bottleneck with these two weights and zero biases."""
     return {
         "down.weight": down,
         "down.bias": torch.zeros(len(down)),
@@ -65,10 +67,10 @@ def with_biases(down: Tensor, up: Tensor) -> dict[str, Tensor]:
 
 
 def own_norm(tensors: Tensors, x: Tensor, *, eps: float) -> Tensor:
-    """x after the layer norm that an adapter has of its own."""
+    """x after the adapter's own layer norm."""
     return F.layer_norm(x, x.shape[-1:], tensors["norm.weight"], tensors["norm.bias"], eps)
 
 
 def fresh_norm(width: int) -> dict[str, Tensor]:
-    """The tensors of one, as PyTorch starts it."""
+    """The tensors of a layer norm, as PyTorch initialises it."""
     return {"norm.weight": torch.ones(width), "norm.bias": torch.zeros(width)}

@@ -1,19 +1,17 @@
 """Compacter: a bottleneck on each branch whose weights are sums of Kronecker products.
 
 Karimi Mahabadi et al., arXiv:2106.04647 (for language models), code rabeehk/compacter e123daa
-(MIT). A branch's output u becomes
+(MIT). A branch's output u becomes, before drop path (our choice of place, after the authors' T5),
 
     u + up(gelu(down(u))),    each weight [in, out] the sum over i of A_i kron W_i
 
-with n = 4 terms, A of n by n numbers, W_i of in/n by out/n, and the tanh form of gelu. A is one for
-all layers of all blocks, each W_i the product of a column and a row (`rank=1`). The bottleneck R is
-D / 32 (`reduction`), rounded up to a multiple of n. A starts normal of std 0.0001, the factors of W
-Xavier-uniform with gain sqrt 2, biases at 0: the network starts almost as the frozen one. In all
-n^3 + 2 L (2 (D + R) + R + D) numbers; and (4 L + 2) D, as `train_norms` also trains a copy of every
-layer norm, which is the authors' default.
-
-By option, `form=phm` has an A in each layer, normal of std 0.01, and whole W_i; `branches=mlp` is
-Compacter++. How it stands here is ours, after their T5: before drop path.
+with n = 4 terms, A of n by n numbers, W_i of in/n by out/n, and the tanh form of gelu. All layers
+of all blocks share one A; each W_i is the product of a column and a row (`rank=1`). The bottleneck
+R is D / 32 (`reduction`), rounded up to a multiple of n. A starts normal of std 0.0001, the factors
+of W Xavier-uniform with gain sqrt 2, biases at 0, so the network starts close to the frozen one.
+These are n^3 + 2 L (2 (D + R) + R + D) parameters; copies of the layer norms, trained by default as
+by the authors (`train_norms`), are (4 L + 2) D more. With `form=phm` each layer has its own A,
+normal of std 0.01, and whole W_i; `branches=mlp` is Compacter++.
 """
 
 import math
@@ -24,10 +22,12 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
-from idat_zoo.adapters.base import Anatomy, BlockAnatomy, Created, Site, Tensors
+from idat_zoo.adapters.anatomy import Anatomy, BlockAnatomy
 from idat_zoo.adapters.blocks import BlocksAdapter
 from idat_zoo.adapters.copies import NORMS
 from idat_zoo.adapters.kronecker import kron_linear
+from idat_zoo.adapters.sites import Site
+from idat_zoo.adapters.tensors import Created, Tensors
 from idat_zoo.option_words import InBlocks
 
 
@@ -61,12 +61,12 @@ class Compacter(BlocksAdapter):
 
     @property
     def sites(self) -> frozenset[Site]:
-        """The ends of branches; and the norms."""
+        """The outputs of the branches, and the norms."""
         ends = {Site.MLP} | ({Site.ATTN} if self.options.branches == "both" else set())
         return frozenset(ends | (NORMS if self.options.train_norms else set()))
 
     def misfit(self, anatomy: Anatomy) -> str:
-        """Where the terms do not divide the width."""
+        """Names a width that the number of terms does not divide."""
         terms = self.options.terms
         for _, block in self.stands_in(anatomy):
             if block.width % terms:
@@ -86,9 +86,8 @@ class Compacter(BlocksAdapter):
         inner = math.ceil(width / (n * self.options.reduction))
         for layer, inputs, outputs in (("down", width // n, inner), ("up", inner, width // n)):
             if self.options.form == "phm":
-                tensors[f"{layer}.rule"] = torch.empty(n, n, n).normal_(
-                    0, 0.01, generator=generator
-                )
+                rule = tensors[f"{layer}.rule"] = torch.empty(n, n, n)
+                rule.normal_(std=0.01, generator=generator)
                 tensors[f"{layer}.weight"] = spread(n, inputs, outputs, generator)
             else:
                 rank = self.options.rank
@@ -100,7 +99,7 @@ class Compacter(BlocksAdapter):
     def added(
         self, tensors: Tensors, x: Tensor, y: Tensor, masks: Tensors, block: BlockAnatomy
     ) -> Tensor:
-        """Of the branch's output."""
+        """The bottleneck of the branch's output y."""
         hidden = F.gelu(hypercomplex(y, tensors, "down"), approximate="tanh")
         return hypercomplex(hidden, tensors, "up")
 

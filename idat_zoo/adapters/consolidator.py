@@ -1,16 +1,17 @@
-"""Consolidator: beside every linear layer of a block one in groups, and biases and norms learn.
+"""Consolidator: a grouped linear layer beside each one of a block, with trained biases and norms.
 
-arXiv:2305.00603, code THU-MIG/Consolidator 545d006: y becomes y + G x + c, G block diagonal: the
-g-th part of the outputs reads the g-th part of the inputs. With `shuffle`, channels are dealt out
-first: the g-th part then reads every groups-th channel, from the g-th on. G and c start uniform
-within 0.001, so the network is moved a little from step 0. It stands at qkv, proj, fc1 and fc2; at
-q, k and v apart where they are; not at the gate of a gated MLP. 384 groups, fewer where they do not
-divide the width: (12 D^2 / 384 + 9 D) L numbers in a plain ViT. The branch has a drop path of its
-own, one draw for each image and layer, 0 to 0.8 by task; ours is 0, an option.
+arXiv:2305.00603, code THU-MIG/Consolidator 545d006: y becomes y + G x + c, with G block diagonal:
+the g-th part of the outputs reads the g-th part of the inputs. With `shuffle`, the g-th part reads
+every groups-th channel instead, beginning with the g-th. G and c start uniform within 0.001, so the
+network is perturbed a little from step 0. It acts on qkv, proj, fc1 and fc2, on q, k and v where
+they are separate layers, but not on the gate of a gated MLP. There are 384 groups, or fewer where
+they do not divide the width: (12 D^2 / 384 + 9 D) L parameters in a plain ViT. The branch has a
+drop path of its own, one draw per image and layer, 0 to 0.8 by task; our default is 0.
 
-As released, the biases of those layers and all LayerNorms learn besides, (13 L + 2) D numbers more
-(`tune_frozen=no` leaves that out), and training never shuffles, though their README's example does.
-It folds into W + G and b + c, but where a layer has no bias to hold c (DINOv3's qkv, EVA-02 B's k).
+As released, the biases of those layers and all LayerNorms are trained as well, (13 L + 2) D
+parameters more (`tune_frozen=no` leaves them out), and training never shuffles, though the README's
+example does. It folds into W + G and b + c, except where a layer has no bias for c (DINOv3's qkv,
+EVA-02 B's k).
 """
 
 import math
@@ -19,18 +20,12 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from idat_zoo.adapters.base import (
-    Anatomy,
-    BlockAnatomy,
-    Created,
-    Mask,
-    Site,
-    SiteShape,
-    Tensors,
-    masked,
-)
+from idat_zoo.adapters.anatomy import Anatomy, BlockAnatomy
 from idat_zoo.adapters.copies import LINEAR, NORMS, copies_of
 from idat_zoo.adapters.layers import ROWS, Layer, LayersAdapter, parts_at
+from idat_zoo.adapters.masks import Mask, masked
+from idat_zoo.adapters.sites import Site, SiteShape
+from idat_zoo.adapters.tensors import Created, Tensors
 from idat_zoo.option_words import InBlocks
 
 MOST_GROUPS = 384  # pairs of neighbouring channels at 768, as released
@@ -58,26 +53,26 @@ class Consolidator(LayersAdapter):
 
     @property
     def parts(self) -> tuple[str, ...]:
-        """All that there may be."""
+        """All parts that a block may have."""
         return "qkv", *ROWS, "proj", "fc1", "fc2"
 
     def parts_in(self, block: BlockAnatomy) -> tuple[str, ...]:
-        """All that there are: q, k and v are one layer or three."""
+        """All parts that the block has: q, k and v are one layer or three."""
         qkv = ("qkv",) if Site.QKV in block.sites else ROWS
         return (*qkv, "proj", "fc1", "fc2") if block.num_heads else ("fc1", "fc2")
 
     def sites_on(self, anatomy: Anatomy) -> frozenset[Site]:
-        """Those of its layers, and of what it copies."""
+        """The sites of its layers and copies that the backbone has."""
         copied = NORMS | LINEAR if self.options.tune_frozen else frozenset()
         return super().sites_on(anatomy) | (copied & anatomy.sites_of_any)
 
     def groups_of(self, layer: Layer) -> int:
-        """How many a layer has."""
+        """The number of groups of a layer."""
         common = math.gcd(layer.inputs, layer.outputs)
         return self.options.groups or max(g for g in range(1, MOST_GROUPS + 1) if common % g == 0)
 
     def misfit(self, anatomy: Anatomy) -> str:
-        """Where a layer does not divide into its groups."""
+        """Names a layer that the number of groups does not divide."""
         for layer in self.layers(anatomy):
             groups = self.groups_of(layer)
             if layer.inputs % groups or layer.outputs % groups:
@@ -104,7 +99,7 @@ class Consolidator(LayersAdapter):
         return {n: t.uniform_(-1e-3, 1e-3, generator=generator) for n, t in tensors.items()}
 
     def masks(self, site: Site, shape: SiteShape) -> dict[str, Mask]:
-        """Drop path of the branch at a layer."""
+        """Drop path of the branch at each layer."""
         mask = Mask(shape=(1, 1), rate=self.options.drop_path)
         return {f"{layer}.drop_path": mask for layer in parts_at(site)[:1]}
 

@@ -24,9 +24,12 @@ from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor
 
-from idat_zoo.adapters.base import BlockAnatomy, Carry, Mask, Site, SiteShape, Tensors, masked
+from idat_zoo.adapters.anatomy import BlockAnatomy
 from idat_zoo.adapters.bottleneck import BottleneckAdapter, BottleneckOptions, with_biases
+from idat_zoo.adapters.masks import Mask, masked
 from idat_zoo.adapters.on_grid import on_grid
+from idat_zoo.adapters.sites import Site, SiteShape
+from idat_zoo.adapters.tensors import Carry, Tensors
 
 ENTERED = frozenset({Site.ATTN, Site.MLP})
 """Where a branch's input is seen; its bottleneck acts where the branch has joined the stream."""
@@ -57,7 +60,7 @@ class Convpass(BottleneckAdapter):
 
     @property
     def sites(self) -> frozenset[Site]:
-        """Of each branch, its end and the stream behind it."""
+        """For each branch, its input and the stream after it."""
         attention = frozenset({Site.ATTN, Site.AFTER_ATTN})
         both = attention | {Site.MLP, Site.AFTER_MLP}
         return both if self.options.branches == "both" else attention
@@ -83,7 +86,7 @@ class Convpass(BottleneckAdapter):
     def apply_carrying(
         self, site: Site, tensors: Tensors, x: Tensor, y: Tensor, carry: Carry, **more: Any
     ) -> tuple[Tensor, Carry]:
-        """What enters a branch is carried to where it has joined the stream."""
+        """Carry a branch's input to the site where the branch has joined the stream."""
         if site in ENTERED:
             return y, {"input": x}
         return self.apply(site, tensors, carry["input"], y, **more), {}
@@ -91,7 +94,7 @@ class Convpass(BottleneckAdapter):
     def added(
         self, tensors: Tensors, x: Tensor, y: Tensor, masks: Tensors, block: BlockAnatomy
     ) -> Tensor:
-        """Of the branch's normalised input."""
+        """The convolutional bottleneck of the branch's normalised input."""
         hidden = quick_gelu(F.linear(x, tensors["down.weight"], tensors["down.bias"]))
         hidden = quick_gelu(convolved(hidden, tensors["conv.weight"], tensors["conv.bias"], block))
         hidden = masked(hidden, masks, "dropout")
@@ -107,7 +110,7 @@ def quick_gelu(x: Tensor) -> Tensor:
 def convolved(
     x: Float[Tensor, "B N R"], kernel: Tensor, bias: Tensor, block: BlockAnatomy
 ) -> Float[Tensor, "B N R"]:
-    """Each patch with its neighbours on the grid, each token before them by itself."""
+    """Convolve the patches on their grid, and each prefix token as an image of one pixel."""
     return on_grid(
         x,
         block,

@@ -1,15 +1,15 @@
-"""DoRA on linear layers, by default q and v: LoRA, with the length of each row trained apart.
+"""DoRA on linear layers, by default q and v: LoRA with separately trained lengths of the rows.
 
 Liu et al., arXiv:2402.09353: W becomes m (W + s B A) / |W + s B A|, row by row. The lengths m start
 as those of W's rows, A Kaiming-uniform (a = sqrt 5), B zero, so training starts from the frozen
 network. The length in the denominator is taken as a constant in the backward pass, as in the paper.
-A layer has R (inputs + outputs) + outputs numbers: 4 L D R + 2 L D in all by default. The bias
-stays as it is.
+A layer has R (inputs + outputs) + outputs parameters, 4 L D R + 2 L D in all by default. The bias
+is not changed.
 
-Source: PEFT 0.21.2, `tuners/lora/dora.py`. With dropout, off by default, all of x is dropped that
-meets the adapted weight, the frozen part too, but not in the part that the frozen network adds:
-y + (m / |..| - 1) W x' + m / |..| s B A x', x' being x after dropout. Ours differs in `scale`,
-which is s itself, where PEFT divides an alpha by R.
+Source: PEFT 0.21.2, `tuners/lora/dora.py`. Dropout, off by default, replaces x by x' for the whole
+adapted weight, its frozen part included, but not in the frozen layer's own output:
+y + (m / |..| - 1) W x' + m / |..| s B A x'. Ours differs in `scale`, which is s itself, where PEFT
+divides an alpha by R.
 """
 
 import torch
@@ -17,8 +17,10 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
-from idat_zoo.adapters.base import Mask, Site, SiteShape, Tensors, kaiming_uniform
 from idat_zoo.adapters.layers import Layer, LayersAdapter
+from idat_zoo.adapters.masks import Mask
+from idat_zoo.adapters.sites import Site, SiteShape
+from idat_zoo.adapters.tensors import Tensors, kaiming_uniform
 from idat_zoo.option_words import OnLayers
 
 
@@ -62,7 +64,7 @@ class DoRA(LayersAdapter):
     def change(
         self, tensors: Tensors, x: Tensor, y: Tensor, frozen: Tensors, masks: Tensors
     ) -> Tensor:
-        """y with its part from x turned by the update, each row of its own length."""
+        """The adapted output: y, with the part that depends on x rescaled row by row."""
         weight, bias = frozen["weight"], frozen.get("bias")
         up = tensors["scale"] * tensors["up.weight"]
         with torch.no_grad():

@@ -1,6 +1,6 @@
-"""Bottlenecks that are dropped for whole images, as the code of Adapter+ has them.
+"""Bottlenecks with a drop path of their own, which drops them for whole images.
 
-visinf/adapter_plus 191c4ab (Apache-2.0), whose Adapter+, Houlsby and Pfeiffer are built here.
+They are those of visinf/adapter_plus 191c4ab (Apache-2.0): Adapter+, Houlsby and Pfeiffer.
 """
 
 import math
@@ -11,15 +11,6 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
-from idat_zoo.adapters.base import (
-    Mask,
-    Site,
-    SiteShape,
-    Tensors,
-    kaiming_uniform,
-    masked,
-    trunc_normal,
-)
 from idat_zoo.adapters.bottleneck import (
     BottleneckAdapter,
     BottleneckOptions,
@@ -27,6 +18,9 @@ from idat_zoo.adapters.bottleneck import (
     own_norm,
     with_biases,
 )
+from idat_zoo.adapters.masks import Mask, masked
+from idat_zoo.adapters.sites import Site, SiteShape
+from idat_zoo.adapters.tensors import Tensors, kaiming_uniform, trunc_normal
 
 EPS = 1e-6
 
@@ -40,13 +34,13 @@ class DroppedOptions(BottleneckOptions):
 
 
 class DroppedBottleneck(BottleneckAdapter):
-    """A family of them: each block's is dropped by a draw of its own."""
+    """A family of bottlenecks, each dropped by a draw of its own."""
 
     stacks_over = BottleneckAdapter.stacks_over | {"drop_path"}
     options: DroppedOptions
 
     def masks(self, site: Site, shape: SiteShape) -> dict[str, Mask]:
-        """Dropout on the bottleneck, and one draw an image."""
+        """Dropout on the bottleneck, and a drop path with one draw per image."""
         own = super().masks(site, shape)
         drop_path = Mask(shape=(1, 1), rate=self.options.drop_path)
         return {**own, "drop_path": drop_path} if own else {}
@@ -55,7 +49,7 @@ class DroppedBottleneck(BottleneckAdapter):
 def dropped(
     tensors: Tensors, x: Tensor, masks: Tensors, *, act: Callable[[Tensor], Tensor] = F.gelu
 ) -> Tensor:
-    """alpha * drop_path(up(act(down(x)))), x normalised where there is a norm."""
+    """alpha * drop_path(up(act(down(x)))), with x normalised first where there is a norm."""
     if "norm.weight" in tensors:
         x = own_norm(tensors, x, eps=EPS)
     return tensors["scale"] * masked(bottleneck(tensors, x, masks, act=act), masks, "drop_path")
@@ -74,7 +68,7 @@ def bert_start(width: int, inner: int, generator: torch.Generator) -> dict[str, 
 
 
 def lora_start(width: int, inner: int, generator: torch.Generator) -> dict[str, Tensor]:
-    """A fresh linear layer down, its bias too; zeros up."""
+    """A linear layer down, initialised as PyTorch does with its bias, and zeros up."""
     down = kaiming_uniform(inner, width, generator=generator)
     bound = 1 / math.sqrt(width)
     bias = torch.empty(inner).uniform_(-bound, bound, generator=generator)

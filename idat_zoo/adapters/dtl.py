@@ -1,13 +1,15 @@
-"""DTL: a thin network beside the backbone, which comes back into its later half.
+"""DTL: a thin side network that reads the input of each block and is added to the later ones.
 
-Fu et al., arXiv:2312.07856; code heekhero/DTL bf6c51e. Before each block, h, which begins as 0,
-becomes h + B A x, with the block's input x, A of R by D and B of D by R. After each of `add_after`,
-x becomes x + h sigmoid(beta h). With `fusion` = 3 (DTL+) one depth-wise convolution of 3 by 3 is
-between, on the grid's tokens. 2 L D R numbers; the convolution has 9 D.
+Fu et al., arXiv:2312.07856; code heekhero/DTL bf6c51e. Before each block, h, which starts at 0,
+becomes h + B A x, with the block's input x, A of R by D and B of D by R. After each block of
+`add_after`, x becomes x + h sigmoid(beta h). With `fusion` = 3 (DTL+), h sigmoid(beta h) passes one
+3 x 3 depthwise convolution on the grid's tokens, shared by all blocks. It trains 2 L D R
+parameters; the convolution has 9 D.
 
-A is Kaiming-uniform (a = sqrt 5), B zero, the convolution uniform within 1 / 3; no dropout. As
-released, what is pooled is the mean of the last block's patches, taken before the last norm, so the
-start is not the frozen network's, but with `mean_pool=no`. Ours has any depth and `blocks`.
+A is Kaiming-uniform (a = sqrt 5), B zero, the convolution uniform within 1 / 3; there is no
+dropout. As released, the mean of the last block's patches is pooled, before the last norm, so
+training starts from the frozen network only with `mean_pool=no`. Ours works at any depth and with
+`blocks`.
 """
 
 from typing import Any, Literal
@@ -17,18 +19,11 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
-from idat_zoo.adapters.base import (
-    Adapter,
-    Anatomy,
-    BlockAnatomy,
-    Carry,
-    Created,
-    Place,
-    Site,
-    Tensors,
-    kaiming_uniform,
-)
+from idat_zoo.adapters.anatomy import Anatomy, BlockAnatomy
+from idat_zoo.adapters.base import Adapter
 from idat_zoo.adapters.on_grid import depthwise
+from idat_zoo.adapters.sites import Place, Site
+from idat_zoo.adapters.tensors import Carry, Created, Tensors, kaiming_uniform
 from idat_zoo.option_words import HALF, HalfOrBlocks, InBlocks, chosen_blocks
 
 
@@ -56,18 +51,18 @@ class DTL(Adapter):
 
     @property
     def constants(self) -> dict[str, float]:
-        """How steep the gate is."""
+        """The steepness of the gate."""
         return {"beta": self.options.beta}
 
     def places_on(self, anatomy: Anatomy) -> frozenset[Place]:
-        """What it reads, where that comes back, and what is pooled."""
+        """The inputs of its blocks, the outputs that h is added to, and the pooled output."""
         numbers, adds = self.numbers_in(anatomy), [anatomy.depth - 1] * self.options.mean_pool
         adds += chosen_blocks(self.options.add_after, anatomy.depth)
         reads = {Place(i, Site.BLOCK_INPUT) for i in numbers}
         return frozenset(reads | {Place(i, Site.AFTER_MLP) for i in adds if i >= numbers[0]})
 
     def misfit(self, anatomy: Anatomy) -> str:
-        """Where what is read cannot be added, or is added nowhere."""
+        """Refuses blocks of different shapes, and options under which h is added nowhere."""
         try:
             adds = chosen_blocks(self.options.add_after, anatomy.depth)
         except ValueError as error:
@@ -106,7 +101,7 @@ class DTL(Adapter):
         masks: Tensors,
         block: BlockAnatomy,
     ) -> tuple[Tensor, Carry]:
-        """[B, N, D] -> [B, N, D], and what runs beside it, of the same shape."""
+        """[B, N, D] -> [B, N, D], and the side network's h of the same shape."""
         beside = carry.get("beside")
         if site is Site.BLOCK_INPUT:
             read = F.linear(F.linear(x, tensors["down.weight"]), tensors["up.weight"])

@@ -1,20 +1,20 @@
-"""FacT: all linear layers of all blocks are updated through one U and one V.
+"""FacT: updates of all linear layers of all blocks through one shared U and one shared V.
 
 Jie & Deng, arXiv:2212.03145; code JieShibo/PETL-ViT 026e4f1. A layer's output y becomes
-y + s V drop(S U x): U is R by D and V is D by R, shared by all layers, S is R by R and the layer's
-own. fc1 widens D to 4 D: its S has 4 R outputs, in four chunks of R that V makes D of; fc2's input
-is cut into four chunks of D that U makes R of, and its S has 4 R inputs.
+y + s V drop(S U x): U is R by D and V is D by R, shared by all layers, S is R by R, one per layer.
+fc1 widens D to 4 D: its S has 4 R outputs, and V maps each of their four chunks of R to D numbers.
+fc2's input is split into four chunks of D, U maps each to R numbers, and its S has 4 R inputs.
 
-`fact_tt` (tensor train) has each S as it is: 2 D R + 12 L R^2 numbers, R = 16. `fact_tk` (Tucker)
-makes them of a cube C and columns P, S^T = sum_c C[:, :, c] P[c]: 2 D R + R^3 + 12 L R numbers,
-R = 32. Of fc1's and fc2's four such matrices, column b of the j-th is column 4 b + j of what is cut
-into chunks, so each chunk mixes all four, as in the authors' code.
+`fact_tt` (tensor train) trains each S itself: 2 D R + 12 L R^2 parameters, R = 16. `fact_tk`
+(Tucker) computes them from a cube C and columns P, S^T = sum_c C[:, :, c] P[c]: 2 D R + R^3 + 12 L
+R parameters, R = 32. Of fc1's and fc2's four such matrices, column b of the j-th is column 4 b + j
+of the matrix that is split into chunks, so each chunk mixes all four, as in the authors' code.
 
-V is zero, so training starts from the frozen network; U and S are uniform within
-1 / sqrt(inputs), C and P Xavier-uniform. Each layer has a dropout of its own behind S. The authors
-choose s for each task, from 0.01 to 100, and R from 4 to 16 (Tucker: 16 or 32); 1 is ours. Beyond
-their code: any linear layers of any blocks may be named, and P starts for as many as there are.
-Where tasks share a pass, R is one for Tucker: where a number stands in a chunk depends on it.
+V is zero, so training starts from the frozen network; U and S are uniform within 1 / sqrt(inputs),
+C and P Xavier-uniform. Each layer has its own dropout after S. The authors choose s for each task,
+from 0.01 to 100, and R from 4 to 16 (Tucker: 16 or 32); s = 1 is our default. Beyond their code,
+any linear layers of any blocks may be named, and the start of P depends on how many they are. In a
+shared pass, Tucker needs equal R, as the place of a number in a chunk depends on it.
 """
 
 import math
@@ -23,14 +23,10 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from idat_zoo.adapters.base import (
-    Anatomy,
-    Created,
-    Tensors,
-    kaiming_uniform,
-)
+from idat_zoo.adapters.anatomy import Anatomy
 from idat_zoo.adapters.layers import Layer
 from idat_zoo.adapters.shared_factors import FacT, FacTOptions, chunks_of
+from idat_zoo.adapters.tensors import Created, Tensors, kaiming_uniform
 
 
 class TuckerOptions(FacTOptions):
@@ -77,11 +73,11 @@ class FacTTK(FacT):
         return Created(trainable={"shared.cube": cube} | made)
 
     def start(self, layer: Layer, generator: torch.Generator) -> dict[str, Tensor]:
-        """Its columns of P, drawn by `create`."""
+        """The layer's columns of P; `create` draws their values."""
         return {"columns": torch.empty(self.options.rank, math.prod(chunks_of(layer)))}
 
     def core(self, tensors: Tensors, inputs: int) -> Tensor:
-        """S of C and the layer's columns, in the order that the authors' code has in memory."""
+        """S from C and the layer's columns, in the memory order of the authors' code."""
         cores = torch.einsum("abc,ck->abk", tensors["cube"], tensors["columns"])
         rank, joined = cores.shape[0], cores.flatten(1)
         if inputs > 1:

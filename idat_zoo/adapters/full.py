@@ -1,15 +1,15 @@
-"""Full fine-tuning: every parameter of the backbone learns, from where it was pretrained.
+"""Full fine-tuning: training of every parameter of the backbone, from its pretrained values.
 
-What is trained is a copy (`body.NAME`, timm's names), which takes the place of the frozen parameter
-in every pass; the frozen backbone itself stays as it was, so other adapters may share it, and what
-is published is the whole network again. With fewer `blocks` it is the fine-tuning of the last
-layers: `blocks=last2` trains the last two and what follows them. What stands between two stages
-belongs to the block behind it; what comes before the first block, to the first.
+It trains copies (`body.NAME`, timm's names), which replace the frozen parameters in every pass. The
+frozen backbone itself does not change, so other adapters may share it, and the published adapter
+holds the whole network. With fewer `blocks` it is fine-tuning of the last layers: `blocks=last2`
+trains the last two blocks and what follows them. Layers between two stages belong to the block
+after them, and those before the first block to the first.
 
-It starts as the frozen network. Numbers: all of the backbone's, less those that no pass reads.
-Merged, it is timm's network with the trained parameters. Tasks never share a pass: each has a
-backbone of its own. There is no code of authors: held to timm's own network with its parameters
-replaced.
+It starts as the frozen network, and trains all parameters of the backbone except those that no pass
+reads. Merged, it is timm's network with the trained parameters. Tasks never share a pass, as each
+has a backbone of its own. There is no authors' code; it is tested against timm's own network with
+its parameters replaced.
 """
 
 from typing import ClassVar
@@ -17,16 +17,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from idat_zoo.adapters.base import (
-    EMBED,
-    Adapter,
-    Anatomy,
-    BlockAnatomy,
-    Created,
-    Place,
-    Site,
-    Tensors,
-)
+from idat_zoo.adapters.anatomy import Anatomy, BlockAnatomy
+from idat_zoo.adapters.base import Adapter
+from idat_zoo.adapters.sites import EMBED, Place, Site
+from idat_zoo.adapters.tensors import Created, Tensors
 from idat_zoo.option_words import InBlocks
 
 
@@ -49,7 +43,7 @@ class Full(Adapter):
     trains_copies = True
 
     def places_on(self, anatomy: Anatomy) -> frozenset[Place]:
-        """Its blocks' inputs; where a stage begins, what leads there from the block before, too."""
+        """The inputs of its blocks; at the start of a stage, also the previous block's output."""
         began = {
             Place(i - 1, Site.AFTER_MLP)
             for i, block in self.stands_in(anatomy)
@@ -58,7 +52,7 @@ class Full(Adapter):
         return super().places_on(anatomy) | began
 
     def merges_at(self, anatomy: Anatomy) -> frozenset[Place]:
-        """Nowhere: its tensors are the merged network's."""
+        """No place: the merged network takes its tensors directly."""
         return frozenset()
 
     def create(self, anatomy: Anatomy, generator: torch.Generator) -> Created:
@@ -85,7 +79,7 @@ class Full(Adapter):
         masks: Tensors,
         block: BlockAnatomy,
     ) -> Tensor:
-        """y: it was computed with the copies."""
+        """y as it is: the backbone computed it with the copies."""
         return y
 
 

@@ -1,14 +1,14 @@
-"""Hydra: beside a linear layer two low-rank branches, one of its input and one of its output.
+"""Hydra: two low-rank branches for a linear layer, one of its input and one of its output.
 
-arXiv:2309.06922, code extremebird/Hydra 4138457: y becomes y + s (B_p (A_p x + a_p) + b_p)
-+ s (B_s (A_s y + a_s) + b_s), where y = W x + b. It stands at proj and fc2, by option at others.
-Each A is Xavier-uniform, B and the biases are 0, so training starts from the frozen network.
-A layer has R (inputs + outputs) + R + outputs numbers in the parallel branch and 2 R outputs + R +
-outputs in the sequential one. The rank is 2; s (0.1 to 4.5) and the dropout between A and B (0 to
-0.2) are chosen by task; ours are 1 and 0, their code's defaults.
+arXiv:2309.06922, code extremebird/Hydra 4138457: y becomes y + s (B_p (A_p x + a_p) + b_p) + s (B_s
+(A_s y + a_s) + b_s), where y = W x + b. It acts on proj and fc2, or on other `parts`. Each A is
+Xavier-uniform, B and the biases are 0, so training starts from the frozen network. A layer has R
+(inputs + outputs) + R + outputs parameters in the parallel branch and 2 R outputs + R + outputs in
+the sequential one. The rank is 2; the authors choose s (0.1 to 4.5) and the dropout between A and B
+(0 to 0.2) by task; our defaults are those of their code, 1 and 0.
 
-It folds into W + s (W_p + W_s W) and b + s (b_p + W_s b + b_s). Their merge is right for fc2, and
-fails for proj: there it is handed the weight of fc2, of another shape.
+It folds into W + s (W_p + W_s W) and b + s (b_p + W_s b + b_s). The authors' merge is right for
+fc2, but fails for proj, where it receives the weight of fc2, of another shape.
 """
 
 from typing import ClassVar
@@ -18,8 +18,10 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
-from idat_zoo.adapters.base import Mask, Site, SiteShape, Tensors, masked
 from idat_zoo.adapters.layers import Layer, LayersAdapter, parts_at
+from idat_zoo.adapters.masks import Mask, masked
+from idat_zoo.adapters.sites import Site, SiteShape
+from idat_zoo.adapters.tensors import Tensors
 from idat_zoo.option_words import InBlocks, Parts
 
 

@@ -14,13 +14,15 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
-from idat_zoo.adapters.base import BlockAnatomy, Site, Tensors, trunc_normal
+from idat_zoo.adapters.anatomy import BlockAnatomy
 from idat_zoo.adapters.bottleneck import (
     BottleneckAdapter,
     BottleneckOptions,
     bottleneck,
     with_biases,
 )
+from idat_zoo.adapters.sites import Site
+from idat_zoo.adapters.tensors import Tensors, trunc_normal
 
 
 class ParallelOptions(BottleneckOptions):
@@ -37,7 +39,7 @@ class SequentialOptions(ParallelOptions):
 
 
 class IdatBottleneck(BottleneckAdapter):
-    """What the three places share: L * (2DR + R + D) numbers and the function A."""
+    """The base of the three places: L * (2DR + R + D) parameters and the function A."""
 
     paper = "arXiv:2403.15750"
     year = 2024
@@ -51,7 +53,7 @@ class IdatBottleneck(BottleneckAdapter):
 
     @abstractmethod
     def reads(self, x: Tensor, y: Tensor) -> Tensor:
-        """Which of a site's two values the bottleneck reads."""
+        """The one of a site's two values that the bottleneck reads."""
 
     def added(
         self, tensors: Tensors, x: Tensor, y: Tensor, masks: Tensors, block: BlockAnatomy

@@ -19,17 +19,11 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from idat_zoo.adapters.base import (
-    Adapter,
-    Anatomy,
-    BlockAnatomy,
-    Carry,
-    Created,
-    Site,
-    Tensors,
-    kaiming_uniform,
-)
+from idat_zoo.adapters.anatomy import Anatomy, BlockAnatomy
+from idat_zoo.adapters.base import Adapter
 from idat_zoo.adapters.inducer_parts import hidden_of, inducer_of, query_change, shapes_of, share_of
+from idat_zoo.adapters.sites import Site
+from idat_zoo.adapters.tensors import Carry, Created, Tensors, kaiming_uniform
 from idat_zoo.option_words import InBlocks
 
 
@@ -59,12 +53,12 @@ class Inducer(Adapter):
 
     @property
     def sites(self) -> frozenset[Site]:
-        """Attention, and what its options add."""
+        """Attention; and its output projection, where the value comes after it."""
         more = {Site.PROJ} if self.options.extend != "none" else set()
         return frozenset({Site.ATTENTION} | more)
 
     def sites_on(self, anatomy: Anatomy) -> frozenset[Site]:
-        """Also where the query is made."""
+        """Also the layer of the query, where LoRA changes it."""
         query = Site.Q if Site.Q in anatomy.sites else Site.QKV
         return self.sites | ({query} if self.options.query_rank else set())
 

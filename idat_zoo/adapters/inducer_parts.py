@@ -1,6 +1,6 @@
-"""What Inducer-tuning is made of: small networks in each head, and an inducer's share of attention.
+"""The functions that make up Inducer-tuning: small networks per head, and the inducer's attention.
 
-Shape letters: B batch, M heads, N tokens, C numbers of a head.
+Shape letters: B batch, M heads, N tokens, C width of a head.
 """
 
 import torch
@@ -8,13 +8,13 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from idat_zoo.adapters.base import Tensors
+from idat_zoo.adapters.tensors import Tensors
 
 
 def shapes_of(
     heads: int, width: int, rank: int, key_rank: int, extend: str
 ) -> dict[str, tuple[int, ...]]:
-    """The shapes of a block's two networks; the key's is not there where its rank is 0."""
+    """The tensor shapes of a block's two networks; at `key_rank` 0 there is no key network."""
     each = width // heads
     shapes: dict[str, tuple[int, ...]] = {
         "value.down.weight": (heads, each, rank),
@@ -33,7 +33,7 @@ def shapes_of(
 
 
 def query_change(tensors: Tensors, x: Float[Tensor, "B N D"], *, outputs: int) -> Tensor:
-    """LoRA on the query, with a bias; the key's and the value's rows get nothing."""
+    """LoRA on the query, with a bias; the rows of key and value in a fused qkv get zeros."""
     hidden = F.linear(x, tensors["query.down.weight"])
     change = F.linear(hidden, tensors["query.up.weight"], tensors["query.up.bias"])
     change = tensors["query_scale"] * change
@@ -41,12 +41,12 @@ def query_change(tensors: Tensors, x: Float[Tensor, "B N D"], *, outputs: int) -
 
 
 def hidden_of(query: Float[Tensor, "B M N C"], tensors: Tensors, name: str) -> Tensor:
-    """What is inside a network, of a query's numbers in each head: [B, M, N, rank]."""
+    """The hidden values of a network, computed from each head's queries: [B, M, N, rank]."""
     return torch.tanh(query @ tensors[f"{name}.down.weight"] + tensors[f"{name}.down.bias"])
 
 
 def inducer_of(query: Float[Tensor, "B M N C"], tensors: Tensors) -> Float[Tensor, "B M N C"]:
-    """Each query's own key: itself, where no network makes one."""
+    """The key that each query adds: computed by the key network, or the query itself."""
     if "key.up.bias" not in tensors:
         return query
     made = hidden_of(query, tensors, "key") @ tensors["key.up.weight"]
@@ -59,7 +59,7 @@ def share_of(
     inducer: Float[Tensor, "B M N C"],
     frozen: Tensors,
 ) -> Float[Tensor, "B M N"]:
-    """The share of a query's own key beside all keys, as of a softmax over both."""
+    """The attention weight of a query's added key, in a softmax over it and all other keys."""
     scores = frozen["scale"] * query @ keys.mT
     if "bias" in frozen:
         scores = scores + frozen["bias"]

@@ -19,9 +19,10 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from idat_zoo.adapters.base import Anatomy, Tensors
+from idat_zoo.adapters.anatomy import Anatomy
 from idat_zoo.adapters.kronecker import kron_linear, nearest_factors
 from idat_zoo.adapters.layers import Layer, UpdatesAdapter
+from idat_zoo.adapters.tensors import Tensors
 from idat_zoo.option_words import OnLayers
 
 
@@ -54,7 +55,7 @@ class KronA(UpdatesAdapter):
         return {"scale": self.options.scale}
 
     def misfit(self, anatomy: Anatomy) -> str:
-        """Where the rows do not divide a layer's outputs, or the columns its inputs."""
+        """Names a layer whose outputs the rows, or inputs the columns, do not divide."""
         missing = super().misfit(anatomy)
         if missing:
             return missing
@@ -69,7 +70,7 @@ class KronA(UpdatesAdapter):
         return ""
 
     def _shape(self, layer: Layer) -> tuple[int, int]:
-        """Of A."""
+        """The rows and columns of A."""
         rows = nearest_factors(layer.outputs)[self.options.factors == "even"]
         return self.options.rows or rows, self.options.columns or nearest_factors(layer.inputs)[0]
 

@@ -24,9 +24,11 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from idat_zoo.adapters.base import Anatomy, BlockAnatomy, Site, Tensors
+from idat_zoo.adapters.anatomy import Anatomy, BlockAnatomy
 from idat_zoo.adapters.blocks import BlocksAdapter
 from idat_zoo.adapters.kronecker import kron_linear, nearest_factors
+from idat_zoo.adapters.sites import Site
+from idat_zoo.adapters.tensors import Tensors
 from idat_zoo.option_words import InBlocks
 
 
@@ -61,11 +63,11 @@ class KronAB(BlocksAdapter):
 
     @property
     def sites(self) -> frozenset[Site]:
-        """On the MLP's branch, or behind it."""
+        """The MLP's branch, or the stream after it."""
         return frozenset({Site.MLP if self.options.input == "normed" else Site.AFTER_MLP})
 
     def misfit(self, anatomy: Anatomy) -> str:
-        """Where A's rows or columns do not divide the width."""
+        """Names a width that the rows or columns of A do not divide."""
         for _, block in self.stands_in(anatomy):
             for number, what in zip(self._shape(block.width), ("rows", "columns"), strict=True):
                 if block.width % number:
@@ -73,7 +75,7 @@ class KronAB(BlocksAdapter):
         return super().misfit(anatomy)
 
     def _shape(self, width: int) -> tuple[int, int]:
-        """Of A."""
+        """The rows and columns of A."""
         small, large = nearest_factors(width)
         return self.options.rows or large, self.options.columns or small
 

@@ -1,18 +1,19 @@
-"""LayerNorm tuning: weights and biases of the norms learn, from where they were pretrained.
+"""LayerNorm tuning: training of the norms' weights and biases, from their pretrained values.
 
-What is trained are copies of norm1, norm2 and the last norm: (4 L + 2) D numbers in a plain ViT. It
-starts as the frozen network, and is merged by putting them in their places. It has no authors' file
-for vision transformers and is held to timm's own network with these parameters replaced.
+It trains copies of norm1, norm2 and the last norm: (4 L + 2) D parameters in a plain ViT. It starts
+as the frozen network, and is merged by replacing the frozen norms with the copies. There is no
+authors' code for vision transformers; it is tested against timm's own network with these parameters
+replaced.
 
-Not trained are norms that are no site of a walk: those of queries and keys, inside attention or
-inside an MLP (EVA-02's, ConvNeXt V2's), before the first block (CLIP's), behind the patches'
-projection and between stages (Swin's, ConvNeXt's). Norms are never decayed.
+Norms that are not at a site of the walk are not trained: those of queries and keys, inside
+attention or inside an MLP (EVA-02's, ConvNeXt V2's), before the first block (CLIP's), after the
+patch projection and between stages (Swin's, ConvNeXt's). Norms are never decayed.
 """
 
 from typing import ClassVar
 
-from idat_zoo.adapters.base import Site
 from idat_zoo.adapters.copies import NORMS, Copies
+from idat_zoo.adapters.sites import Site
 
 
 class LayerNorm(Copies):
@@ -25,5 +26,5 @@ class LayerNorm(Copies):
     sites: ClassVar = NORMS
 
     def copies(self, site: Site) -> tuple[str, ...]:
-        """Both."""
+        """Weight and bias."""
         return "weight", "bias"

@@ -1,8 +1,8 @@
-"""What families share that change linear layers: which layers, their tensors, and merging.
+"""Changes of linear layers: which layers a family changes, their tensors, and how it is merged.
 
-A layer is one of timm's (`proj`, `fc1`, `fc2`, or `q`, `k`, `v` where those are layers), a third of
-the rows of a fused qkv, or the fused `qkv` as one. A family says how a layer's output changes, as a
-function that is affine in its input; what is merged follows from that function.
+A layer is one of timm's (`proj`, `fc1`, `fc2`, or `q`, `k`, `v` where those are layers), one third
+of the rows of a fused qkv, or the whole fused `qkv`. A family defines how a layer's output changes,
+as a function that is affine in its input; the merged weight follows from that function.
 
 Shape letters: B batch, N tokens, D width.
 """
@@ -15,16 +15,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from idat_zoo.adapters.base import (
-    Adapter,
-    Anatomy,
-    BlockAnatomy,
-    Created,
-    Site,
-    SiteShape,
-    Tensors,
-    masked,
-)
+from idat_zoo.adapters.anatomy import Anatomy, BlockAnatomy
+from idat_zoo.adapters.base import Adapter
+from idat_zoo.adapters.masks import masked
+from idat_zoo.adapters.sites import Site, SiteShape
+from idat_zoo.adapters.tensors import Created, Tensors
 
 NAMES = {"q": "query", "k": "key", "v": "value"}
 """How tensors of such a part are named; those of others as the part is."""
@@ -43,7 +38,7 @@ ALONE = {
 
 @dataclass(frozen=True, kw_only=True)
 class Layer:
-    """A layer of a block by the name of its tensors; `frozen` gives what it computes with."""
+    """A layer of a block, under the name of its tensors; `frozen` returns its weight and bias."""
 
     name: str
     block: int
@@ -53,36 +48,40 @@ class Layer:
 
 
 class LayersAdapter(Adapter):
-    """A family that stands on linear layers, those that its option `parts` names."""
+    """A family that changes linear layers, those that its option `parts` names."""
 
     sites: ClassVar = frozenset({Site.QKV, *ALONE})
     mergeable = True
 
     @property
     def parts(self) -> tuple[str, ...]:
-        """The parts, as tensors are named by them."""
+        """The parts, by the names that their tensors have."""
         return _names(self.options.parts)  # type: ignore[attr-defined]  # all have this option
 
     @property
     def stack_key(self) -> Hashable:
-        """The fused qkv as one layer and its rows are never in one pass."""
+        """The whole fused qkv and single rows of it never share a pass."""
         return super().stack_key, "qkv" in self.parts
 
     def parts_in(self, block: BlockAnatomy) -> tuple[str, ...]:
-        """Those of a block: without attention, the default is what it has of them, or its MLP."""
+        """The parts of one block.
+
+        Without attention, the default is those of its parts that exist, or else the MLP's two
+        layers.
+        """
         default = type(self).Options.model_fields["parts"].default
         if block.num_heads or self.parts != _names(default):
             return self.parts
         return tuple(part for part in self.parts if _shape(part, block)) or ("fc1", "fc2")
 
     def parts_at(self, site: Site) -> tuple[str, ...]:
-        """Those at a site, for masks of their own: `PART.NAME`."""
+        """The parts at a site, which prefix the names of their masks: `PART.NAME`."""
         if site is not Site.QKV:
             return (ALONE[site],)
         return tuple(part for part in self.parts if part in ("qkv", *ROWS))
 
     def sites_on(self, anatomy: Anatomy) -> frozenset[Site]:
-        """The sites of its parts: q, k and v may be rows of one."""
+        """The sites of its parts: q, k and v may be rows of one layer."""
         return frozenset(
             site
             for block in anatomy.blocks
@@ -91,7 +90,7 @@ class LayersAdapter(Adapter):
         )
 
     def misfit(self, anatomy: Anatomy) -> str:
-        """Where one of its parts is not there."""
+        """Names a part that the backbone lacks."""
         for block in anatomy.blocks:
             missing = [part for part in self.parts_in(block) if _shape(part, block) is None]
             if missing and not block.num_heads:
@@ -101,7 +100,7 @@ class LayersAdapter(Adapter):
         return ""
 
     def layers(self, anatomy: Anatomy) -> Iterator[Layer]:
-        """All that it stands on, block by block."""
+        """All layers that it changes, block by block."""
         for i, block in self.stands_in(anatomy):
             for part in self.parts_in(block):
                 shape = _shape(part, block)
@@ -132,10 +131,10 @@ class LayersAdapter(Adapter):
     def change(
         self, tensors: Tensors, x: Tensor, y: Tensor, frozen: Tensors, masks: Tensors
     ) -> Tensor:
-        """A layer's output y `[.., outputs]` of x `[.., inputs]` as it is adapted.
+        """The adapted output `[.., outputs]` of a layer with input x and frozen output y.
 
-        Affine in x and y. `tensors`: its own, the shared ones and the constants; `frozen`: its
-        weight `[outputs, inputs]` and its bias, if it has any; `masks`: its own.
+        It must be affine in x and y. `tensors`: the layer's tensors, the shared ones and the
+        constants; `frozen`: its weight `[outputs, inputs]` and its bias, if any; `masks`: its own.
         """
 
     def apply(
@@ -149,7 +148,7 @@ class LayersAdapter(Adapter):
         masks: Tensors,
         block: BlockAnatomy,
     ) -> Tensor:
-        """[B, N, D] and [B, N, outputs] -> [B, N, outputs]: each layer's own."""
+        """[B, N, D] and [B, N, outputs] -> [B, N, outputs], each layer on its own."""
         x, frozen = masked(x, masks, "dropout"), _matrices(frozen)
         layers = layers_at(site, tensors)
         if not _rows(site, layers):
@@ -168,7 +167,7 @@ class LayersAdapter(Adapter):
         )
 
     def merge(self, site: Site, tensors: Tensors, frozen: Tensors) -> dict[str, Tensor]:
-        """The weight and the bias that compute what the adapted layers do."""
+        """The weight and bias of a linear layer that computes the adapted output."""
         layers = layers_at(site, tensors)
         if not _rows(site, layers):
             for name in layers:
@@ -185,7 +184,7 @@ class LayersAdapter(Adapter):
         return {name: torch.cat([(nothing | own)[name] for own in thirds]) for name in names}
 
     def _merged(self, tensors: Tensors, frozen: Tensors) -> dict[str, Tensor]:
-        """What one layer's change makes of its weight, and of its bias, if it has one then."""
+        """The merged weight of one layer, and its bias, if the result has one."""
         weight, bias = frozen["weight"], frozen.get("bias")
         plain = {"weight": weight}
         origin = weight.new_zeros(1, weight.shape[1])
@@ -201,11 +200,11 @@ class LayersAdapter(Adapter):
 
 
 class UpdatesAdapter(LayersAdapter):
-    """One whose change is an update that does not read y: y + U x."""
+    """A family whose change is an update that does not read y: y + U x."""
 
     @abstractmethod
     def update(self, tensors: Tensors, x: Tensor, masks: Tensors) -> Tensor:
-        """U x `[.., outputs]` of x `[.., inputs]`; arguments as those of `change`."""
+        """U x `[.., outputs]` for x `[.., inputs]`, with the arguments of `change`."""
 
     def change(
         self, tensors: Tensors, x: Tensor, y: Tensor, frozen: Tensors, masks: Tensors
@@ -224,7 +223,7 @@ class UpdatesAdapter(LayersAdapter):
         masks: Tensors,
         block: BlockAnatomy,
     ) -> Tensor:
-        """[B, N, D] and [B, N, outputs] -> [B, N, outputs]: y with all updates added at once."""
+        """[B, N, D] and [B, N, outputs] -> [B, N, outputs], all updates in one sum."""
         x = masked(x, masks, "dropout")
         layers = layers_at(site, tensors)
         updates = {
@@ -243,12 +242,12 @@ def _names(parts: str) -> tuple[str, ...]:
 
 
 def parts_at(site: Site) -> tuple[str, ...]:
-    """What a layer at a site may be named; at a site that is no layer's, nothing."""
+    """The names that a layer at a site may have; none at a site without a layer."""
     return ("qkv", *ROWS) if site is Site.QKV else tuple(ALONE[s] for s in ALONE if s is site)
 
 
 def layers_at(site: Site, tensors: Tensors) -> list[str]:
-    """The layers at a site that there are tensors of: in a stack, those of any of its tasks."""
+    """The layers at a site that have tensors; in a stack, for at least one of the tasks."""
     return [name for name in parts_at(site) if any(own.startswith(f"{name}.") for own in tensors)]
 
 
@@ -257,7 +256,7 @@ def _rows(site: Site, layers: list[str]) -> bool:
 
 
 def own_of(tensors: Tensors, layer: str) -> dict[str, Tensor]:
-    """A layer's tensors by their own names, and those that belong to none."""
+    """A layer's tensors by their short names, with the tensors that belong to no layer."""
     others = {name: tensor for name, tensor in tensors.items() if "." not in name}
     prefix = f"{layer}."
     mine = {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
@@ -265,7 +264,7 @@ def own_of(tensors: Tensors, layer: str) -> dict[str, Tensor]:
 
 
 def _matrices(frozen: Tensors) -> Tensors:
-    """Convolutions of one pixel as the linear layers that they are."""
+    """Reshape 1 x 1 convolutions to linear layers."""
     return {n: t.flatten(1) if t.ndim > 2 else t for n, t in frozen.items()}
 
 

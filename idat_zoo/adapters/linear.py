@@ -1,6 +1,7 @@
-"""The linear probe: nothing is added but the head.
+"""The linear probe: a trained head on the frozen backbone, without an adapter.
 
-The baseline of every table. Its one option, dropout on the pooled features, is off by default.
+It is the baseline of every table. Its one option, dropout on the pooled features, is off by
+default.
 """
 
 from typing import ClassVar
@@ -9,17 +10,11 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from idat_zoo.adapters.base import (
-    Adapter,
-    Anatomy,
-    BlockAnatomy,
-    Created,
-    Mask,
-    Site,
-    SiteShape,
-    Tensors,
-    masked,
-)
+from idat_zoo.adapters.anatomy import Anatomy, BlockAnatomy
+from idat_zoo.adapters.base import Adapter
+from idat_zoo.adapters.masks import Mask, masked
+from idat_zoo.adapters.sites import Site, SiteShape
+from idat_zoo.adapters.tensors import Created, Tensors
 from idat_zoo.recipe import Frozen
 
 
@@ -61,9 +56,9 @@ class Linear(Adapter):
         masks: Tensors,
         block: BlockAnatomy,
     ) -> Tensor:
-        """The features, dropped out."""
+        """The features after dropout."""
         return masked(y, masks, "dropout")
 
     def merge(self, site: Site, tensors: Tensors, frozen: Tensors) -> dict[str, Tensor]:
-        """Nothing to fold in."""
+        """The frozen tensors as they are."""
         return dict(frozen)

@@ -15,8 +15,8 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
-from idat_zoo.adapters.base import Tensors, kaiming_uniform
 from idat_zoo.adapters.layers import Layer, UpdatesAdapter
+from idat_zoo.adapters.tensors import Tensors, kaiming_uniform
 from idat_zoo.option_words import OnLayers
 
 

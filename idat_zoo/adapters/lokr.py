@@ -16,9 +16,9 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from idat_zoo.adapters.base import Tensors, kaiming_uniform
 from idat_zoo.adapters.kronecker import kron_linear, nearest_factors
 from idat_zoo.adapters.layers import Layer, UpdatesAdapter
+from idat_zoo.adapters.tensors import Tensors, kaiming_uniform
 from idat_zoo.option_words import OnLayers
 
 

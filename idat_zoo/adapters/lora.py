@@ -17,8 +17,10 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
-from idat_zoo.adapters.base import Mask, Site, SiteShape, Tensors, kaiming_uniform
 from idat_zoo.adapters.layers import Layer, UpdatesAdapter
+from idat_zoo.adapters.masks import Mask
+from idat_zoo.adapters.sites import Site, SiteShape
+from idat_zoo.adapters.tensors import Tensors, kaiming_uniform
 from idat_zoo.option_words import UNWRITTEN, OnLayers
 
 

@@ -16,8 +16,10 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
-from idat_zoo.adapters.base import Mask, Site, SiteShape, Tensors, kaiming_uniform, masked
 from idat_zoo.adapters.layers import Layer, UpdatesAdapter
+from idat_zoo.adapters.masks import Mask, masked
+from idat_zoo.adapters.sites import Site, SiteShape
+from idat_zoo.adapters.tensors import Tensors, kaiming_uniform
 from idat_zoo.option_words import OnLayers
 
 
@@ -42,7 +44,7 @@ class MLAE(UpdatesAdapter):
 
     @property
     def lives_within(self) -> int:  # type: ignore[override]
-        """Steps after which some expert of a layer was there twice, but for one chance in 10^9.
+        """Steps after which each expert was active twice, except with probability 10^-9.
 
         Its b learns in the first of the two, its a and its factor in the second.
         """
@@ -61,7 +63,7 @@ class MLAE(UpdatesAdapter):
         }
 
     def masks(self, site: Site, shape: SiteShape) -> dict[str, Mask]:
-        """Each layer's experts, for the whole batch."""
+        """A mask of each layer's experts, drawn once for the whole batch."""
         experts = Mask(shape=(1, self.options.rank), rate=self.options.dropout, alike=True)
         return {f"{part}.dropout": experts for part in self.parts_at(site)}
 

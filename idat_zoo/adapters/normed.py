@@ -1,8 +1,8 @@
-"""What families share that act on the outputs of a block's norms, before its linear layers.
+"""Changes of the outputs of a block's norms, before its linear layers read them.
 
 The change is affine, u' = P u + c, so it folds into the layers that read u: W becomes W P, and b
-becomes b + W c. Those are qkv (or q, k and v) behind norm1, and fc1 (and the gate of a gated MLP)
-behind norm2. A block without attention has norm2 alone.
+becomes b + W c. Those layers are qkv (or q, k and v) after norm1, and fc1 (and the gate of a gated
+MLP) after norm2. A block without attention has norm2 alone.
 
 Shape letters: B batch, N tokens, D width.
 """
@@ -13,15 +13,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from idat_zoo.adapters.base import Adapter, Anatomy, BlockAnatomy, Place, Site, Tensors
+from idat_zoo.adapters.anatomy import Anatomy, BlockAnatomy
+from idat_zoo.adapters.base import Adapter
 from idat_zoo.adapters.layers import own_of
+from idat_zoo.adapters.sites import Place, Site
+from idat_zoo.adapters.tensors import Tensors
 
 READERS = {Site.NORM1: (Site.QKV, Site.Q, Site.K, Site.V), Site.NORM2: (Site.FC1, Site.GATE)}
 """What reads a norm's output."""
 
 
 class NormedAdapter(Adapter):
-    """A family that changes what a block's norms give, and that is merged behind them."""
+    """A family that changes the outputs of norms and is merged into the layers after them."""
 
     mergeable = True
 
@@ -31,11 +34,11 @@ class NormedAdapter(Adapter):
         return frozenset(READERS)
 
     def sites_on(self, anatomy: Anatomy) -> frozenset[Site]:
-        """Those of its norms that there are."""
+        """Those of its norms that the backbone has."""
         return (self.sites & anatomy.sites_of_any) or self.sites
 
     def misfit(self, anatomy: Anatomy) -> str:
-        """Also where norms come last: what they give is added to the stream, and no layer's."""
+        """Also refuses norms that come last: their output joins the stream and enters no layer."""
         if any(block.norm_last for _, block in self.stands_in(anatomy)):
             return "its norms come behind attention and MLP, not before them"
         return super().misfit(anatomy)
@@ -50,7 +53,7 @@ class NormedAdapter(Adapter):
         )
 
     def why_unmerged(self, anatomy: Anatomy) -> str:
-        """Zeros that pad windows are no norm's output; and a gate of attention is no site."""
+        """Also refuses padded windows, whose zeros bypass the norm, and gated attention."""
         for i, site in sorted(self.places_on(anatomy)):
             sites = anatomy.blocks[i].sites
             if site is Site.NORM1 and Site.QKV in sites:
@@ -62,7 +65,10 @@ class NormedAdapter(Adapter):
 
     @abstractmethod
     def change(self, tensors: Tensors, u: Tensor, masks: Tensors) -> Tensor:
-        """[.., D] -> [.., D]: u' of u, affine; a norm's own tensors, shared ones and constants."""
+        """u' of a norm's output u, [.., D] -> [.., D]; affine.
+
+        `tensors`: the norm's own tensors, the shared ones and the constants.
+        """
 
     def apply(
         self,
@@ -75,7 +81,7 @@ class NormedAdapter(Adapter):
         masks: Tensors,
         block: BlockAnatomy,
     ) -> Tensor:
-        """u' in the place of the norm's output."""
+        """u', which replaces the norm's output."""
         return self.change(own_of(tensors, site), y, masks)
 
     def merge(self, site: Site, tensors: Tensors, frozen: Tensors) -> dict[str, Tensor]:

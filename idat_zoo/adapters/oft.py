@@ -16,8 +16,9 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
-from idat_zoo.adapters.base import Anatomy, Tensors
+from idat_zoo.adapters.anatomy import Anatomy
 from idat_zoo.adapters.layers import Layer, LayersAdapter
+from idat_zoo.adapters.tensors import Tensors
 from idat_zoo.option_words import OnLayers
 
 
@@ -41,7 +42,7 @@ class OFT(LayersAdapter):
     options: OFTOptions
 
     def misfit(self, anatomy: Anatomy) -> str:
-        """Where blocks do not divide a layer's inputs."""
+        """Names a layer whose inputs the blocks do not divide."""
         missing = super().misfit(anatomy)
         if missing:
             return missing
@@ -53,7 +54,7 @@ class OFT(LayersAdapter):
         return ""
 
     def start(self, layer: Layer, generator: torch.Generator) -> dict[str, Tensor]:
-        """Zero."""
+        """Zeros."""
         size = self.options.block_size
         blocks = 1 if self.options.share else layer.inputs // size
         return {"skew": torch.zeros(blocks, size * (size - 1) // 2)}
@@ -61,7 +62,7 @@ class OFT(LayersAdapter):
     def change(
         self, tensors: Tensors, x: Tensor, y: Tensor, frozen: Tensors, masks: Tensors
     ) -> Tensor:
-        """y + W (R - I)^T x, so that what hardly turns is not lost in rounding."""
+        """y + W (R - I)^T x: near the identity, this loses less to rounding than W R^T x."""
         skew, size = skew_symmetric(tensors["skew"], self.options.block_size), x.shape[-1]
         if self.options.exact:
             eye = torch.eye(skew.shape[-1], dtype=skew.dtype, device=skew.device)
@@ -75,7 +76,7 @@ class OFT(LayersAdapter):
 
 
 def skew_symmetric(above: Tensor, size: int) -> Tensor:
-    """`[.., size (size - 1) / 2] -> [.., size, size]`, from what stands above the diagonal."""
+    """`[.., size (size - 1) / 2] -> [.., size, size]`, from the entries above the diagonal."""
     row = torch.arange(size, device=above.device)[:, None]
     column = row.mT
     place = row * (2 * size - row - 1) // 2 + column - row - 1

@@ -1,4 +1,4 @@
-"""An image's patches as the image that they are, for families that convolve."""
+"""The grid of an image's patches, for families that convolve."""
 
 from collections.abc import Callable
 
@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from idat_zoo.adapters.base import BlockAnatomy
+from idat_zoo.adapters.anatomy import BlockAnatomy
 
 
 def on_grid(
@@ -16,14 +16,14 @@ def on_grid(
     convolve: Callable[[Tensor], Tensor],
     alone: Callable[[Tensor], Tensor] = lambda tokens: tokens,
 ) -> Float[Tensor, "B N D"]:
-    """`convolve` of the patches as [B, D, rows, columns], `alone` of the tokens before them."""
+    """Apply `convolve` to the patches [B, D, rows, columns], and `alone` to the prefix tokens."""
     before, patches = x.tensor_split([block.prefix], dim=1)
     image = convolve(patches.transpose(1, 2).unflatten(2, block.grid))
     return torch.cat([alone(before), image.flatten(2).transpose(1, 2)], dim=1)
 
 
 def depthwise(x: Float[Tensor, "B N D"], kernel: Tensor, block: BlockAnatomy) -> Tensor:
-    """Patches convolved channel by channel with `[D, 1, k, k]`; the tokens before them as they are.
+    """Convolve the patches per channel with `[D, 1, k, k]`; prefix tokens stay as they are.
 
     [B, N, D] -> [B, N, D].
     """

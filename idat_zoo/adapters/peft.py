@@ -1,12 +1,13 @@
-"""Any tuner of the package PEFT, as an adapter: `peft:lokr`, `peft:oft`, `peft:vera`, …
+"""The bridge to the package PEFT: any of its tuners as an adapter (`peft:lokr`, `peft:oft`, …).
 
-PEFT puts modules of its own in the place of a network's. Here
-that network is a copy of the frozen one, which `backbones/peft_network.py` walks; sites and `apply`
-are not used, so such adapters neither stack nor share a pass.
+PEFT replaces modules of a network with its own. The network is a copy of the frozen one here, and
+`backbones/peft_network.py` walks through it. Sites and `apply` are not used, so these adapters do
+not stack, and tasks do not share a pass.
 
-Where timm reads a layer's weight past its module (BEiT, SwinV2, some EVA and DINOv3), PEFT's module
-is never called, and would train nothing: it is refused. PEFT draws initial values and dropouts from
-torch's global generator: here from a copy of it, seeded by our keys.
+Where timm reads a layer's weight without calling its module (BEiT, SwinV2, some EVA and DINOv3),
+PEFT's module would never be called and would train nothing, so it is refused. PEFT draws initial
+values and dropouts from torch's global generator; here it is seeded by our keys meanwhile, and then
+restored.
 """
 
 import copy
@@ -21,7 +22,8 @@ import torch
 from pydantic import ConfigDict
 from torch import Tensor, nn
 
-from idat_zoo.adapters.base import Adapter, Anatomy, Created, Site, Tensors
+from idat_zoo.adapters.anatomy import Anatomy
+from idat_zoo.adapters.base import Adapter
 from idat_zoo.adapters.peft_options import (
     TARGETS,
     check_options,
@@ -32,12 +34,14 @@ from idat_zoo.adapters.peft_options import (
     written,
 )
 from idat_zoo.adapters.peft_targets import PeftConfig, check_patterns, find_updates
+from idat_zoo.adapters.sites import Site
+from idat_zoo.adapters.tensors import Created, Tensors
 from idat_zoo.errors import RecipeError, UsageError
 from idat_zoo.recipe import BRIDGE, Frozen, OptionValue
 
 LAYERS = ("qkv", "q_proj", "k_proj", "v_proj", "proj", "fc1", "fc1_g", "fc1_x", "fc2")
 NORMS = ("norm1", "norm2")
-"""What is adapted unless it is said: a block's linear layers; by `ln_tuning` its norms."""
+"""The default targets: a block's linear layers, and its norms for `ln_tuning`."""
 
 IN_A_BLOCK = re.compile(r"^(?:(?:layers|stages)\.\d+\.)?blocks\.\d+\.")
 FEEDFORWARD = "feedforward_modules"
@@ -47,15 +51,15 @@ NOISE = (
     "Setting boft_n_butterfly_factor",
     "Unsupported layer type '<class 'timm.layers.norm",
 )
-"""Warnings that tell nothing of an adapter; others are for whoever asked for it."""
+"""The beginnings of warnings that do not concern the adapter. All others are shown."""
 REFUSALS = (ValueError, TypeError, AttributeError, KeyError, RuntimeError, StopIteration)
-"""What PEFT raises of options that do not fit a network."""
+"""The exceptions that PEFT raises where options do not fit a network."""
 
 
 class PeftOptions(Frozen):
-    """A tuner by PEFT's name, and the fields of its configuration that are not at their defaults.
+    """A tuner by PEFT's name, and the configuration's fields that differ from the defaults.
 
-    `target_modules` in a list are names, or ends of names within blocks.
+    A list in `target_modules` holds names of modules, or the ends of names within blocks.
     """
 
     model_config = ConfigDict(extra="allow")
@@ -65,7 +69,7 @@ class PeftOptions(Frozen):
 
 
 class Peft(Adapter):
-    """Any tuner of PEFT by its own configuration, in a copy of timm's network."""
+    """Any tuner of PEFT, with its own configuration, on a copy of timm's network."""
 
     name = BRIDGE
     title = "PEFT"
@@ -80,12 +84,12 @@ class Peft(Adapter):
 
     @property
     def tuner(self) -> str:
-        """PEFT's name of it, in small letters."""
+        """PEFT's name of the tuner, in lower case."""
         return self.options.tuner
 
     @property
     def word(self) -> str:
-        """What the command line calls it."""
+        """The name by which the command line calls it."""
         return f"{BRIDGE}:{self.tuner}"
 
     def _amiss(self, why: str, *, hint: str = "") -> UsageError:
@@ -93,7 +97,7 @@ class Peft(Adapter):
 
     @property
     def lives_within(self) -> int:  # type: ignore[override]
-        """Where whole modules are dropped, one may be dropped for some steps."""
+        """More steps with `module_dropout`, which may drop a module for several steps."""
         return 50 if "module_dropout" in self.values else 2
 
     @cached_property
@@ -127,7 +131,7 @@ class Peft(Adapter):
         return found
 
     def fields_on(self, body: nn.Module) -> dict[str, Any]:
-        """The configuration's fields that are not at their defaults; every module is named.
+        """The configuration's fields that differ from the defaults, with every module named.
 
         Raises: RecipeError, UsageError.
         """
@@ -142,10 +146,10 @@ class Peft(Adapter):
         return values | {TARGETS: targets}
 
     def inject(self, body: nn.Module, generator: torch.Generator, *, device: str = "cpu") -> Any:
-        """A PeftModel of a copy of the network, which itself stays as it is.
+        """A PeftModel around a copy of the network, which itself is not changed.
 
-        Made on the CPU, where the draws are the same for every device, or on the meta device.
-        Raises: RecipeError, UsageError where PEFT cannot adapt it so, or changes frozen weights.
+        It is made on the CPU, so draws do not depend on the device, or on the meta device. Raises:
+        RecipeError; UsageError where PEFT cannot adapt the network, or changes frozen weights.
         """
         peft, config = require_peft(), configure(self.tuner, self.fields_on(body))
         with torch.device("cpu"):
@@ -169,7 +173,7 @@ class Peft(Adapter):
         return model.eval()
 
     def _check_made(self, model: Any, config: Any) -> None:
-        """Whether PEFT adapted what was meant, and saves what it trains. Raises: UsageError."""
+        """Check that PEFT adapted the named modules and saves all it trains. Raises: UsageError."""
         beyond = set(adapted(model)) - set(config.target_modules)
         if beyond:
             raise self._amiss(f"by the names that are given, PEFT adapts {min(beyond)} as well")
@@ -179,7 +183,7 @@ class Peft(Adapter):
                 raise self._amiss(f"PEFT would not save {name}, which is trained")
 
     def try_out(self, anatomy: Anatomy) -> Any:
-        """A PeftModel without values, or of values without meaning where PEFT looks at them."""
+        """A PeftModel on the meta device, or with random weights where PEFT reads their values."""
         source = torch.Generator().manual_seed(0)
         if next(anatomy.body.parameters()).is_meta:
             for device in ("meta", "cpu"):
@@ -198,7 +202,7 @@ class Peft(Adapter):
         return self.inject(anatomy.body, source)
 
     def misfit(self, anatomy: Anatomy) -> str:
-        """Why PEFT cannot adapt a network, or would train nothing in it, or ''."""
+        """The reason why PEFT cannot adapt a network, or would train nothing in it, or ''."""
         try:
             model = self.try_out(anatomy)
         except RecipeError:
@@ -215,7 +219,7 @@ class Peft(Adapter):
         )
 
     def create(self, anatomy: Anatomy, generator: torch.Generator) -> Created:
-        """The tensors that are trained and saved, as `backbones/peft_network.py` makes them."""
+        """The tensors that are trained and saved, named as in `backbones/peft_network.py`."""
         model = self.try_out(anatomy)
         learn, own = trained(model), saved(model)
         return Created(
@@ -224,12 +228,12 @@ class Peft(Adapter):
         )
 
     def apply(self, site: Site, tensors: Tensors, x: Tensor, y: Tensor, **others: Any) -> Tensor:
-        """Not used: PEFT's modules are called by timm's."""
+        """Never called: timm's network calls PEFT's modules."""
         raise AssertionError("PEFT's modules stand in the network itself")
 
 
 def adapted(model: Any) -> list[str]:
-    """The modules that PEFT put its own in the place of, by timm's names."""
+    """The modules that PEFT replaced, by timm's names."""
     from peft.tuners.tuners_utils import BaseTunerLayer
 
     named = model.base_model.model.named_modules()
@@ -237,7 +241,7 @@ def adapted(model: Any) -> list[str]:
 
 
 def uncalled(anatomy: Anatomy, names: list[str]) -> list[str]:
-    """Those of some modules of a network that its forward pass does not call."""
+    """Those of the named modules that the network's forward pass does not call."""
     called: set[str] = set()
     modules = dict(anatomy.body.named_modules())
     hooks = [
@@ -256,13 +260,13 @@ def uncalled(anatomy: Anatomy, names: list[str]) -> list[str]:
 
 
 def saved(model: Any) -> dict[str, Tensor]:
-    """What PEFT saves of an adapter, by its own names: the very tensors, each once."""
+    """The tensors that PEFT saves of an adapter, by its names: the very tensors, each once."""
     found = all_saved(model)
     return {name: own for name, own in found.items() if first_name(own, found) == name}
 
 
 def all_saved(model: Any) -> dict[str, Tensor]:
-    """The same with what modules share under the name of each, as PEFT writes it."""
+    """As `saved`, with shared tensors under every module's name, as PEFT writes them."""
     state: dict[str, Tensor] = require_peft().get_peft_model_state_dict(
         model, state_dict=model.state_dict(keep_vars=True), save_embedding_layers=False
     )
@@ -270,7 +274,7 @@ def all_saved(model: Any) -> dict[str, Tensor]:
 
 
 def trained(model: Any) -> dict[str, nn.Parameter]:
-    """What learns, by the names under which PEFT saves it."""
+    """The trained parameters, by the names under which PEFT saves them."""
     return {
         n: own
         for n, own in saved(model).items()
@@ -279,18 +283,18 @@ def trained(model: Any) -> dict[str, nn.Parameter]:
 
 
 def first_name(tensor: Tensor, found: Tensors) -> str:
-    """The first of the names that a tensor has."""
+    """The first of a tensor's names."""
     return next(name for name, own in found.items() if own is tensor)
 
 
 def same(a: Tensor, b: Tensor) -> bool:
-    """Whether two tensors are equal; those without values are."""
+    """Whether two tensors are equal; a meta tensor equals any."""
     return a.is_meta or torch.equal(a, b.to(a.device))
 
 
 @contextmanager
 def seeded(seed: int, device: torch.device | None = None) -> Iterator[None]:
-    """While it lasts, torch's global generators draw by a seed; then they are as they were."""
+    """Seed torch's global generators inside the block, and restore them after it."""
     cuda = [device] if device is not None and device.type == "cuda" else []
     with torch.random.fork_rng(devices=cuda):
         torch.default_generator.manual_seed(seed)

@@ -1,4 +1,4 @@
-"""The tuners of the installed PEFT: which fit a vision network, and what each may be told."""
+"""The options of PEFT's tuners: which tuners fit a vision network, and which fields each takes."""
 
 import types
 from collections.abc import Mapping
@@ -27,10 +27,10 @@ UNFIT = {
     "trainable_tokens": "it trains rows of an embedding of words",
     "xlora": "it mixes adapters that were trained before",
 }
-"""Tuners that no vision network can carry here, and why."""
+"""The tuners that cannot be used on a vision network here, and the reason."""
 
 UNMERGED = ("lily",)
-"""Those that PEFT itself cannot fold into the weights."""
+"""The tuners that PEFT cannot merge into the weights."""
 
 NOT_TAKEN = {
     *("alora_invocation_tokens", "ensure_weight_tying", "layer_replication", "megatron_core"),
@@ -42,14 +42,14 @@ NOT_TAKEN = {
 
 START = "init_lora_weights"
 STARTS = (True, False, "gaussian", "eva", "orthogonal")
-"""Its values that leave the frozen weights as they are."""
+"""The values of `init_lora_weights` that do not change the frozen weights."""
 
 TARGETS = "target_modules"
 SCALARS = (bool, int, float, str, type(None), dict, list, tuple)
 
 
 class Known(NamedTuple):
-    """A field of a tuner's configuration: its type, what PEFT takes unless told, what it means."""
+    """A field of a tuner's configuration: its type, PEFT's default and its description."""
 
     type: Any
     default: Any
@@ -57,7 +57,7 @@ class Known(NamedTuple):
 
 
 def require_peft() -> Any:
-    """The package. Raises: UsageError where it is not installed."""
+    """The imported package `peft`. Raises: UsageError where it is not installed."""
     try:
         import peft
     except ModuleNotFoundError as error:
@@ -72,7 +72,7 @@ def require_peft() -> Any:
 
 @cache
 def tuners() -> Mapping[str, type[Any]]:
-    """Every tuner of the installed PEFT that fits, with the class of its configuration."""
+    """Every tuner of the installed PEFT that can be used, with the class of its configuration."""
     require_peft()
     from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
 
@@ -103,7 +103,7 @@ def find_tuner(name: str) -> type[Any]:
 
 @cache
 def known_fields(tuner: str) -> Mapping[str, Known]:
-    """What a tuner may be told, by PEFT's own names. Raises: what `find_tuner` raises."""
+    """The fields that a tuner takes, by PEFT's names. Raises: as `find_tuner`."""
     peft, config = require_peft(), find_tuner(tuner)
     hints, base = get_type_hints(config), {field.name for field in fields(peft.PeftConfig)}
     return {
@@ -118,14 +118,14 @@ def known_fields(tuner: str) -> Mapping[str, Known]:
 
 
 def all_defaults(tuner: str) -> dict[str, Any]:
-    """What PEFT takes for every field unless told, those that are not taken here, too."""
+    """PEFT's default for every field, including those that cannot be set here."""
     return {field.name: _default(field) for field in fields(find_tuner(tuner))}
 
 
 def check_options(tuner: str, options: Mapping[str, Any], *, where: str) -> dict[str, Any]:
-    """Every field of a configuration, each of the type that it must have.
+    """The options of a configuration, each checked against its field's type.
 
-    Raises: RecipeError with every fault; what `find_tuner` raises.
+    Raises: RecipeError with every fault; as `find_tuner`.
     """
     known = known_fields(tuner)
     where = f"{where}: adapter '{BRIDGE}:{tuner}'" if where else f"adapter '{BRIDGE}:{tuner}'"
@@ -144,7 +144,7 @@ def check_options(tuner: str, options: Mapping[str, Any], *, where: str) -> dict
 
 
 def written(tuner: str, values: Mapping[str, Any]) -> dict[str, OptionValue]:
-    """Of all fields, those that recipes name: its rank, and what differs from PEFT's defaults."""
+    """The fields that recipes name: the rank, and those that differ from PEFT's defaults."""
     known = known_fields(tuner)
     return {
         name: tuple(value) if isinstance(value, list) else value
@@ -154,7 +154,7 @@ def written(tuner: str, values: Mapping[str, Any]) -> dict[str, OptionValue]:
 
 
 def configure(tuner: str, options: Mapping[str, Any]) -> Any:
-    """PEFT's configuration, of options that were checked.
+    """PEFT's configuration object, from checked options.
 
     Raises: RecipeError where PEFT refuses them, or where frozen weights would be changed.
     """
@@ -173,12 +173,12 @@ def configure(tuner: str, options: Mapping[str, Any]) -> Any:
 
 
 def as_plain(value: Any) -> Any:
-    """Tuples as the lists that PEFT takes."""
+    """Lists in place of tuples, as PEFT expects."""
     return list(value) if isinstance(value, tuple) else value
 
 
 def told(error: Exception) -> str:
-    """What PEFT says, in one line without its full stop."""
+    """An exception's text in one line, without a final full stop."""
     return " ".join(str(error).split()).removesuffix(".") or type(error).__name__
 
 
@@ -198,12 +198,12 @@ def _default(field: "Field[Any]") -> Any:
 
 
 def _widened(name: str, hint: Any) -> Any:
-    """PEFT writes `int` for factors that it takes as any number."""
+    """The type of a factor, widened from PEFT's `int` to any number, which PEFT accepts."""
     return int | float if hint is int and name.endswith(("alpha", "lambda")) else hint
 
 
 def _is_plain(hint: Any) -> bool:
-    """Whether TOML can say it: numbers, texts, lists and mappings of them."""
+    """Whether TOML can express a value: numbers, strings, and lists and mappings of them."""
     if hint in SCALARS or get_origin(hint) is Literal:
         return True
     if get_origin(hint) in (Union, types.UnionType, list, dict, tuple):

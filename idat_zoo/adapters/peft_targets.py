@@ -1,11 +1,11 @@
-"""Which modules of a network a configuration of PEFT updates, and how: by PEFT's own rules.
+"""The target modules of a PEFT configuration, and the rank and factor of each, by PEFT's rules.
 
-Names in a list are modules, or ends of their names; a string is a regular expression for the whole
-name. The first key of `rank_pattern` and of `alpha_pattern` that is a module's name, or its end,
-holds for it. (PEFT 0.21: `check_target_module_exists`, `get_pattern_key`.)
+A list holds names of modules or ends of names; a string is a regular expression for the whole name.
+The first key of `rank_pattern` or `alpha_pattern` that is a module's name, or its end, applies to
+it. (PEFT 0.21: `check_target_module_exists`, `get_pattern_key`.)
 
-A configuration comes from others, and a regular expression can run for ever: all of them are
-matched in a process of its own, which has little time.
+A configuration may come from a stranger, and a regular expression may take for ever to match. So
+all of them are matched in a separate process with a time limit.
 """
 
 import json
@@ -20,9 +20,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 ALL_LINEAR = "all-linear"
 WHOLE, ENDING, NUMBERED = "{}", r"(.*\.)?({})$", r"(?:^|.*?\.){}\.(?P<idx>\d+)\."
-"""How PEFT uses a pattern of targets, of `rank_pattern` and `alpha_pattern`, of layers."""
+"""How PEFT matches a pattern of targets, of `rank_pattern` and `alpha_pattern`, of layers."""
 ANY_LAYER = r".*?\.[^.]*"
-"""Its `layers_pattern` where none is given; timm's `blocks.0.` is too short for it."""
+"""PEFT's default `layers_pattern`; timm's names `blocks.0.…` are too short to match it."""
 PATIENCE = 5.0  # seconds
 SHOWN = 80  # characters
 MATCHER = """
@@ -38,7 +38,7 @@ for frame, text in asked:
     answer.append([match and match.groupdict().get("idx", "") for match in found])
 json.dump(answer, sys.stdout)
 """
-"""For each pattern and name: null, or the match's group `idx`."""
+"""A script that prints, for each pattern and name, null or the match's group `idx`."""
 
 Rank = Annotated[int, Field(ge=1, le=16_384)]
 Names = str | list[str] | None
@@ -52,7 +52,7 @@ class AdaptedClass(BaseModel):
 
 
 class Noted(BaseModel):
-    """What of adapter_config.json says on which network an adapter was trained."""
+    """What adapter_config.json says of the network on which an adapter was trained."""
 
     model_config = ConfigDict(strict=True, allow_inf_nan=False)
 
@@ -61,7 +61,7 @@ class Noted(BaseModel):
 
 
 class PeftConfig(Noted):
-    """What else says what was adapted, where, and how large the updates are."""
+    """The fields of adapter_config.json that say what was adapted, and how."""
 
     target_modules: str | list[str]
     exclude_modules: Names = None
@@ -76,7 +76,7 @@ class PeftConfig(Noted):
 
     @property
     def targets(self) -> str:
-        """All that says which modules are updated, as it is written there, the longest cut."""
+        """All fields that choose the updated modules, as written there; long ones are cut."""
         keys = ("target_modules", "exclude_modules", "layers_to_transform", "layers_pattern")
         told = {key: repr(value) for key in keys if (value := getattr(self, key)) not in (None, [])}
         return ", ".join(
@@ -87,27 +87,27 @@ class PeftConfig(Noted):
 
 @dataclass(frozen=True, kw_only=True)
 class Update:
-    """The update of a module: R of its A and B, and the factor on B A."""
+    """The update of a module: the rank R of its A and B, and the factor on B A."""
 
     rank: int
     scale: float
 
 
 class Pattern(NamedTuple):
-    """A regular expression, and what PEFT makes of it before it matches."""
+    """A regular expression, and the use that PEFT makes of it."""
 
     frame: str
     text: str
 
 
 Matches = Mapping[Pattern, Mapping[str, str]]
-"""For each pattern the names that it matches, each with its group `idx`."""
+"""For each pattern, the names that it matches, with the match's group `idx`."""
 
 
 def find_updates(config: PeftConfig, modules: Mapping[str, bool]) -> dict[str, Update]:
-    """The modules that are updated; `modules` tells of each name whether it is a linear layer.
+    """The updated modules. `modules` maps each name to whether it is a linear layer.
 
-    Raises: ValueError for a pattern that is no regular expression, or runs for too long.
+    Raises: ValueError for an invalid regular expression, or one that takes too long to match.
     """
     if isinstance(config.target_modules, str) and config.target_modules.lower() == ALL_LINEAR:
         linear = [name for name, is_linear in modules.items() if is_linear]
@@ -117,7 +117,7 @@ def find_updates(config: PeftConfig, modules: Mapping[str, bool]) -> dict[str, U
     matches = _match([*_wholes(config), *_layers(config), *endings], list(modules))
 
     def chosen(texts: Iterable[str], name: str) -> str:
-        """The first that holds for a module; PEFT takes its name where none does."""
+        """The first key that applies to a module, or the module's name, as PEFT takes it."""
         return next((text for text in texts if name in matches[Pattern(ENDING, text)]), name)
 
     updates = {}
@@ -131,9 +131,9 @@ def find_updates(config: PeftConfig, modules: Mapping[str, bool]) -> dict[str, U
 
 
 def check_patterns(options: Mapping[str, Any], names: list[str]) -> None:
-    """Try all patterns of a configuration that PEFT itself will match against modules' names.
+    """Try all patterns of a configuration that PEFT will match against modules' names.
 
-    Raises: ValueError for a pattern that is no regular expression, or runs for too long.
+    Raises: ValueError for an invalid regular expression, or one that takes too long to match.
     """
     wholes = [text for key, text in options.items() if key.endswith("_modules")]
     keys = [key for text in options.values() if isinstance(text, dict) for key in text]
@@ -145,13 +145,13 @@ def check_patterns(options: Mapping[str, Any], names: list[str]) -> None:
 
 
 def _wholes(config: PeftConfig) -> list[Pattern]:
-    """Of `target_modules` and `exclude_modules`, those that are patterns."""
+    """The values of `target_modules` and `exclude_modules` that are regular expressions."""
     texts = (config.target_modules, config.exclude_modules)
     return [Pattern(WHOLE, text) for text in texts if text and isinstance(text, str)]
 
 
 def _layers(config: PeftConfig) -> list[Pattern]:
-    """What finds a layer's number, where layers are chosen; the first that finds one holds."""
+    """The patterns that find a layer's number where layers are chosen; the first match counts."""
     if config.layers_to_transform is None or config.layers_to_transform == []:
         return []
     texts = config.layers_pattern or ANY_LAYER
@@ -172,14 +172,14 @@ def _is_target(name: str, config: PeftConfig, matches: Matches) -> bool:
 
 
 def _is_meant(name: str, names: str | list[str], matches: Matches) -> bool:
-    """Whether a pattern, or a list of names and their ends, means a module."""
+    """Whether a pattern, or a list of names and ends of names, matches a module."""
     if isinstance(names, str):
         return bool(names) and name in matches[Pattern(WHOLE, names)]
     return any(name == each or name.endswith(f".{each}") for each in names)
 
 
 def _match(patterns: list[Pattern], names: list[str]) -> Matches:
-    """All patterns on all names. Raises: ValueError with what is wrong with one."""
+    """Match all patterns against all names. Raises: ValueError with the reason."""
     if not patterns:
         return {}
     try:

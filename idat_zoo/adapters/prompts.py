@@ -1,4 +1,4 @@
-"""What families share that put prompts beside an image's tokens: P of them, of D numbers.
+"""Prompts: P trained tokens of width D beside an image's own, as several families use them.
 
 Shape letters: B batch, P prompts, D width.
 """
@@ -10,18 +10,11 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
-from idat_zoo.adapters.base import (
-    EMBED,
-    Adapter,
-    Anatomy,
-    BlockAnatomy,
-    Created,
-    Mask,
-    Site,
-    SiteShape,
-    Tensors,
-    masked,
-)
+from idat_zoo.adapters.anatomy import Anatomy, BlockAnatomy
+from idat_zoo.adapters.base import Adapter
+from idat_zoo.adapters.masks import Mask, masked
+from idat_zoo.adapters.sites import EMBED, Site, SiteShape
+from idat_zoo.adapters.tensors import Created, Tensors
 from idat_zoo.recipe import Frozen
 
 
@@ -34,7 +27,7 @@ class PromptOptions(Frozen):
 
 
 class Prompts(Adapter):
-    """A family of them."""
+    """A family of prompts."""
 
     sites = frozenset({Site.PROMPT})
     stacks_over = frozenset({"dropout"})
@@ -46,14 +39,14 @@ class Prompts(Adapter):
         return self.options.num_prompts
 
     def misfit(self, anatomy: Anatomy) -> str:
-        """Where prompts have no place, or are more than four for each token of an image."""
+        """Refuses blocks that take no prompts, and more than four prompts per token of an image."""
         if Site.PROMPT not in anatomy.sites:
             return "its blocks take no prompts"
         count, tokens = self.num_prompts, anatomy.blocks[0].tokens
         return f"an image has {tokens} tokens, and num_prompts is {count}" * (count > 4 * tokens)
 
     def create(self, anatomy: Anatomy, generator: torch.Generator) -> Created:
-        """Uniform prompts, and their projection."""
+        """Uniform prompts, and their projection where there is one."""
         width, tensors = anatomy.blocks[0].width, dict[str, Tensor]()
         own = self.options.project or width
         patch = anatomy.frozen(Site.PATCH_EMBED, EMBED)["weight"][0].numel()
@@ -74,7 +67,7 @@ class Prompts(Adapter):
         return {"dropout": Mask(shape=own, rate=self.options.dropout)}
 
     def prompt(self, tensors: Tensors, *, masks: Tensors) -> Tensor | None:
-        """[P, D], or [B, P, D] where a mask is drawn."""
+        """The prompts [P, D], or [B, P, D] with dropout."""
         prompts = tensors["prompt"]
         if self.options.project:
             prompts = F.linear(prompts, tensors["project.weight"], tensors["project.bias"])
@@ -91,5 +84,5 @@ class Prompts(Adapter):
         masks: Tensors,
         block: BlockAnatomy,
     ) -> Tensor:
-        """Nothing else is changed."""
+        """y as it is: prompts change nothing else."""
         return y

@@ -1,16 +1,16 @@
-"""Weights of few bits, as Bi-LoRA and Bi-AdaptFormer have them.
+"""Quantised weights of a few bits, as Bi-LoRA and Bi-AdaptFormer compute with.
 
-Jie et al., arXiv:2307.16867, code JieShibo/PETL-ViT 026e4f1 (MIT). What is trained is a full
-weight W; what the network computes with is
+Jie et al., arXiv:2307.16867, code JieShibo/PETL-ViT 026e4f1 (MIT). A full weight W is trained; the
+network computes with
 
     Q(W) = sigma t((W - mu) / (sigma + 1e-5)) + mu
 
-with mean mu and (unbiased) standard deviation sigma of the whole tensor, and t the nearest of its
-2^bits levels. The levels are the medians of the cells that a standard normal distribution is cut
-into, as 500 rounds from zero find them: at 1 bit ±0.674, so Q(W) spreads less than W; at 8 bits
-they are still on their way. They are found in float64 and used in float32, as the authors' are.
-Gradients pass t as if it were not there, and reach W through mu and sigma, too. With 32 bits, Q(W)
-is W. Unlike theirs, ours saves W and the table with it, not packed bits.
+with the mean mu and the (unbiased) standard deviation sigma of the whole tensor, and t the nearest
+of 2^bits levels. The levels are the medians of the cells into which they divide a standard normal
+distribution, after 500 rounds from zero: ±0.674 at 1 bit, so Q(W) spreads less than W; at 8 bits
+the rounds have not converged yet. As the authors do, we compute them in float64 and use them in
+float32. Gradients pass t as the identity (straight-through), and also reach W through mu and sigma.
+With 32 bits, Q(W) is W. Unlike theirs, ours saves W and the table, not packed bits.
 """
 
 from functools import cache
@@ -22,7 +22,7 @@ from pydantic import BeforeValidator
 from torch import Tensor
 from torch.special import ndtr, ndtri
 
-from idat_zoo.adapters.base import Tensors, trunc_normal
+from idat_zoo.adapters.tensors import Tensors, trunc_normal
 from idat_zoo.option_words import no_bool
 
 Bits = Annotated[Literal[1, 2, 3, 4, 5, 6, 7, 8, 32], BeforeValidator(no_bool)]
@@ -31,9 +31,10 @@ ROUNDS = 500
 
 
 def code_table(bits: int) -> dict[str, Tensor]:
-    """Frozen tensors of a family that stores so few bits: where levels meet, half their distances.
+    """The frozen tensors of a family with weights of few bits: thresholds and half steps.
 
-    `thresholds` and `half_steps`, 2^bits - 1 numbers each; none where weights stay whole.
+    `thresholds` lie between the levels, `half_steps` are half the distances of the levels; both
+    have 2^bits - 1 numbers. With 32 bits there are none.
     """
     return {} if bits == WHOLE else {name: t.clone() for name, t in _found(bits).items()}
 
@@ -49,9 +50,10 @@ def _found(bits: int) -> dict[str, Tensor]:
 
 
 def small_start(outputs: int, inputs: int, *, bits: int, generator: torch.Generator) -> Tensor:
-    """How an upper weight starts: normal of std 0.001 cut at 0.002; at zero where it stays whole.
+    """The initial upper weight: normal of std 0.001 cut at 0.002; zero with 32 bits.
 
-    At 1 bit all of Q's values are then about ±0.0006: the network does not start as the frozen one.
+    At 1 bit, all values of Q are then about ±0.0006, so the network does not start as the frozen
+    one.
     """
     if bits == WHOLE:
         return torch.zeros(outputs, inputs)
@@ -59,7 +61,7 @@ def small_start(outputs: int, inputs: int, *, bits: int, generator: torch.Genera
 
 
 def quantised(weight: Tensor, tensors: Tensors) -> Tensor:
-    """Q(W) of a whole tensor, by the table among the tensors that `apply` is handed."""
+    """Q(W) of a whole tensor, with the table from the tensors that `apply` receives."""
     if "thresholds" not in tensors:
         return weight
     thresholds, half_steps = tensors["thresholds"], tensors["half_steps"]

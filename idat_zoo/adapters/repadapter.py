@@ -19,8 +19,11 @@ import torch.nn.functional as F
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from idat_zoo.adapters.base import Anatomy, Created, Mask, Site, SiteShape, Tensors, masked
+from idat_zoo.adapters.anatomy import Anatomy
+from idat_zoo.adapters.masks import Mask, masked
 from idat_zoo.adapters.normed import NormedAdapter
+from idat_zoo.adapters.sites import Site, SiteShape
+from idat_zoo.adapters.tensors import Created, Tensors
 from idat_zoo.option_words import InBlocks
 
 
@@ -53,7 +56,7 @@ class RepAdapter(NormedAdapter):
 
     @property
     def sites(self) -> frozenset[Site]:
-        """Both norms, or the first."""
+        """Both norms, or norm1 alone."""
         return super().sites if self.options.mlp else frozenset({Site.NORM1})
 
     @property
@@ -62,7 +65,7 @@ class RepAdapter(NormedAdapter):
         return {"scale": self.options.scale}
 
     def misfit(self, anatomy: Anatomy) -> str:
-        """Also where a width does not divide into its groups."""
+        """Also names a width that the groups do not divide."""
         groups = self.options.groups
         odd = [b.width for _, b in self.stands_in(anatomy) if b.width % groups]
         return (

@@ -1,4 +1,6 @@
-"""What FacT's two families share: U and V of all layers, and chunks of the wide ones.
+"""The factors U and V that all layers share, in both families of FacT.
+
+A layer with a side wider than D splits that side into chunks of D.
 
 Shape letters: B batch, N tokens, D width, R rank.
 """
@@ -10,17 +12,11 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
-from idat_zoo.adapters.base import (
-    Anatomy,
-    Created,
-    Mask,
-    Site,
-    SiteShape,
-    Tensors,
-    kaiming_uniform,
-    masked,
-)
+from idat_zoo.adapters.anatomy import Anatomy
 from idat_zoo.adapters.layers import Layer, UpdatesAdapter
+from idat_zoo.adapters.masks import Mask, masked
+from idat_zoo.adapters.sites import Site, SiteShape
+from idat_zoo.adapters.tensors import Created, Tensors, kaiming_uniform
 from idat_zoo.option_words import UNWRITTEN, OnLayers, Parts
 
 
@@ -38,7 +34,7 @@ class FacTOptions(OnLayers):
 
 
 class FacT(UpdatesAdapter):
-    """A family with one U and one V."""
+    """A family with one U and one V for all layers."""
 
     paper = "arXiv:2212.03145"
     year = 2022
@@ -50,7 +46,7 @@ class FacT(UpdatesAdapter):
         return {"scale": self.options.scale}
 
     def misfit(self, anatomy: Anatomy) -> str:
-        """Where U and V do not fit all layers."""
+        """Refuses layers whose sizes do not go with one U and one V."""
         missing = super().misfit(anatomy)
         if missing:
             return missing
@@ -66,14 +62,14 @@ class FacT(UpdatesAdapter):
         return ""
 
     def create(self, anatomy: Anatomy, generator: torch.Generator) -> Created:
-        """U as a linear layer starts, V zero, and what makes S."""
+        """U as PyTorch initialises a linear layer, V zero, and the tensors of each S."""
         rank, width = self.options.rank, self.stands_in(anatomy)[0][1].width
         u = kaiming_uniform(rank, width, generator=generator)
         shared = {"shared.u": u, "shared.v": torch.zeros(width, rank)}
         return Created(trainable=shared | super().create(anatomy, generator).trainable)
 
     def masks(self, site: Site, shape: SiteShape) -> dict[str, Mask]:
-        """Dropout behind each layer's S."""
+        """Dropout after each layer's S."""
         wide = max(1, shape.outputs // shape.inputs)
         return {
             f"{part}.dropout": Mask(
@@ -96,6 +92,6 @@ class FacT(UpdatesAdapter):
 
 
 def chunks_of(layer: Layer) -> tuple[int, int]:
-    """Of its outputs and of its inputs: one side is D."""
+    """The number of chunks of D in a layer's outputs and in its inputs."""
     width = min(layer.inputs, layer.outputs)
     return layer.outputs // width, layer.inputs // width

@@ -1,18 +1,18 @@
-"""SSF: each feature is scaled and shifted, y * gamma + beta, wherever the network has computed one.
+"""SSF: a trained scale and shift, y * gamma + beta, of the features after each operation.
 
-arXiv:2210.08823, code dongzelian/SSF e94e0e7. It stands behind the patches' projection, both norms,
-every linear layer of a block (that of fc1 before its activation) and the last norm: (22 L + 4) D
-numbers in a plain ViT. gamma starts normal around 1, beta around 0, both of std 0.02, so the
-network is moved from step 0.
+arXiv:2210.08823, code dongzelian/SSF e94e0e7. It acts after the patch projection, both norms, every
+linear layer of a block (after fc1, before the activation) and the last norm: (22 L + 4) D
+parameters in a plain ViT. gamma starts normal around 1, beta around 0, both of std 0.02, so the
+network is perturbed from step 0.
 
-Each pair folds into what it stands behind: W becomes diag(gamma) W, b becomes gamma b + beta. The
-authors released no merge. Where a layer has no bias to hold beta (DINOv3's qkv, EVA-02 B's k, the
-patches' projection of CLIP), merging is refused.
+Each pair folds into the layer or norm before it: W becomes diag(gamma) W, b becomes gamma b + beta.
+The authors released no merge. Where a layer has no bias for beta (DINOv3's qkv, EVA-02 B's k, the
+patch projection of CLIP), it cannot be merged.
 
-Ours differs where features are pooled before the last norm: ours stands behind that norm, theirs
-before pooling and norm, where it could not be folded in. A block without attention has the pairs of
-its one branch; theirs for ConvNeXt stand also behind depthwise convolutions and between stages.
-Tensors of one axis are never decayed, with theirs and with ours: none of these is.
+Where features are pooled before the last norm, ours acts after that norm, theirs before pooling and
+norm, where it could not be folded in. A block without attention has the pairs of its one branch;
+the authors' ConvNeXt has more of them, after depthwise convolutions and between stages. Tensors of
+one axis are never decayed, in theirs and ours: none of these is.
 """
 
 from typing import ClassVar
@@ -20,8 +20,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from idat_zoo.adapters.base import Adapter, Anatomy, BlockAnatomy, Created, Site, Tensors, home_of
+from idat_zoo.adapters.anatomy import Anatomy, BlockAnatomy
+from idat_zoo.adapters.base import Adapter
 from idat_zoo.adapters.copies import LINEAR, NORMS
+from idat_zoo.adapters.sites import Site
+from idat_zoo.adapters.tensors import Created, Tensors, home_of
 from idat_zoo.option_words import InBlocks
 
 
@@ -42,11 +45,11 @@ class SSF(Adapter):
     mergeable = True
 
     def sites_on(self, anatomy: Anatomy) -> frozenset[Site]:
-        """Those of its sites that there are."""
+        """Those of its sites that the backbone has."""
         return self.sites & anatomy.sites_of_any
 
     def misfit(self, anatomy: Anatomy) -> str:
-        """It fits all: a block has some of its sites."""
+        """'' always: every block has some of its sites."""
         return ""
 
     def create(self, anatomy: Anatomy, generator: torch.Generator) -> Created:
@@ -74,7 +77,7 @@ class SSF(Adapter):
         return y * tensors[f"{site}.scale"] + tensors[f"{site}.shift"]
 
     def merge(self, site: Site, tensors: Tensors, frozen: Tensors) -> dict[str, Tensor]:
-        """diag(gamma) W and gamma b + beta, of a linear layer or a norm."""
+        """diag(gamma) W and gamma b + beta, for a linear layer or a norm."""
         scale, weight = tensors[f"{site}.scale"], frozen["weight"]
         return {
             "weight": scale.view(-1, *[1] * (weight.ndim - 1)) * weight,

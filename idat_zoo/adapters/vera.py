@@ -22,8 +22,11 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
-from idat_zoo.adapters.base import Anatomy, Created, Mask, Site, SiteShape, Tensors
+from idat_zoo.adapters.anatomy import Anatomy
 from idat_zoo.adapters.layers import Layer, UpdatesAdapter
+from idat_zoo.adapters.masks import Mask
+from idat_zoo.adapters.sites import Site, SiteShape
+from idat_zoo.adapters.tensors import Created, Tensors
 from idat_zoo.option_words import OnLayers
 
 
@@ -50,7 +53,7 @@ class VeRA(UpdatesAdapter):
     """The projections to hidden values, by their names; each layer has scales `inner_NAME`."""
 
     def create(self, anatomy: Anatomy, generator: torch.Generator) -> Created:
-        """The layers' scales; frozen, the projections."""
+        """The trained scales of each layer, and the frozen projections."""
         layers, rank = list(self.layers(anatomy)), self.options.rank
         widest = max(layer.inputs for layer in layers)
         shapes = dict.fromkeys(self.downs, (rank, widest))
@@ -61,7 +64,7 @@ class VeRA(UpdatesAdapter):
         return Created(trainable=super().create(anatomy, generator).trainable, frozen=frozen)
 
     def start(self, layer: Layer, generator: torch.Generator) -> dict[str, Tensor]:
-        """d of one number, b zero."""
+        """d at one value, b at zero."""
         inner = torch.full((self.options.rank,), self.options.inner)
         scales = {f"inner_{name}": inner.clone() for name in self.downs}
         return {**scales, "outer": torch.zeros(layer.outputs)}
@@ -97,7 +100,7 @@ class PVeRA(VeRA):
         return super().masks(site, shape) | {f"{part}.noise": noise for part in self.parts_at(site)}
 
     def hidden(self, tensors: Tensors, x: Tensor, masks: Tensors) -> Tensor:
-        """The means; in training, values drawn about them."""
+        """The means in evaluation; in training, values drawn around them."""
         mean = super().hidden(tensors, x, masks)
         if "noise" not in masks:
             return mean
@@ -105,6 +108,6 @@ class PVeRA(VeRA):
 
 
 def project(tensors: Tensors, x: Tensor, name: str) -> Tensor:
-    """Hidden values by one of the shared projections and the layer's own scales."""
+    """The hidden values from a shared projection and the layer's own scales."""
     down = tensors[name][:, : x.shape[-1]]
     return F.linear(x, tensors[f"inner_{name}"][:, None] * down)

@@ -1,27 +1,31 @@
-"""Visual prompt tuning: P trained tokens join an image's own.
+"""Visual prompt tuning: P trained tokens beside an image's own.
 
-Jia et al., arXiv:2203.12119; code KMnP/vpt 4410440. Prompts stand behind the class token, without a
-position. `vpt_shallow` puts them before block 0, and they stay through all blocks: P D numbers.
-`vpt_deep` has P of its own for each block, which replace those of the block before: L P D. With
-`project` = k they are of k numbers each, and one linear layer for all blocks makes D of them.
+Jia et al., arXiv:2203.12119; code KMnP/vpt 4410440. Prompts come after the class token, without a
+position. `vpt_shallow` inserts them before block 0, and they stay through all blocks: P D
+parameters. `vpt_deep` has P prompts of its own for each block, which replace those of the block
+before: L P D. With `project` = k they have k numbers each, and one linear layer, shared by all
+blocks, maps them to D.
 
 Prompts start uniform within sqrt(6 / (3 p^2 + D)), p the side of a patch, with k for D where they
 are projected; the projection's weight is normal of std sqrt(2 / D), its bias uniform within
 1 / sqrt(k). So the network does not start as the frozen one. Dropout acts on the prompts; it is off
-by default, as in the authors' configuration. They choose P for each task from 1 to 200: 10 is ours.
+by default, as in the authors' configuration. The authors choose P for each task from 1 to 200; our
+default is 10.
 
-Deep prompts leave with their block, so all that they are is LN(prompt) as keys and values: their
-length and mean do not count. Held to the authors' code, and deep prompts to those of Adapter+,
-which start wider (P for D in the bound). The authors' head starts at a bias of -4.6, ours at 0.
+Deep prompts are removed after their block, so they only act as keys and values, through LN(prompt):
+their length and mean have no effect. Both are tested against the authors' code, and deep prompts
+also against Adapter+'s, which start wider (P for D in the bound). The authors' head starts at a
+bias of -4.6, ours at 0.
 """
 
-from idat_zoo.adapters.base import Anatomy, Place, Site
+from idat_zoo.adapters.anatomy import Anatomy
 from idat_zoo.adapters.prompts import PromptOptions, Prompts
+from idat_zoo.adapters.sites import Place, Site
 from idat_zoo.option_words import InBlocks
 
 
 class DeepPromptOptions(InBlocks, PromptOptions):
-    """Options of prompts of each block."""
+    """Options of VPT, deep."""
 
 
 class VPTShallow(Prompts):

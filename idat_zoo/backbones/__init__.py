@@ -1,1 +1,1 @@
-"""Frozen timm backbones, the walk through them, and networks made of backbone, adapter, head."""
+"""Frozen timm backbones, the walk through them, and the networks that adapters make of them."""

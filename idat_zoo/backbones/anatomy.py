@@ -1,4 +1,7 @@
-"""A backbone's measures, taken on a walk of one image through it: nothing is guessed from names."""
+"""The measurement of a backbone's anatomy, on a forward pass of one image.
+
+Shapes are measured; nothing is inferred from names.
+"""
 
 import math
 from collections.abc import Callable
@@ -8,26 +11,28 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from idat_zoo.adapters.base import EMBED, Anatomy, BlockAnatomy, Place, Site, SiteShape, Tensors
+from idat_zoo.adapters.anatomy import Anatomy, BlockAnatomy
+from idat_zoo.adapters.sites import EMBED, Place, Site, SiteShape
+from idat_zoo.adapters.tensors import Tensors
 from idat_zoo.backbones.kinds.base import Kind
 from idat_zoo.backbones.sites import Compute, Offer, Visitor
 from idat_zoo.backbones.walk import Holder, begin, features
 
 
 class Everywhere:
-    """All that a walk may come by without an adapter."""
+    """The set of all places, except prompts."""
 
     def __contains__(self, place: object) -> bool:
         return isinstance(place, Place) and place.site is not Site.PROMPT
 
 
 def everywhere() -> Visitor:
-    """Who is offered everything, and puts nothing else in its place."""
+    """A visitor that sees every place and changes nothing."""
     return Visitor(Everywhere(), lambda site, block, x, compute, frozen: compute(x, {}))
 
 
 def measure(kind: Kind, name: str, img_size: int) -> Anatomy:
-    """What one image of a size has at every site. On the meta device nothing is computed."""
+    """The anatomy of a backbone at an image size. On the meta device nothing is computed."""
     shapes: dict[int, dict[Site, SiteShape]] = {}
 
     def note(site: Site, block: int, x: Tensor, compute: Compute, frozen: Tensors) -> Tensor:
@@ -49,11 +54,11 @@ def measure(kind: Kind, name: str, img_size: int) -> Anatomy:
 
 
 def parameters_read(kind: Kind, img_size: int) -> Callable[[int], dict[str, Tensor]]:
-    """The parameters that a walk reads, by the block that they belong to: the next one, as timm
-    orders its modules.
+    """A function that returns the parameters of a block by timm's names.
 
-    Those that come before the first block are of block -1, those behind the last of the depth.
-    They are seen on a walk at the first question.
+    A parameter between two blocks belongs to the next block, in the order of timm's modules. Those
+    before the first block have block -1, those after the last block the depth. Parameters that no
+    forward pass reads are left out. A walk at the first call finds them.
     """
 
     @cache
@@ -78,7 +83,7 @@ def parameters_read(kind: Kind, img_size: int) -> Callable[[int], dict[str, Tens
 
 
 def _unread(kind: Kind, img_size: int) -> set[str]:
-    """The parameters that features do not depend on."""
+    """The names of the parameters that the features do not depend on."""
     copies = {n: p.detach().requires_grad_() for n, p in kind.body.named_parameters()}
     nobody = Visitor((), lambda site, block, x, compute, frozen: compute(x, {}))
     with torch.enable_grad():
@@ -89,7 +94,7 @@ def _unread(kind: Kind, img_size: int) -> set[str]:
 
 
 def blank_image(kind: Kind, img_size: int) -> Tensor:
-    """One image `[1, C, S, S]` of zeros, as a backbone takes it: its colours, type and device."""
+    """One image `[1, C, S, S]` of zeros, with the backbone's channels, type and device."""
     weight: Any = kind.patch_projection.weight
     shape = (1, weight.shape[1], img_size, img_size)
     return torch.zeros(shape, device=weight.device, dtype=weight.dtype)
@@ -101,7 +106,10 @@ def _walk(kind: Kind, img_size: int, offer: Offer) -> None:
 
 
 def frozen_tensors(kind: Kind, img_size: int) -> Callable[[Site, int], Tensors]:
-    """The tensors that are read at a site of a block, seen on a walk at the first question."""
+    """A function that returns the tensors read at a site of a block.
+
+    A walk at the first call finds them.
+    """
 
     @cache
     def read() -> dict[tuple[Site, int], Tensors]:

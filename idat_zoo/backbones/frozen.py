@@ -1,4 +1,4 @@
-"""Create a timm backbone with pinned weights, wholly frozen."""
+"""Frozen backbones: timm networks created with pinned weights, in which nothing is trained."""
 
 import hashlib
 import inspect
@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 from torch import Tensor, nn
 
 from idat_zoo import hub
-from idat_zoo.adapters.base import Anatomy
+from idat_zoo.adapters.anatomy import Anatomy
 from idat_zoo.backbones.anatomy import frozen_tensors, measure, parameters_read
 from idat_zoo.backbones.kinds import KINDS, WHAT, candidates, kind_of, load_kind
 from idat_zoo.backbones.kinds.base import Kind
@@ -25,14 +25,14 @@ from idat_zoo.randomness import generator
 from idat_zoo.recipe import Backbone, describe_faults
 
 GIVEN = {"self", "img_size", "in_chans", "num_classes", "device", "dtype"}
-"""Arguments of timm's classes that `args` may not name."""
+"""The arguments of timm's classes that `args` may not set."""
 MOST_BLOCKS, MOST_NUMBERS = 512, 4 * 10**9
-"""No backbone of timm has as many."""
+"""Limits on blocks and parameters, which no backbone of timm reaches."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class FrozenBackbone:
-    """A backbone without its classifier. No tensor of it ever learns.
+    """A backbone without its classifier. None of its tensors is ever trained.
 
     `body` is timm's network, `kind` the walk through it, `anatomy` what adapters may know of it.
     """
@@ -45,10 +45,10 @@ class FrozenBackbone:
 
 
 def load_backbone(spec: Backbone) -> FrozenBackbone:
-    """Build the network, load its pinned weights, freeze it, hash what was loaded, check its walk.
+    """Build a network, load its pinned weights, freeze and hash it, and check its walk.
 
-    Raises: UsageError where timm knows no such network, or none that is walked here; WeightsError
-    where weights are missing or do not fit; WalkError where timm computes it otherwise.
+    Raises: UsageError where timm has no such network, or none of a known kind; WeightsError where
+    weights are missing or do not fit; WalkError where timm's forward pass differs from the walk.
     """
     anatomy = describe_anatomy(spec)
     warn_if_changed(WHAT, anatomy.kind, spec.plugin, group=KINDS_GROUP)
@@ -69,13 +69,16 @@ def load_backbone(spec: Backbone) -> FrozenBackbone:
 
 
 def describe_anatomy(spec: Backbone) -> Anatomy:
-    """A backbone's measures; its frozen tensors have no values. Raises: what `outline` raises."""
+    """The anatomy of a backbone, with frozen tensors on the meta device.
+
+    Raises: as `outline`.
+    """
     return _described(spec.model_dump_json())
 
 
 @lru_cache(maxsize=32)
 def _described(spec_json: str) -> Anatomy:
-    """Building one takes about a second, and a command asks more than once."""
+    """Cached, as building a network takes about a second, and a command asks more than once."""
     spec = Backbone.model_validate_json(spec_json)
     body = outline(spec)
     name = str(kind_of(candidates(spec), type(body)))
@@ -83,10 +86,10 @@ def _described(spec_json: str) -> Anatomy:
 
 
 def outline(spec: Backbone) -> nn.Module:
-    """The network without any memory for its tensors (they are on the meta device).
+    """The network on the meta device, without memory for its tensors.
 
-    Raises: UsageError where timm knows no such network, or none that is walked here, or it is
-    larger than any there is.
+    Raises: UsageError where timm has no such network, or none of a known kind, or where it exceeds
+    the limits.
     """
     for name in ("depth", "depths"):
         depths = spec.args.get(name, 0)
@@ -103,9 +106,9 @@ def outline(spec: Backbone) -> nn.Module:
 
 
 def faults_of(spec: Backbone) -> list[str]:
-    """All that keeps a backbone from being had with the timm that is installed; nothing is fetched.
+    """All reasons why a backbone cannot be loaded with the installed timm; nothing is downloaded.
 
-    Whether its file fits is seen when it is loaded.
+    Whether the weights' file fits is only checked on loading.
     """
     faults: list[str] = []
     try:
@@ -125,7 +128,7 @@ def faults_of(spec: Backbone) -> list[str]:
 
 
 def _weights_amiss(spec: Backbone) -> list[str]:
-    """Why timm's weights cannot be had under their tag."""
+    """The reasons why timm does not offer weights under this tag."""
     tags = [name.partition(".")[2] for name in timm.list_pretrained(f"{spec.timm}.*")]
     if not timm.is_model(spec.timm):
         return []
@@ -143,16 +146,16 @@ def _weights_amiss(spec: Backbone) -> list[str]:
 
 
 def hash_network(network: nn.Module) -> str:
-    """SHA-256 over all that a network computes with: its state and the buffers that are not saved.
+    """SHA-256 over all tensors that a network computes with: its state and unsaved buffers.
 
-    timm keeps the periods of rotary embeddings, indices of relative positions and biases of the key
-    in such buffers.
+    timm keeps the periods of rotary embeddings, the indices of relative positions and biases of the
+    key in such buffers.
     """
     return hash_tensors(dict(network.named_buffers()) | network.state_dict())
 
 
 def hash_tensors(tensors: Mapping[str, Tensor]) -> str:
-    """SHA-256 over names, shapes and float32 values, in the order of names."""
+    """SHA-256 over names, shapes and float32 values, in the order of the names."""
     digest = hashlib.sha256()
     for name in sorted(tensors):
         tensor = tensors[name].detach().cpu().float().contiguous()
@@ -185,7 +188,7 @@ def _create(spec: Backbone) -> nn.Module:
 
 
 def fuse_attention(body: nn.Module) -> None:
-    """Let attention be computed where walks meet it."""
+    """Turn on fused attention, which the walk intercepts."""
     module: Any
     for module in body.modules():
         if hasattr(module, "fused_attn"):  # by an environment variable, timm decides otherwise
@@ -205,14 +208,14 @@ def _not_walked(spec: Backbone, why: str) -> UsageError:
 
 
 def titles() -> str:
-    """The kinds that adapters know, in words."""
+    """The titles of the known kinds, as a list in words."""
     return ", ".join(load_kind(name).title for name in KINDS)
 
 
 def _declared_kind(spec: Backbone) -> type[Kind] | None:
-    """The kind of what timm's function says that it builds; None where it does not say.
+    """The kind of the class that timm's function declares to return; None without a declaration.
 
-    Raises: UsageError for a name that timm has not, or another class.
+    Raises: UsageError for a name unknown to timm, or a class of no known kind.
     """
     names = candidates(spec)  # first of all: their plugin may bring the network, too
     if not timm.is_model(spec.timm):
@@ -231,9 +234,9 @@ def _declared_kind(spec: Backbone) -> type[Kind] | None:
 
 @cache
 def _arguments(built: Any) -> type[BaseModel]:
-    """What `args` may say of a network's shape, with the types of timm's own signature.
+    """The fields that `args` may set, with the types in the signature of timm's class.
 
-    timm's `create_model` would take more than that.
+    timm's `create_model` itself would accept more.
     """
     hints = get_type_hints(built.__init__)
     names = [name for name in inspect.signature(built.__init__).parameters if name not in GIVEN]
@@ -244,7 +247,7 @@ def _arguments(built: Any) -> type[BaseModel]:
 
 
 def _check_args(spec: Backbone, kind: type[Kind] | None) -> None:
-    """Refuse `args` that timm would not take, take for something else, or that leave no feature."""
+    """Refuse `args` that timm would reject or misread, or that leave no features."""
     where = f"backbone '{spec.name}': args"
     faults = []
     if kind is not None:
@@ -268,7 +271,7 @@ def _check_args(spec: Backbone, kind: type[Kind] | None) -> None:
 
 
 def _try_out(body: nn.Module, spec: Backbone) -> None:
-    """Refuse what is built but cannot run, on the meta device, where nothing is computed."""
+    """Refuse a network that can be built but not run; on the meta device, nothing is computed."""
     image = torch.empty(1, 3, spec.img_size, spec.img_size, device="meta")
     try:
         body.eval()(image)
@@ -280,7 +283,7 @@ def _try_out(body: nn.Module, spec: Backbone) -> None:
 
 
 def _initialise(body: nn.Module, name: str) -> None:
-    """Weights normal of std 0.02, norms 1, biases 0: the same for the same backbone name."""
+    """Weights normal of std 0.02, norms 1, biases 0; they depend only on the backbone's name."""
     for key, parameter in body.named_parameters():
         if parameter.ndim > 1:
             source = generator(0, f"backbone {name}", key)

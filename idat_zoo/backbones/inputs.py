@@ -1,4 +1,4 @@
-"""What a loaded network may be called with: checked before each call, so that nothing is guessed.
+"""The check of a loaded network's inputs before each call.
 
 Shape letters: B batch, S input size.
 """
@@ -15,15 +15,15 @@ from idat_zoo.backbones.walk import Partway
 from idat_zoo.errors import InputError
 
 SLACK = 0.25
-"""How far normalised values may lie outside, of the range's width: filters overshoot at edges."""
+"""How far normalised values may exceed the range, as a share of its width: resizing overshoots."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class InputCheck:
-    """A forward pre-hook: uint8 images, or floats that may be normalised pixels, and nothing else.
+    """A forward pre-hook that accepts uint8 images, or floats that may be normalised pixels.
 
-    Values of floats are looked at, of uint8 never. Under torch.compile and torch.export nothing is
-    checked, and values that cannot be read are not (vmap, meta).
+    It reads the values of floats, never those of uint8. It checks nothing under torch.compile and
+    torch.export, and no values that cannot be read (vmap, meta).
 
     Raises: InputError.
     """
@@ -33,7 +33,7 @@ class InputCheck:
     high: float
 
     def __call__(self, network: Network, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
-        """`network` is called with these."""
+        """Check the arguments with which `network` is called."""
         if torch.compiler.is_compiling():
             return
         images = args[0] if args else kwargs.get("start")
@@ -49,9 +49,10 @@ class InputCheck:
             )
 
     def _fault(self, images: object, expected: torch.dtype) -> tuple[str, str]:
-        """What was got instead, and what to do; nothing where all is well.
+        """The fault of an input and its remedy; nothing where the input is right.
 
-        Floats have the `expected` type of the network's own numbers, except under autocast.
+        Floats need the `expected` type, that of the network's own parameters, except under
+        autocast.
         """
         if not isinstance(images, Tensor):
             name = f"{type(images).__module__}.{type(images).__qualname__}"
@@ -81,7 +82,7 @@ class InputCheck:
 
 
 def _extremes(images: Tensor) -> tuple[float, float]:
-    """The least and the largest value; 0 where none can be read."""
+    """The least and the largest value; 0 where values cannot be read."""
     try:
         least, most = images.detach().aminmax()
         return least.item(), most.item()

@@ -3,7 +3,7 @@
 Shape letters: B batch, C channels, H W image, D width, K classes.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 from dataclasses import replace
 from typing import ClassVar
 
@@ -11,23 +11,16 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
-from idat_zoo.adapters.base import (
-    Adapter,
-    Anatomy,
-    Carry,
-    Created,
-    Mask,
-    Place,
-    Site,
-    SiteShape,
-    Tensors,
-    home_of,
-    trunc_normal,
-)
+from idat_zoo.adapters.anatomy import Anatomy
+from idat_zoo.adapters.base import Adapter
+from idat_zoo.adapters.masks import Mask
 from idat_zoo.adapters.peft import Peft
+from idat_zoo.adapters.sites import Place, Site, SiteShape
+from idat_zoo.adapters.tensors import Carry, Created, Tensors, home_of, trunc_normal
 from idat_zoo.backbones.frozen import FrozenBackbone
 from idat_zoo.backbones.sites import Compute, Visitor
 from idat_zoo.backbones.walk import Holder, Partway, begin, features
+from idat_zoo.distillation.base import Output, Outputs
 from idat_zoo.errors import UsageError
 from idat_zoo.randomness import Draws, generator
 from idat_zoo.recipe import Rgb
@@ -196,6 +189,12 @@ class Network(nn.Module):
 
     def features(self, start: Images | Partway, masks: Tensors | None = None) -> Features:
         """Pooled features, adapted, of images or of what their walk had come to."""
+        return self._walked(start, masks)[0]
+
+    def _walked(
+        self, start: Images | Partway, masks: Tensors | None, *, keeps_tokens: bool = False
+    ) -> tuple[Features, Tensor | None]:
+        """Pooled features, and where asked for the tokens that leave the last block."""
         masks = masks or {}
         carry: Carry = {}
 
@@ -220,12 +219,13 @@ class Network(nn.Module):
 
         if not isinstance(start, Partway):
             start = begin(self.normalise(start))
-        visitor = Visitor(self.places, offer, prompt)
+        visitor = Visitor(self.places, offer, prompt, keeps_tokens=keeps_tokens)
         (holder,) = self._holder
-        return holder.having(
+        pooled = holder.having(
             self.body_copies(),
             lambda: features(self.kind, start, visitor, masks.get(DROP_PATH)),
         )
+        return pooled, visitor.tokens
 
     def prompt(self, block: int, masks: Tensors) -> Tensor | None:
         """The tokens that the adapter puts in at a block, if it does."""
@@ -237,13 +237,20 @@ class Network(nn.Module):
         """What takes the place of the backbone's own parameters, by timm's names."""
         return self.adapter_tensors.under("body.")
 
-    def forward(self, start: Images | Partway, masks: Tensors | None = None) -> Logits:
-        """Images `[B, 3, H, W]`, or their walk partway, to logits.
+    def outputs(
+        self, start: Images | Partway, masks: Tensors | None, reads: Container[Output]
+    ) -> Outputs:
+        """Images `[B, 3, H, W]`, or their walk partway, to logits and what else is read.
 
         `masks` are as `draw_masks` gives them, in training.
         """
-        logits: Tensor = self.head(self.features(start, masks))
-        return logits
+        pooled, tokens = self._walked(start, masks, keeps_tokens=Output.TOKENS in reads)
+        kept = pooled if Output.FEATURES in reads else None
+        return Outputs(self.head(pooled), kept, tokens)
+
+    def forward(self, start: Images | Partway, masks: Tensors | None = None) -> Logits:
+        """Images `[B, 3, H, W]`, or their walk partway, to logits; masks as `outputs` takes."""
+        return self.outputs(start, masks, ()).logits
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Network":
         """As nn.Module does; constants stay exact in the new type, not rounded twice."""

@@ -1,4 +1,4 @@
-"""A timm network that its user built, as a frozen backbone, and the classifier that it ends in."""
+"""A timm network that the user built, as a frozen backbone and its classifier."""
 
 import copy
 import re
@@ -8,7 +8,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from idat_zoo.adapters.base import Anatomy, Site, Tensors
+from idat_zoo.adapters.anatomy import Anatomy
+from idat_zoo.adapters.sites import Site
+from idat_zoo.adapters.tensors import Tensors
 from idat_zoo.backbones.anatomy import blank_image, measure
 from idat_zoo.backbones.frozen import FrozenBackbone, fuse_attention, titles
 from idat_zoo.backbones.kinds import KINDS, kind_of, load_kind
@@ -23,14 +25,14 @@ from idat_zoo.recipe import Backbone
 def own_backbone(
     model: nn.Module, *, img_size: int | None = None
 ) -> tuple[FrozenBackbone, nn.Module | None]:
-    """The network without its classifier, frozen, and that classifier; None where there are two.
+    """The network without its classifier, frozen, and that classifier; None where it has two.
 
-    `model` is not changed. The backbone has modules of its own around the same numbers: they take
-    no memory until one of the two is moved or cast. `img_size` is the side of the images where the
-    network does not say it, or takes several.
+    `model` is not changed. The backbone has modules of its own that share the parameters' memory
+    until one of the two is moved or cast. `img_size` is the side of the images where the network
+    does not say it, or takes several.
 
-    Raises: InputError for what is no module; UsageError for a network of no kind that is walked
-    here, or that cannot take such images; WalkError where timm computes it otherwise.
+    Raises: InputError for an object that is no module; UsageError for a network of no known kind,
+    or one that cannot take such images; WalkError where timm's forward pass differs from the walk.
     """
     if not isinstance(model, nn.Module):
         raise InputError(
@@ -61,14 +63,14 @@ def own_backbone(
 
 
 def classifier_names(body: Any) -> list[str]:
-    """Where timm has a network's classifier: two of them in those that are distilled."""
+    """The names of a network's classifiers: two where timm's network is distilled."""
     found = body.get_classifier()
     classifiers = found if isinstance(found, tuple) else (found,)
     return [name for name, module in body.named_modules() if any(module is c for c in classifiers)]
 
 
 def _unknown(model: nn.Module, why: str) -> UsageError:
-    """The error for a network that no kind walks."""
+    """The error for a network of no known kind."""
     return UsageError(
         f"network '{_name_of(model)}' is of no kind that adapters know: {why}.",
         hint=f"Known are timm's {titles()}, with their usual blocks and layers: adapt first, then "
@@ -82,7 +84,7 @@ def _name_of(model: Any) -> str:
 
 
 def _describe(model: Any, img_size: int | None) -> Backbone:
-    """What timm knows of it. Its weights are its user's own."""
+    """The network's description from timm's configuration; the weights are the user's own."""
     name, known = _name_of(model), getattr(model, "pretrained_cfg", None) or {}
     sides = getattr(getattr(model, "patch_embed", None), "img_size", None)
     sides = sides or known.get("input_size", ())[1:]
@@ -98,7 +100,7 @@ def _describe(model: Any, img_size: int | None) -> Backbone:
 
 
 def _sharing(model: nn.Module) -> nn.Module:
-    """The same modules anew, around the same numbers."""
+    """A copy of the modules that shares the parameters."""
     numbers: dict[int, Any] = {id(buffer): buffer.detach() for buffer in model.buffers()}
     for parameter in model.parameters():
         numbers[id(parameter)] = nn.Parameter(parameter.detach(), requires_grad=False)
@@ -106,7 +108,7 @@ def _sharing(model: nn.Module) -> nn.Module:
 
 
 def _wrapped(kind: Kind) -> str:
-    """Whether a layer that adapters change has something else around its weight, or ''."""
+    """The wrapper around a layer that adapters change (such as a PEFT module), or ''."""
     for block, branches in enumerate(kind.branches):
         for site, module in (owner for branch in branches for owner in branch.owners.items()):
             if "weight" not in module._parameters:
@@ -147,12 +149,12 @@ def _check_walk(kind: Kind, spec: Backbone, classifier: nn.Module | None) -> Non
 
 
 def tolerance(dtype: torch.dtype) -> float:
-    """How far outputs of one type may differ, of the largest, that should be equal."""
+    """The relative difference allowed between outputs of a number type that should be equal."""
     return max(TOLERANCE, 8 * torch.finfo(dtype).eps)
 
 
 def _with_exact_copies(anatomy: Anatomy) -> Anatomy:
-    """As `Adapter.create` expects frozen tensors: on the CPU, and no shorter than float32."""
+    """The anatomy with frozen tensors on the CPU in at least float32, for `create`."""
 
     def frozen(site: Site, block: int) -> Tensors:
         return {

@@ -1,4 +1,4 @@
-"""The teacher-student pair as networks: frozen backbones they may share, adapters, new heads."""
+"""The teacher-student pair as networks: shared frozen backbones, adapters and new heads."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -9,6 +9,9 @@ import torch
 from idat_zoo.adapters import build_adapter
 from idat_zoo.backbones.frozen import FrozenBackbone, describe_anatomy, load_backbone
 from idat_zoo.backbones.network import Network, build_network, check_carries
+from idat_zoo.distillation import build_term
+from idat_zoo.distillation.base import Sizes
+from idat_zoo.errors import UsageError
 from idat_zoo.recipe import AdapterChoice, Backbone, Recipe
 
 Role = Literal["student", "teacher"]
@@ -16,13 +19,13 @@ Role = Literal["student", "teacher"]
 
 @dataclass(frozen=True)
 class NetworkPair:
-    """The larger student, and the smaller teacher it is trained with (iDAT's inversion), if any."""
+    """The larger student, and the smaller teacher (iDAT's inversion), if there is one."""
 
     student: Network
     teacher: Network | None
 
     def network(self, role: Role) -> Network:
-        """The network in a role that the pair has."""
+        """The network of a role that the pair has."""
         network = self.student if role == "student" else self.teacher
         assert network is not None, "there is no teacher"
         return network
@@ -35,9 +38,9 @@ class NetworkPair:
 
 
 class Backbones:
-    """Frozen backbones on a device, each loaded once for all networks that stand on it.
+    """Frozen backbones on a device, each loaded once for all networks that use it.
 
-    One for each number format, since frozen weights are cast in place.
+    There is one for each number format, as frozen weights are cast in place.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -45,7 +48,7 @@ class Backbones:
         self._loaded: dict[tuple[str, str], FrozenBackbone] = {}
 
     def load(self, spec: Backbone, precision: str) -> FrozenBackbone:
-        """Raises what `load_backbone` raises."""
+        """A loaded backbone. Raises: as `load_backbone`."""
         key = (spec.model_dump_json(), precision)
         if key not in self._loaded:
             self._loaded[key] = load_backbone(spec)
@@ -54,9 +57,9 @@ class Backbones:
 
 
 def build_pair(recipe: Recipe, *, seed: int, backbones: Backbones) -> NetworkPair:
-    """Fresh networks on the device of the backbones they share with others.
+    """New networks on the backbones' device.
 
-    Raises what loading backbones and building adapters raise.
+    Raises: as loading backbones and building adapters.
     """
 
     def network(role: str, spec: Backbone, choice: AdapterChoice) -> Network:
@@ -77,19 +80,34 @@ def build_pair(recipe: Recipe, *, seed: int, backbones: Backbones) -> NetworkPai
 
 
 def check_carried(recipe: Recipe) -> None:
-    """Whether its backbones can carry its adapters; no weights are read or fetched.
+    """Check that the backbones can carry the adapters, and that the term can compare the networks.
 
-    Raises: UsageError where one cannot; what building either raises.
+    No weights are read or fetched.
+
+    Raises: UsageError where they cannot; what building an adapter, a backbone or the term raises.
     """
     pair = recipe.pair
     roles = [(pair.student, recipe.adapter), (pair.teacher, recipe.teacher_adapter)]
+    sizes = []
     for spec, choice in roles:
         if spec is not None and choice is not None:
-            check_carries(describe_anatomy(spec), build_adapter(choice), spec.name)
+            anatomy = describe_anatomy(spec)
+            check_carries(anatomy, build_adapter(choice), spec.name)
+            last = anatomy.blocks[-1]
+            tokens = (last.tokens, last.width)
+            sizes.append(Sizes(recipe.task.num_classes, anatomy.num_features, tokens))
+    if recipe.distils:
+        student, teacher = sizes
+        why = build_term(recipe.distillation).why_not(student, teacher)
+        if why:
+            raise UsageError(
+                f"distillation '{recipe.distillation.name}' cannot compare the networks of pair "
+                f"'{pair.name}': {why}."
+            )
 
 
 def count_parameters(roles: Iterable[tuple[Role, Network]]) -> dict[str, int]:
-    """How many numbers learn and how many are frozen, named as `results.Parameters` names them."""
+    """The counts of trained and frozen parameters, by the names of `results.Parameters`."""
     counts: dict[str, int] = {}
     for role, network in roles:
         prefix = "" if role == "student" else "teacher_"

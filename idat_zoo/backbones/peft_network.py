@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from idat_zoo.adapters.base import Created, Tensors
 from idat_zoo.adapters.peft import Peft, saved, seeded, trained
 from idat_zoo.adapters.peft_options import told
+from idat_zoo.adapters.tensors import Created, Tensors
 from idat_zoo.backbones.frozen import FrozenBackbone
 from idat_zoo.backbones.kinds.base import Kind
 from idat_zoo.backbones.network import (
@@ -86,16 +86,22 @@ class PeftNetwork(Network):
         masks = super().draw_masks(batch, drop_path=drop_path, draws=draws)
         return masks | {SEED: torch.tensor(source.initial_seed())}
 
-    def features(self, start: Images | Partway, masks: Tensors | None = None) -> Features:
-        """Pooled features, adapted."""
+    def _walked(
+        self, start: Images | Partway, masks: Tensors | None, *, keeps_tokens: bool = False
+    ) -> tuple[Features, Tensor | None]:
         masks = masks or {}
         self._let_draw(SEED in masks)
         if not isinstance(start, Partway):
             start = begin(self.normalise(start))
-        nobody = Visitor((), lambda site, block, x, compute, frozen: compute(x, {}))
+        nobody = Visitor(
+            (),
+            lambda site, block, x, compute, frozen: compute(x, {}),
+            keeps_tokens=keeps_tokens,
+        )
         drawing = seeded(int(masks[SEED]), self.mean.device) if SEED in masks else nullcontext()
         with drawing:
-            return features(self.kind, start, nobody, masks.get(DROP_PATH))
+            pooled = features(self.kind, start, nobody, masks.get(DROP_PATH))
+        return pooled, nobody.tokens
 
     def _let_draw(self, draws: bool) -> None:
         """PEFT's modules draw in training mode; all others stay in evaluation mode."""

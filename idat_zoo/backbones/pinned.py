@@ -1,4 +1,4 @@
-"""The pinned weights of a backbone: where their file is, and what of it goes into the network."""
+"""The pinned weights of a backbone: where their file is, and how it is loaded."""
 
 import inspect
 import sys
@@ -25,16 +25,16 @@ UNBUILDABLE = (
     TypeError,
     ValueError,
 )
-"""What timm raises for shapes that do not go together."""
+"""The exceptions that timm raises for shapes that do not fit together."""
 RESAMPLED = ("pos_embed", "patch_embed.proj.weight", "relative_position_bias_table")
-"""Ends of names of what timm resamples to another size of image, patch or window."""
+"""The ends of names of tensors that timm resamples for another image, patch or window size."""
 RESAMPLED_OTHERWISE = ("flexi", "radio")
 """Parts of names of networks for which timm does so in a way that only its own loading knows."""
 SHOWN = 3
 
 
 def missing_weights(spec: Backbone) -> str:
-    """The Hub repository of weights that are not here yet, or ''."""
+    """The Hub repository of weights that are not on this machine, or ''."""
     repo = weights_repo(spec)
     return "" if repo and hub.cached_weights(spec.timm, spec.weights) is not None else repo
 
@@ -45,10 +45,10 @@ def weights_repo(spec: Backbone) -> str:
 
 
 def weights_size(spec: Backbone) -> int:
-    """About how many bytes the file of its weights on the Hub has.
+    """The approximate size in bytes of the weights' file on the Hub.
 
-    Timm's are float32 numbers of the network with the head of its own classes. 0 for a tag that
-    timm does not know.
+    Timm's files are float32 and include the head for their own classes. 0 for a tag that timm does
+    not know.
     """
     try:
         with torch.device("meta"):
@@ -59,10 +59,10 @@ def weights_size(spec: Backbone) -> int:
 
 
 def load_pinned(body: nn.Module, spec: Backbone) -> None:
-    """Fill a network with its file's tensors: each has its place, and each place its tensor.
+    """Load a file's tensors into a network; names must match one to one.
 
-    They come by timm's own filter, which resamples what depends on the image's size. (timm's own
-    loading lets tensors be missing where the number of classes differs.)
+    timm's own filter converts them, and resamples those that depend on the image size. (timm's own
+    loading accepts missing tensors where the number of classes differs.)
 
     Raises: WeightsError.
     """
@@ -90,7 +90,7 @@ def load_pinned(body: nn.Module, spec: Backbone) -> None:
 
 
 def _without_classifier(tensors: Mapping[str, Tensor], body: Any) -> dict[str, Tensor]:
-    """Without the layers that timm's configuration calls the classifier."""
+    """The tensors without those of the layers that timm's configuration calls the classifier."""
     named = body.pretrained_cfg.get("classifier") or "head"
     classifiers = (named,) if isinstance(named, str) else tuple(named)
     starts = tuple(f"{name}." for name in classifiers)
@@ -98,9 +98,9 @@ def _without_classifier(tensors: Mapping[str, Tensor], body: Any) -> dict[str, T
 
 
 def _filtered(found: dict[str, Tensor], body: nn.Module, spec: Backbone) -> dict[str, Tensor]:
-    """A whole file through the filter by which timm loads it. Raises: what that raises.
+    """A file's tensors after timm's filter for loading. Raises: as the filter.
 
-    By the classifier, some filters tell timm's own files from the authors'.
+    Some filters recognise timm's own files by the classifier.
     """
     own = body.state_dict()
     resampled = any(
@@ -121,14 +121,14 @@ def _filtered(found: dict[str, Tensor], body: nn.Module, spec: Backbone) -> dict
 
 
 def told(error: Exception) -> str:
-    """What an error says, or its name."""
+    """An exception's text, or its name."""
     return str(error) or type(error).__name__
 
 
 def _misfits(
     found: Mapping[str, Tensor], expected: Mapping[str, Tensor], *, exact: bool = False
 ) -> list[str]:
-    """Tensors that are missing, have no place, or are of another shape, a line for each kind."""
+    """The missing, unexpected and misshapen tensors, a line for each kind."""
     shapes = [
         f"{name} is {list(found[name].shape)}, expected {list(tensor.shape)}"
         for name, tensor in expected.items()
@@ -150,9 +150,9 @@ def _few(names: Iterable[str]) -> str:
 
 
 def weights_path(spec: Backbone) -> Path:
-    """The file of a backbone's pinned weights, fetched from the Hub unless it is here.
+    """The file of a backbone's pinned weights, downloaded from the Hub where it is missing.
 
-    Raises: WeightsError where it cannot be had.
+    Raises: WeightsError where it is not available.
     """
     kind, _, name = spec.weights.partition(":")
     if kind != "builtin":

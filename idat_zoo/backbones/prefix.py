@@ -1,8 +1,8 @@
-"""The part of a network's forward pass that is the same at every step: computed once per image.
+"""The constant prefix of a forward pass: the part before an adapter's first site, computed once.
 
-All before an adapter's first site is a constant of the image, as long as neither drop path nor a
-changed image comes before it. Drop path acts from the first of the adapter's blocks on, and never
-in block 0, where its rate is 0. For the linear probe without drop path it is the whole backbone.
+Before that site, an image's values do not change during training, as long as neither drop path nor
+a changed image comes earlier. Drop path acts from the adapter's first block on, and never in block
+0, where its rate is 0. For the linear probe without drop path, the prefix is the whole backbone.
 
 Shape letters: N images, C channels, H W image.
 """
@@ -11,16 +11,17 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
-from idat_zoo.adapters.base import EMBED, Place, Site
+from idat_zoo.adapters.sites import EMBED, Place, Site
 from idat_zoo.backbones.network import Network
 from idat_zoo.backbones.sites import Visitor
 from idat_zoo.backbones.walk import START, Partway, begin, places, walk
 
 
-def constant_until(network: Network, drop_path: float) -> Place:
-    """The last place a walk can be left at whose tensors do not change in training.
+def constant_until(network: Network, drop_path: float, *, reads_tokens: bool = False) -> Place:
+    """The last resumable place of the walk before which nothing changes in training.
 
-    That is its start for an adapter that changes the patches' embedding.
+    It is the start for an adapter that changes the patch embedding. With `reads_tokens`, the tokens
+    that leave the last block are needed at every step, so the place is not behind them.
     """
     first = min(network.places, key=in_order)
     drops = max(network.first_block, 1)  # at block 0 the rate is 0
@@ -30,18 +31,18 @@ def constant_until(network: Network, drop_path: float) -> Place:
         return START
     if first.block == network.anatomy.depth:
         last = Place(first.block - 1, Site.AFTER_MLP)
-        return first if first.site is Site.FEATURES else last
+        return first if first.site is Site.FEATURES and not reads_tokens else last
     left = [Place(first.block, site) for site in places(network.kind, first.block)]
     return [place for place in left if in_order(place) <= in_order(first)][-1]
 
 
 def in_order(place: Place) -> tuple[int, int]:
-    """By which places come as the walk comes by them."""
+    """A sort key: the order in which a walk reaches places."""
     return place.block, list(Site).index(place.site)
 
 
 def prefix_bytes(network: Network, count: int, until: Place) -> int:
-    """The memory that `walk_prefix` of `count` images takes, in float32."""
+    """The bytes of memory that `walk_prefix` of `count` images takes, in float32."""
     if until.site is Site.FEATURES:
         return 4 * count * network.anatomy.num_features
     block = network.anatomy.blocks[until.block]
@@ -53,7 +54,7 @@ def prefix_bytes(network: Network, count: int, until: Place) -> int:
 def walk_prefix(
     network: Network, images: UInt8[Tensor, "N C H W"], *, until: Place, batch_size: int
 ) -> Partway:
-    """Every image's walk up to a place, in batches of the size that training has."""
+    """Every image's walk up to a place, computed in batches of the training's size."""
     nobody = Visitor((), lambda site, block, x, compute, frozen: compute(x, {}))
     parts = [
         walk(network.kind, begin(network.normalise(batch)), nobody, None, until=until)

@@ -1,7 +1,7 @@
-"""Whether the walk through a loaded backbone computes what timm's own forward pass computes.
+"""The self-check of a walk: whether it computes what timm's own forward pass computes.
 
-Residual sums, pooling and what comes between blocks are spelled out here, and another timm may do
-them otherwise. So each backbone that is loaded is compared once, on one generated image.
+Residual sums, pooling and the parts between blocks are our code, and another version of timm may
+compute them differently. So each loaded backbone is compared once, on one generated image.
 """
 
 import hashlib
@@ -26,11 +26,11 @@ from idat_zoo.randomness import generator
 from idat_zoo.recipe import Backbone
 
 TOLERANCE = 1e-4
-"""How far features may differ, of the largest: the walk is timm's own to the bit on one machine."""
+"""The allowed relative difference of features; on one machine the walk equals timm bit for bit."""
 
 
 def check_walk(kind: Kind, spec: Backbone, sha256: str) -> None:
-    """Compare walk and timm, unless this backbone passed before with the same code and versions.
+    """Compare the walk with timm, unless this backbone passed before with the same code.
 
     Raises: WalkError where they differ.
     """
@@ -49,9 +49,9 @@ def check_walk(kind: Kind, spec: Backbone, sha256: str) -> None:
 
 
 def relative_difference(kind: Kind, spec: Backbone, head: nn.Module | None = None) -> float:
-    """Between walk and timm, on one image of noise, of timm's largest feature.
+    """The difference of the walk from timm on an image of noise, over timm's largest feature.
 
-    With the `head` that timm's network ends in, of its largest output.
+    With the `head` that timm's network ends in, outputs are compared instead.
     """
     blank = blank_image(kind, spec.img_size)
     image = torch.randn(blank.shape, generator=generator(0, "walk", "image")).to(blank)
@@ -64,7 +64,7 @@ def relative_difference(kind: Kind, spec: Backbone, head: nn.Module | None = Non
 
 
 def _key(kind: Kind, sha256: str) -> str:
-    """Changes with the backbone, the versions of torch and timm, and the code of the walk."""
+    """A key that changes with the backbone, the versions of torch and timm, and the walk's code."""
     modules = (walk, sites, base, sys.modules[type(kind).__module__])
     code = [inspect.getsource(module) for module in modules]
     parts = [sha256, timm.__version__, torch.__version__, *code]
@@ -72,7 +72,7 @@ def _key(kind: Kind, sha256: str) -> str:
 
 
 def _remember(passed: Path, document: dict[str, str | float]) -> None:
-    """Where nothing can be written, the next load compares anew."""
+    """Store that a key passed. Where nothing can be written, the next load compares again."""
     try:
         passed.parent.mkdir(parents=True, exist_ok=True)
         files.write_whole(passed, files.dump_json(document))

@@ -1,8 +1,8 @@
-"""How a walk offers what it comes by, and how calls that read frozen tensors are met.
+"""The interception of a backbone's sites: how a walk offers them to an adapter.
 
-A linear layer inside timm's attention or MLP is met by the identity of its weight, whoever calls:
-BEiT, SwinV2 and some EVA read `qkv.weight` past its module, where hooks and wrappers never fire.
-So timm's own code runs, and an adapter stands in the middle of it.
+A linear layer inside timm's attention or MLP is recognised by the identity of its weight, whichever
+code calls it: BEiT, SwinV2 and some EVA read `qkv.weight` without calling its module, so hooks and
+wrappers never fire. In this way timm's own code runs, with an adapter inside it.
 
 Shape letters: B batch, C channels, H W grid, M heads, N tokens, D width, P prompts.
 """
@@ -17,19 +17,20 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.overrides import TorchFunctionMode
 
-from idat_zoo.adapters.base import Place, Site, Tensors
+from idat_zoo.adapters.sites import Place, Site
+from idat_zoo.adapters.tensors import Tensors
 
 Layout = Literal["tokens", "grid", "channels"]
-"""[B, N, D], or [B, H, W, D], or [B, D, H, W]. Adapters see the first."""
+"""The layouts [B, N, D], [B, H, W, D] and [B, D, H, W]. Adapters see the first."""
 
 Compute = Callable[[Tensor, Tensors], Tensor]
-"""What the frozen network makes of x at a site, with copies in place of some of its tensors."""
+"""The frozen network's function of x at a site, with copies in place of some of its tensors."""
 
 Offer = Callable[[Site, int, Tensor, Compute, Tensors], Tensor]
-"""(site, block, x, compute, the frozen tensors that compute reads) -> what takes the place of y."""
+"""(site, block, x, compute, the frozen tensors that compute reads) -> the value that replaces y."""
 
 WEIGHT_AT: Mapping[Any, int] = {F.linear: 1, F.conv2d: 1, F.layer_norm: 2}
-"""The calls that are met, and where in their arguments the weight stands; the bias follows."""
+"""The intercepted calls, with the index of the weight among their arguments; the bias follows."""
 
 
 def _no_prompt(block: int, x: Tensor) -> Tensor | None:
@@ -37,25 +38,36 @@ def _no_prompt(block: int, x: Tensor) -> Tensor | None:
 
 
 class Visitor:
-    """Who is offered what a walk comes by, and may put something else in its place.
+    """The receiver of a walk's offers, which may replace the values at some places.
 
-    Only `places` are offered, as tokens. `prompt` gives those `[B, P, D]` of a block by its
-    stream, if it has any.
+    It only sees `places`, as tokens. `prompt` returns a block's prompts `[B, P, D]` for its stream,
+    or None. With `keeps_tokens`, `tokens` are after the walk those `[B, N, D]` that left the last
+    block.
     """
+
+    tokens: Tensor | None
 
     def __init__(
         self,
         places: Container[Place],
         offer: Offer,
         prompt: Callable[[int, Tensor], Tensor | None] = _no_prompt,
+        *,
+        keeps_tokens: bool = False,
     ) -> None:
         self.places, self.prompt = places, prompt
+        self.keeps_tokens, self.tokens = keeps_tokens, None
         self._offer = offer
+
+    def leaves_last_block(self, x: Tensor, layout: Layout) -> None:
+        """Keep the tokens that leave the last block, where they are asked for."""
+        if self.keeps_tokens:
+            self.tokens = _to_tokens(x, layout)
 
     def value(
         self, site: Site, block: int, x: Tensor, y: Tensor, *, layout: Layout = "tokens"
     ) -> Tensor:
-        """y, or what takes its place."""
+        """y, or the value that replaces it."""
         if Place(block, site) not in self.places:
             return y
         tokens = _to_tokens(y, layout)
@@ -65,7 +77,7 @@ class Visitor:
     def module(
         self, site: Site, block: int, x: Tensor, module: nn.Module, *, layout: Layout = "tokens"
     ) -> Tensor:
-        """What a frozen module makes of x, or what takes its place."""
+        """A frozen module's output for x, or the value that replaces it."""
         if Place(block, site) not in self.places:
             y: Tensor = module(x)
             return y
@@ -85,7 +97,7 @@ class Visitor:
         frozen: Tensors,
         layouts: tuple[Layout, Layout],
     ) -> Tensor:
-        """What takes the place of `compute(x)`; the layouts are those of x and of y."""
+        """The value that replaces `compute(x)`; the layouts are those of x and of y."""
         before, after = layouts
         if before == after == "tokens":
             return self._offer(site, block, x, compute, frozen)
@@ -108,9 +120,10 @@ class Visitor:
         prompts: int = 0,
         prefix: int = 0,
     ) -> AbstractContextManager[object]:
-        """While it lasts, calls that read the owners' weights are met; attention's too.
+        """Inside the block, intercept calls that read the owners' weights, and attention.
 
-        `prompts` stand behind so many tokens of `prefix`, which biases of the scores do not know.
+        `prompts` is the number of prompts after the `prefix` tokens, which biases of the scores
+        lack.
         """
         weights = [
             (module.weight, site)
@@ -125,7 +138,7 @@ class Visitor:
 
 
 class Inside(TorchFunctionMode):
-    """Meets calls by the weight that they read, and calls of fused attention."""
+    """Intercepts calls by the weight that they read, and calls of fused attention."""
 
     def __init__(
         self,
@@ -209,7 +222,7 @@ class Inside(TorchFunctionMode):
         return self._visitor.call(Site.ATTENTION, self._block, x, compute, frozen, layouts)
 
     def _padded(self, bias: Tensor) -> Tensor:
-        """[..., N, N] with rows and columns of zeros for the prompts behind the prefix."""
+        """[..., N, N] with rows and columns of zeros for the prompts after the prefix."""
         for axis in (-1, -2):
             start, end = bias.tensor_split([self._prefix], dim=axis)
             shape = list(bias.shape)
@@ -221,7 +234,7 @@ class Inside(TorchFunctionMode):
 def _plain_attention(
     query: Tensor, key: Tensor, value: Tensor, bias: Tensor, scale: float
 ) -> Tensor:
-    """Attention in single products: fused attention with a bias has no form in ONNX."""
+    """Attention in separate products: ONNX has no form of fused attention with a bias."""
     scores = (query * scale) @ key.transpose(-2, -1) + bias
     return scores.softmax(dim=-1) @ value
 

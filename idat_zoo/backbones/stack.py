@@ -3,7 +3,7 @@
 Shape letters: B batch, C channels, H W image, K classes, T tasks.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from copy import copy
 from dataclasses import replace
 from functools import partial
@@ -13,7 +13,10 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 from torch.nn import functional as F
 
-from idat_zoo.adapters.base import Adapter, Carry, Mask, Place, Site, Tensors
+from idat_zoo.adapters.base import Adapter
+from idat_zoo.adapters.masks import Mask
+from idat_zoo.adapters.sites import Place, Site
+from idat_zoo.adapters.tensors import Carry, Tensors
 from idat_zoo.backbones.network import (
     DROP_PATH,
     Images,
@@ -25,18 +28,20 @@ from idat_zoo.backbones.network import (
 )
 from idat_zoo.backbones.sites import Compute, Visitor
 from idat_zoo.backbones.walk import Partway, begin, features
+from idat_zoo.distillation.base import Output, Outputs
 from idat_zoo.errors import UsageError
 
-Forward = Callable[[Sequence[Images | Partway], Sequence[Tensors]], list[Logits]]
-"""One batch and its masks for each network, to each network's logits."""
+Forward = Callable[[Sequence[Images | Partway], Sequence[Tensors]], list[Outputs]]
+"""One batch and its masks for each network, to each network's outputs."""
 
 
-def forward_of(networks: Sequence[Network]) -> Forward:
-    """The pass of one network, or of a stack of them."""
+def forward_of(networks: Sequence[Network], reads: Collection[Output] = ()) -> Forward:
+    """The pass of one network, or of a stack of them, with the outputs that are read."""
     if len(networks) > 1:
-        return StackedNetwork(networks)
+        stacked = StackedNetwork(networks)
+        return lambda starts, masks: stacked.outputs(starts, masks, reads)
     (network,) = networks
-    return lambda starts, masks: [network(starts[0], masks[0])]
+    return lambda starts, masks: [network.outputs(starts[0], masks[0], reads)]
 
 
 class StackedNetwork:
@@ -56,7 +61,16 @@ class StackedNetwork:
     def __call__(
         self, starts: Sequence[Images | Partway], masks: Sequence[Tensors] | None = None
     ) -> list[Logits]:
-        """One batch per task to one `[B, K]` of logits per task.
+        """One batch per task to one `[B, K]` of logits per task; see `outputs`."""
+        return [own.logits for own in self.outputs(starts, masks, ())]
+
+    def outputs(
+        self,
+        starts: Sequence[Images | Partway],
+        masks: Sequence[Tensors] | None,
+        reads: Collection[Output],
+    ) -> list[Outputs]:
+        """One batch per task to the outputs per task: logits and what else is read.
 
         The batches are all of one size `[B, 3, H, W]`, or all of them walks left at one place.
         """
@@ -98,10 +112,15 @@ class StackedNetwork:
             tokens: Tensor = torch.vmap(of_task)(self._local(block), pad_and_stack(own))
             return tokens.flatten(0, 1)
 
-        visitor = Visitor(self.places, offer, prompt)
+        visitor = Visitor(self.places, offer, prompt, keeps_tokens=Output.TOKENS in reads)
         begun = join(self.networks, starts)
-        pooled = features(self.networks[0].kind, begun, visitor, self._drop_path(masks))
-        return [n.head(f) for n, f in zip(self.networks, pooled.chunk(T), strict=True)]
+        pooled = features(self.networks[0].kind, begun, visitor, self._drop_path(masks)).chunk(T)
+        tokens = [None] * T if visitor.tokens is None else visitor.tokens.chunk(T)
+        kept = pooled if Output.FEATURES in reads else [None] * T
+        return [
+            Outputs(n.head(own), features, last)
+            for n, own, features, last in zip(self.networks, pooled, kept, tokens, strict=True)
+        ]
 
     def _local(self, block: int) -> dict[str, Tensor]:
         return pad_and_stack([network.local(block) for network in self.networks])

@@ -1,12 +1,12 @@
-"""The forward pass of a frozen timm backbone, with an offer at every site an adapter may stand at.
+"""The forward pass of a frozen timm backbone, with an offer to the adapter at every site.
 
 Shape letters: B batch, C channels, H W image, N tokens, D width, L blocks, R branches.
 
-timm's own forward pass with the residual sums spelled out; what is special to a kind of backbone is
-in `kinds/`. `self_check.py` holds the two equal for each backbone that is loaded.
+It is timm's own forward pass with explicit residual sums; `kinds/` has what is special to a kind of
+backbone. `self_check.py` verifies that the two are equal for each backbone that is loaded.
 
-The walk can be left at some places and taken up again there, so that what comes before the first
-adapter is computed once for each image. Such places are
+The walk can be left at some places and resumed there, so that everything before the first adapter
+is computed once per image. These places are
 
     (0, patch_embed)   the images, normalised
     (i, block_input)   the tokens that enter block i
@@ -24,20 +24,21 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from idat_zoo.adapters.base import EMBED, Site, Tensors
-from idat_zoo.adapters.base import Place as Place
+from idat_zoo.adapters.sites import EMBED, Site
+from idat_zoo.adapters.sites import Place as Place
+from idat_zoo.adapters.tensors import Tensors
 from idat_zoo.backbones.kinds.base import Branch, Context, Kind
 from idat_zoo.backbones.sites import Visitor
 
 DropPath = Float[Tensor, "L R B"] | None
-"""What scales each image's branches (0: dropped)."""
+"""The drop-path factors of each image's branches (0: dropped)."""
 
 
 @dataclass(frozen=True)
 class Partway:
-    """A walk left before a place, with the tensors that go on from there, one row an image.
+    """A walk left before a place, with the tensors from which it resumes, one row per image.
 
-    `context` is what all blocks read beside them; so many `prompts` stand behind the prefix.
+    `context` is the input that all blocks share; `prompts` counts the prompts after the prefix.
     """
 
     place: Place
@@ -46,7 +47,7 @@ class Partway:
     prompts: int = 0
 
     def __getitem__(self, rows: slice | Int64[Tensor, "_"]) -> "Partway":
-        """The same place for some of the images."""
+        """The same place for a subset of the images."""
         return replace(self, tensors=tuple(tensor[rows] for tensor in self.tensors))
 
 
@@ -54,32 +55,32 @@ START = Place(0, Site.PATCH_EMBED)
 
 
 def begin(images: Float[Tensor, "B C H W"]) -> Partway:
-    """A walk of normalised images that has not begun."""
+    """A walk of normalised images, before its first place."""
     return Partway(START, (images,))
 
 
 def features(
     kind: Kind, begun: Partway, visitor: Visitor, drop_path: DropPath
 ) -> Float[Tensor, "B D"]:
-    """Pooled features, from a place on."""
+    """Pooled features, resumed from a place."""
     last = Place(len(kind.branches), Site.FEATURES)
     (pooled,) = walk(kind, begun, visitor, drop_path, until=last).tensors
     return visitor.value(last.site, last.block, pooled, pooled)
 
 
 class Holder(nn.Module):
-    """A backbone whose parameters can be replaced while something runs that walks through it."""
+    """A backbone whose parameters can be replaced while a function runs a walk through it."""
 
     def __init__(self, body: nn.Module) -> None:
         super().__init__()
         self.body = body
 
     def forward(self, run: Callable[[], Tensor]) -> Tensor:
-        """What `run` gives."""
+        """The result of `run`."""
         return run()
 
     def having(self, copies: Tensors, run: Callable[[], Tensor]) -> Tensor:
-        """What it gives while copies stand in the places of the backbone's own, by timm's names."""
+        """The result while copies replace the backbone's own parameters, by timm's names."""
         if not copies:
             return run()
         own = {f"body.{name}": tensor for name, tensor in copies.items()}
@@ -90,7 +91,7 @@ class Holder(nn.Module):
 def walk(
     kind: Kind, begun: Partway, visitor: Visitor, drop_path: DropPath, *, until: Place
 ) -> Partway:
-    """From a place to a later one; nothing at `until` itself has happened yet."""
+    """Walk from a place to a later one, and stop before anything at `until` is computed."""
     here = begun
     while here.place != until:
         here = LEGS[here.place.site](kind, here, visitor, drop_path)
@@ -98,7 +99,7 @@ def walk(
 
 
 def places(kind: Kind, block: int) -> list[Site]:
-    """Where in a block a walk may be left, in their order."""
+    """The places in a block at which a walk may be left, in order."""
     within = [Site.NORM2] if len(kind.branches[block]) > 1 else []
     return [Site.BLOCK_INPUT, *within, Site.AFTER_MLP]
 
@@ -145,6 +146,7 @@ def _leave(kind: Kind, here: Partway, visitor: Visitor, drop_path: DropPath) -> 
         return replace(here, place=Place(i + 1, Site.BLOCK_INPUT), tensors=(x,))
     if here.prompts:
         x = torch.cat([x[:, : kind.prefix], x[:, kind.prefix + here.prompts :]], dim=1)
+    visitor.leaves_last_block(x, kind.layout)
     with visitor.inside(i + 1, {Site.FINAL_NORM: kind.final_norm}):
         pooled = kind.pool(x)
     return replace(here, place=Place(i + 1, Site.FEATURES), tensors=(pooled,), prompts=0)
@@ -163,7 +165,7 @@ LEGS: dict[Site, Leg] = {
 def _branch(
     kind: Kind, here: Partway, x: Tensor, which: int, visitor: Visitor
 ) -> tuple[Tensor, Tensor]:
-    """What enters a branch's attention or MLP, and the branch before it leaves for the stream."""
+    """The input of a branch's attention or MLP, and its output before it joins the stream."""
     i = here.place.block
     own: Branch = kind.branches[i][which]
     norm = Site.NORM2 if which == len(kind.branches[i]) - 1 else Site.NORM1

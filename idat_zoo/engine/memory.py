@@ -65,16 +65,16 @@ def step_bytes(learner: Learner) -> int:
         kept[storage.data_ptr()] = storage.nbytes()
         return tensor
 
-    rows = torch.arange(learner.batch_size, device=learner.device)
+    rows, reads = torch.arange(learner.batch_size, device=learner.device), learner.reads
     with (
         torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor),
         autocast(learner.device, learner.precision),
     ):
-        logits = {
-            role: network(learner.start(role, 0, rows), learner.masks(role, 0))
+        outputs = {
+            role: network.outputs(learner.start(role, 0, rows), learner.masks(role, 0), reads)
             for role, network in learner.pair.roles()
         }
-        loss = learner.losses(logits, learner.targets[rows])["loss"]
+        loss = learner.losses(outputs, learner.targets[rows])["loss"]
     for _, network in learner.pair.roles():
         for parameter in network.parameters():
             kept.pop(parameter.untyped_storage().data_ptr(), None)

@@ -22,7 +22,8 @@ from idat_zoo.backbones.pair import NetworkPair, Role
 from idat_zoo.backbones.prefix import constant_until, walk_prefix
 from idat_zoo.backbones.stack import Forward, forward_of
 from idat_zoo.backbones.walk import START, Partway, Place
-from idat_zoo.distillation import distillation_term
+from idat_zoo.distillation import build_term
+from idat_zoo.distillation.base import Output, Outputs
 from idat_zoo.engine.augment import augment
 from idat_zoo.engine.compiled import compile_or_not
 from idat_zoo.engine.precision import autocast, cast_frozen
@@ -86,6 +87,7 @@ class Learner:
         self.steps_per_epoch = len(targets) // self.batch_size  # drop_last
         self.epochs = total_epochs(recipe)
         self.rates = learning_rates(recipe, self.steps_per_epoch)
+        self.term = build_term(recipe.distillation) if recipe.distils else None
         self.done = 0
         self.fault: ZooError | None = None
         self.watched = True  # until two steps showed which tensors get a gradient
@@ -105,7 +107,10 @@ class Learner:
 
     def prefix(self, role: Role) -> Place:
         """How far an image's walk is the same at every step, if its pixels are."""
-        return constant_until(self.pair.network(role), self.recipe.drop_path)
+        network = self.pair.network(role)
+        return constant_until(
+            network, self.recipe.drop_path, reads_tokens=Output.TOKENS in self.reads
+        )
 
     def cache_prefixes(self) -> None:
         """Walk every image to the end of its prefix, once, and begin each step there."""
@@ -137,13 +142,22 @@ class Learner:
         network = self.pair.network(role)
         return network.draw_masks(self.batch_size, drop_path=self.recipe.drop_path, draws=draws)
 
-    def losses(self, logits: Mapping[Role, Tensor], targets: Tensor) -> dict[str, Tensor]:
-        """CE_s, CE_t, D and their sum, in float32 or wider."""
-        wide = {role: z.float() if z.dtype.itemsize < 4 else z for role, z in logits.items()}
-        parts = {f"{role}_task_loss": F.cross_entropy(z, targets) for role, z in wide.items()}
+    @property
+    def reads(self) -> frozenset[Output]:
+        """The outputs that the losses read."""
+        return self.term.reads if self.term is not None else frozenset()
+
+    def losses(self, outputs: Mapping[Role, Outputs], targets: Tensor) -> dict[str, Tensor]:
+        """CE_s, CE_t, the distillation term and their sum, in float32 or wider."""
+        wide = {role: _widened(own) for role, own in outputs.items()}
+        parts = {
+            f"{role}_task_loss": F.cross_entropy(own.logits, targets) for role, own in wide.items()
+        }
         loss = sum(parts.values(), start=torch.zeros((), device=targets.device))
-        if self.recipe.distillation != "none":
-            term = distillation_term(wide["student"], wide["teacher"], self.recipe)
+        if self.term is not None:
+            if self.recipe.detach != "none":
+                wide[self.recipe.detach] = _detached(wide[self.recipe.detach])
+            term = self.term.loss(wide["student"], wide["teacher"])
             parts["distillation_loss"] = term
             loss = loss + self.recipe.distillation_weight * term
         return {"loss": loss} | parts
@@ -309,7 +323,7 @@ class Trainer:
     ) -> list[dict[str, Tensor]]:
         """One optimisation step on the images of these places; the loss and its parts of each."""
         with autocast(self.device, self.precision):
-            logits = {
+            outputs = {
                 role: forward(
                     [one.start(role, step, own) for one, own in zip(present, batches, strict=True)],
                     [one.masks(role, step) if one in learning else {} for one in present],
@@ -317,7 +331,7 @@ class Trainer:
                 for role, forward in forwards.items()
             }
         parts = [
-            one.losses({role: z[k] for role, z in logits.items()}, one.targets[batches[k]])
+            one.losses({role: own[k] for role, own in outputs.items()}, one.targets[batches[k]])
             for k, one in enumerate(present)
             if one in learning
         ]
@@ -341,8 +355,10 @@ class Trainer:
         key = tuple(map(id, present))
         if key not in self._forwards:
             roles = [role for role, _ in present[0].pair.roles()]
+            reads = frozenset[Output]().union(*(one.reads for one in present))
             forwards = {
-                role: forward_of([one.pair.network(role) for one in present]) for role in roles
+                role: forward_of([one.pair.network(role) for one in present], reads)
+                for role in roles
             }
             if self.switches.compile:
                 forwards = {
@@ -361,8 +377,8 @@ class Trainer:
             rows = torch.arange(present[0].batch_size, device=self.device)
             with autocast(self.device, self.precision):
                 starts = [one.start(role, 0, rows) for one in present]
-                logits = forward(starts, [one.masks(role, 0) for one in present])
-            torch.stack([z.float().sum() for z in logits]).sum().backward()
+                outputs = forward(starts, [one.masks(role, 0) for one in present])
+            torch.stack([own.logits.float().sum() for own in outputs]).sum().backward()
             self.optimiser.zero_grad(set_to_none=True)
 
         return trial
@@ -415,6 +431,17 @@ def parameter_groups(network: Network, recipe: Recipe) -> list[dict[str, Any]]:
         {"params": plain, "weight_decay": 0.0},
     ]
     return [group for group in groups if group["params"]]
+
+
+def _widened(outputs: Outputs) -> Outputs:
+    """The outputs in float32, or as they are where they are wider."""
+    return Outputs(
+        *(z.float() if z is not None and z.dtype.itemsize < 4 else z for z in outputs)  # type: ignore[arg-type]
+    )
+
+
+def _detached(outputs: Outputs) -> Outputs:
+    return Outputs(*(None if z is None else z.detach() for z in outputs))  # type: ignore[arg-type]
 
 
 def _is_finite(value: float) -> bool:

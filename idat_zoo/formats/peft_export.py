@@ -25,9 +25,9 @@ import torch
 from torch import Tensor, nn
 
 from idat_zoo import files
-from idat_zoo.adapters.base import Site
 from idat_zoo.adapters.layers import ALONE, ROWS
 from idat_zoo.adapters.peft import all_saved
+from idat_zoo.adapters.sites import Site
 from idat_zoo.backbones.kinds.base import Kind
 from idat_zoo.backbones.network import Network
 from idat_zoo.backbones.peft_network import PeftNetwork

@@ -22,8 +22,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from idat_zoo.adapters.base import Adapter, Tensors
+from idat_zoo.adapters.base import Adapter
 from idat_zoo.adapters.kronecker import nearest_factors
+from idat_zoo.adapters.tensors import Tensors
 
 Weights = tuple[Tensor, Tensor | None]
 """A linear layer's weight and its bias."""

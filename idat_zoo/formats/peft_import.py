@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 from idat_zoo import files
 from idat_zoo.adapters import build_adapter
-from idat_zoo.adapters.base import Anatomy
+from idat_zoo.adapters.anatomy import Anatomy
 from idat_zoo.adapters.peft import Peft
 from idat_zoo.adapters.peft_options import START, STARTS
 from idat_zoo.adapters.peft_targets import Noted, PeftConfig, Update, find_updates

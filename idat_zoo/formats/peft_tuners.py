@@ -12,7 +12,7 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
 
-from idat_zoo.adapters.base import Anatomy
+from idat_zoo.adapters.anatomy import Anatomy
 from idat_zoo.adapters.peft import CHOOSING, Peft, all_saved, first_name
 from idat_zoo.adapters.peft_options import (
     START,

@@ -16,7 +16,7 @@ from timm.models._hub import save_config_for_hf  # half of `save_for_hf`; the we
 from torch import Tensor, nn
 
 from idat_zoo import files
-from idat_zoo.adapters.base import Place, Site
+from idat_zoo.adapters.sites import Place, Site
 from idat_zoo.backbones.anatomy import frozen_tensors
 from idat_zoo.backbones.kinds.base import Kind
 from idat_zoo.backbones.network import Network, copies_at

@@ -1,16 +1,18 @@
-"""Many results as one report: data first, then text.
+"""Reports: tables and sentences about many results, built as data and then laid out as text.
 
     from idat_zoo.results import find_results
     from idat_zoo.report.build import build_report
     from idat_zoo.report.layout import lay_out          sections of text, for any surface
     from idat_zoo.report.markdown import as_markdown
 
-    fields.py   a result's recipe as flat fields, and which of them tell recipes apart
-    rows.py     results of one recipe with several seeds -> one row
-    means.py    rows of one series over the tasks of a suite -> group means, mean19, mean3
-    gain.py     a row with its teacher against the row without, image by image
-    notes.py    what makes a comparison uneven
-    build.py    all of these -> Report
+    fields.py       the recipe of a result as flat fields, and those in which recipes differ
+    rows.py         results of one recipe with several seeds -> one row
+    means.py        rows of one series over the tasks of a suite -> group means, mean19, mean3
+    predictions.py  the stored predictions of a run
+    gain.py         a row with its teacher against the row without, image by image
+    notes.py        warnings about images and about uneven comparisons
+    build.py        all of these -> Report
 
-Nothing mixes silently: recipes are told apart by their hash, and never averaged over.
+Results of different recipes, told apart by their hash, are never averaged. None of these modules
+loads torch, unless the options of adapters are read from their classes (`fields.class_options`).
 """

@@ -1,10 +1,10 @@
-"""Results -> Report: rows, means, gains and notes as data."""
+"""Building a report: results -> rows, means, gains and notes, as data."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
 from idat_zoo.recipe import Frozen, Scalar
-from idat_zoo.report.fields import PLAIN, Fields, as_text, flatten
+from idat_zoo.report.fields import PLAIN, Fields, ReadOptions, as_text, class_options, flatten
 from idat_zoo.report.gain import Gain, build_gains
 from idat_zoo.report.means import Averaged, SeriesMeans, build_means
 from idat_zoo.report.notes import build_notes
@@ -13,9 +13,9 @@ from idat_zoo.results import Result
 
 
 class Report(Frozen):
-    """Many results, as data. Fractions throughout.
+    """Many results as data. Accuracies are fractions.
 
-    `shared` are the fields that all recipes have in common, the task's own left out.
+    `shared` are the fields that all recipes have in common, except those of the task.
     """
 
     results: int
@@ -28,14 +28,19 @@ class Report(Frozen):
 
 
 def build_report(
-    found: Sequence[tuple[Path, Result]], *, averaged: Averaged | None = None
+    found: Sequence[tuple[Path, Result]],
+    *,
+    averaged: Averaged | None = None,
+    read_options: ReadOptions = class_options,
 ) -> Report:
     """The report of results, each with the path of its result.json.
 
-    Means are taken over the tasks in `averaged`; without it there are none.
-    Predictions are read from beside it where two runs are paired.
+    Means are taken over the tasks in `averaged`; without it there are none. Where two runs are
+    compared image by image, their predictions are read from the files beside result.json.
+    `read_options` fills in the defaults of adapter options; by default the adapter classes do,
+    which loads torch.
     """
-    groups, repeated = group_results(found)
+    groups, repeated = group_results(found, read_options)
     averaged = averaged or {}
     places = [
         (suite, task)
@@ -49,7 +54,7 @@ def build_report(
     return Report(
         results=len(found),
         recipes=len({row.recipe_hash for row in rows}),
-        shared=_shared([flatten(result) for _, result in found]),
+        shared=_shared([flatten(result, read_options) for _, result in found]),
         rows=tuple(rows),
         means=tuple(means),
         gains=tuple(build_gains(groups)),
@@ -58,7 +63,7 @@ def build_report(
 
 
 def _place(group: Group, places: Sequence[tuple[str, str]]) -> tuple[int, str, tuple[str, ...]]:
-    """Other tasks first, then suites in their own order; then by fields, so paths do not matter."""
+    """The sort key of a group: other tasks first, then suites in order; never by path."""
     place = (str(group.fields["task.suite"]), group.task)
     number = places.index(place) + 1 if place in places else 0
     texts = tuple(f"{name}={as_text(value)}" for name, value in group.fields.items())

@@ -1,14 +1,38 @@
-"""A result's recipe as flat fields, and which of them tell recipes apart."""
+"""Flat fields of a result's recipe, and the choice of those in which recipes differ."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from idat_zoo.adapters import build_adapter
-from idat_zoo.recipe import DESCRIPTIVE, AdapterChoice, Backbone, Recipe, Scalar
+from idat_zoo.distillation import build_term
+from idat_zoo.recipe import (
+    BRIDGE,
+    DESCRIPTIVE,
+    FLAT_OPTIONS,
+    AdapterChoice,
+    Backbone,
+    OptionValue,
+    Recipe,
+    Scalar,
+)
 from idat_zoo.results import Result
 
 Fields = Mapping[str, Scalar]
 """Dotted names -> values: `teacher`, `teacher.weights`, `adapter.rank`, `lr`."""
+
+ReadOptions = Callable[[AdapterChoice], Mapping[str, OptionValue]]
+"""All options of an adapter of a built-in family, those at their defaults included."""
+
+
+def class_options(choice: AdapterChoice) -> Mapping[str, OptionValue]:
+    """The options as the class of the family reads them, which loads torch.
+
+    A caller that must not load torch hands in a function of its own instead.
+    """
+    from idat_zoo.adapters import build_adapter
+
+    options: dict[str, OptionValue] = build_adapter(choice).options.model_dump()
+    return options
+
 
 PARENTS = {
     "student": "pair",
@@ -20,7 +44,7 @@ PARENTS = {
 """Values are compared only between recipes with the same parent; `a.b` has parent `a`."""
 
 PLAIN = {"kind": "run", "network": "student", "protocol": "standard", "selection": "none"}
-"""Fields that are shown wherever they have another value than this, and never with it."""
+"""Fields that are shown exactly where they have another value than this one."""
 
 OF_TRAINING = {
     "adapter.dropout",
@@ -32,18 +56,18 @@ OF_TRAINING = {
     "warmup_epochs",
     "weight_decay",
 }
-"""Fields that an adapter trained elsewhere says nothing of."""
+"""Fields about the training, which is not known for an imported adapter."""
 
 OF_THE_TASK = {"task", "data", "lr", "weight_decay", "drop_path"}
-"""Fields that recipes of one series may set task by task, as the released recipes do."""
+"""Fields in which recipes of one series may differ by task, as the released recipes do."""
 
 
-def flatten(result: Result) -> Fields:
-    """Everything a recipe's hash covers, and what else sets results apart: kind, network, data.
+def flatten(result: Result, read_options: ReadOptions = class_options) -> Fields:
+    """All that the hash of a result's recipe covers, with the result's kind, network and data.
 
-    Options have their defaults filled in. Fields that do not act are left out: a distillation term
-    without a teacher, its temperature without `kl`, whatever `candidates` choose, the training of
-    an imported adapter.
+    Adapter options at their defaults are included. Fields without effect are left out: distillation
+    without a teacher, fields that `candidates` choose, and the training
+    of an imported adapter. `read_options` reads the options of built-in families.
     """
     recipe = result.recipe
     fields: dict[str, Scalar] = {
@@ -56,13 +80,14 @@ def flatten(result: Result) -> Fields:
     task = recipe.task.model_dump(exclude={"id", "plugin", *DESCRIPTIVE["task"]}, exclude_none=True)
     task |= {"plugin": str(recipe.task.plugin)} if recipe.task.plugin else {}
     fields |= {f"task.{name}": _scalar(value) for name, value in task.items()}
-    fields |= _adapter("adapter", recipe.adapter)
+    fields |= _adapter("adapter", recipe.adapter, read_options)
     fields |= _backbone("student", recipe.pair.student)
     fields |= _backbone("teacher", recipe.pair.teacher)
     if recipe.teacher_adapter is not None:
-        fields |= _adapter("teacher_adapter", recipe.teacher_adapter)
+        fields |= _adapter("teacher_adapter", recipe.teacher_adapter, read_options)
     fields |= _settings(recipe)
     idle = {*recipe.candidates, *(OF_TRAINING if recipe.protocol == "imported" else ())}
+    idle |= {f"distillation.{name}" for name in recipe.candidates if name in FLAT_OPTIONS}
     return {name: value for name, value in fields.items() if name not in idle}
 
 
@@ -75,31 +100,52 @@ def _backbone(role: str, backbone: Backbone | None) -> dict[str, Scalar]:
     return {role: backbone.name} | {f"{role}.{key}": _scalar(v) for key, v in values.items()}
 
 
-def _adapter(role: str, choice: AdapterChoice) -> dict[str, Scalar]:
-    """A plugin's options are taken as they are written: its code need not be here."""
-    if choice.plugin is None:
-        options = build_adapter(choice).options.model_dump()
-    else:
+def _adapter(role: str, choice: AdapterChoice, read_options: ReadOptions) -> dict[str, Scalar]:
+    """An adapter's label and options.
+
+    Options of plugins and of PEFT's tuners are taken as the recipe states them, because their code
+    may not be installed.
+    """
+    options: Mapping[str, OptionValue]
+    if choice.plugin is not None:
         options = {"plugin": str(choice.plugin), **choice.options}
+    elif choice.name == BRIDGE:
+        options = choice.options
+    else:
+        options = read_options(choice)
+        options = {name: options[name] for name in sorted(options, key=lambda n: n != "blocks")}
     return {role: choice.label} | {f"{role}.{key}": _scalar(v) for key, v in options.items()}
 
 
 def _settings(recipe: Recipe) -> dict[str, Scalar]:
-    """The recipe's plain fields, as far as they act."""
+    """The distillation term and the recipe's plain fields, as far as they act."""
     idle = {"pair", "task", "adapter", "teacher_adapter"}
-    if recipe.pair.teacher is None:
-        idle |= {"distillation"}
-    if recipe.distillation == "none":
+    if not recipe.distils:
         idle |= {"distillation_weight", "detach"}
-    if recipe.distillation != "kl":
-        idle |= {"temperature", "temperature_squared"}
     if recipe.selection == "none":
         idle |= {"candidates"}
-    return {name: _scalar(value) for name, value in recipe.model_dump(exclude=idle).items()}
+    fields: dict[str, Scalar] = {}
+    for name, value in recipe.model_dump(exclude=idle).items():
+        fields |= _term(recipe) if name == "distillation" else {name: _scalar(value)}
+    return fields
+
+
+def _term(recipe: Recipe) -> dict[str, Scalar]:
+    """The distillation term and its options, where there is a teacher."""
+    spec = recipe.distillation
+    if recipe.pair.teacher is None:
+        return {}
+    options: Mapping[str, object] = {}
+    if spec.plugin is not None:
+        options = {"plugin": str(spec.plugin), **spec.options}
+    elif recipe.distils:
+        options = build_term(spec).options.model_dump()
+    own = {f"distillation.{name}": _scalar(value) for name, value in options.items()}
+    return {"distillation": spec.name} | own
 
 
 def _scalar(value: object) -> Scalar:
-    """Tuples and mappings as text; scalars as they are."""
+    """A scalar as it is; tuples and mappings as text."""
     if isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, Mapping):
@@ -109,19 +155,19 @@ def _scalar(value: object) -> Scalar:
 
 
 def as_text(value: Scalar) -> str:
-    """A value as recipes write it."""
+    """A value in the form that recipe files use."""
     if isinstance(value, bool):
         return str(value).lower()
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def is_of_the_task(name: str) -> bool:
-    """Whether recipes of one series may differ in it from task to task."""
+    """Whether recipes of one series may differ in this field from task to task."""
     return name in OF_THE_TASK or name.startswith(("task.", "adapter.", "teacher_adapter."))
 
 
 def differing(recipes: Iterable[Fields]) -> set[str]:
-    """Fields in which two of the recipes differ though they agree in the field's parent."""
+    """The fields in which two recipes differ that agree in the field's parent."""
     values: dict[tuple[str, Scalar | None], set[str]] = defaultdict(set)
     for fields in recipes:
         for name, value in fields.items():
@@ -134,7 +180,7 @@ def _parent(name: str) -> str:
 
 
 def differing_within_tasks(recipes: Iterable[Fields]) -> set[str]:
-    """Fields in which two recipes of one task differ."""
+    """The fields in which two recipes of one task differ."""
     by_task: dict[Scalar, list[Fields]] = defaultdict(list)
     for fields in recipes:
         by_task[fields["task"]].append(fields)
@@ -142,15 +188,15 @@ def differing_within_tasks(recipes: Iterable[Fields]) -> set[str]:
 
 
 def telling(recipes: Sequence[Fields]) -> set[str]:
-    """Fields that belong into a recipe's label: what sets it apart, but for the task's own."""
+    """The fields that labels show: those in which recipes differ, unless only tasks explain it."""
     within = differing_within_tasks(recipes)
     return {name for name in differing(recipes) if not is_of_the_task(name) or name in within}
 
 
-def label(fields: Fields, told: set[str]) -> dict[str, Scalar]:
-    """The fields to show for a recipe, in order; those with an unusual PLAIN value always."""
+def label(fields: Fields, shown: set[str]) -> dict[str, Scalar]:
+    """The label of a recipe: its fields among `shown`, and any with an unusual PLAIN value."""
     return {
         name: value
         for name, value in fields.items()
-        if (name in told and name not in PLAIN) or (name in PLAIN and value != PLAIN[name])
+        if (name in shown and name not in PLAIN) or (name in PLAIN and value != PLAIN[name])
     }

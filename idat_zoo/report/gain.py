@@ -1,32 +1,33 @@
-"""What the teacher brings: the student trained with it minus the student trained alone.
+"""Gains from the teacher: top-1 of the student trained with it, minus that of the student alone.
 
-Two groups are compared where their recipes differ in nothing but the teacher and what belongs to
-it. Each seed's two runs are compared on the same test images, one by one.
+Two groups are compared if their recipes differ in nothing but the teacher and the settings that
+belong to it. The two runs of each seed are compared image by image on the same test images.
 """
 
 import statistics
 from collections.abc import Hashable, Sequence
 from pathlib import Path
 
-from torch import Tensor
+import numpy as np
 
-from idat_zoo import files
-from idat_zoo.metrics import Interval, paired_counts, paired_interval, unpaired_interval
+from idat_zoo.intervals import Interval, paired_interval, unpaired_interval
 from idat_zoo.recipe import Frozen, Scalar
 from idat_zoo.report.fields import Fields, label, telling
+from idat_zoo.report.predictions import paired_counts, read_predictions
 from idat_zoo.report.rows import Group, Over, over_seeds, wider
-from idat_zoo.results import PREDICTIONS_FILE, Result
+from idat_zoo.results import Result
 
 OF_THE_TEACHER = ("teacher", "teacher_adapter", "distillation")
-OF_THE_TERM = ("distillation_weight", "temperature", "temperature_squared", "detach")
+OF_THE_TERM = ("distillation_weight", "detach")
+BELOW = ("teacher.", "teacher_adapter.", "distillation.")
 
 
 class SeedGain(Frozen):
-    """One seed's gain in top-1, a fraction, with its 95 % interval over the test images.
+    """The gain of one seed in top-1, a fraction, with its 95 % interval over the test images.
 
-    It is paired: of the images, `gained` are right with the teacher alone and `lost` without it
-    alone. Where `unpaired` says why the runs cannot be paired, these are not known, and the
-    interval is that of two runs on images of their own.
+    `gained` counts the images that only the run with the teacher classifies correctly, `lost`
+    those that only the run without it does. If the runs cannot be paired, `unpaired` says why, the
+    two counts are None, and the interval is the one for two independent sets of images.
     """
 
     seed: int
@@ -39,10 +40,10 @@ class SeedGain(Frozen):
 
 
 class MeanGain(Frozen):
-    """The mean of the seeds' gains and their standard deviation.
+    """The mean gain over seeds, with the standard deviation of the gains.
 
-    The interval is the wider of Student's over seeds and that over the test images at the mean;
-    `over` says which.
+    The interval is the wider of two: Student's over seeds, and the one over test images at the
+    mean; `over` names which it is.
     """
 
     gain: float
@@ -52,10 +53,10 @@ class MeanGain(Frozen):
 
 
 class Gain(Frozen):
-    """The teacher's gain on one task, seed by seed, and over seeds where there are several.
+    """The gain from the teacher on one task: of each seed, and their mean if there are several.
 
-    `label` is that of the recipe with the teacher. `alone_in` lists seeds that only one of the two
-    recipes has.
+    `label` is the label of the recipe with the teacher. `alone_in` lists the seeds that only one of
+    the two recipes was run with.
     """
 
     task: str
@@ -66,14 +67,14 @@ class Gain(Frozen):
 
 
 def build_gains(groups: Sequence[Group]) -> list[Gain]:
-    """Every comparison that the groups allow, in the order of the groups with a teacher."""
-    told = telling([group.fields for group in groups]) | {"teacher"}
+    """Every possible comparison, in the order of the groups that have a teacher."""
+    shown = telling([group.fields for group in groups]) | {"teacher"}
     alone: dict[Hashable, list[Group]] = {}
     for group in groups:
         if group.fields["teacher"] == "none":
             alone.setdefault(_without_teacher(group.fields), []).append(group)
     return [
-        _gain(group, other, label(group.fields, told))
+        _gain(group, other, label(group.fields, shown))
         for group in groups
         if group.fields["teacher"] != "none"
         for other in alone.get(_without_teacher(group.fields), [])
@@ -82,12 +83,12 @@ def build_gains(groups: Sequence[Group]) -> list[Gain]:
 
 
 def _without_teacher(fields: Fields) -> Hashable:
-    """All that a recipe fixes but the teacher, the pair's name and what belongs to the teacher."""
+    """A recipe's fields without the teacher, its settings, and the name of the pair."""
     own = {"pair", *OF_THE_TEACHER, *OF_THE_TERM}
     return frozenset(
         (name, value)
         for name, value in fields.items()
-        if name not in own and not name.startswith(("teacher.", "teacher_adapter."))
+        if name not in own and not name.startswith(BELOW)
     )
 
 
@@ -106,7 +107,7 @@ def _gain(group: Group, alone: Group, shown: dict[str, Scalar]) -> Gain:
 
 
 def _mean_gain(seeds: Sequence[SeedGain], tops: Sequence[tuple[float, float]]) -> MeanGain:
-    """`tops` are each seed's with its teacher and without."""
+    """The mean of gains; `tops` holds each seed's top-1 with its teacher and without."""
     gains = [seed.gain for seed in seeds]
     gained = [seed.gained for seed in seeds if seed.gained is not None]
     lost = [seed.lost for seed in seeds if seed.lost is not None]
@@ -123,10 +124,10 @@ def _mean_gain(seeds: Sequence[SeedGain], tops: Sequence[tuple[float, float]]) -
 
 
 def _seed_gain(seed: int, taught: tuple[Path, Result], alone: tuple[Path, Result]) -> SeedGain:
-    """Paired where both runs' predictions are of the same images, else the plain difference."""
+    """The gain of one seed: paired if both runs predict the same images, else a difference."""
     try:
-        first, second = _predictions(*taught), _predictions(*alone)
-        if not all(first[name].equal(second[name]) for name in ("index", "target")):
+        first, second = read_predictions(*taught), read_predictions(*alone)
+        if not all(np.array_equal(first[name], second[name]) for name in ("index", "target")):
             raise ValueError("the two runs were tested on different images")
     except ValueError as error:
         tops, images = (taught[1].top1, alone[1].top1), taught[1].student.count
@@ -147,19 +148,3 @@ def _seed_gain(seed: int, taught: tuple[Path, Result], alone: tuple[Path, Result
         gained=gained,
         lost=lost,
     )
-
-
-def _predictions(path: Path, result: Result) -> dict[str, Tensor]:
-    """A run's index, target and student logits. Raises: ValueError saying why they are no use."""
-    whose = f"the run with teacher {_teacher(result)}"
-    file = path.with_name(PREDICTIONS_FILE)
-    if not file.is_file():
-        raise ValueError(f"{whose} has no {PREDICTIONS_FILE}")
-    if files.sha256(file) != result.files.get(PREDICTIONS_FILE):
-        raise ValueError(f"the {PREDICTIONS_FILE} of {whose} is not the one its result names")
-    return files.parse_tensors(file.read_bytes())
-
-
-def _teacher(result: Result) -> str:
-    teacher = result.recipe.pair.teacher
-    return "none" if teacher is None else teacher.name

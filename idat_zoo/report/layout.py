@@ -1,10 +1,10 @@
-"""Report -> sections of text, for a terminal, Markdown or any other surface. Per cent from here."""
+"""Layout of a report: sections of titles, tables and sentences, with numbers in per cent."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from idat_zoo.data.suites import load_suite
 from idat_zoo.data.suites.base import Suite
-from idat_zoo.metrics import Interval
+from idat_zoo.intervals import Interval
 from idat_zoo.recipe import Frozen, Scalar
 from idat_zoo.report.build import Report
 from idat_zoo.report.fields import as_text
@@ -27,15 +27,15 @@ INTRODUCED = (
     "selection",
     "precision",
 )
-"""The shared fields that the first line names."""
+"""The fields that the first line names, if all recipes share them."""
 
 NUMBERS = {2: "two", 3: "three", 4: "four", 5: "five", 6: "six"}
 Names = Mapping[str, str]
-"""A recipe's label in words -> how tables and sentences call the recipe."""
+"""The label of a recipe in words -> the name of the recipe in tables and sentences."""
 
 
 class Section(Frozen):
-    """A title, a table (none without columns), and sentences below it."""
+    """A title, a table (absent if there are no columns), and sentences below it."""
 
     title: str
     columns: tuple[str, ...] = ()
@@ -44,10 +44,10 @@ class Section(Frozen):
 
 
 def lay_out(report: Report, *, label_width: int | None = None) -> list[Section]:
-    """The report's sections in reading order; those with nothing to say are left out.
+    """The sections of a report in reading order; empty ones are left out.
 
-    Recipes are called by what sets them apart, or, where one of these labels is longer than
-    `label_width`, R1, R2, …, with a key on top.
+    Recipes are named by their labels. If a label is longer than `label_width`, they are named R1,
+    R2, … instead, and the first section explains these names.
     """
     names = _name_recipes(report, label_width)
     sections = [_introduction(report, names), _scores(report.rows, names)]
@@ -101,7 +101,7 @@ def _scores(rows: Sequence[Row], names: Names) -> Section:
 
 
 def _section(title: str, columns: Mapping[str, list[str]], lines: Iterable[str]) -> Section:
-    """A section with the columns that have a value in any row; an empty cell is a dash."""
+    """A section without the columns that are empty in every row; other empty cells are dashes."""
     kept = {name: cells for name, cells in columns.items() if any(cells)}
     rows = zip(*kept.values(), strict=True)
     return Section(
@@ -113,12 +113,12 @@ def _section(title: str, columns: Mapping[str, list[str]], lines: Iterable[str])
 
 
 def _called(thing: Row | Gain, names: Names) -> str:
-    """Task and recipe, to begin a sentence with."""
+    """The names of task and recipe, as sentences begin."""
     return ", ".join(filter(None, (thing.task, names[as_words(thing.label)])))
 
 
 def _standing(row: Row, names: Names) -> Iterator[str]:
-    """How the adapter fares against what needs no network, and what to mind about its number."""
+    """Sentences about a row: how it compares with the baselines, and warnings about its number."""
     called = _called(row, names)
     yield f"{called}: {in_words(row.top1.mean, row.baselines, percent)}"
     if row.too_few_images:
@@ -134,7 +134,7 @@ def _chosen(selection: Chosen) -> str:
 
 
 def _legend(rows: Sequence[Row]) -> list[str]:
-    """What the table's words mean, as far as they occur in it."""
+    """Explanations of the terms that occur in the table."""
     over = {row.top1.over for row in rows}
     best = any(row.top1_best_on_test is not None for row in rows)
     imported = any(row.label.get("protocol") == "imported" for row in rows)
@@ -152,8 +152,8 @@ def _legend(rows: Sequence[Row]) -> list[str]:
         "teacher: its own top-1 %. parameters: trained, adapter + head.": True,
     }
     pixels = dict.fromkeys(row.raw_pixels for row in rows if row.raw_pixels is not None)
-    told = [raw_pixels_in_words(one) for one in pixels]
-    return [*told, *(line for line, applies in legend.items() if applies)]
+    baselines = [raw_pixels_in_words(one) for one in pixels]
+    return [*baselines, *(line for line, applies in legend.items() if applies)]
 
 
 def _means(suite: Suite, means: Sequence[SeriesMeans], names: Names) -> Section:
@@ -227,7 +227,7 @@ def _gains(gains: Sequence[Gain], names: Names) -> Section:
 
 
 def _gain_remarks(gains: Sequence[Gain], names: Names) -> list[str]:
-    """Why gains are not paired and which seeds are left out, each reason once with its places."""
+    """Why gains are not paired and which seeds are left out; each reason once."""
     places: dict[str, list[str]] = {}
     for gain in gains:
         reasons = [
@@ -262,12 +262,12 @@ def _gain_rows(gain: Gain, names: Names) -> list[tuple[str, ...]]:
 
 
 def as_words(label: Mapping[str, Scalar]) -> str:
-    """`teacher none, lr 0.003`."""
+    """A label as text: `teacher none, lr 0.003`."""
     return ", ".join(f"{name} {as_text(value)}" for name, value in label.items())
 
 
 def as_count(number: int) -> str:
-    """A count of parameters: 250, 18.4 k, 1.23 M."""
+    """A count of parameters as text: 250, 18.4 k, 1.23 M."""
     if number >= 1_000_000:
         return f"{number / 1e6:.2f} M"
     return f"{number / 1e3:.1f} k" if number >= 1000 else str(number)
@@ -278,12 +278,12 @@ def _parameters(row: Row) -> str:
 
 
 def percent(fraction: float) -> str:
-    """0.931 -> 93.10."""
+    """A fraction in per cent: 0.931 -> 93.10."""
     return f"{100 * fraction:.2f}"
 
 
 def points(fraction: float) -> str:
-    """0.0125 -> +1.25."""
+    """A difference of fractions in percentage points: 0.0125 -> +1.25."""
     return f"{100 * fraction:+.2f}"
 
 

@@ -1,4 +1,4 @@
-"""Sections -> Markdown with pipe tables."""
+"""Markdown of a report: its sections with pipe tables."""
 
 from collections.abc import Iterable, Sequence
 
@@ -6,7 +6,7 @@ from idat_zoo.report.layout import Section
 
 
 def as_markdown(sections: Iterable[Section]) -> str:
-    """Sections one below the other; titles are bold, so that they fit below any heading."""
+    """All sections as one text; titles are bold text, so that they fit below any heading."""
     return "\n\n".join(_section(section) for section in sections) + "\n"
 
 
@@ -26,7 +26,7 @@ def markdown_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str
 
 
 def escaped(text: str) -> str:
-    """Text that Markdown shows as it is, on one line, as far as ours can contain such signs."""
+    """Text on one line, with the characters escaped that Markdown would interpret."""
     for sign in ("\\", "|", "*", "[", "]", "`"):
         text = text.replace(sign, f"\\{sign}")
     return " ".join(text.replace("<", "&lt;").splitlines())

@@ -1,4 +1,4 @@
-"""What to mind: images left out or seen in training, and what makes a comparison uneven."""
+"""Notes of a report: doubts about test images, and differences that make comparisons unfair."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -10,9 +10,9 @@ from idat_zoo.results import Result
 
 
 def build_notes(groups: Sequence[Group], means: Sequence[SeriesMeans]) -> list[str]:
-    """One sentence for each doubt about images and each thing in which compared results differ.
+    """One sentence for each doubt about images, and for each difference between compared results.
 
-    Compared are the results of one task, and those that enter a suite's means.
+    Results are compared if they are of one task, or if they enter the means of one suite.
     """
     compared: dict[str, list[Result]] = defaultdict(list)
     for group in groups:
@@ -35,17 +35,17 @@ def _by_suite(means: Iterable[SeriesMeans]) -> dict[str, list[SeriesMeans]]:
     return by_suite
 
 
-def _by_place(told: Mapping[str, Iterable[str]]) -> list[str]:
-    """Each sentence once, with the places that it is about."""
+def _by_place(notes: Mapping[str, Iterable[str]]) -> list[str]:
+    """Each sentence once, preceded by the tasks or means that it is about."""
     where: dict[str, list[str]] = defaultdict(list)
-    for place, sentences in told.items():
+    for place, sentences in notes.items():
         for sentence in sentences:
             where[sentence].append(place)
     return [f"{', '.join(places)}: {sentence}" for sentence, places in where.items()]
 
 
 def _doubts(results: Iterable[Result]) -> Iterable[str]:
-    """What is known against the images that numbers rest on."""
+    """Known faults of the test images: some unreadable, some also among the training images."""
     counts = [result.images for result in results if result.images is not None]
     for unreadable in sorted({count.unreadable for count in counts} - {0}):
         yield f"{unreadable:,} of its images cannot be read and were left out"
@@ -81,7 +81,7 @@ def _several(what: str, values: Iterable[str]) -> list[str]:
 
 
 def _backbone_digests(results: Iterable[Result]) -> Mapping[str, list[str]]:
-    """Backbone and weights tag -> digests of what was loaded under these names."""
+    """Digests of the loaded weights, by the name of the backbone and its weights tag."""
     digests: dict[str, list[str]] = defaultdict(list)
     for result in results:
         pair = result.recipe.pair

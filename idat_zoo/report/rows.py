@@ -1,4 +1,4 @@
-"""Results of one recipe with several seeds -> one row of a report."""
+"""Rows of a report: the results of one recipe with all its seeds as one row."""
 
 import math
 import statistics
@@ -10,22 +10,23 @@ from typing import Literal
 
 from scipy.special import stdtrit
 
-from idat_zoo.metrics import Interval, Metrics, wilson_interval
+from idat_zoo.intervals import Interval, wilson_interval
+from idat_zoo.metrics import Metrics
 from idat_zoo.recipe import Frozen, Scalar
-from idat_zoo.report.fields import Fields, flatten, label, telling
+from idat_zoo.report.fields import Fields, ReadOptions, class_options, flatten, label, telling
 from idat_zoo.results import RawPixels, Result
 from idat_zoo.standing import Baseline, are_too_few, compare
 
 Over = Literal["images", "seeds"]
-"""What an interval covers: other test images, or other seeds on these test images."""
+"""What an interval accounts for: other test images, or other seeds on these images."""
 
 
 class Estimate(Frozen):
-    """A top-1 with its 95 % interval, fractions; of several seeds the mean and its deviation.
+    """The mean top-1 over seeds, their standard deviation, and a 95 % interval; all fractions.
 
-    The interval is Wilson's over the test images, at the mean. Where several seeds lie further
-    apart than that, it is Student's of the mean over seeds: the wider of the two. `over` says
-    which. So seeds that happen to agree never make a number more certain than its images do.
+    The interval is the wider of two, and `over` names which: Wilson's over the test images, at the
+    mean, and Student's for the mean over seeds. So seeds that happen to agree never make a number
+    look more certain than its test images allow.
     """
 
     mean: float
@@ -35,16 +36,17 @@ class Estimate(Frozen):
 
 
 class Chosen(Frozen):
-    """What `selection = "val"` tried: how many candidates, and the chosen one of each seed."""
+    """A selection on val200: the number of candidates, and the values chosen for each seed."""
 
     candidates: int
     values: tuple[dict[str, Scalar], ...]
 
 
 class Row(Frozen):
-    """One recipe on one task, over its seeds. `label` is what sets it apart in this report.
+    """One recipe on one task, over its seeds.
 
-    `diverged` are the seeds whose training did.
+    `label` holds the fields in which the recipe differs from others of the report. `diverged` lists
+    the seeds whose training diverged.
     """
 
     task: str
@@ -66,7 +68,7 @@ class Row(Frozen):
 
 @dataclass(frozen=True)
 class Group:
-    """Results that may be averaged: one recipe, one kind, one data set; one result a seed."""
+    """Results that may be averaged: same recipe, kind and data; one result for each seed."""
 
     fields: Fields
     results: tuple[tuple[Path, Result], ...]
@@ -77,24 +79,26 @@ class Group:
         return str(self.fields["task"])
 
     def by_seed(self) -> dict[int, tuple[Path, Result]]:
-        """Each seed's result and where it lies."""
+        """The result of each seed, with the path of its file."""
         return {result.seed: (path, result) for path, result in self.results}
 
 
-def group_results(found: Iterable[tuple[Path, Result]]) -> tuple[list[Group], list[str]]:
-    """Groups in order of first appearance, and notes on seeds that are there twice.
+def group_results(
+    found: Iterable[tuple[Path, Result]], read_options: ReadOptions = class_options
+) -> tuple[list[Group], list[str]]:
+    """Groups in order of first appearance, and notes about seeds with several results.
 
-    Of a seed that is there twice, the result that finished last counts.
+    If a seed has several results, the one that finished last counts.
     """
     together: dict[tuple[Scalar, ...], dict[int, list[tuple[Path, Result]]]] = {}
     for path, result in found:
-        fields = flatten(result)
+        fields = flatten(result, read_options)
         key = (result.recipe_hash, fields["kind"], fields["network"], result.data_fingerprint)
         together.setdefault(key, defaultdict(list))[result.seed].append((path, result))
     groups, notes = [], []
     for seeds in together.values():
         kept = [max(same, key=lambda pair: pair[1].finished) for _, same in sorted(seeds.items())]
-        groups.append(Group(fields=flatten(kept[0][1]), results=tuple(kept)))
+        groups.append(Group(fields=flatten(kept[0][1], read_options), results=tuple(kept)))
         notes += [_note_repeated(same) for _, same in sorted(seeds.items()) if len(same) > 1]
     return groups, notes
 
@@ -109,9 +113,9 @@ def _note_repeated(same: Sequence[tuple[Path, Result]]) -> str:
 
 
 def build_rows(groups: Sequence[Group]) -> list[Row]:
-    """One row a group, in the order of the groups."""
-    told = telling([group.fields for group in groups])
-    return [_row(group, label(group.fields, told)) for group in groups]
+    """One row for each group, in the order of the groups."""
+    shown = telling([group.fields for group in groups])
+    return [_row(group, label(group.fields, shown)) for group in groups]
 
 
 def _row(group: Group, shown: dict[str, Scalar]) -> Row:
@@ -140,7 +144,7 @@ def _row(group: Group, shown: dict[str, Scalar]) -> Row:
 
 
 def estimate(seeds: Sequence[Metrics]) -> Estimate:
-    """The top-1 of one recipe's seeds, all of the same test images."""
+    """The estimate of a recipe's top-1 from its seeds, all scored on the same test images."""
     tops = [metrics.top1 for metrics in seeds]
     over_images = _over_images(seeds)
     if len(tops) == 1:
@@ -153,20 +157,20 @@ def estimate(seeds: Sequence[Metrics]) -> Estimate:
 
 
 def _over_images(seeds: Sequence[Metrics]) -> Interval:
-    """Wilson's at the mean of the seeds."""
+    """Wilson's interval at the mean of the seeds."""
     count = seeds[0].count
     return wilson_interval(statistics.fmean(round(one.top1 * count) for one in seeds), count)
 
 
 def over_seeds(values: Sequence[float]) -> Interval:
-    """Student's 95 % interval of the mean of two values or more; of equal ones it has no width."""
+    """Student's 95 % interval for the mean of two or more values; zero width if all are equal."""
     mean, sd = statistics.fmean(values), statistics.stdev(values)
     half = float(stdtrit(len(values) - 1, 0.975)) * sd / math.sqrt(len(values))
     return mean - half, mean + half
 
 
 def wider(images: Interval, seeds: Interval) -> tuple[Interval, Over]:
-    """The wider one, and what it covers."""
+    """The wider of two intervals, and what it accounts for."""
     if seeds[1] - seeds[0] > images[1] - images[0]:
         return seeds, "seeds"
     return images, "images"
@@ -183,6 +187,6 @@ def _chosen(results: Sequence[Result]) -> Chosen | None:
 
 
 def _reached(results: Sequence[Result]) -> dict[str, float]:
-    """The task's baselines; where versions of scikit-learn disagree, the higher one."""
+    """The baselines of the task; if versions of scikit-learn disagree, the higher value."""
     names = dict.fromkeys(name for result in results for name in result.reached)
     return {name: max(r.reached[name] for r in results if name in r.reached) for name in names}

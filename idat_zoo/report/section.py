@@ -1,13 +1,13 @@
-"""Our part of a card that people write in too: a section between two marks.
+"""The generated section of a model card, between two marks; people may edit the rest of the card.
 
     <!-- idat-zoo: begin SHA-256 -->
     …
     <!-- idat-zoo: files {"result.json": "SHA-256", …} -->
     <!-- idat-zoo: end -->
 
-The first mark has the digest of what was written, so that what a person changed there is seen. The
-record names published files that no result.json names. Two marks with nothing between them are an
-invitation to write there.
+The first mark holds the digest of the generated text, so that edits by people are detected. The
+record lists published files that no result.json lists. Two marks with nothing between them ask for
+the section to be written there.
 """
 
 import hashlib
@@ -32,14 +32,14 @@ KEYS = (
     "base_model_relation",
     "model-index",
 )
-"""The metadata that are ours, as the section is. Of `tags` some are; all others are a person's."""
+"""The metadata keys that are generated too. All other keys, and some `tags`, are a person's."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Section:
-    """What stands between the marks of a card, and what people wrote around it.
+    """The section of a card, and the text that people wrote before and after it.
 
-    `intact`: it is as it was written, and so are the metadata that are ours.
+    `intact` means that section and generated metadata are unchanged since they were written.
     """
 
     before: str
@@ -50,7 +50,7 @@ class Section:
 
 
 def find_section(text: str, metadata: Mapping[str, Any]) -> Section | None:
-    """The section of a card; None where there is none, or there are several."""
+    """The section of a card; None if there is none, or more than one."""
     text = text.replace("\r\n", "\n")
     marked = list(MARKED.finditer(text))
     if len(marked) != 1:
@@ -67,14 +67,14 @@ def find_section(text: str, metadata: Mapping[str, Any]) -> Section | None:
 
 
 def write_section(text: str, metadata: Mapping[str, Any], files: Mapping[str, str]) -> str:
-    """The section with its marks. A text that holds marks of its own would not be found again."""
+    """The section with its marks. `text` must not contain such marks itself."""
     record = json.dumps(dict(sorted(files.items()))).replace(">", "\\u003e")
     inside = f"{text}\n<!-- idat-zoo: files {record} -->\n"
     return f"<!-- idat-zoo: begin {_digest(inside, metadata)} -->\n{inside}{INVITATION[1]}"
 
 
 def _files(record: str) -> dict[str, str]:
-    """The record's files and their SHA-256; none where a person has broken it."""
+    """The files of the record with their SHA-256; empty if a person has broken the record."""
     try:
         found = json.loads(record)
     except ValueError:
@@ -84,5 +84,5 @@ def _files(record: str) -> dict[str, str]:
 
 def _digest(inside: str, metadata: Mapping[str, Any]) -> str:
     own = {key: metadata[key] for key in KEYS if key in metadata}
-    told = json.dumps([inside.strip(), own], sort_keys=True, default=str)
-    return hashlib.sha256(told.encode()).hexdigest()
+    content = json.dumps([inside.strip(), own], sort_keys=True, default=str)
+    return hashlib.sha256(content.encode()).hexdigest()

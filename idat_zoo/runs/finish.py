@@ -6,7 +6,6 @@ from idat_zoo.baselines import find_baselines
 from idat_zoo.checkpoint import load_checkpoint, probe_logits, write_checkpoint
 from idat_zoo.engine.precision import describe_device
 from idat_zoo.evaluation import predict_split
-from idat_zoo.metrics import score
 from idat_zoo.recipe import Recipe
 from idat_zoo.recipe_hash import recipe_hash
 from idat_zoo.results import (
@@ -22,6 +21,7 @@ from idat_zoo.runs.file_names import RESULT_FILE
 from idat_zoo.runs.folder import PROBE_FILE, TEACHER_FOLDER, digests, tidy
 from idat_zoo.runs.loaded import LoadedRun
 from idat_zoo.runs.training import Trained
+from idat_zoo.scoring import score
 
 
 def finish(

@@ -22,7 +22,7 @@ from idat_zoo import files
 from idat_zoo.errors import RecipeError, RunFolderError, UsageError, ZooError
 from idat_zoo.recipe import Recipe
 from idat_zoo.recipe_hash import recipe_hash
-from idat_zoo.recipe_toml import dump_recipe, parse_recipe, read_text
+from idat_zoo.recipe_toml import parse_recipe, read_text
 from idat_zoo.results import Result, load_result
 from idat_zoo.runs.file_names import (
     CALL_FILE,
@@ -123,7 +123,7 @@ def find_finished(folder: Path, recipe: Recipe, *, out: Path) -> Result | None:
                     f"'{folder}' is not empty and holds no {RECIPE_FILE} of a run."
                 )
             return None
-        if own.read_bytes() != dump_recipe(recipe).encode():
+        if not _is_of(own, recipe):
             raise RunFolderError(
                 f"'{folder}' holds another run: its {RECIPE_FILE} is not this run's.",
                 hint="Choose another --out, or move that folder away.",
@@ -134,6 +134,15 @@ def find_finished(folder: Path, recipe: Recipe, *, out: Path) -> Result | None:
             tidy(folder)
         clear_lock(folder)
         return load_result(folder / RESULT_FILE)
+
+
+def _is_of(file: Path, recipe: Recipe) -> bool:
+    """Whether a run's recipe file states this recipe, in whichever form it was written."""
+    try:
+        written = parse_recipe(read_text(file), where=str(file))
+    except RecipeError:
+        return False
+    return recipe_hash(written) == recipe_hash(recipe)
 
 
 def check_resumable(folder: Path, *, resume: bool) -> None:

@@ -6,8 +6,10 @@ from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import replace
 
 from idat_zoo.adapters import build_adapter
-from idat_zoo.adapters.base import Site
+from idat_zoo.adapters.sites import Site
 from idat_zoo.backbones.pair import build_pair
+from idat_zoo.distillation import find_term
+from idat_zoo.distillation.base import Output
 from idat_zoo.engine.memory import prefixes_fit, runs_in_one_pass
 from idat_zoo.engine.train import EpochLog, Learner, Trainer
 from idat_zoo.errors import DivergedError, RunFolderError, ZooError
@@ -83,6 +85,7 @@ def _stack_key(training: Training) -> Hashable | None:
     adapters = [build_adapter(choice) for choice in choices]
     if recipe.precision == "fp16" or not all(adapter.stackable for adapter in adapters):
         return None
+    tokens = recipe.distils and Output.TOKENS in find_term(recipe.distillation.name).reads
     probes = any(adapter.sites == {Site.FEATURES} for adapter in adapters)
     return (
         recipe.pair.model_dump_json(),
@@ -91,7 +94,7 @@ def _stack_key(training: Training) -> Hashable | None:
         len(training.targets),
         recipe.batch_size,
         bool(recipe.augmentation),
-        probes and recipe.drop_path > 0,  # decides how much of the backbone never changes
+        probes and (recipe.drop_path > 0, tokens),  # decide how much of the backbone never changes
     )
 
 

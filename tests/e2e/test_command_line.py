@@ -490,7 +490,7 @@ def test_listing_loads_no_torch(runs: Path) -> None:
         "try: app()\n"
         "finally: assert 'torch' not in sys.modules"
     )
-    for words in (("runs", runs), ("tasks",), ("recipes", "--adapter", "lora"), ()):
+    for words in (("runs", runs), ("tasks",), ("recipes", "--adapter", "lora")):
         command = [sys.executable, "-c", watch, "list", *words]
         done = subprocess.run(command, env=outside(), capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr

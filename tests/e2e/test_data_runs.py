@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from typer.testing import CliRunner, Result
 
 from idat_zoo.cli import app
-from idat_zoo.cli.offers import offer_weights
+from idat_zoo.cli.downloads import offer_weights
 from idat_zoo.data import decode as decoding
 from idat_zoo.registry import load_registry
 

@@ -41,7 +41,7 @@ from typing import Any, NamedTuple
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from idat_zoo.adapters.base import Anatomy
+from idat_zoo.adapters.anatomy import Anatomy
 
 Theirs = Mapping[str, Tensor]
 """An authors' tensors: the adapter's by their own names; `weight.…` of the backbone by timm's,

@@ -8,8 +8,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from families import WIDE, Case, Facts, Names, Normal, Theirs, Uniform, renamed
-from idat_zoo.adapters.base import Anatomy, Site
+from idat_zoo.adapters.anatomy import Anatomy
 from idat_zoo.adapters.quantised import code_table
+from idat_zoo.adapters.sites import Site
 
 CUT_AT_TWO = 0.8796
 """The standard deviation of a standard normal distribution that is cut at 2."""

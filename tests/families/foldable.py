@@ -7,7 +7,8 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from families import Case, Facts, Form, Normal, Theirs
-from idat_zoo.adapters.base import Anatomy, Site
+from idat_zoo.adapters.anatomy import Anatomy
+from idat_zoo.adapters.sites import Site
 
 SITES = {
     "norm1": "norm1",

@@ -21,7 +21,8 @@ from families import (
     through_blocks,
 )
 from families.bottlenecks import as_the_table, of_bits
-from idat_zoo.adapters.base import Anatomy, Site
+from idat_zoo.adapters.anatomy import Anatomy
+from idat_zoo.adapters.sites import Site
 
 ALL = "qkv+proj+fc1+fc2"
 LAYERS = {"attn.qkv": "qkv", "attn.proj": "proj", "mlp.fc1": "fc1", "mlp.fc2": "fc2"}

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from families import Facts, Form, Size, through_blocks
-from idat_zoo.adapters.base import Anatomy
+from idat_zoo.adapters.anatomy import Anatomy
 
 
 def of_its_own(model: nn.Module, tensors: Mapping[str, Tensor], images: Tensor) -> Tensor:

@@ -22,6 +22,7 @@ from idat_zoo.adapters.idat import IdatBottleneck
 from idat_zoo.backbones.frozen import load_backbone
 from idat_zoo.backbones.network import Network, build_network
 from idat_zoo.backbones.pair import NetworkPair
+from idat_zoo.distillation.base import Outputs
 from idat_zoo.engine import train as train_module
 from idat_zoo.engine.schedule import paper_epoch_rates
 from idat_zoo.engine.train import Learner, Trainer
@@ -89,7 +90,8 @@ class Golden:
         for role, z in logits.items():
             if not close(z, self.tensors[f"logits.{role}"]):
                 yield f"logits.{role}"
-        parts = learner.losses(logits, self.tensors["target"])
+        outputs = {role: Outputs(z) for role, z in logits.items()}
+        parts = learner.losses(outputs, self.tensors["target"])
         for ours, theirs in (("loss", "loss"), ("distillation_loss", "distillation")):
             if not close(parts[ours], self.tensors[f"{theirs}.{distillation}"].squeeze()):
                 yield f"{theirs}.{distillation}"

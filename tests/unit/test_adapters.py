@@ -8,7 +8,9 @@ from laws import Cell, backbone_of, merges_to_the_same_logits, mixes_as_alone, s
 
 from conftest import FAMILIES
 from idat_zoo.adapters import ADAPTERS, build_adapter, find_adapter
-from idat_zoo.adapters.base import Adapter, Mask, Site
+from idat_zoo.adapters.base import Adapter
+from idat_zoo.adapters.masks import Mask
+from idat_zoo.adapters.sites import Site
 from idat_zoo.backbones.frozen import describe_anatomy
 from idat_zoo.backbones.network import Network
 from idat_zoo.errors import RecipeError, UnknownNameError

@@ -9,7 +9,7 @@ from kinds import frozen_of
 from typer.testing import CliRunner
 
 from idat_zoo.adapters import build_adapter
-from idat_zoo.adapters.base import Place, Site
+from idat_zoo.adapters.sites import Place, Site
 from idat_zoo.backbones.network import DROP_PATH, Network, check_carries
 from idat_zoo.backbones.prefix import constant_until, walk_prefix
 from idat_zoo.cli import app

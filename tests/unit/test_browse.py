@@ -11,11 +11,13 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from idat_zoo.cli import app
-from idat_zoo.cli.browse import TRY
+from idat_zoo.cli.list_shelves import Kind
+from idat_zoo.cli.overview import TRY
 from idat_zoo.data.suites.vtab1k import VTAB1K_LISTS
 from idat_zoo.recipe_toml import dump_recipe, parse_recipe
 from idat_zoo.registry import get_recipe, load_registry
 
+RESULTS = str(Path(__file__).parents[2] / "benchmarks" / "results" / "digits")
 HEAVY = ("torch", "timm", "sklearn", "huggingface_hub")
 
 
@@ -54,16 +56,22 @@ def run_outside(code: str, **variables: str) -> subprocess.CompletedProcess[str]
     [
         ["--help"],
         ["list"],
-        ["list", "recipes"],
-        ["show", "micro/lora/digits"],
+        *(["list", kind.value] for kind in Kind if kind != Kind.RUNS),
+        ["list", "adapters", "--pair", "micro"],
+        *(["show", name] for name in ("micro/lora/digits", "lora", "micro", "dtd", "vit_b")),
         ["validate"],
+        ["validate", "RECIPE"],
+        *(["report", RESULTS, *options] for options in ([], ["--format", "markdown"], ["--json"])),
         ["data", "info"],
         ["data", "info", "mini,dtd,fewshot"],
         ["data", "verify", "mini"],
         ["data", "cache"],
     ],
 )
-def test_browsing_never_loads_torch(words: list[str]) -> None:
+def test_browsing_never_loads_torch(words: list[str], tmp_path: Path) -> None:
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text(dump_recipe(get_recipe("digits", "lora")))
+    words = [str(recipe) if word == "RECIPE" else word for word in words]
     code = (
         "import sys\nfrom idat_zoo.cli import app\n"
         f"try: app({words!r})\n"
@@ -230,7 +238,7 @@ def test_show_finds_each_kind_of_thing(name: str, kind: str, key: str, value: An
 
 def test_show_names_the_source_of_a_recipe_and_is_itself_a_recipe() -> None:
     text = idat("show", "vit_s_to_vit_b/sequential/dtd").stdout
-    assert "# [override.dtd] of vit_s_to_vit_b.toml" in text
+    assert "# [task.dtd.idat] of vit_s_to_vit_b.toml" in text
     assert "# Source: JCruan519/iDAT" in text
     assert parse_recipe(text, where="shown") == get_recipe("dtd", "sequential")
 

@@ -22,7 +22,7 @@ from typer.testing import CliRunner, Result
 from conftest import FAMILIES
 from idat_zoo import hub
 from idat_zoo.adapters import ADAPTERS, build_adapter
-from idat_zoo.adapters.base import Place, Site
+from idat_zoo.adapters.sites import Place, Site
 from idat_zoo.backbones import frozen, pinned
 from idat_zoo.backbones.anatomy import everywhere
 from idat_zoo.backbones.kinds import KINDS

@@ -17,6 +17,7 @@ from conftest import DIGITS, FAMILIES, learner_of, toy_pair, toy_recipe
 from idat_zoo.backbones.pair import NetworkPair
 from idat_zoo.data.load import load_task
 from idat_zoo.data.task_data import TaskData
+from idat_zoo.distillation.base import Outputs
 from idat_zoo.engine.precision import find_device, resolve_precision
 from idat_zoo.engine.schedule import learning_rates, standard_rates
 from idat_zoo.engine.state import load_state, state_of
@@ -201,7 +202,7 @@ def test_without_a_teacher_there_is_one_network_and_one_loss() -> None:
 
 
 def test_the_weight_of_distillation_scales_its_part_alone() -> None:
-    logits = {role: torch.randn(8, 10) for role in ("student", "teacher")}
+    logits = {role: Outputs(torch.randn(8, 10)) for role in ("student", "teacher")}
     targets = torch.arange(8)
     light, heavy = (
         trainer_for(toy_recipe(distillation_weight=w)).learners[0].losses(logits, targets)

@@ -11,15 +11,10 @@ from rich.text import Text
 from scipy.optimize import brentq, minimize_scalar
 
 from idat_zoo.cli import present
-from idat_zoo.metrics import (
-    Z95,
-    Metrics,
-    paired_counts,
-    paired_interval,
-    score,
-    unpaired_interval,
-    wilson_interval,
-)
+from idat_zoo.intervals import Z95, paired_interval, unpaired_interval, wilson_interval
+from idat_zoo.metrics import Metrics
+from idat_zoo.report.predictions import paired_counts
+from idat_zoo.scoring import score
 
 
 def logits_for(predicted: list[int], classes: int, *, confidence: float = 1.0) -> torch.Tensor:
@@ -181,6 +176,7 @@ def test_images_that_only_one_of_two_is_right_about_are_counted() -> None:
     targets = torch.zeros(10, dtype=torch.long)
     first = logits_for([0] * 8 + [1] * 2, 2)
     second = logits_for([0] * 5 + [1] * 4 + [0], 2)
+    first, second, targets = first.numpy(), second.numpy(), targets.numpy()
     assert paired_counts(first, second, targets) == (3, 1)
     assert paired_counts(second, first, targets) == (1, 3)
     assert paired_counts(first, first, targets) == (0, 0)

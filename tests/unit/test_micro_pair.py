@@ -9,7 +9,9 @@ import pytest
 from safetensors.torch import load_file
 
 from idat_zoo.backbones.frozen import load_backbone
-from idat_zoo.backbones.weights.formulas import BLOCK, LABELS, SIZE, UNKNOWN, Formulas
+from idat_zoo.backbones.weights.canvas import SIZE
+from idat_zoo.backbones.weights.formulas import BLOCK, Formulas
+from idat_zoo.backbones.weights.labels import LABELS, UNKNOWN
 from idat_zoo.backbones.weights.pretrain import Run, Settings
 from idat_zoo.registry import load_registry
 

@@ -16,7 +16,7 @@ import typer
 from pydantic import Field
 
 from idat_zoo.adapters import ADAPTERS
-from idat_zoo.adapters.base import Anatomy
+from idat_zoo.adapters.anatomy import Anatomy
 from idat_zoo.adapters.lora import LoRA, LoRAOptions
 from idat_zoo.backbones import frozen
 from idat_zoo.backbones.frozen import describe_anatomy
@@ -263,7 +263,7 @@ import sys
 from pathlib import Path
 import idat_zoo.cli
 from idat_zoo.registry import get_recipe
-from idat_zoo.registry.presence import weights_here
+from idat_zoo.registry.local import weights_here
 assert Path(idat_zoo.cli.__file__).is_relative_to(sys.argv[1]), idat_zoo.cli.__file__
 recipe = get_recipe("digits", "lora")
 assert recipe.pair.name == "micro" and weights_here(recipe.pair.student)

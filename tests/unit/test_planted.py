@@ -15,7 +15,8 @@ from laws import Cell
 from torch import Tensor
 
 from idat_zoo.adapters import ADAPTERS, find_adapter
-from idat_zoo.adapters.base import Adapter, Created
+from idat_zoo.adapters.base import Adapter
+from idat_zoo.adapters.tensors import Created
 from idat_zoo.randomness import generator
 
 COPIES = "it puts trained copies in the place of frozen tensors, and adds nothing"

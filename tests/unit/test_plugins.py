@@ -43,11 +43,12 @@ from idat_zoo.runs.states import resume_command
 
 pytestmark = pytest.mark.filterwarnings("ignore:Overwriting")  # timm's, of a name told again
 DOCS = (Path(__file__).parents[2] / "docs" / "plugins.md").read_text(encoding="utf-8")
-EXAMPLE, MIXER = (
+EXAMPLE, MIXER, SIMILARITY = (
     next(block for block in re.findall(r"```python\n(.*?)```", DOCS, re.DOTALL) if table in block)
-    for table in ("ADAPTERS = {", "KINDS = {")
+    for table in ("ADAPTERS = {", "KINDS = {", "TERMS = {")
 )
 SHELF = dict(re.findall(r"```toml\n# (shelf/\w+\.toml)\n(.*?)```", DOCS, re.DOTALL))
+FILES = {"affine.py": EXAMPLE, "mixer.py": MIXER, "similarity.py": SIMILARITY}
 COMMANDS = [
     line
     for line in DOCS.splitlines()
@@ -109,7 +110,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def with_docs_files(tmp_path: Path) -> Path:
     """A folder with all files of the docs."""
     (tmp_path / "shelf").mkdir()
-    for name, text in {"affine.py": EXAMPLE, "mixer.py": MIXER, **SHELF}.items():
+    for name, text in {**FILES, **SHELF}.items():
         (tmp_path / name).write_text(text)
     return tmp_path
 
@@ -119,14 +120,23 @@ def test_the_examples_of_the_docs_train_and_load_in_processes_of_their_own(
     with_docs_files: Path,
 ) -> None:
     place = with_docs_files
-    assert len(COMMANDS) == 5
+    assert len(COMMANDS) == 7
     for command in COMMANDS:
         _, *words = command.split()
         words = [str(*place.glob(word)) if "*" in word else word for word in words]
         done = elsewhere(*words, cwd=place)
         assert done.returncode == 0, done.stderr
-        assert "affine" in done.stdout or "mixers/sequential/digits" in done.stdout
-    affine, mixer = (*place.glob("runs/*/affine/*/*/seed0"), *place.glob("runs/mixers/*/*/*/seed0"))
+        named = ("affine", "mixers/sequential/digits", "similarity", "tiny_random/lora/digits")
+        assert any(name in done.stdout for name in named)
+    affine, mixer, similarity = (
+        *place.glob("runs/*/affine/*/*/seed0"),
+        *place.glob("runs/mixers/*/*/*/seed0"),
+        *place.glob("runs/*/lora/*/*/seed0"),
+    )
+    recipe = parse_recipe((similarity / "recipe.toml").read_text(), where="run")
+    assert recipe.distillation.options == {"scale": 2.0}
+    assert recipe.plugin_words == ["--plugin", "similarity.py"]
+    assert elsewhere("eval", str(similarity), cwd=place).returncode == 0  # the student alone
     for folder, what, name in (
         (affine, "adapter 'affine'", "affine.py"),
         (mixer, "kind of backbone 'mixer'", "mixer.py"),
@@ -543,3 +553,70 @@ def test_an_installed_family_is_listed_by_its_name_without_being_imported(
         find_adapter("gone")
     with pytest.raises(UnknownNameError, match="Did you mean 'linear'"):
         build_adapter(AdapterChoice(name="liner"))
+
+
+@pytest.fixture
+def similarity(tmp_path: Path) -> Path:
+    """The docs' term, loaded."""
+    file = written(tmp_path, SIMILARITY, "similarity.py")
+    load_plugin(file)
+    return file
+
+
+def test_a_term_of_a_file_is_trained_with(similarity: Path, tmp_path: Path) -> None:
+    term = {"name": "similarity", "options": {"scale": 3.0}}
+    recipe = toy_recipe(distillation=term, epochs=1, warmup_epochs=0, precision="float32")
+    result = run(recipe, device="cpu", out=tmp_path / "runs")
+    (log,) = (tmp_path / "runs").rglob("log.jsonl")
+    assert 0 < json.loads(log.read_text())["distillation_loss"] < 3
+    (plugin,) = result.recipe.plugins
+    assert plugin.file == "similarity.py"
+    assert result.recipe_hash == recipe_hash(outside.with_plugins(recipe))
+    plain = toy_recipe(distillation={"name": "similarity"})
+    default = {"name": "similarity", "options": {"scale": 1.0}}
+    assert recipe_hash(plain) == recipe_hash(toy_recipe(distillation=default))
+    assert recipe_hash(plain) != recipe_hash(recipe)
+
+
+def test_words_name_a_term_of_a_file_and_its_options(similarity: Path) -> None:
+    words = ["distillation=similarity", "distillation.scale=2"]
+    recipe = get_recipe("digits", "lora", overrides=words)
+    assert recipe.distillation.options == {"scale": 2.0}
+    again = parse_recipe(dump_recipe(recipe), where="again")
+    assert again == recipe
+    for wrong, fault in (
+        (["distillation=similarty"], "unknown distillation term 'similarty'. Did you mean"),
+        ([words[0], "distillation.scale=-1"], "scale: Input should be greater than 0"),
+        ([words[0], "distillation.scal=1"], "'distillation.scal'"),
+        ([words[0], "temperature=3"], "temperature: unknown key"),
+    ):
+        with pytest.raises(RecipeError, match=re.escape(fault)):
+            get_recipe("digits", "lora", overrides=wrong)
+
+
+def test_a_term_whose_plugin_is_not_here_is_refused_by_name(
+    similarity: Path, tmp_path: Path
+) -> None:
+    recipe = outside.with_plugins(toy_recipe(distillation={"name": "similarity"}))
+    outside.forget()
+    with pytest.raises(UsageError, match=r"'similarity' is of plugin 'similarity.py'"):
+        run(recipe, device="cpu", out=tmp_path / "runs")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (('{"similarity": Similarity}', '{"mse": Similarity}'), "there is another of this name"),
+        (('{"similarity": Similarity}', '{"none": Similarity}'), "there is another of this name"),
+        (('{"similarity": Similarity}', '{"alike": Similarity}'), "has name = 'similarity'"),
+        (("(Term):", ":"), "is no subclass of idat_zoo.distillation.base.Term"),
+        (("    reads = frozenset({Output.FEATURES})\n", ""), "lacks reads"),
+    ],
+)
+def test_a_term_that_cannot_be_taken_is_refused(
+    change: tuple[str, str], message: str, tmp_path: Path
+) -> None:
+    text = SIMILARITY.replace(*change)
+    assert text != SIMILARITY
+    with pytest.raises(UsageError, match=re.escape(message)):
+        load_plugin(written(tmp_path, text, "similarity.py"))

@@ -13,18 +13,11 @@ from torch import Tensor
 
 from conftest import FAMILIES
 from idat_zoo.adapters import find_adapter
-from idat_zoo.adapters.base import (
-    Adapter,
-    Anatomy,
-    BlockAnatomy,
-    Carry,
-    Created,
-    Mask,
-    Site,
-    SiteShape,
-    Tensors,
-    trunc_normal,
-)
+from idat_zoo.adapters.anatomy import Anatomy, BlockAnatomy
+from idat_zoo.adapters.base import Adapter
+from idat_zoo.adapters.masks import Mask
+from idat_zoo.adapters.sites import Site, SiteShape
+from idat_zoo.adapters.tensors import Carry, Created, Tensors, trunc_normal
 from idat_zoo.backbones.frozen import FrozenBackbone
 from idat_zoo.backbones.network import Network, new_head
 from idat_zoo.backbones.stack import StackedNetwork

@@ -1,4 +1,7 @@
-"""Kinds of backbones. Adding one is a file and a line in `KINDS`; plugins bring others."""
+"""The kinds of backbones by name. A new one is a file here and a line in `KINDS`.
+
+Plugins bring further kinds (`outside.py`).
+"""
 
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
@@ -22,17 +25,20 @@ KINDS = {
 
 WHAT = "kind of backbone"
 FACTS = ("title", "timm_class", "block_classes")
-"""What every kind's class says of itself."""
+"""The attributes that every kind's class must define."""
 
 
 def load_kind(name: str) -> "type[Kind]":
-    """The class of a kind. Raises: UnknownNameError; UsageError for a plugin's that is none."""
+    """The class of a kind.
+
+    Raises: UnknownNameError; UsageError where a plugin's object is not a kind.
+    """
     found: type[Kind] = find_class(WHAT, name, own=KINDS, group=KINDS_GROUP)
     return found if name in KINDS else check_kind(name, found)
 
 
 def check_kind(name: str, found: Any) -> "type[Kind]":
-    """A kind, if it is one. Raises: UsageError."""
+    """`found` as a kind of this name. Raises: UsageError where it is not one."""
     from idat_zoo.backbones.kinds.base import Kind
 
     check_class(WHAT, name, found, base=Kind, facts=FACTS)
@@ -41,9 +47,9 @@ def check_kind(name: str, found: Any) -> "type[Kind]":
 
 
 def candidates(spec: Backbone) -> list[str]:
-    """The kinds that a backbone may be of: the one that it names, else ours, and no plugin's.
+    """The kinds that a backbone may have: the one that it names, or all built-in ones.
 
-    Raises: UnknownNameError; UsageError where the plugin that it needs is not here.
+    Raises: UnknownNameError; UsageError where the plugin that it needs is not loaded.
     """
     if spec.kind is None:
         return list(KINDS)
@@ -54,5 +60,5 @@ def candidates(spec: Backbone) -> list[str]:
 
 
 def kind_of(names: Iterable[str], built: "type[nn.Module]") -> str | None:
-    """The one of some kinds that walks networks of one of timm's classes, if there is one."""
+    """The one of these kinds that walks networks of this timm class, or None."""
     return next((name for name in names if issubclass(built, load_kind(name).timm_class)), None)

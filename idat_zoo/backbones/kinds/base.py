@@ -1,7 +1,7 @@
-"""What a kind of backbone says of itself: how images become tokens, how blocks step, how it pools.
+"""The protocol of a kind of backbone: how it embeds images, steps through blocks and pools.
 
-Inside a block only the residual sums are ours. Attention, MLP and norms are timm's own modules,
-called as timm calls them; `sites.py` meets what they read.
+Only the residual sums inside a block are ours. Attention, MLP and norms are timm's own modules,
+called as timm calls them; `sites.py` intercepts the layers inside them.
 
 Shape letters: B batch, C channels, H W image, N tokens, D width, P prompts.
 """
@@ -15,11 +15,11 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from idat_zoo.adapters.base import EMBED, Place, Site
+from idat_zoo.adapters.sites import EMBED, Place, Site
 from idat_zoo.backbones.sites import Layout
 
 Context = Tensor | None
-"""What all blocks read beside the stream: rotations, or a bias that they share."""
+"""The input that all blocks share beside the stream: rotations, or a bias of the scores."""
 
 ROLES = {
     "attn.qkv": Site.QKV,
@@ -32,19 +32,19 @@ ROLES = {
     "mlp.fc1_g": Site.GATE,
     "mlp.fc2": Site.FC2,
 }
-"""The site of a linear layer of a block, by timm's name."""
+"""The site of each linear layer of a block, by timm's name of it."""
 
 
 def same(x: Tensor) -> Tensor:
-    """x."""
+    """x as it is."""
     return x
 
 
 @dataclass(frozen=True, kw_only=True)
 class Branch:
-    """One residual branch: x + leave(scale(inner(norm(enter(x))))), or with the norm behind inner.
+    """One residual branch: x + leave(scale(inner(norm(enter(x))))), or with the norm after inner.
 
-    `owners` are its linear layers. `layout` is that of what comes between enter and leave.
+    `owners` are its linear layers. `layout` is the layout of tensors between enter and leave.
     """
 
     norm: nn.Module
@@ -60,9 +60,9 @@ class Branch:
 
 @dataclass(frozen=True, eq=False)
 class Kind(ABC):
-    """A kind of backbone, on one that timm built.
+    """A kind of backbone: the parts of the forward pass of one timm network.
 
-    `timm_class` is the class of timm's that it walks, `block_classes` are those of its blocks.
+    `timm_class` is timm's class of such networks, `block_classes` are those of its blocks.
     """
 
     body: Any  # a module of timm_class
@@ -88,7 +88,7 @@ class Kind(ABC):
 
     @property
     def prefix(self) -> int:
-        """How many tokens come before those of the grid."""
+        """The number of tokens before the grid."""
         return int(getattr(self.body, "num_prefix_tokens", 0))
 
     @property
@@ -99,13 +99,13 @@ class Kind(ABC):
 
     @property
     def final_norm(self) -> nn.Module:
-        """The norm behind the last block, before or after the pooling."""
+        """The norm after the last block, before or after the pooling."""
         body = self.body
         norm: nn.Module = body.norm if hasattr(body.norm, "weight") else body.fc_norm
         return norm
 
     def modules(self) -> dict[Place, nn.Module]:
-        """The linear layers, norms and the patches' projection, by where they are met."""
+        """The linear layers, norms and patch projection, by their places."""
         found = {
             Place(EMBED, Site.PATCH_EMBED): self.patch_projection,
             Place(len(self.branches), Site.FINAL_NORM): self.final_norm,
@@ -118,31 +118,34 @@ class Kind(ABC):
 
     @abstractmethod
     def embed(self, images: Tensor) -> tuple[Tensor, Context]:
-        """Images `[B, C, H, W]` to the stream that enters block 0, and what its blocks read."""
+        """Map images `[B, C, H, W]` to the stream that enters block 0 and to the context."""
 
     @abstractmethod
     def block_branches(self, block: Any) -> tuple[Branch, ...]:
-        """A block's branches, in their order: attention's and the MLP's, or one."""
+        """A block's branches in order: attention and MLP, or a single one."""
 
     def pool(self, x: Tensor) -> Tensor:
-        """The last block's output to features `[B, D]`, as timm's classifier is given them."""
+        """Pool the last block's output to features `[B, D]`, the input of timm's classifier."""
         features: Tensor = self.body.forward_head(self.body.norm(x), pre_logits=True)
         return features
 
     def context_of(self, context: Context, block: int) -> Context:
-        """What one block reads of the context."""
+        """The part of the context that one block reads."""
         return context
 
     def between(self, block: int, x: Tensor) -> Tensor:
-        """What comes before a block that is none: a stage may begin with fewer, wider tokens."""
+        """The stream that enters a block, after what lies between it and the block before.
+
+        A stage may begin by merging tokens into fewer, wider ones.
+        """
         return x
 
     def with_prompts(self, context: Context, count: int) -> Context:
-        """The context where so many prompts stand behind the prefix."""
+        """The context for a number of prompts after the prefix tokens."""
         return context
 
     def misfit(self) -> str:
-        """Why the walk would not compute what timm computes, or ''."""
+        """The reason why the walk would differ from timm's forward pass, or ''."""
         if not len(self.blocks):
             return "it has no blocks"
         for block in self.blocks:
@@ -152,18 +155,18 @@ class Kind(ABC):
 
 
 class Staged(Kind):
-    """Stages of blocks on a grid that gets coarser and wider: what kinds of them share."""
+    """A kind with stages of blocks on a grid that becomes coarser and wider."""
 
     takes_prompts = False
     stages: ClassVar[str]  # timm's name of them
 
     @property
     def blocks(self) -> list[Any]:
-        """Those of all stages."""
+        """The blocks of all stages."""
         return [block for stage in getattr(self.body, self.stages) for block in stage.blocks]
 
     def between(self, block: int, x: Tensor) -> Tensor:
-        """A stage begins by making the grid coarser."""
+        """Downsample the grid where a stage begins."""
         first = 0
         for stage in getattr(self.body, self.stages):
             if block == first:
@@ -184,7 +187,7 @@ def owners(block: nn.Module, part: str) -> dict[Site, nn.Module]:
 
 
 def scaled(block: nn.Module, which: int) -> Callable[[Tensor], Tensor]:
-    """LayerScale as a module (`ls1`) or as a vector (`gamma_1`), where there is any."""
+    """LayerScale, as a module (`ls1`) or a vector (`gamma_1`), where there is one."""
     module, gamma = getattr(block, f"ls{which}", None), getattr(block, f"gamma_{which}", None)
     if module is not None:
         return module  # type: ignore[no-any-return]  # a module is called like a function
@@ -198,7 +201,7 @@ def attention_and_mlp(
     norm_last: bool = False,
     layout: Layout = "tokens",
 ) -> tuple[Branch, Branch]:
-    """The two branches of a transformer's block."""
+    """The two branches of a transformer block."""
     shared: dict[str, Any] = {"norm_last": norm_last, "layout": layout}
     attention = Branch(
         norm=block.norm1,
@@ -219,7 +222,7 @@ def attention_and_mlp(
 
 
 def with_identity_rows(rope: Tensor, count: int) -> Tensor:
-    """Rotations `[..., N, 2C]`, sines and then cosines, behind `count` rows that turn nothing."""
+    """Rotations `[..., N, 2C]`, sines then cosines, after `count` rows of no rotation."""
     sin, cos = rope.chunk(2, dim=-1)
     shape = (*sin.shape[:-2], count, sin.shape[-1])
     still = torch.cat([sin.new_zeros(shape), cos.new_ones(shape)], dim=-1)

@@ -11,7 +11,7 @@ from idat_zoo.backbones.kinds.base import Branch, Context, Kind, attention_and_m
 
 
 class Beit(Kind):
-    """A transformer with relative positions; the context is the bias that blocks share, or none."""
+    """A transformer with relative positions; the context is the bias that blocks share, or None."""
 
     title = "BEiT"
     timm_class = TimmBeit
@@ -23,7 +23,7 @@ class Beit(Kind):
         return 1
 
     def embed(self, images: Tensor) -> tuple[Tensor, Context]:
-        """Patches, the class token and, in some, positions, with the shared bias."""
+        """Patches, the class token and, in some networks, positions, with the shared bias."""
         body = self.body
         x = body.patch_embed(images)
         x = torch.cat((body.cls_token.expand(x.shape[0], -1, -1), x), dim=1)

@@ -27,7 +27,7 @@ class ConvNeXt(Staged):
 
     @property
     def final_norm(self) -> nn.Module:
-        """Behind the pooling, or before it."""
+        """The norm after the pooling, or before it."""
         norm: nn.Module = self.body.norm_pre
         if not hasattr(norm, "weight"):
             norm = self.body.head.norm
@@ -38,7 +38,7 @@ class ConvNeXt(Staged):
         return self.body.stem(images), None
 
     def block_branches(self, block: Any) -> tuple[Branch, ...]:
-        """One: convolution, norm, MLP, scale."""
+        """One branch: convolution, norm, MLP, scale."""
         first = block.use_conv_mlp  # channels stay the first axis
 
         def scale(h: Tensor) -> Tensor:
@@ -64,7 +64,7 @@ class ConvNeXt(Staged):
         )
 
     def misfit(self) -> str:
-        """Also where a block's shortcut is no plain sum."""
+        """Also refuses a block whose shortcut is not a plain sum."""
         shortcuts = {type(block.shortcut) for block in self.blocks} - {nn.Identity}
         return super().misfit() or ("its shortcuts are convolutions" if shortcuts else "")
 

@@ -31,13 +31,13 @@ class Eva(Kind):
         return self.body.norm_pre(x), rope
 
     def context_of(self, context: Context, block: int) -> Context:
-        """Its own rotations."""
+        """The block's own rotations."""
         if context is None or not getattr(self.body, "rope_mixed", False):
             return context
         return context[block]
 
     def with_prompts(self, context: Context, count: int) -> Context:
-        """Prompts are not turned."""
+        """Rotations that leave prompts unrotated."""
         return None if context is None else with_identity_rows(context, count)
 
     def block_branches(self, block: Any) -> tuple[Branch, ...]:

@@ -34,7 +34,7 @@ class Swin(Staged):
 
 
 class SwinV2(Swin):
-    """The same with cosine attention (which is not fused), and each norm behind its branch."""
+    """As Swin, with cosine attention, which is not fused, and the norm after each branch."""
 
     title = "SwinV2"
     timm_class = SwinTransformerV2

@@ -1,6 +1,7 @@
-"""timm's VisionTransformer: ViT, DeiT-3, DINOv2, CLIP, SigLIP and their like.
+"""timm's VisionTransformer: ViT, DeiT-3, DINOv2, CLIP, SigLIP and similar networks.
 
-With a class token or none, registers, LayerScale, norms of queries and keys, SwiGLU, any pooling.
+It covers networks with or without class token, registers, LayerScale, norms of queries and keys,
+SwiGLU, and any pooling.
 """
 
 from typing import Any, ClassVar

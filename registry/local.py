@@ -1,17 +1,17 @@
-"""What is on this machine already, told without torch, without the Hub's library and offline."""
+"""Which weights and images are on this machine, found without torch and without the network."""
 
 import os
 from pathlib import Path
 
 import idat_zoo.recipe
 from idat_zoo.data.suites import suite_of
-from idat_zoo.recipe import Backbone, Task
+from idat_zoo.recipe import Backbone, Pair, Task
 
 SHIPPED = Path(idat_zoo.recipe.__file__).parent / "backbones" / "weights"
 
 
 def weights_here(backbone: Backbone) -> bool:
-    """Whether no download is needed: random, shipped, or in the Hub's cache."""
+    """Whether a backbone needs no download: its weights are random, shipped or cached."""
     if backbone.weights == "random":
         return True
     kind, _, file = backbone.weights.partition(":")
@@ -21,13 +21,18 @@ def weights_here(backbone: Backbone) -> bool:
     return any(folder.glob("snapshots/*/model.safetensors"))
 
 
+def pair_weights_here(pair: Pair) -> bool:
+    """Whether neither network of a pair needs a download."""
+    return all(map(weights_here, pair.backbones()))
+
+
 def images_here(task: Task, data_dir: Path | None) -> bool:
-    """Whether the task is built in, or all its lists lie under the data folder."""
+    """Whether a task is built in, or every list of its images is in the data folder."""
     return not suite_of(task).missing(task, data_dir)
 
 
 def hub_cache() -> Path:
-    """The Hub's cache folder, by the environment variables that huggingface_hub reads."""
+    """The Hub's cache folder, found by the environment variables that huggingface_hub reads."""
     if cache := os.environ.get("HF_HUB_CACHE"):
         return Path(cache).expanduser()
     if home := os.environ.get("HF_HOME"):

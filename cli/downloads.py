@@ -1,7 +1,7 @@
-"""What is not here and can be had from the Hub: told, asked about, fetched."""
+"""Downloads: say what images and weights are missing, ask for consent, and fetch them."""
 
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,7 +11,6 @@ from idat_zoo.cli import screen
 from idat_zoo.errors import DataError, UsageError, ZooError
 
 if TYPE_CHECKING:
-    from idat_zoo.checkpoint import Config, Reference
     from idat_zoo.pulling import Pulled
     from idat_zoo.recipe import Backbone, Task
     from idat_zoo.registry import Registry
@@ -29,13 +28,13 @@ def offer(
     yes: bool,
     alone: bool,
 ) -> bool:
-    """Say what is missing and where it would come from; with a person's consent, fetch the images.
+    """Say what is missing and where it would come from; with consent, fetch the images.
 
-    `yes` is that consent; else a person is asked, where there is a terminal. Returns whether
-    weights may be downloaded. What cannot be fetched is told, and the rest goes on, unless all is
-    for one thing `alone`.
+    `yes` is consent; without it, the user is asked if there is a terminal. Returns whether weights
+    may be downloaded too. An error while fetching is printed and the other tasks go on, unless the
+    command is about one thing `alone`.
 
-    Raises: HubError and DataError, where that is so.
+    Raises: HubError, DataError; only if `alone`.
     """
     wanted = _missing_images(tasks, registry, data_dir)
     agreed = _agrees(wanted, _missing_weights(backbones), data_dir, yes=yes)
@@ -49,17 +48,8 @@ def offer(
     return agreed
 
 
-def tell_diverged(configs: Mapping[str, "Config"]) -> None:
-    """Say of each adapter whose training diverged that it did."""
-    from idat_zoo.results import DIVERGED
-
-    for name, config in configs.items():
-        if config.diverged:
-            screen.note(f"{name}: {DIVERGED}")
-
-
 def offer_weights(backbones: Iterable["Backbone"], *, yes: bool) -> None:
-    """Have the weights here, or a person's consent to download them.
+    """Check that weights are on this machine, or ask for consent to download them.
 
     Raises: DataError without it.
     """
@@ -69,24 +59,13 @@ def offer_weights(backbones: Iterable["Backbone"], *, yes: bool) -> None:
 
 
 def require_weights(backbones: Iterable["Backbone"], *, agreed: bool) -> None:
-    """Raises: DataError where weights would have to be downloaded and nobody agreed to that."""
+    """Raises: DataError if weights would have to be downloaded without consent."""
     missing = _missing_weights(backbones)
     if missing and not agreed:
         raise DataError(
             f"weights that are not here: {', '.join(missing)}",
             hint="--yes downloads them from the Hub.",
         )
-
-
-def tell_cached(places: Iterable["Reference"]) -> None:
-    """Say of checkpoints on the Hub that nothing is asked of it."""
-    from idat_zoo.checkpoint import CONFIG_FILE, TENSORS_FILE
-    from idat_zoo.hub import HubReference, find_cached
-
-    pinned = [one for one in places if isinstance(one, HubReference) and not one.asked]
-    for place in pinned:
-        if find_cached(place, (CONFIG_FILE, TENSORS_FILE)):
-            screen.note(f"'{place}' is in the cache; the Hub is not asked")
 
 
 def pull_asked(
@@ -97,9 +76,9 @@ def pull_asked(
     data_dir: Path | None,
     yes: bool,
 ) -> list["Pulled"]:
-    """Fetch the images of tasks that are asked for by name; those that are here stay.
+    """Fetch the images of tasks that the user named; images that are there already are kept.
 
-    Raises: UsageError for tasks that nobody has, DataError without consent, HubError.
+    Raises: UsageError for tasks that no source has, DataError without consent, HubError.
     """
     from idat_zoo.data.suites import suite_of
     from idat_zoo.pulling import Pulled
@@ -128,9 +107,10 @@ def pull_asked(
 
 
 def fetch(wanted: "Wanted", data_dir: Path | None, *, alone: bool) -> list["Pulled"]:
-    """Fetch tasks' images; unless all is for one `alone`, a task's fault is told and ends that one.
+    """Fetch the images of tasks. Unless one thing `alone` needs them, errors of a task are printed.
 
-    Raises: HubError; DataError for a source that is no zip, or for the one task.
+
+    Raises: HubError; DataError for a source that is not a zip archive, or for the one task.
     """
     from idat_zoo.cli.progress import LiveProgress
     from idat_zoo.pulling import pull
@@ -141,8 +121,8 @@ def fetch(wanted: "Wanted", data_dir: Path | None, *, alone: bool) -> list["Pull
             for outcome in pull(source, tasks, data_dir=data_dir, listener=progress):
                 if not isinstance(outcome, DataError):
                     fetched.append(outcome)
-                    told = f"{outcome.num_files:,} files, {screen.size(outcome.num_bytes)}"
-                    screen.note(f"{outcome.task}: {told} in {outcome.folder}")
+                    amount = f"{outcome.num_files:,} files, {screen.size(outcome.num_bytes)}"
+                    screen.note(f"{outcome.task}: {amount} in {outcome.folder}")
                 elif alone:
                     raise outcome
                 else:
@@ -153,7 +133,7 @@ def fetch(wanted: "Wanted", data_dir: Path | None, *, alone: bool) -> list["Pull
 def _missing_images(
     tasks: Iterable["Task"], registry: "Registry", data_dir: Path | None
 ) -> "Wanted":
-    """The tasks whose lists are not here, by the name of the source that has them."""
+    """The tasks whose image lists are missing, by the name of the source that has them."""
     from idat_zoo.data.suites import suite_of
 
     wanted: Wanted = {}
@@ -165,7 +145,7 @@ def _missing_images(
 
 
 def _missing_weights(backbones: Iterable["Backbone"]) -> dict[str, "Backbone"]:
-    """The repositories of weights that are not here, each with its backbone."""
+    """The repositories of missing weights, each with its backbone."""
     from idat_zoo.backbones.pinned import missing_weights
 
     return {repo: one for one in backbones if (repo := missing_weights(one))}
@@ -174,18 +154,18 @@ def _missing_weights(backbones: Iterable["Backbone"]) -> dict[str, "Backbone"]:
 def _agrees(
     wanted: "Wanted", weights: dict[str, "Backbone"], data_dir: Path | None, *, yes: bool
 ) -> bool:
-    """Whether what is missing may be fetched, once it was told what that is."""
+    """Whether what is missing may be downloaded, after it was listed to the user."""
     if not wanted and not weights:
         return yes
     on_terminal = sys.stdin.isatty() and sys.stderr.isatty()
     if not yes and not on_terminal:
         return False
-    _tell(wanted, weights, data_dir)
+    _list_missing(wanted, weights, data_dir)
     return yes or typer.confirm("Download?", err=True)
 
 
-def _tell(wanted: "Wanted", weights: dict[str, "Backbone"], data_dir: Path | None) -> None:
-    """What would be fetched, from where, under which licence, and to where."""
+def _list_missing(wanted: "Wanted", weights: dict[str, "Backbone"], data_dir: Path | None) -> None:
+    """Print what would be downloaded: source, size, licence and destination."""
     from idat_zoo.backbones.pinned import weights_size
     from idat_zoo.data.on_disk import data_folder
 
@@ -199,5 +179,5 @@ def _tell(wanted: "Wanted", weights: dict[str, "Backbone"], data_dir: Path | Non
         screen.note(f"  to: {data_folder(data_dir)}")
     for repo, backbone in weights.items():
         size = weights_size(backbone)
-        about = f"about {screen.size(size)}" if size else "size not known"
-        screen.note(f"weights of {repo}, {about} (licence: {backbone.licence or 'not stated'})")
+        amount = f"about {screen.size(size)}" if size else "size not known"
+        screen.note(f"weights of {repo}, {amount} (licence: {backbone.licence or 'not stated'})")

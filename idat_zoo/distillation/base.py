@@ -1,0 +1,88 @@
+"""What a distillation term is, and which outputs of the two networks it may compare.
+
+iDAT, arXiv:2403.15750, adds one term D between student and teacher to the sum of their task losses.
+A term is a pure function of the outputs that it declares in `reads`; the engine computes no others.
+Terms have no tensors of their own: student and teacher differ in width, so a term that reads
+features compares something that does not depend on it, such as similarities between images.
+
+Shape letters: B batch, K classes, N tokens, D width.
+"""
+
+from abc import ABC, abstractmethod
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+
+from pydantic import ValidationError
+
+from idat_zoo.errors import RecipeError
+from idat_zoo.recipe import Frozen, describe_faults
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class Output(StrEnum):
+    """An output of a network's forward pass."""
+
+    LOGITS = "logits"
+    """[B, K]"""
+    FEATURES = "features"
+    """[B, D]: the pooled features that enter the head."""
+    TOKENS = "tokens"
+    """[B, N, D]: the tokens that leave the last block, before the final norm and pooling. Maps are
+    flattened to tokens, and prompts are left out."""
+
+
+class Outputs(NamedTuple):
+    """One network's outputs for one batch; None where nothing reads them."""
+
+    logits: "Tensor"
+    features: "Tensor | None" = None
+    tokens: "Tensor | None" = None
+
+
+class Sizes(NamedTuple):
+    """The sizes of one network's outputs for one image."""
+
+    classes: int
+    features: int
+    tokens: tuple[int, int]
+    """N and D."""
+
+
+class NoOptions(Frozen):
+    """Options of a term that has none."""
+
+
+class Term(ABC):
+    """One distillation term with its options, which `Options` checks.
+
+    Raises: RecipeError with every fault of the options.
+    """
+
+    name: ClassVar[str]
+    title: ClassVar[str]
+    paper: ClassVar[str]
+    year: ClassVar[int]
+    Options: ClassVar[type[Frozen]] = NoOptions
+    reads: ClassVar[frozenset[Output]]
+
+    options: Any
+
+    def __init__(self, **options: Any) -> None:  # values are checked by Options
+        try:
+            self.options = self.Options(**options)
+        except ValidationError as error:
+            raise RecipeError(describe_faults(error, where=f"distillation '{self.name}'")) from None
+
+    def why_not(self, student: Sizes, teacher: Sizes) -> str:
+        """Why outputs of these sizes cannot be compared, or ''."""
+        return ""
+
+    @abstractmethod
+    def loss(self, student: Outputs, teacher: Outputs) -> "Tensor":
+        """The term D without its weight, a scalar: a mean over the batch.
+
+        Both sides have the outputs that the term reads, in float32 or wider. The engine has
+        detached the side that the recipe's `detach` names.
+        """

@@ -1,0 +1,79 @@
+"""Distillation terms as recipes name them: their options, and recipes' choices of them."""
+
+from typing import Any
+
+from idat_zoo.distillation import TERMS, build_term, find_term
+from idat_zoo.errors import RecipeError, ZooError
+from idat_zoo.outside import TERMS_GROUP, providers
+from idat_zoo.recipe import NO_TERM, Frozen, Plugin, Scalar, TermSpec
+from idat_zoo.registry.shelves import unknown
+
+
+class TermFacts(Frozen):
+    """What is listed of a distillation term: `options` are the defaults by name."""
+
+    name: str
+    title: str
+    summary: str
+    paper: str
+    year: int
+    reads: tuple[str, ...]
+    options: dict[str, Any]
+    plugin: Plugin | None = None
+
+
+def term_names() -> list[str]:
+    """The terms that recipes may name, `none` among them."""
+    return [*TERMS, *providers(TERMS_GROUP), NO_TERM]
+
+
+def term_options(name: object) -> list[str]:
+    """The names of a term's options; none of a name that is no term's."""
+    if name == NO_TERM or name not in term_names():
+        return []
+    return list(find_term(str(name)).Options.model_fields)
+
+
+def describe_terms() -> dict[str, TermFacts]:
+    """All terms by name, those of plugins too."""
+    found, outside = {}, providers(TERMS_GROUP)
+    for name in term_names():
+        if name != NO_TERM:
+            term = find_term(name)
+            found[name] = TermFacts(
+                name=name,
+                title=term.title,
+                summary=(term.__doc__ or "").partition("\n")[0],
+                paper=term.paper,
+                year=term.year,
+                reads=tuple(sorted(term.reads)),
+                options={key: one.default for key, one in term.Options.model_fields.items()},
+                plugin=outside[name].plugin if name in outside else None,
+            )
+    return found
+
+
+def write_out(spec: TermSpec, *, where: str) -> TermSpec:
+    """The term with all its options checked and written out.
+
+    Raises: RecipeError naming `where`, with every fault.
+    """
+    if spec.name == NO_TERM:
+        return spec
+    if spec.name not in term_names() and spec.plugin is None:
+        message = unknown("distillation term", spec.name, term_names())
+        raise RecipeError([f"{where}: distillation: {message}"])
+    try:
+        options = build_term(spec).options.model_dump()
+    except RecipeError as error:
+        raise RecipeError([f"{where}: {fault}" for fault in error.faults]) from None
+    except ZooError as error:
+        raise RecipeError([f"{where}: {error}".replace("\n", " ")]) from None
+    return spec.model_copy(update={"options": options})
+
+
+def check_option(spec: TermSpec, option: str, value: Scalar, *, where: str) -> Scalar:
+    """The value of a term's option as the term takes it. Raises: RecipeError."""
+    changed = spec.model_copy(update={"options": {**spec.options, option: value}})
+    checked: Scalar = write_out(changed, where=where).options[option]  # type: ignore[assignment]
+    return checked

@@ -1,0 +1,87 @@
+"""`idat report`: what it prints and what it writes."""
+
+import json
+from pathlib import Path
+
+import pytest
+from made_results import ALONE, TAUGHT, build_report
+from typer.testing import CliRunner
+from typer.testing import Result as Outcome
+
+from idat_zoo.cli import app
+from idat_zoo.results import find_results
+from idat_zoo.runs.many import run
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two real runs: with and without the teacher."""
+    out = tmp_path_factory.mktemp("runs")
+    for recipe in (ALONE, TAUGHT):
+        run(recipe, out=out, device="cpu")
+    return out
+
+
+def idat(*words: str) -> Outcome:
+    return CliRunner().invoke(app, ["report", *words])
+
+
+def test_real_runs_are_reported_with_baselines_and_paired_gain(runs: Path) -> None:
+    outcome = idat(str(runs))
+    assert outcome.exit_code == 0, outcome.output
+    assert "2 results, 2 recipes" in outcome.stdout
+    assert "raw-pixel logistic regression (96.24)" in outcome.stdout
+    assert "(paired, 797 images)" in outcome.stdout
+    assert outcome.stderr == ""
+
+
+def test_json_is_the_report_in_one_document(runs: Path) -> None:
+    outcome = idat(str(runs), "--json")
+    document = json.loads(outcome.stdout)
+    assert document.pop("schema_version") == 1
+    expected = build_report(find_results([runs])).model_dump(mode="json", exclude_none=True)
+    assert document == {"report": expected}
+
+
+def test_results_are_taken_file_by_file_too(runs: Path) -> None:
+    paths = [str(path) for path in runs.rglob("result.json")]
+    assert idat(*paths, "--json").stdout == idat(str(runs), "--json").stdout
+
+
+def test_out_writes_what_format_markdown_prints(runs: Path, tmp_path: Path) -> None:
+    file = tmp_path / "report.md"
+    outcome = idat(str(runs), "--format", "markdown", "--out", str(file))
+    assert file.read_text() == outcome.stdout
+    assert outcome.stderr == f"wrote {file}\n"
+
+
+def test_out_replaces_a_report_and_nothing_else(runs: Path, tmp_path: Path) -> None:
+    file = tmp_path / "report.md"
+    idat(str(runs), "--out", str(file))
+    assert idat(str(runs), "--out", str(file)).exit_code == 0
+    file.write_text("# By hand\n")
+    outcome = idat(str(runs), "--out", str(file))
+    assert outcome.exit_code == 2
+    assert "is there, and is no report" in outcome.stderr
+    assert file.read_text() == "# By hand\n"
+
+
+def test_json_and_format_exclude_each_other(runs: Path) -> None:
+    outcome = idat(str(runs), "--json", "--format", "table")
+    assert outcome.exit_code == 2
+    assert "--json and --format exclude each other" in outcome.stderr
+
+
+def test_a_folder_without_results_is_one_clear_line(tmp_path: Path) -> None:
+    outcome = idat(str(tmp_path))
+    assert outcome.exit_code == 1
+    assert outcome.stderr == f"error: no result.json in {tmp_path}.\n"
+
+
+def test_out_in_a_place_that_cannot_be_written_is_one_clear_line(
+    runs: Path, tmp_path: Path
+) -> None:
+    outcome = idat(str(runs), "--out", str(tmp_path))
+    assert outcome.exit_code == 1
+    assert outcome.stderr.startswith("error: cannot write")
+    assert "--resume" not in outcome.stderr

@@ -1,0 +1,170 @@
+"""The lock of a run's folder: one process in it at a time."""
+
+import contextlib
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from toy_runs import WRITTEN, Notes, below, same_but_for_times, trained
+
+from conftest import toy_recipe
+from idat_zoo.engine.precision import resolve_precision
+from idat_zoo.errors import (
+    RunFolderError,
+)
+from idat_zoo.results import load_result
+from idat_zoo.runs import lock as run_lock
+from idat_zoo.runs.folder import run_folder
+from idat_zoo.runs.lock import holder_of
+from idat_zoo.runs.many import run
+
+CHILD = """
+import sys, time
+from pathlib import Path
+sys.path.insert(0, {tests!r})
+from conftest import toy_recipe
+from idat_zoo.engine.train import Trainer
+from idat_zoo.runs.many import run
+
+out, slowly = Path(sys.argv[1]), Trainer.train_epoch
+
+def train_epoch(self, epoch, *rest):
+    print("epoch", epoch, flush=True)
+    if epoch == 1:
+        while not (out / "go").exists():
+            time.sleep(0.02)
+    return slowly(self, epoch, *rest)
+
+Trainer.train_epoch = train_epoch
+run(toy_recipe(), device="cpu", out=out)
+"""
+
+
+@contextlib.contextmanager
+def training(out: Path) -> Iterator[subprocess.Popen[str]]:
+    """Another process that trains the toy recipe, and rests after an epoch until `go` is there."""
+    tests = str(Path(__file__).parent.parent)
+    command = [sys.executable, "-c", CHILD.format(tests=tests), str(out)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
+        assert child.stdout is not None
+        while child.stdout.readline() != "epoch 1\n":
+            assert child.poll() is None
+        try:
+            yield child
+        finally:
+            child.kill()
+
+
+def toy_folder(out: Path) -> Path:
+    return run_folder(out, resolve_precision(toy_recipe(), torch.device("cpu")), 0)
+
+
+def test_a_second_process_in_a_folder_is_refused_or_waits(tmp_path: Path) -> None:
+    with training(tmp_path) as child:
+        folder = toy_folder(tmp_path)
+        holder = holder_of(folder)
+        assert holder is not None
+        assert (holder.pid, holder.host) == (child.pid, socket.gethostname())
+        told = rf"in use by process {child.pid} on '.+' \(since 20[\s\S]*--wait"
+        before = below(folder)
+        for resume in (False, True):
+            with pytest.raises(RunFolderError, match=told):
+                run(toy_recipe(), device="cpu", out=tmp_path, resume=resume)
+        assert below(folder) == before
+        heard = Notes()
+
+        def go_on(text: str) -> None:
+            heard.told.append(text)
+            (tmp_path / "go").touch()
+
+        heard.note = go_on  # type: ignore[method-assign]
+        waited = run(toy_recipe(), device="cpu", out=tmp_path, wait=True, progress=heard)
+        assert child.wait() == 0
+    assert heard.told[0].startswith(f"waiting for process {child.pid} on ")
+    assert heard.told[1:] == [f"finished before: {folder}"]
+    assert waited == load_result(folder / "result.json")
+    assert below(folder).keys() == WRITTEN
+
+
+def test_a_killed_process_holds_nothing(tmp_path: Path) -> None:
+    with training(tmp_path / "a") as child:
+        child.kill()
+        child.wait()
+    folder = toy_folder(tmp_path / "a")
+    assert (folder / ".lock").exists()
+    assert holder_of(folder) is None
+    with pytest.raises(RunFolderError, match="unfinished run"):
+        run(toy_recipe(), device="cpu", out=tmp_path / "a")
+    run(toy_recipe(), device="cpu", out=tmp_path / "a", resume=True)
+    assert same_but_for_times(folder, trained(toy_recipe(), tmp_path / "b"))
+
+
+def held_elsewhere(folder: Path, *, silent: float) -> None:
+    """The marks of a process on another machine, as it leaves them."""
+    folder.mkdir(parents=True)
+    lock = folder / ".lock"
+    lock.write_text(
+        "filelock/2\npid=4711\nhost=gpu7\nmode=lease\ntoken=abc\n"
+        f"duration={run_lock.LEASE!r}\nstart=1\n"
+    )
+    owner = {"host": "gpu7", "pid": 4711, "since": "2026-11-27T08:00:00+00:00"}
+    (folder / ".owner.json").write_text(json.dumps(owner))
+    os.utime(lock, (time.time() - silent,) * 2)
+
+
+def test_a_live_process_of_another_host_is_named(tmp_path: Path) -> None:
+    folder = toy_folder(tmp_path)
+    held_elsewhere(folder, silent=40)
+    told = r"process 4711 on 'gpu7' \(since 2026-11-27T08:00:00\+00:00, last sign of life 4\d s ago"
+    with pytest.raises(RunFolderError, match=told):
+        run(toy_recipe(), device="cpu", out=tmp_path)
+    assert below(folder).keys() == {".lock", ".owner.json"}
+    assert holder_of(folder) is not None
+
+
+def test_a_dead_process_of_another_host_is_watched_and_then_taken_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run_lock, "LEASE", 2.0)
+    folder = toy_folder(tmp_path)
+    held_elsewhere(folder, silent=3600)
+    assert holder_of(folder) is None
+    heard, started = Notes(), time.monotonic()
+    run(toy_recipe(), device="cpu", out=tmp_path, progress=heard)
+    assert time.monotonic() - started > 1.9
+    assert "process 4711 on 'gpu7'" in heard.told[0]
+    assert "is taken for dead unless" in heard.told[0]
+    assert "taken over" in heard.told[1]
+    assert below(folder).keys() == WRITTEN
+
+
+def test_one_that_lost_its_folder_writes_nothing_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run_lock, "LEASE", 0.2)
+    folder = tmp_path / "run"
+    with run_lock.alone_in(folder, wait=False, note=print) as still_ours:
+        still_ours()
+        (folder / ".lock").unlink()
+        held_elsewhere(tmp_path / "other", silent=0)
+        for name in (".lock", ".owner.json"):
+            (tmp_path / "other" / name).rename(folder / name)
+        time.sleep(0.5)
+        with pytest.raises(RunFolderError, match="was taken over by process 4711 on 'gpu7'"):
+            still_ours()
+    assert below(folder).keys() == {".lock", ".owner.json"}
+
+
+def test_a_finished_run_is_told_to_all_whatever_lies_beside_it(tmp_path: Path) -> None:
+    first = run(toy_recipe(), device="cpu", out=tmp_path)
+    folder = toy_folder(tmp_path)
+    held_elsewhere(tmp_path / "other", silent=0)
+    (tmp_path / "other" / ".lock").rename(folder / ".lock")  # held: by a process about to end
+    assert run(toy_recipe(), device="cpu", out=tmp_path) == first
