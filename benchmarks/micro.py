@@ -23,7 +23,7 @@ from idat_zoo.engine.precision import describe_device
 from idat_zoo.errors import ZooError
 from idat_zoo.intervals import wilson_interval
 from idat_zoo.recipe import Recipe, Task
-from idat_zoo.registry import get_recipe, load_registry, task_suites
+from idat_zoo.registry import averaged_tasks, get_recipe, load_registry, task_suites
 from idat_zoo.report.build import build_report
 from idat_zoo.report.gain import Gain
 from idat_zoo.report.layout import percent, points
@@ -176,7 +176,10 @@ def write_mini(rows: Sequence[Sequence[str]], *, made_by: Result) -> None:
 def gain() -> None:
     """Two rows of the mini suite: the largest of the teacher's gains and the smallest."""
     found = find_results([RESULTS / "mini"])
-    gains = sorted(build_report(found).gains, key=lambda one: one.mean.gain if one.mean else 0.0)
+    gains = sorted(
+        build_report(found, averaged=averaged_tasks(load_registry())).gains,
+        key=lambda one: one.mean.gain if one.mean else 0.0,
+    )
     rows = [gain_row(one, [result for _, result in found]) for one in (gains[-1], gains[0])]
     note = (
         "LoRA, pair micro, 3 seeds: top-1 in per cent on test, and the gain in points with its "

@@ -29,7 +29,7 @@ from idat_zoo.checkpoint.tensors import TENSORS_FILE
 from idat_zoo.engine.precision import describe_device
 from idat_zoo.errors import DivergedError
 from idat_zoo.recipe import Recipe
-from idat_zoo.registry import get_recipe, load_registry, task_suites
+from idat_zoo.registry import averaged_tasks, get_recipe, load_registry, task_suites
 from idat_zoo.report.build import build_report
 from idat_zoo.report.layout import points
 from idat_zoo.report.rows import estimate
@@ -196,7 +196,7 @@ def _write_gain() -> None:
     rows = []
     for task in TASKS:
         gains = {}
-        for one in build_report(found).gains:
+        for one in build_report(found, averaged=averaged_tasks(load_registry())).gains:
             if one.task == task:
                 gains[str(one.label["adapter"])] = one.mean or one.seeds[0]
         assert gains.keys() == ADAPTERS.keys(), ADAPTERS.keys() ^ gains.keys()

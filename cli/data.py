@@ -1,19 +1,26 @@
-"""`idat data`: what a task's images must look like, whether they do, and what is kept decoded."""
+"""`idat data`: check, describe and download the images of tasks, and manage the cache."""
 
-import shutil
-import textwrap
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from idat_zoo.cli.data_facts import (
+    Facts,
+    facts_row,
+    folder_facts,
+    lists_there,
+    print_facts,
+    task_facts,
+)
 from idat_zoo.cli.help import PlainCommand
 from idat_zoo.cli.options import (
     DataDirOption,
     JsonOption,
     MegapixelsOption,
+    PluginOption,
     ShelfOption,
     TasksArgument,
     YesOption,
@@ -27,19 +34,8 @@ if TYPE_CHECKING:
     from idat_zoo.pulling import Pulled
     from idat_zoo.recipe import Task
     from idat_zoo.registry import Registry
-    from idat_zoo.sources import DataSource
-
-Facts = dict[str, Any]  # what JSON can hold
 
 NAMED = 3  # images that a remark names
-LAYOUTS = {
-    "mini": "built in",
-    "vtab1k": 'DIR/{folder}/<list>, lines "images/train800/000000.jpg 7"',
-    "fgvc": 'DIR/{folder}/<list>, JSON {{"<image>": <class>, …}}, images below {images}/',
-    "fewshot": 'DIR/{folder}/<list>, lines "<image> <class>", images below {images}/',
-    "folder": "DIR/<class>/<image>; or DIR/train/<class>/<image>, val/…, test/…; or FILE.csv with "
-    "path,label or path,label,split",
-}
 
 app = typer.Typer()
 
@@ -54,6 +50,7 @@ def verify(
     tasks: TasksArgument = None,
     data_dir: DataDirOption = None,
     shelf: ShelfOption = None,
+    plugin: PluginOption = None,
     max_megapixels: MegapixelsOption = 64,
     json: JsonOption = False,
 ) -> None:
@@ -94,6 +91,7 @@ def info(
     tasks: TasksArgument = None,
     data_dir: DataDirOption = None,
     shelf: ShelfOption = None,
+    plugin: PluginOption = None,
     json: JsonOption = False,
 ) -> None:
     """What is expected of a task's data, and what is there."""
@@ -101,17 +99,17 @@ def info(
 
     registry = load_registry(shelf)
     own, chosen = _chosen(tasks, registry)
-    facts = [_own_facts(data_dir)] if own else []
+    facts = [folder_facts(data_dir)] if own else []
     every = chosen if tasks else registry.tasks.values()
-    facts += [_facts(task, data_dir, registry.source_of(task)) for task in every]
+    facts += [task_facts(task, data_dir, registry.source_of(task)) for task in every]
     if json:
         print_json({"tasks": facts})
     elif tasks:
         for number, known in enumerate(facts):
-            _print_facts(known, blank_before=number > 0)
+            print_facts(known, blank_before=number > 0)
     else:
         columns = ["task", "suite", "classes", "train", "val", "test", "here"]
-        print_table(columns, [_row(known) for known in facts])
+        print_table(columns, [facts_row(known) for known in facts])
         note("`idat data info TASK` says more")
 
 
@@ -124,6 +122,7 @@ def pull(
     ] = None,
     data_dir: DataDirOption = None,
     shelf: ShelfOption = None,
+    plugin: PluginOption = None,
     yes: YesOption = False,
     json: JsonOption = False,
 ) -> None:
@@ -160,6 +159,7 @@ def cache(
         bool, typer.Option("--clean", help="Remove them, and what killed processes left.")
     ] = False,
     shelf: ShelfOption = None,
+    plugin: PluginOption = None,
     json: JsonOption = False,
 ) -> None:
     """The images that are kept decoded, and what they take.
@@ -213,7 +213,7 @@ def _words(tasks: Sequence[str]) -> list[str]:
 
 
 def _chosen(tasks: Sequence[str] | None, registry: "Registry") -> tuple[bool, list["Task"]]:
-    """Whether one's own images are among what is asked for, and the tasks of the shelves."""
+    """Whether `folder` is among the names, and the shelves' tasks of the other names."""
     from idat_zoo.registry import FOLDER, resolve_tasks
 
     names = _words(tasks) if tasks else []
@@ -228,13 +228,13 @@ def _own_place(data_dir: Path | None) -> Path:
 
 
 def _lying_below(data_dir: Path | None, registry: "Registry") -> list["Task"]:
-    """The tasks with a list below the data folder.
+    """The tasks of which at least one list is in the data folder.
 
-    Raises: UsageError where no folder is given and nothing was pulled; DataError where none is.
+    Raises: UsageError where there is none and no folder was given; DataError where there is none.
     """
-    from idat_zoo.layouts import data_folder, verify_command
+    from idat_zoo.data.on_disk import data_folder, verify_command
 
-    found = [task for task in registry.tasks.values() if any(_lists(task, data_dir).values())]
+    found = [task for task in registry.tasks.values() if any(lists_there(task, data_dir).values())]
     if not found and data_dir is None:
         raise UsageError(
             "TASK or --data-dir says what to check.", hint="`idat data info` says what is expected."
@@ -246,19 +246,6 @@ def _lying_below(data_dir: Path | None, registry: "Registry") -> list["Task"]:
             "checks images of your own.",
         )
     return found
-
-
-def _lists(task: "Task", data_dir: Path | None) -> dict[str, bool]:
-    """The lists of a task, and whether each is there. Few-shot tasks: those of the seeds there.
-
-    A list that few-shot tasks share says nothing of any one of them, so none of it alone is there.
-    """
-    from idat_zoo.layouts import drawn_seeds, needed_lists, task_folder
-
-    seeds = drawn_seeds(task, data_dir)
-    names = [name for seed in seeds or [0] for name in needed_lists(task, seed=seed)]
-    folder = task_folder(task, data_dir)
-    return {name: bool(seeds) and (folder / name).is_file() for name in names}
 
 
 def _print_finding(found: "Finding") -> None:
@@ -284,116 +271,8 @@ def _print_finding(found: "Finding") -> None:
 
 
 def _print_line(text: str) -> None:
-    """One line, whatever the names in it hold."""
+    """Print on one line, even where a file's name holds a line break."""
     typer.echo(plain(text.replace("\n", "\\n")))
-
-
-def _facts(task: "Task", data_dir: Path | None, source: "DataSource | None") -> Facts:
-    from idat_zoo.layouts import pulled_from, task_folder
-
-    fields = ("title", "suite", "group", "num_classes", "num_train", "num_val", "num_test", "shots")
-    written = task.model_dump(mode="json", include={*fields, "source", "licence"})
-    return {
-        "task": task.id,
-        **{field: written[field] for field in fields},
-        "layout": LAYOUTS[task.suite].format(
-            folder=task.folder, images=task.images or f"DIR/{task.folder}"
-        ),
-        "place": str(task_folder(task, data_dir)) if task.suite != "mini" else None,
-        "lists": _lists(task, data_dir),
-        "source": written["source"],
-        "licence": written["licence"],
-        "pull": source and f"{source.title}: {source.place}; licence {source.licence}",
-        "copy": pulled_from(task_folder(task, data_dir)) if task.suite != "mini" else None,
-    }
-
-
-def _own_facts(data_dir: Path | None) -> Facts:
-    """As `_facts`, of one's own images: what a folder holds is all that is known of them."""
-    facts: Facts = {"task": "folder", "title": "your own images", "layout": LAYOUTS["folder"]}
-    if data_dir is None:
-        return facts | {"place": None}
-    from idat_zoo.data.folder import list_folder
-    from idat_zoo.data.listing import count_classes
-
-    faults: list[str] = []
-    listing = list_folder(data_dir, faults)
-    return facts | {
-        "place": str(data_dir),
-        "num_classes": len(listing.class_names),
-        "classes": count_classes(listing),
-        **{f"num_{split}": [len(rows)] for split, rows in listing.splits.items()},
-        "notes": listing.notes,
-        "faults": faults,
-    }
-
-
-def _row(facts: Mapping[str, Any]) -> list[str]:
-    counts = _counts(facts).values()
-    return [facts["task"], facts["suite"], str(facts["num_classes"]), *counts, _presence(facts)]
-
-
-def _counts(facts: Mapping[str, Any]) -> dict[str, str]:
-    """Split -> how many images it must have, as far as that is known."""
-    known = {split: facts.get(f"num_{split}") for split in ("train", "val", "test")}
-    counts = {split: _sizes(sizes) for split, sizes in known.items() if sizes is not None}
-    if facts.get("shots"):
-        counts |= {"train": f"{facts['shots']}/class", "val": "0"}
-    return counts
-
-
-def _sizes(known: Sequence[int]) -> str:
-    """The sizes of a split that are known to be right."""
-    return " or ".join(f"{size:,}" for size in known) or "any"
-
-
-def _presence(facts: Mapping[str, Any]) -> str:
-    there = list(facts["lists"].values())
-    if not there:
-        return "built in"
-    return "yes" if all(there) else "some" if any(there) else "no"
-
-
-def _print_facts(facts: Mapping[str, Any], *, blank_before: bool) -> None:
-    if blank_before:
-        typer.echo()
-    typer.echo(plain(f"{facts['task']}  {facts['title']}"))
-    group = f", {facts['group']}" if facts.get("group") else ""
-    lists = facts.get("lists", {})
-    told = {
-        "suite": f"{facts['suite']}{group}" if "suite" in facts else "",
-        "classes": str(facts.get("num_classes", "")),
-        "images": ", ".join(f"{split} {count}" for split, count in _counts(facts).items()),
-        "layout": facts["layout"],
-        "place": facts["place"] or "",
-        "there": ", ".join(name for name, there in lists.items() if there),
-        "missing": ", ".join(name for name, there in lists.items() if not there),
-        "pull": facts.get("pull") or "",
-        "copy": facts.get("copy") or "",
-        "source": facts.get("source", ""),
-        "licence": facts.get("licence", ""),
-    }
-    for name, value in told.items():
-        if value:
-            _print_wrapped(name, value)
-    for fault in facts.get("faults", []):
-        _print_wrapped("fault", fault)
-    for remark in facts.get("notes", []):
-        _print_wrapped("note", remark)
-
-
-def _print_wrapped(name: str, value: str) -> None:
-    first = f"  {name:<8}  "
-    typer.echo(
-        textwrap.fill(
-            plain(value.replace("\n", "\\n")),
-            shutil.get_terminal_size().columns,
-            initial_indent=first,
-            subsequent_indent=" " * len(first),
-            break_on_hyphens=False,
-            break_long_words=False,
-        )
-    )
 
 
 def _print_entries(entries: Sequence["Entry"]) -> None:

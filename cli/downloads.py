@@ -80,7 +80,7 @@ def pull_asked(
 
     Raises: UsageError for tasks that no source has, DataError without consent, HubError.
     """
-    from idat_zoo.layouts import missing_lists
+    from idat_zoo.data.suites import suite_of
     from idat_zoo.pulling import Pulled
 
     tasks = list(tasks)
@@ -91,7 +91,7 @@ def pull_asked(
         found = own or registry.source_of(task)
         if found is None or found.suite != task.suite:
             nowhere.append(task.id)
-        elif missing_lists(task, data_dir):
+        elif suite_of(task).missing(task, data_dir):
             wanted.setdefault(found.name, (found, []))[1].append(task)
     if nowhere:
         raise UsageError(
@@ -102,7 +102,7 @@ def pull_asked(
         places = ", ".join(f"{one.place} (licence: {one.licence})" for one, _ in wanted.values())
         raise DataError(f"nothing was fetched from {places}.", hint="--yes fetches without asking.")
     fetched = {pulled.task: pulled for pulled in fetch(wanted, data_dir, alone=len(tasks) == 1)}
-    here = [task for task in tasks if not missing_lists(task, data_dir)]
+    here = [task for task in tasks if not suite_of(task).missing(task, data_dir)]
     return [fetched.get(task.id) or Pulled.before(task, data_dir) for task in here]
 
 
@@ -134,12 +134,12 @@ def _missing_images(
     tasks: Iterable["Task"], registry: "Registry", data_dir: Path | None
 ) -> "Wanted":
     """The tasks whose image lists are missing, by the name of the source that has them."""
-    from idat_zoo.layouts import missing_lists
+    from idat_zoo.data.suites import suite_of
 
     wanted: Wanted = {}
     for task in {task.id: task for task in tasks}.values():
         source = registry.source_of(task)
-        if source is not None and missing_lists(task, data_dir):
+        if source is not None and suite_of(task).missing(task, data_dir):
             wanted.setdefault(source.name, (source, []))[1].append(task)
     return wanted
 
@@ -167,7 +167,7 @@ def _agrees(
 def _list_missing(wanted: "Wanted", weights: dict[str, "Backbone"], data_dir: Path | None) -> None:
     """Print what would be downloaded: source, size, licence and destination."""
     from idat_zoo.backbones.pinned import weights_size
-    from idat_zoo.layouts import data_folder
+    from idat_zoo.data.on_disk import data_folder
 
     for source, tasks in wanted.values():
         screen.note(f"images of {', '.join(task.id for task in tasks)}")

@@ -20,12 +20,13 @@ MANY = 4
 
 def print_overview(registry: "Registry", data_dir: Path | None, *, json: bool) -> None:
     """Print one screen: names by kind, what runs without a download, and commands to try."""
-    from idat_zoo.registry import GROUPS, SUITE, SUITES, task_groups, task_suites
+    from idat_zoo.registry import GROUPS, SUITE, task_groups, task_suites
     from idat_zoo.registry.local import images_here, pair_weights_here
 
     tasks = list(registry.tasks.values())
-    by_name = task_suites(registry) | task_groups(registry)
-    labels = [label for suite in SUITES for label in (GROUPS if suite == SUITE else (suite,))]
+    suites = task_suites(registry)
+    by_name = suites | task_groups(registry)
+    labels = [label for suite in suites for label in (GROUPS if suite == SUITE else (suite,))]
     groups = {label: by_name[label] for label in labels}
     here = [task for task in tasks if images_here(task, data_dir)]
     pairs = [pair.name for pair in registry.pairs.values() if pair_weights_here(pair)]

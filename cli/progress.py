@@ -5,6 +5,7 @@ import time
 from collections.abc import Sequence
 from statistics import fmean
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 from rich.console import Console, RenderableType
 from rich.progress import Progress, ProgressColumn, Task, TaskID
@@ -13,9 +14,11 @@ from rich.table import Table
 from rich.text import Text
 
 from idat_zoo.cli import screen
-from idat_zoo.engine.train import EpochLog
 from idat_zoo.errors import ZooError
 from idat_zoo.runs.progress import Progress as Listener
+
+if TYPE_CHECKING:
+    from idat_zoo.engine.train import EpochLog
 
 SECONDS_BETWEEN_LINES = 10
 SECONDS_BETWEEN_MOVES = 0.1
@@ -134,7 +137,7 @@ class LiveProgress(Listener):
         details = [self._run, *self._details()]
         self._bar.update(self._task, advance=1, details=details, more=self._parts)
 
-    def epoch(self, logs: Sequence[EpochLog]) -> None:
+    def epoch(self, logs: "Sequence[EpochLog]") -> None:
         """Show the losses, averaged over the runs; without a terminal, print them now and then."""
         if not logs:
             return

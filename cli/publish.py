@@ -56,14 +56,23 @@ def publish(
     from idat_zoo.hub.references import check_repo_name
 
     check_repo_name(repo)
+    from idat_zoo.data.suites import load_suite
+    from idat_zoo.data.suites.base import Place
     from idat_zoo.publishing.finished_run import find_finished_runs
     from idat_zoo.publishing.plan import plan
     from idat_zoo.publishing.plan import publish as upload
+    from idat_zoo.registry import averaged_tasks, load_registry
     from idat_zoo.results import DIVERGED
 
     head = _head_or_new(repo) if dry_run else read_head(repo)
     named = [name.strip() for names in overwrite or [] for name in names.split(",")]
-    ready = plan(find_finished_runs(runs), head, with_teacher=with_teacher, overwrite=named)
+    ready = plan(
+        find_finished_runs(runs),
+        head,
+        with_teacher=with_teacher,
+        overwrite=named,
+        averaged=averaged_tasks(load_registry()),
+    )
     for folder in ready.diverged:
         screen.note(f"{folder}: {DIVERGED}")
     if dry_run:
@@ -78,8 +87,9 @@ def publish(
         screen.print_json({"repo": repo, "url": published.url, "commit": published.commit})
         return
     typer.echo(published.url)
-    if published.commit and ready.suites != {"arrays"}:
-        place = " --data-dir DIR" if "folder" in ready.suites else ""
+    places = {load_suite(suite).place for suite in ready.suites}
+    if published.commit and places != {Place.MEMORY}:
+        place = " --data-dir DIR" if Place.DATA_DIR in places else ""
         place += "".join(f" --plugin {shlex.quote(str(file))}" for file in plugin or [])
         typer.echo(f"  idat eval hub:{repo}@{published.commit}{place}")
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from idat_zoo.cli.options import JsonOption
+from idat_zoo.cli.options import JsonOption, PluginOption, ShelfOption
 from idat_zoo.cli.screen import note, print_json, print_table
 from idat_zoo.errors import UsageError, ZooError
 
@@ -48,6 +48,8 @@ def report(
     out: Annotated[
         Path | None, typer.Option("--out", metavar="FILE", help="Write it as Markdown, too.")
     ] = None,
+    shelf: ShelfOption = None,
+    plugin: PluginOption = None,
     json: JsonOption = False,
 ) -> None:
     """Many results as tables: scores, intervals, the teacher's gain.
@@ -56,13 +58,18 @@ def report(
     """
     if json and format is not None:
         raise UsageError("--json and --format exclude each other", hint="Leave one of them out.")
-    from idat_zoo.registry import load_registry
+    from idat_zoo.registry import averaged_tasks, load_registry
     from idat_zoo.report.build import build_report
     from idat_zoo.report.layout import lay_out
     from idat_zoo.report.markdown import as_markdown
     from idat_zoo.results import find_results
 
-    built = build_report(find_results(runs), read_options=load_registry().read_options)
+    registry = load_registry(shelf)
+    built = build_report(
+        find_results(runs),
+        averaged=averaged_tasks(registry),
+        read_options=registry.read_options,
+    )
     if out is not None:
         _write(out, as_markdown(lay_out(built)))
     if json:

@@ -308,15 +308,9 @@ def _print_plans(planned: Sequence["Planned"], *, data_dir: Path | None, json: b
 
 def _decoded_bytes(recipe: "Recipe", data_dir: Path | None) -> dict[str, dict[str, int]]:
     """By input size and split, what the images take once decoded, where their number is known."""
-    from idat_zoo.data.folder import list_folder
+    from idat_zoo.data.suites import suite_of
 
-    task = recipe.task
-    if task.suite == "folder":
-        own = list_folder(data_dir, []).splits if data_dir is not None else {}
-        counts = {split: len(rows) for split, rows in own.items()}
-    else:
-        known = {"train": task.num_train, "val": task.num_val, "test": task.num_test}
-        counts = {split: max(sizes, default=0) for split, sizes in known.items()}
+    counts = suite_of(recipe.task).num_images(recipe.task, data_dir)
     return {
         str(side): {split: count * 3 * side**2 for split, count in counts.items() if count}
         for side in sorted({spec.img_size for spec in recipe.pair.backbones()})

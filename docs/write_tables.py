@@ -20,6 +20,7 @@ from pydantic import ValidationError, model_validator
 from idat_zoo.errors import UnknownNameError, ZooError
 from idat_zoo.files import write_whole
 from idat_zoo.recipe import Frozen, Scalar, describe_faults
+from idat_zoo.registry import averaged_tasks, load_registry
 from idat_zoo.report.build import build_report
 from idat_zoo.report.fields import as_text
 from idat_zoo.report.layout import lay_out
@@ -118,9 +119,8 @@ def _runs(folder: Path, root: Path) -> str:
     found = find_results([folder])
     command = f"idat report {folder.relative_to(root).as_posix()} --format markdown"
     where = _measured([result for _, result in found])
-    return (
-        f"{as_markdown(lay_out(build_report(found)))}\nMeasured on {where}. Made by `{command}`.\n"
-    )
+    report = build_report(found, averaged=averaged_tasks(load_registry()))
+    return f"{as_markdown(lay_out(report))}\nMeasured on {where}. Made by `{command}`.\n"
 
 
 def _measured(results: Sequence[Result]) -> str:

@@ -8,8 +8,8 @@ from idat_zoo.backbones.pair import Backbones, count_parameters
 from idat_zoo.baselines import find_baselines
 from idat_zoo.checkpoint.loading import load_checkpoint
 from idat_zoo.checkpoint.opened import Opened, Reference, open_checkpoint
-from idat_zoo.data import load_task
 from idat_zoo.data.arrays import Data, read_arrays
+from idat_zoo.data.load import load_task
 from idat_zoo.data.reading import Listener, Reading
 from idat_zoo.engine.precision import (
     computing,

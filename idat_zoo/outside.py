@@ -1,4 +1,4 @@
-"""Plugins' names: which plugin brings which adapter family, kind of backbone or distillation term.
+"""Plugins' names: which plugin brings which adapter family, kind of backbone, term or suite.
 
 A plugin is a Python file that a person names (`plugins.load_plugin`, `--plugin FILE`), or an
 installed distribution with entry points `name = "module:Class"` in a group below. No other code is
@@ -16,10 +16,11 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from idat_zoo.errors import PluginWarning, UnknownNameError, UsageError
-from idat_zoo.recipe import NAME, Backbone, NamedSpec, Plugin, Recipe
+from idat_zoo.recipe import NAME, Backbone, NamedSpec, Plugin, Recipe, Task
 
 ADAPTERS_GROUP = "idat_zoo.adapters"
 KINDS_GROUP = "idat_zoo.kinds"
+SUITES_GROUP = "idat_zoo.suites"
 TERMS_GROUP = "idat_zoo.terms"
 
 
@@ -154,7 +155,7 @@ def warn_if_changed(what: str, name: str | None, made_with: Plugin | None, *, gr
 
 
 def with_plugins(recipe: Recipe) -> Recipe:
-    """The recipe with the current plugins of its adapters, backbones and term recorded."""
+    """The recipe with the current plugins of its adapters, backbones, task and term recorded."""
     pair, teacher, own = recipe.pair, recipe.pair.teacher, recipe.teacher_adapter
     backbones = {
         "student": marked(pair.student),
@@ -163,6 +164,7 @@ def with_plugins(recipe: Recipe) -> Recipe:
     return recipe.model_copy(
         update={
             "pair": pair.model_copy(update=backbones),
+            "task": marked_task(recipe.task),
             "adapter": _marked_spec(recipe.adapter, ADAPTERS_GROUP),
             "teacher_adapter": None if own is None else _marked_spec(own, ADAPTERS_GROUP),
             "distillation": _marked_spec(recipe.distillation, TERMS_GROUP),
@@ -173,6 +175,11 @@ def with_plugins(recipe: Recipe) -> Recipe:
 def marked(spec: Backbone) -> Backbone:
     """A backbone with the current plugin of its kind recorded."""
     return spec.model_copy(update={"plugin": _plugin_now(KINDS_GROUP, spec.kind, spec.plugin)})
+
+
+def marked_task(task: Task) -> Task:
+    """A task with the current plugin of its suite recorded."""
+    return task.model_copy(update={"plugin": _plugin_now(SUITES_GROUP, task.suite, task.plugin)})
 
 
 def _marked_spec(spec: Spec, group: str) -> Spec:

@@ -18,6 +18,7 @@ from pydantic import ValidationError
 from idat_zoo import distillation, outside
 from idat_zoo.adapters import ADAPTERS, check_family
 from idat_zoo.backbones import kinds
+from idat_zoo.data import suites
 from idat_zoo.errors import UsageError
 from idat_zoo.recipe import BRIDGE, NAME, NO_TERM, Plugin
 
@@ -40,6 +41,7 @@ TABLES = {
         lambda name, own: check_family(name, own)(),
     ),
     "KINDS": _Table(kinds.WHAT, outside.KINDS_GROUP, kinds.KINDS, kinds.check_kind),
+    "SUITES": _Table("suite", outside.SUITES_GROUP, suites.SUITES, suites.check_suite),
     "TERMS": _Table(
         distillation.WHAT,
         outside.TERMS_GROUP,

@@ -13,13 +13,14 @@ from pathlib import Path
 from zipfile import ZipFile
 
 from idat_zoo import files
-from idat_zoo.data import read_listing
 from idat_zoo.data.archive import find_members, open_archive, unpack
 from idat_zoo.data.listing import refuse
+from idat_zoo.data.lists import read_listing
+from idat_zoo.data.on_disk import SOURCE_FILE, data_folder
 from idat_zoo.data.reading import Listener
+from idat_zoo.data.suites import suite_of
 from idat_zoo.errors import DataError, RunFolderError, way_to_write
 from idat_zoo.hub.remote_file import open_remote
-from idat_zoo.layouts import SOURCE_FILE, data_folder, missing_lists, task_folder
 from idat_zoo.recipe import Task
 from idat_zoo.sources import DataSource
 
@@ -37,8 +38,8 @@ class Pulled:
 
     @classmethod
     def before(cls, task: Task, data_dir: Path | None) -> "Pulled":
-        """A task whose images were in the data folder already."""
-        return cls(task=task.id, folder=task_folder(task, data_dir))
+        """A task whose images need not be fetched."""
+        return cls(task=task.id, folder=suite_of(task).folder(task, data_dir))
 
 
 def pull(
@@ -59,7 +60,7 @@ def pull(
     listener = listener or Listener()
     opened: _OpenSource | None = None
     for task in tasks:
-        if missing_lists(task, data_dir):
+        if suite_of(task).missing(task, data_dir):
             opened = opened or _open(source)
             try:
                 yield _pull_task(opened, task, data_dir, listener)
@@ -87,12 +88,13 @@ def _open(source: DataSource) -> _OpenSource:
 def _pull_task(
     opened: _OpenSource, task: Task, data_dir: Path | None, listener: Listener
 ) -> Pulled:
-    folder, beside = task_folder(task, data_dir), data_folder(data_dir) / PULL_FOLDER
+    suite, beside = suite_of(task), data_folder(data_dir) / PULL_FOLDER
+    folder = suite.folder(task, data_dir)
     waiting = "another process is fetching the same images; waiting for it"
     try:
         beside.mkdir(parents=True, exist_ok=True)
         with files.alone(beside / f"{task.folder}.lock", lambda: listener.note(waiting)):
-            absent = missing_lists(task, data_dir)
+            absent = suite.missing(task, data_dir)
             if not absent:  # another process was faster
                 return Pulled.before(task, data_dir)
             if folder.exists():

@@ -38,8 +38,6 @@ BelowOrHere = Annotated[str, Field(pattern=rf"^(?:{PART}(?:/{PART})*)?$")]
 """The same, or ''."""
 
 Rgb = Annotated[tuple[float, float, float], Strict(False)]
-Suite = Literal["mini", "vtab1k", "fgvc", "fewshot", "folder", "arrays"]
-Group = Literal["natural", "specialized", "structured"]
 Augmentation = Literal["flip", "crop", "randaugment"]
 
 DEFAULT_TERM = "mse"
@@ -157,14 +155,14 @@ class Task(Frozen):
     `num_classes` is declared, never counted from labels: SUN397's 1,000 training images show 325
     of 397 classes. `num_train`, `num_val` and `num_test` list every size of a split known to be
     right; none listed, none checked. `folder` lies below the data folder, `images` below that.
-    `shots` is the images per class of a few-shot task. A `folder` task is one's own images, an
-    `arrays` task those that a Python program holds.
+    `shots` is the images per class of a few-shot task. `suite` names a class of `data/suites`, or
+    one that a `plugin` brings.
     """
 
     id: Name
     title: str = ""
-    suite: Suite
-    group: Group | None = None
+    suite: Name
+    group: Name | None = None
     num_classes: int = Field(gt=1, le=MOST_CLASSES)
     num_train: Annotated[tuple[int, ...], Strict(False)] = (800,)
     num_val: Annotated[tuple[int, ...], Strict(False)] = (200,)
@@ -175,6 +173,7 @@ class Task(Frozen):
     class_names: Annotated[tuple[str, ...], Strict(False)] = ()
     licence: str = ""
     source: str = ""
+    plugin: Plugin | None = None
 
     @model_validator(mode="after")
     def _names_every_class(self) -> "Task":
@@ -189,11 +188,6 @@ class Task(Frozen):
         if self.class_names or not names:
             return self
         return self.model_copy(update={"class_names": tuple(names)})
-
-    @property
-    def may_shrink(self) -> bool:
-        """Whether an image that cannot be read may be left out: where no counts are fixed."""
-        return self.suite == "folder"
 
 
 class NamedSpec(Frozen):
@@ -280,7 +274,7 @@ class Recipe(Frozen):
     def plugins(self) -> list[Plugin]:
         """Those that it needs."""
         specs = (self.adapter, self.teacher_adapter, self.distillation)
-        parts = (*specs, *self.pair.backbones())
+        parts = (*specs, *self.pair.backbones(), self.task)
         named = (part.plugin for part in parts if part is not None)
         return list(dict.fromkeys(plugin for plugin in named if plugin is not None))
 

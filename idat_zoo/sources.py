@@ -1,20 +1,20 @@
-"""The sources of tasks' images. This module does not import torch."""
+"""The sources that `idat data pull` downloads images from. Loads no torch."""
 
 from pydantic import Field
 
-from idat_zoo.recipe import Frozen, Suite
+from idat_zoo.recipe import Frozen, Name
 
 
 class DataSource(Frozen):
     """A zip file in a dataset repository of the Hub that holds the folders of a suite's tasks.
 
-    `gigabytes` is the approximate size shown to the user; the true size is read when the file is
-    opened. `remarks` is what a person should know before downloading it.
+    `gigabytes` is its published size, shown before a download; the true size is read from the Hub
+    when the file is opened. `remarks` is shown before a download as well.
     """
 
     name: str
     title: str
-    suite: Suite
+    suite: Name
     repo: str = Field(pattern=r"^[\w.-]+/[\w.-]+$")
     revision: str = "main"
     file: str
@@ -24,5 +24,5 @@ class DataSource(Frozen):
 
     @property
     def place(self) -> str:
-        """The file's path on the Hub."""
+        """The repository and file as the Hub's addresses write them."""
         return f"datasets/{self.repo}/{self.file}"

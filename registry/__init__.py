@@ -3,6 +3,7 @@
 Recipes are composed from them by name. Importing this package does not load torch.
 """
 
+from idat_zoo.registry.averages import averaged_tasks
 from idat_zoo.registry.comma_lists import (
     resolve_adapters,
     resolve_held,
@@ -40,6 +41,7 @@ __all__ = [
     "Registry",
     "Rule",
     "applying_rules",
+    "averaged_tasks",
     "compose_recipe",
     "differences",
     "find_recipe",

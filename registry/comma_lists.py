@@ -3,10 +3,11 @@
 from collections.abc import Collection
 
 from idat_zoo.errors import RecipeError, folded
+from idat_zoo.outside import SUITES_GROUP, providers
 from idat_zoo.recipe import Task
 from idat_zoo.registry.registry import Registry
 from idat_zoo.registry.shelves import Family
-from idat_zoo.registry.task_words import ALL, ARRAYS, FOLDER, GROUPS, SUITE, SUITES
+from idat_zoo.registry.task_words import ALL, ARRAYS, FOLDER, GROUPS, SUITE, SUITES, TASK_WORDS
 
 
 def resolve_tasks(text: str, registry: Registry) -> list[Task]:
@@ -18,6 +19,11 @@ def resolve_tasks(text: str, registry: Registry) -> list[Task]:
     """
     members = task_groups(registry) | task_suites(registry)
     members[ALL] = members[SUITE]
+    members = {  # a task goes before a plugin's suite of the same name
+        folded(name): tasks
+        for name, tasks in members.items()
+        if name in TASK_WORDS or not registry.has_task(name)
+    }
     names = [name.strip() for name in text.split(",")]
     if not all(names):
         raise RecipeError([f"task '{text}': expected names with commas between, e.g. dtd,svhn"])
@@ -77,7 +83,8 @@ def task_groups(registry: Registry) -> dict[str, list[Task]]:
 
 
 def task_suites(registry: Registry) -> dict[str, list[Task]]:
-    """All tasks by suite."""
+    """All tasks of the shelves by suite; the suites of plugins come last."""
     return {
-        suite: [task for task in registry.tasks.values() if task.suite == suite] for suite in SUITES
+        suite: [task for task in registry.tasks.values() if task.suite == suite]
+        for suite in (*SUITES, *providers(SUITES_GROUP))
     }

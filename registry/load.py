@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from idat_zoo.errors import RecipeError
-from idat_zoo.outside import marked
+from idat_zoo.outside import marked, marked_task
 from idat_zoo.recipe import Backbone, Pair, Task
 from idat_zoo.registry.families import Families
 from idat_zoo.registry.raw_tables import (
@@ -23,7 +23,8 @@ from idat_zoo.registry.raw_tables import (
 from idat_zoo.registry.recipe_files import read_recipe_files
 from idat_zoo.registry.registry import BUILTIN, Registry
 from idat_zoo.registry.shelves import Family, Known, PairTable, TaskTable, strings, unknown
-from idat_zoo.registry.task_words import ARRAYS, FOLDER, SUITES, TASK_WORDS
+from idat_zoo.registry.suite_faults import suite_faults
+from idat_zoo.registry.task_words import TASK_WORDS
 from idat_zoo.sources import DataSource
 
 SHELF_FILES = ("backbones.toml", "pairs.toml", "tasks.toml", "sources.toml")
@@ -73,6 +74,8 @@ def load_registry(shelf: Path | None = None) -> Registry:
     )
     faults += _dangling_pairs(raw["pairs.toml"], known)
     faults += _dangling_tasks(raw["tasks.toml"], known)
+    for entry in raw["sources.toml"].values():
+        faults += suite_faults(entry.table, where=entry.where)
     recipes = read_recipe_files(shelves, adapters, known, faults)
     if faults:
         raise RecipeError(faults)
@@ -88,7 +91,7 @@ def load_registry(shelf: Path | None = None) -> Registry:
             for table in pair_tables.values()
         },
         tasks={
-            name: Task.model_validate(table.model_dump(include=set(Task.model_fields)))
+            name: marked_task(Task.model_validate(table.model_dump(include=set(Task.model_fields))))
             for name, table in task_tables.items()
         },
         sources=sources,
@@ -140,16 +143,7 @@ def _dangling_tasks(tasks: Mapping[str, RawTable], known: Known) -> Iterator[str
         yield from known.dangling("pair", raw.table.get("pair"), where=f"{raw.where}: pair")
         if name in TASK_WORDS:
             yield f"{raw.where}: '{name}' is the name of a group or suite"
-        if raw.table.get("suite") == FOLDER:
-            yield (
-                f"{raw.where}: suite: 'folder' is of the images of --data-dir, which name their "
-                f"own classes; a shelf's task is of {', '.join(SUITES)}"
-            )
-        if raw.table.get("suite") == ARRAYS:
-            yield (
-                f"{raw.where}: suite: 'arrays' is of images that a Python program holds; a shelf's "
-                f"task is of {', '.join(SUITES)}"
-            )
+        yield from suite_faults(raw.table, where=raw.where)
         for alias in strings(raw.table.get("aliases")):
             owner = owners.setdefault(alias, name)
             overruled = alias == owner and raw.builtin and not tasks[owner].builtin

@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 import idat_zoo.recipe
-from idat_zoo.layouts import missing_lists
+from idat_zoo.data.suites import suite_of
 from idat_zoo.recipe import Backbone, Pair, Task
 
 SHIPPED = Path(idat_zoo.recipe.__file__).parent / "backbones" / "weights"
@@ -28,7 +28,7 @@ def pair_weights_here(pair: Pair) -> bool:
 
 def images_here(task: Task, data_dir: Path | None) -> bool:
     """Whether a task is built in, or every list of its images is in the data folder."""
-    return not missing_lists(task, data_dir)
+    return not suite_of(task).missing(task, data_dir)
 
 
 def hub_cache() -> Path:

@@ -13,6 +13,7 @@ from idat_zoo.errors import RecipeError, UnknownNameError, UsageError, near_name
 from idat_zoo.outside import (
     ADAPTERS_GROUP,
     KINDS_GROUP,
+    SUITES_GROUP,
     TERMS_GROUP,
     lacking,
     providers,
@@ -187,6 +188,8 @@ def recipe_from_file(
             warn_if_changed("kind of backbone", spec.kind, spec.plugin, group=KINDS_GROUP)
     term = written.distillation
     warn_if_changed("distillation term", term.name, term.plugin, group=TERMS_GROUP)
+    if written.task.suite in providers(SUITES_GROUP):
+        warn_if_changed("suite", written.task.suite, written.task.plugin, group=SUITES_GROUP)
     recipe = _check(dict(written), registry=registry, where=str(path))
     return _adjust(recipe, registry, teacher=teacher, overrides=overrides)
 

@@ -16,7 +16,9 @@ import numpy as np
 import tomli_w
 from PIL import Image
 
-from idat_zoo.layouts import FEWSHOT_TEST, FGVC_LISTS, VTAB1K_BOTH, VTAB1K_LISTS, fewshot_train
+from idat_zoo.data.suites.fewshot import FEWSHOT_TEST, fewshot_train
+from idat_zoo.data.suites.fgvc import FGVC_LISTS
+from idat_zoo.data.suites.vtab1k import VTAB1K_BOTH, VTAB1K_LISTS
 from idat_zoo.recipe import Task
 from idat_zoo.registry import Registry, load_registry
 

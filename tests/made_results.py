@@ -13,10 +13,12 @@ from idat_zoo.intervals import wilson_interval
 from idat_zoo.metrics import Metrics
 from idat_zoo.recipe import Recipe, Task
 from idat_zoo.recipe_hash import recipe_hash
+from idat_zoo.registry import averaged_tasks, load_registry
+from idat_zoo.report import build
 from idat_zoo.report.build import Report
 from idat_zoo.report.layout import lay_out
 from idat_zoo.report.markdown import as_markdown
-from idat_zoo.report.means import BENCHMARKS
+from idat_zoo.report.means import benchmarks
 from idat_zoo.results import Parameters, Result
 
 COUNT = 100
@@ -24,6 +26,14 @@ T_2 = 4.302652729749462  # Student's 0.975 quantile for 3 seeds
 NOWHERE = Path("nowhere/result.json")
 BASELINES = {"logistic_regression": 0.96, "nearest_neighbour": 0.98}
 Found = tuple[Path, Result]
+AVERAGED = averaged_tasks(load_registry())
+BENCHMARKS = {known.suite: known for known in benchmarks(AVERAGED)}
+MINI, VTAB_1K = BENCHMARKS["mini"], BENCHMARKS["vtab1k"]
+
+
+def build_report(found: Sequence[Found]) -> Report:
+    """The report over the built-in shelf's tasks, as `idat report` builds it."""
+    return build.build_report(found, averaged=AVERAGED)
 
 
 def scored(correct: int) -> Metrics:

@@ -1,7 +1,7 @@
-"""A task's folder out of a zip that holds many, whatever hostile things the zip may hold.
+"""A task's folder inside a zip file of many tasks, unpacked without trusting the zip.
 
-The zip is read where it is needed: its directory, then the task's entries in the order in which
-they lie. What was unpacked before and is whole (size and CRC-32) is not read again.
+Only the needed parts of the zip are read: its directory, then the task's entries in the order of
+their offsets. Files that an earlier attempt unpacked completely (equal size and CRC-32) are kept.
 """
 
 import stat
@@ -15,25 +15,25 @@ from pathlib import Path, PurePosixPath
 from idat_zoo.data.cache import free_bytes
 from idat_zoo.data.listing import refuse, shown
 from idat_zoo.data.reading import Listener
+from idat_zoo.data.suites import suite_of
 from idat_zoo.errors import DataError
-from idat_zoo.layouts import needed_lists
 from idat_zoo.recipe import Task
 
 METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 LARGEST_FILE = 256 * 2**20
-"""Bytes; a single image or list is never as large."""
+"""In bytes. No single image or list is as large."""
 SMALL, MOST_RATIO = 2**20, 200
-"""No file of more than so many bytes unpacks to more than so many times its packed size."""
+"""A file above `SMALL` bytes may be at most `MOST_RATIO` times as large as when it was packed."""
 PIECE = 2**20
 ENCRYPTED = 1  # bit of an entry's flags
 NOT_TASKS = "__MACOSX/"
 
 Members = Mapping[str, zipfile.ZipInfo]
-"""The entries of a task by their path below its folder, in the order in which they lie."""
+"""The entries of a task by their path below its folder, in the order of their offsets."""
 
 
 def open_archive(file: BufferedIOBase, what: str) -> zipfile.ZipFile:
-    """Read a zip's directory. Raises: DataError for what is none."""
+    """Read a zip's directory. Raises: DataError for a file that is not a zip."""
     try:
         return zipfile.ZipFile(file)
     except (zipfile.BadZipFile, NotImplementedError, ValueError) as error:
@@ -41,13 +41,16 @@ def open_archive(file: BufferedIOBase, what: str) -> zipfile.ZipFile:
 
 
 def find_members(archive: zipfile.ZipFile, task: Task, what: str) -> Members:
-    """The files of a task's folder, which is the one that holds the task's lists.
+    """The files of a task's folder, which is found by the last of the task's needed lists.
 
-    Raises: DataError where there is none, or more than one; and for names that lead out of it,
-    links, encrypted, overlapping or doubled entries, and what would unpack to far more than it
-    is: nothing was unpacked then.
+    Raises: DataError where there is no such folder or more than one, and for names that lead out of
+    it, links, entries that are encrypted, overlap or occur twice, and files that would unpack to
+    many times their packed size. Nothing has been unpacked then.
     """
-    sign = f"/{task.folder}/{needed_lists(task)[-1]}"
+    lists = suite_of(task).needed_lists(task)
+    if not lists:
+        raise DataError(f"'{what}': tasks of suite '{task.suite}' have no list to find them by")
+    sign = f"/{task.folder}/{lists[-1]}"
     signs = [
         entry.filename
         for entry in archive.infolist()
@@ -71,7 +74,7 @@ def find_members(archive: zipfile.ZipFile, task: Task, what: str) -> Members:
 
 
 def _why_refused(entry: zipfile.ZipInfo, name: str) -> str:
-    """Why an entry is not unpacked, or ''. `name` is its path below the task's folder."""
+    """Why an entry must not be unpacked, or ''. `name` is its path below the task's folder."""
     parts = name.rstrip("/").split("/") if name else []
     kind = stat.S_IFMT(entry.external_attr >> 16)
     if entry.filename != entry.orig_filename or not entry.filename.isprintable():
@@ -92,7 +95,7 @@ def _why_refused(entry: zipfile.ZipInfo, name: str) -> str:
 
 
 def _clashes(files: Iterable[zipfile.ZipInfo]) -> Iterator[str]:
-    """What entries, in the order in which they lie, do to each other."""
+    """Faults of entries with equal names or overlapping bytes; `files` are sorted by offset."""
     files = list(files)
     counted = Counter(entry.filename for entry in files)
     yield from (f"{shown(name)} is there {n} times" for name, n in counted.items() if n > 1)
@@ -108,10 +111,10 @@ def _clashes(files: Iterable[zipfile.ZipInfo]) -> Iterator[str]:
 def unpack(
     archive: zipfile.ZipFile, members: Members, folder: Path, *, what: str, listener: Listener
 ) -> None:
-    """Bring a folder to hold the members, each with the size and CRC-32 that the zip tells.
+    """Unpack members into a folder, and check each against the size and CRC-32 in the zip.
 
-    Raises: DataError where the disk has too little room, or what arrives is not what the zip
-    says; what the zip's file raises. What is whole by then stays, for another try.
+    Raises: DataError where the disk has too little room or a file arrives damaged; and whatever
+    reading the zip's file raises. Files that are complete by then are kept for another attempt.
     """
     total = sum(entry.file_size for entry in members.values())
     if folder.is_symlink():

@@ -1,16 +1,16 @@
-"""Images and labels that a Python program holds: `run(recipe, data={"train": …, "test": …})`.
+"""Images and labels in memory, passed as `run(recipe, data={"train": …, "test": …})`.
 
 Each split is one of
 
     (images, labels)     arrays or tensors: uint8 [N, 3, H, W] or [N, H, W, 3], and integers [N]
-    a data set           of torch or like them: with a length, and (image, label) at each number;
+    a data set           torch's or any other with a length, and (image, label) at each index;
                          an image is PIL's, or uint8 [3, H, W] or [H, W, 3]
 
-`val` may be left out: a tenth of each class of train is val, as in folders. `class_names` names
-the classes of labels 0, 1, …; without it, the largest label says how many there are.
+`val` may be left out: a tenth of each class of train is then val, as in folders. `class_names` has
+the names of classes 0, 1, …; without it, the largest label gives the number of classes.
 
-Images are resized as those in files are. Their task is `arrays-` and 8 digits of a hash over all
-pixels, as they are handed over, and labels: whether in arrays or in a data set.
+Images are resized in the same way as image files. The task's id is `arrays-` with 8 digits of a
+hash over all original pixels and labels, equal for arrays and a data set of the same images.
 """
 
 import hashlib
@@ -26,11 +26,11 @@ from jaxtyping import UInt8
 from PIL import Image
 from torch import Tensor
 
-from idat_zoo.data.cache import map_pixels
-from idat_zoo.data.decode import nameless_file, write_at
+from idat_zoo.data.decode import channels_first
 from idat_zoo.data.folder import VAL_PERCENT, drawn
 from idat_zoo.data.image_file import UnreadableImageError, as_rgb, resized
 from idat_zoo.data.listing import SPLITS, Listing, Rows, describe_classes, refuse
+from idat_zoo.data.pixel_file import map_pixels, nameless_file, write_at
 from idat_zoo.data.reading import Listener
 from idat_zoo.data.task_data import Split, TaskData
 from idat_zoo.errors import DataError, InputError, UnknownNameError, UsageError
@@ -42,14 +42,14 @@ HOW = 'data = {"train": (images, labels), "test": (images, labels)}, or torch da
 FLOATS = "hand over the pixels 0 … 255; networks normalise them by themselves"
 
 Data = Mapping[str, Any]
-"""What a caller hands over: the splits, and perhaps `class_names`."""
+"""The mapping that a caller passes: splits by name, and perhaps `class_names`."""
 Picture = Callable[[int], Image.Image]
-"""An image by its number. Raises: UnreadableImageError."""
+"""A function from an index to the image. Raises: UnreadableImageError."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Held:
-    """One split as it was handed over, looked through once: labels, and a hash for each image."""
+    """One split of the caller's: access to its images, its labels, and a hash of each image."""
 
     picture: Picture = field(repr=False)
     targets: list[int]
@@ -58,7 +58,7 @@ class Held:
 
 @dataclass(frozen=True, kw_only=True)
 class Arrays:
-    """What was handed over, without a fault. `num_classes` may be more than there are labels of."""
+    """All splits of the caller's, checked. `num_classes` may exceed the classes that occur."""
 
     held: Mapping[str, Held]
     class_names: tuple[str, ...]
@@ -66,10 +66,10 @@ class Arrays:
 
     @property
     def task(self) -> Task:
-        """The task that it is."""
+        """The task that the images make."""
         return Task(
             id=self._identify(),
-            suite="arrays",
+            suite=ARRAYS,
             num_classes=self.num_classes,
             num_train=(),
             num_val=(),
@@ -78,8 +78,11 @@ class Arrays:
         )
 
     def check_is(self, task: Task) -> None:
-        """Raises: UsageError for a task that is not of arrays; DataError for other arrays' task."""
-        if task.suite != "arrays":
+        """Check that a recipe's task was made of the same images and labels.
+
+        Raises: UsageError for a task of another suite; DataError for other images or labels.
+        """
+        if task.suite != ARRAYS:
             raise UsageError(
                 f"data are handed over, but the recipe is of task '{task.id}'.",
                 hint='get_recipe("arrays", adapter, data=…) is of the same data',
@@ -93,7 +96,7 @@ class Arrays:
             )
 
     def load(self, task: Task, img_size: int, listener: Listener) -> TaskData:
-        """The three splits at an input size. Raises: DataError where an image is another now."""
+        """The three splits at an input size. Raises: DataError where an image has changed."""
         places = self._places()
         decoded = {
             split: self._decode(split, places[split], img_size, listener) for split in SPLITS
@@ -119,7 +122,7 @@ class Arrays:
         return f"{ARRAYS}-{digest.hexdigest()[:8]}"
 
     def _places(self) -> dict[str, list[tuple[str, int]]]:
-        """Of each split, which split of those handed over an image is in, and its number there."""
+        """Split -> the caller's split and the index in it, for each image of the split."""
         places = {
             split: [(split, i) for i in range(len(h.targets))] for split, h in self.held.items()
         }
@@ -144,7 +147,7 @@ class Arrays:
                 digest.update(hashlib.sha256(pixels.data).digest())
                 write_at(file.fileno(), pixels.data, done * pixels.nbytes)
                 listener.decoding(what, done + 1, len(places))
-            images = map_pixels(Path(file.name), (len(places), 3, size, size))
+            images = channels_first(map_pixels(Path(file.name), (len(places), size, size, 3)))
         return Split(
             images=images,
             targets=torch.tensor([self.held[of].targets[i] for of, i in places], dtype=torch.int64),
@@ -165,7 +168,7 @@ class Arrays:
         return picture
 
     def _notes(self, data: TaskData) -> list[str]:
-        """What a person should know of the data before believing a number."""
+        """Sentences on what may make results on this data misleading."""
         rows = {
             name: Rows(source=name, names=[""] * len(split), targets=split.targets.tolist())
             for name, split in zip(SPLITS, (data.train, data.val, data.test), strict=True)
@@ -186,9 +189,9 @@ def hash_of(picture: Image.Image) -> bytes:
 
 
 def read_arrays(data: Data) -> Arrays:
-    """What is handed over, once looked through.
+    """Check what a caller passes as `data`, and hash every image.
 
-    Raises: InputError for what is no mapping of splits; DataError with every fault.
+    Raises: InputError for anything but a mapping of splits; DataError with every fault.
     """
     if not isinstance(data, Mapping):
         raise InputError(f"data are a mapping of splits; got {type(data).__name__}.", hint=HOW)
@@ -239,7 +242,7 @@ def _out_of_range(split: str, targets: Sequence[int], most: int) -> list[str]:
 
 
 def _read_pair(split: str, pair: tuple[Any, Any], faults: list[str]) -> Held | None:
-    """Images and labels; None where it has no labels. What is wrong goes to `faults`."""
+    """A split that is a pair of images and labels; None, and faults, where it has no labels."""
     images, labels = pair
     pixels, fault = _pixels(images, ndim=4)
     if pixels is None:
@@ -283,7 +286,7 @@ def _read_dataset(split: str, given: Any, faults: list[str]) -> Held | None:
 
 
 def _item(given: Any, i: int) -> tuple[Image.Image, int]:
-    """One of a data set. Raises: UnreadableImageError."""
+    """The image and label at an index of a data set. Raises: UnreadableImageError."""
     try:
         item = given[i]
     except OSError as error:  # of a file that is missing, or no image
@@ -308,7 +311,7 @@ def _item(given: Any, i: int) -> tuple[Image.Image, int]:
 
 
 def _pixels(given: Any, *, ndim: int) -> tuple[UInt8[np.ndarray, "*N H W 3"] | None, str]:
-    """Images as rows with colours last, or what is wrong with them."""
+    """Images with channels last and '', or None and the fault."""
     letters = "N, " if ndim == 4 else ""
     expected = f"expected uint8 [{letters}3, H, W] or [{letters}H, W, 3]"
     array = _as_array(given)
@@ -325,7 +328,7 @@ def _pixels(given: Any, *, ndim: int) -> tuple[UInt8[np.ndarray, "*N H W 3"] | N
 
 
 def _as_array(given: Any) -> np.ndarray | None:
-    """An array's or a tensor's numbers; None for what is neither. Those of bf16 become float32."""
+    """An array's or a tensor's numbers, bf16 as float32; None for any other type."""
     if isinstance(given, Tensor):
         given = given.detach().cpu()
         numbers: np.ndarray = (given.float() if given.is_floating_point() else given).numpy()
@@ -334,7 +337,7 @@ def _as_array(given: Any) -> np.ndarray | None:
 
 
 def _told(given: Any) -> str:
-    """What was got: its type and shape, or its type's name."""
+    """A value as messages describe it: dtype and shape, or the name of its type."""
     if hasattr(given, "dtype") and hasattr(given, "shape"):
         return f"{given.dtype} {list(given.shape)}".removeprefix("torch.")
     return repr(given) if isinstance(given, bool | float) else type(given).__name__

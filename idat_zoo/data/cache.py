@@ -1,10 +1,10 @@
-"""Decoded images on disk, so that a list is decoded once.
+"""The cache of decoded images on disk, so that a list is decoded once. Loads no torch.
 
     <cache>/pixels/<key>/entry.json     what the pixels are of; written last
                          pixels.u8      uint8 [N, S, S, 3], memory-mapped; not there if streamed
 
-An entry is made in a folder beside, under a lock, and takes its place by one rename: a process
-that is killed, or a second one, leaves nothing half-made.
+An entry is written in a folder `<key>.part` under a lock and then renamed: neither a process that
+is killed nor a second process leaves a partial entry.
 
 Shape letters: N images, S input size.
 """
@@ -17,28 +17,27 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-import torch
 from filelock import FileLock, Timeout
 from jaxtyping import UInt8
 from pydantic import ValidationError
-from torch import Tensor
 
 from idat_zoo import files
+from idat_zoo.data.pixel_file import map_pixels
 from idat_zoo.data.reading import Listener
 from idat_zoo.recipe import Frozen
 
 ENTRY_FILE, PIXELS_FILE = "entry.json", "pixels.u8"
 PART = ".part"
 OWN = re.compile(rf"[0-9a-f]{{32}}(?:{re.escape(PART)})?")
-"""Names of the folders that are the cache's; others that lie there are not touched."""
+"""The names of the cache's own folders; other things in its place are never touched."""
 
 
 class Entry(Frozen):
-    """What is known of a list's pixels at one size.
+    """The record of a list's pixels at one size.
 
-    `pixels_sha256` is over each image's own SHA-256. `unreadable` (place in the list -> reason) is
-    empty, or else there are no pixels. `kept` says whether the pixels lie beside. `made` is in
-    seconds since 1970.
+    `what` is the task's id and the split. `pixels_sha256` is over each image's own SHA-256.
+    `unreadable` maps an index in the list to the reason; if it is not empty there are no pixels.
+    `kept` says whether pixels.u8 was written. `made` is in seconds since 1970.
     """
 
     what: str
@@ -52,17 +51,17 @@ class Entry(Frozen):
 
     @property
     def task(self) -> str:
-        """The id of the task that the list is of."""
+        """The id of the task that the list belongs to."""
         return self.what.partition(" ")[0]
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
-        """[N, 3, S, S]."""
-        return (self.count, 3, self.size, self.size)
+        """[N, S, S, 3]."""
+        return (self.count, self.size, self.size, 3)
 
     @property
     def num_bytes(self) -> int:
-        """The size of its pixels on disk."""
+        """The bytes of its pixels on disk."""
         return self.count * 3 * self.size**2 if self.kept else 0
 
 
@@ -73,7 +72,7 @@ class Cache:
         self.folder = root / "pixels"
 
     def find(self, key: str) -> Entry | None:
-        """An entry that is whole, or None."""
+        """The complete entry of a key, or None."""
         place = self.folder / key
         try:
             entry = Entry.model_validate_json((place / ENTRY_FILE).read_bytes())
@@ -83,13 +82,16 @@ class Cache:
             return None
         return entry
 
-    def open(self, key: str, entry: Entry) -> UInt8[Tensor, "N 3 S S"]:
-        """The pixels of an entry that keeps them, memory-mapped; writing to them alters no file."""
+    def open(self, key: str, entry: Entry) -> UInt8[np.ndarray, "N S S 3"]:
+        """The pixels of an entry that keeps them, memory-mapped.
+
+        Raises: FileNotFoundError where another process has removed the entry.
+        """
         return map_pixels(self.folder / key / PIXELS_FILE, entry.shape)
 
     @contextmanager
     def making(self, key: str, listener: Listener) -> Iterator[Path]:
-        """A new folder to fill, which `finish` puts in its place; other processes wait meanwhile.
+        """A new folder to fill, which `finish` renames; other processes wait meanwhile.
 
         Raises: OSError where the cache cannot be written.
         """
@@ -105,29 +107,29 @@ class Cache:
                 shutil.rmtree(part, ignore_errors=True)
 
     def finish(self, part: Path, entry: Entry) -> None:
-        """Put a filled folder in its place."""
+        """Write the entry into a filled folder and rename the folder to the key."""
         files.write_whole(part / ENTRY_FILE, files.dump_json(entry.model_dump(mode="json")))
         place = part.with_name(part.name.removesuffix(PART))
         shutil.rmtree(place, ignore_errors=True)  # an entry that was not whole, or kept no pixels
         part.rename(place)
 
     def entries(self) -> dict[str, Entry]:
-        """All whole entries by key, the newest first."""
+        """All complete entries by key, the newest first."""
         names = [path.name for path in self._folders() if not path.name.endswith(PART)]
         found = {name: entry for name in names if (entry := self.find(name)) is not None}
         return dict(sorted(found.items(), key=lambda item: -item[1].made))
 
     def remove(self, key: str) -> int:
-        """Remove an entry; returns how many bytes, 0 where a process is making it anew just now.
+        """Remove an entry and return its bytes; 0, and it stays, while a process is writing it.
 
-        Processes that have it open keep their pixels.
+        Processes that have mapped its pixels keep them.
         """
         return self._remove(self.folder / key)
 
     def sweep(self) -> int:
-        """Remove what killed processes and older versions left; returns how many bytes.
+        """Remove what killed processes and older versions left, and return its bytes.
 
-        What a process is filling just now stays, and so does all that is not the cache's own.
+        A folder that a process is filling stays, and so does anything that is not the cache's own.
         """
         whole = self.entries()
         return sum(self._remove(path) for path in self._folders() if path.name not in whole)
@@ -146,21 +148,8 @@ class Cache:
         return freed
 
 
-def map_pixels(path: Path, shape: tuple[int, int, int, int]) -> UInt8[Tensor, "N 3 S S"]:
-    """Pixels of a file as a tensor over private memory: pages are read when they are touched.
-
-    The file has colours last, as Pillow decodes them, and the tensor is a view with colours first.
-    """
-    count, colours, height, width = shape
-    if count == 0:
-        return torch.zeros(shape, dtype=torch.uint8)
-    stored = (count, height, width, colours)
-    pixels = np.memmap(path, dtype=np.uint8, mode="c", shape=stored)
-    return torch.from_numpy(pixels).permute(0, 3, 1, 2)
-
-
 def free_bytes(folder: Path) -> int:
-    """What is free on the disk where a folder lies, or will lie."""
+    """The free bytes of the disk that a folder is on, or would be on."""
     try:
         return shutil.disk_usage(folder).free
     except OSError:

@@ -1,4 +1,4 @@
-"""Classes by name: their order, and which names are likely one class written in two ways."""
+"""Class names: their order, and the detection of one class written in two ways."""
 
 import re
 import unicodedata
@@ -10,17 +10,21 @@ NaturalKey = tuple[list[str | Decimal], str]
 
 
 def natural_key(name: str) -> NaturalKey:
-    """The order of people: 2 before 10, whatever the case.
+    """The sort key of natural order: 2 before 10, and case does not matter.
 
-    timm's `natural_key`, which sorts its class folders. Ours also orders what that calls equal
-    (`Cat` and `cat`), and takes every name (timm's int() fails over `x1²` and over 5,000 digits).
+    It orders as timm's `natural_key` does, by which timm sorts class folders. Ours also has an
+    order for names that are equal in timm's (`Cat` and `cat`), and accepts every name: timm's int()
+    fails on `x1²` and on more than 5,000 digits.
     """
     parts = re.split(r"(\d+)", name.lower())
     return [Decimal(part) if place % 2 else part for place, part in enumerate(parts)], name
 
 
 def likeness(name: str) -> str:
-    """What is equal for names that are likely one: of unlike case, blanks, zeros, Unicode form."""
+    """A form of the name without case, spacing, leading zeros and Unicode variants.
+
+    Two names of equal form are likely one class.
+    """
     text = unicodedata.normalize("NFKC", name).casefold()
     text = "".join(letter for letter in text if unicodedata.category(letter) != "Cf")
     text = re.sub(r"(?<=\w)[\s_-]+(?=\w)", " ", text.strip())
@@ -29,7 +33,7 @@ def likeness(name: str) -> str:
 
 
 def like_names(names: Iterable[str]) -> list[list[str]]:
-    """Groups of unlike names that are likely one."""
+    """Groups of different names that are likely one class."""
     groups: dict[str, list[str]] = defaultdict(list)
     for name in sorted(set(names), key=natural_key):
         groups[likeness(name)].append(name)
@@ -37,6 +41,6 @@ def like_names(names: Iterable[str]) -> list[list[str]]:
 
 
 def tell_apart(names: Sequence[str]) -> list[str]:
-    """Names in quotes; spelled out where they would look alike."""
+    """Names in quotes, with escapes where two of them would look the same on a screen."""
     alike = len({unicodedata.normalize("NFKC", name) for name in names}) < len(names)
     return [ascii(name) if alike else repr(name) for name in names]

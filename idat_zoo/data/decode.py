@@ -1,50 +1,45 @@
-"""Image files -> uint8 pixels at an input size: in parallel, and once.
+"""Image files as uint8 tensors at an input size, decoded in parallel and once.
 
-The key of the cache is a hash over every file's bytes in order, the size, and the decoder with its
-libraries' versions. So the same images are found again wherever they lie, and a file that changed
-in one byte is decoded anew. Files are read, not decoded, at every run to know their bytes.
+Decoded images are kept in a cache (`cache.py`). The key of an entry is a hash over the bytes of
+every file in order, the size, and the decoder with its libraries' versions. The same images are
+therefore found again wherever they lie, and a file that changed by one byte is decoded again. Every
+run reads the files to know their bytes, and decodes them only where the cache has no entry.
 
 Threads suffice: Pillow decodes and resizes without holding Python's lock.
 
 Shape letters: N images, C channels, H W image, S input size.
 """
 
-import errno
 import hashlib
 import json
 import os
-import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
-from idat_zoo.data.cache import PIXELS_FILE, Cache, Entry, free_bytes, map_pixels, now
+from idat_zoo.data.cache import PIXELS_FILE, Cache, Entry, free_bytes, now
+from idat_zoo.data.digests import digest_images, hash_files
 from idat_zoo.data.image_file import (
     UnreadableImageError,
     decode_image,
     decoder,
     without_pillow_warnings,
 )
+from idat_zoo.data.parallel import in_parallel
+from idat_zoo.data.pixel_file import map_pixels, nameless_file, write_at
 from idat_zoo.data.reading import Listener, Reading
-from idat_zoo.errors import DataError, RunFolderError, way_to_write
+from idat_zoo.errors import DataError, RunFolderError
 
-HANDED = 16
-
-Item = TypeVar("Item")
-Made = TypeVar("Made")
 Sink = Callable[[int, UInt8[np.ndarray, "S S 3"]], None]
 
 
 class StreamedImages:
-    """Images `[N, 3, S, S]` that are decoded whenever a slice of them is asked for."""
+    """Images `[N, 3, S, S]` that are decoded whenever a slice of them is read, and not kept."""
 
     def __init__(
         self, paths: Sequence[Path], hashes: Sequence[str], size: int, reading: Reading
@@ -55,15 +50,15 @@ class StreamedImages:
         return len(self._paths)
 
     def __getitem__(self, part: slice) -> UInt8[Tensor, "N 3 S S"]:
-        """Decode a part. Raises: DataError where a file is no longer what it was."""
+        """Decode a slice. Raises: DataError where a file has changed."""
         return self.take(range(len(self))[part])
 
     def take(self, places: Sequence[int]) -> UInt8[Tensor, "N 3 S S"]:
-        """Decode the images of these places. Raises: as for a part."""
+        """Decode the images at some indices. Raises: as for a slice."""
         paths, hashes = [self._paths[i] for i in places], [self._hashes[i] for i in places]
         images = np.zeros((len(paths), self._size, self._size, 3), dtype=np.uint8)
         _decode_all(paths, hashes, self._size, self._reading, images.__setitem__)
-        return torch.from_numpy(images).permute(0, 3, 1, 2)
+        return channels_first(images)
 
 
 Images = UInt8[Tensor, "N C H W"] | StreamedImages
@@ -71,10 +66,10 @@ Images = UInt8[Tensor, "N C H W"] | StreamedImages
 
 @dataclass(frozen=True, kw_only=True)
 class Decoded:
-    """The readable images of a list: their places in it, their pixels, a hash over those.
+    """The readable images of a list: their indices in it (`places`) and their pixels.
 
-    `unreadable` says why the others (place -> reason) are left out; `file_hashes` are of the
-    readable files' bytes.
+    `pixels_sha256` is over the SHA-256 of each image's pixels, `file_hashes` are the SHA-256 of the
+    files' bytes. `unreadable` maps the indices of the other images to the reasons.
     """
 
     images: Images
@@ -94,14 +89,14 @@ def decode_files(
     may_stream: bool = False,
     skip_unreadable: bool = False,
 ) -> Decoded:
-    """The images of a list at a size, from the cache where they are there.
+    """The images of a list at an input size, from the cache if it has them.
 
-    With an unreadable image there are none, only the reasons; `skip_unreadable` gives the others.
-    `what` names the list for people. A list with `may_stream` (test) is not kept on disk where
-    `reading` or the free space says so. Where the cache cannot be written, the pixels lie in a
-    nameless temporary file for as long as this process lives.
+    If an image is unreadable, there are no pixels but only the reasons, unless `skip_unreadable`
+    leaves such images out. `what` names the list in messages. A list with `may_stream` (test) is
+    not kept on disk if `reading` says so or too little space would stay free. If the cache cannot
+    be written, the pixels are in a temporary file until the process ends.
 
-    Raises: DataError where there is no space for them at all, or a file changes meanwhile.
+    Raises: DataError where there is no space for them, or a file changes meanwhile.
     """
     hashes, unreadable = hash_files(paths, reading)
     places = [place for place in range(len(paths)) if place not in unreadable]
@@ -133,7 +128,7 @@ def decode_files(
 
 @dataclass(frozen=True, kw_only=True)
 class _Source:
-    """Files that could be read, and what they are to become."""
+    """A list of readable files with the size they are decoded to."""
 
     paths: list[Path]
     hashes: list[str]
@@ -147,7 +142,7 @@ class _Source:
         return hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:32]
 
     def decode(self, listener: Listener, *, may_stream: bool) -> tuple[Entry, Images]:
-        """What the cache has, or else decoded now and kept."""
+        """The pixels from the cache, or decoded now and added to it."""
         cache = Cache(self.reading.cache)
         stream = may_stream and self._must_stream(cache, listener)
         found = self._find(cache, stream=stream)
@@ -196,13 +191,13 @@ class _Source:
 
     def _open(self, cache: Cache, entry: Entry) -> tuple[Entry, Images]:
         if entry.kept:
-            return entry, cache.open(self.key, entry)
+            return entry, channels_first(cache.open(self.key, entry))
         return entry, StreamedImages(self.paths, self.hashes, self.size, self.reading)
 
     def _fill(self, target: Path | None, listener: Listener) -> Entry:
-        """Decode all into a file, or, with none, only to see that all can be decoded.
+        """Decode all images into a file; without one, only check that all can be decoded.
 
-        Raises: OSError where they cannot be written.
+        Raises: OSError where the file cannot be written.
         """
         if target is None:
             return self._write(None, listener)
@@ -219,11 +214,11 @@ class _Source:
             return entry, StreamedImages(self.paths, self.hashes, self.size, self.reading)
         with nameless_file(self.what) as file:
             entry = self._write(file.fileno(), listener)
-            shape = entry.shape if entry.kept else (0, 3, self.size, self.size)
-            return entry, map_pixels(Path(file.name), shape)
+            shape = entry.shape if entry.kept else (0, self.size, self.size, 3)
+            return entry, channels_first(map_pixels(Path(file.name), shape))
 
     def _write(self, target: int | None, listener: Listener) -> Entry:
-        """Decode all, and write them to an open file if there is one."""
+        """Decode all images, and write them to an open file descriptor if there is one."""
         image_bytes = 3 * self.size**2
 
         def keep(place: int, pixels: UInt8[np.ndarray, "S S 3"]) -> None:
@@ -248,78 +243,13 @@ class _Source:
         )
 
 
-@contextmanager
-def nameless_file(what: str) -> "Iterator[tempfile._TemporaryFileWrapper[bytes]]":
-    """A file for pixels that are mapped, and gone with the process.
-
-    Raises: DataError where it cannot be written.
-    """
-    try:
-        with tempfile.NamedTemporaryFile() as file:
-            yield file
-    except OSError as error:
-        raise DataError(
-            f"{what}: no place for the decoded images: {error.strerror}",
-            hint=way_to_write(error, other="another folder by IDAT_CACHE_DIR or TMPDIR"),
-        ) from error
-
-
-def write_at(target: int, content: memoryview, offset: int) -> None:
-    """All of the content; a disk that takes only a part of it is full."""
-    if os.pwrite(target, content, offset) < content.nbytes:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-
-def hash_files(paths: Sequence[Path], reading: Reading) -> tuple[list[str], dict[int, str]]:
-    """SHA-256 of every file's bytes, '' for those that cannot be read, and why not."""
-    unreadable: dict[int, str] = {}
-    hashes: list[str] = []
-
-    def hash_file(path: Path) -> str | OSError:
-        try:
-            return hashlib.sha256(path.read_bytes()).hexdigest()
-        except OSError as error:
-            return error
-
-    for place, found in enumerate(_in_parallel(hash_file, paths, reading.workers)):
-        hashes.append(found if isinstance(found, str) else "")
-        if isinstance(found, OSError):
-            unreadable[place] = f"cannot be read: {found.strerror}"
-    return hashes, unreadable
-
-
-def examine_files(
-    paths: Sequence[Path], reading: Reading, heard: Callable[[int], None]
-) -> tuple[list[str], dict[int, str]]:
-    """As `hash_files`, but each file is decoded too; the pixels are let go."""
-    unreadable: dict[int, str] = {}
-    hashes: list[str] = []
-
-    def examine(path: Path) -> tuple[str, str]:
-        try:
-            content = path.read_bytes()
-        except OSError as error:
-            return "", f"cannot be read: {error.strerror}"
-        sha256, reason = hashlib.sha256(content).hexdigest(), ""
-        try:
-            decode_image(content, 1, max_megapixels=reading.max_megapixels)
-        except UnreadableImageError as error:
-            reason = str(error)
-        return sha256, reason
-
-    with without_pillow_warnings():
-        for place, (sha256, reason) in enumerate(_in_parallel(examine, paths, reading.workers)):
-            hashes.append(sha256)
-            if reason:
-                unreadable[place] = reason
-            heard(place + 1)
-    return hashes, unreadable
-
-
 def decode_bytes(
     contents: Sequence[bytes], size: int, reading: Reading
 ) -> tuple[UInt8[Tensor, "N 3 S S"], dict[int, str]]:
-    """Image files' bytes as pixels, black where they are no image, and why those are none."""
+    """Image files' bytes as pixels, and the reasons by index for bytes that are no image.
+
+    Such images are black.
+    """
     images = np.zeros((len(contents), size, size, 3), dtype=np.uint8)
     unreadable: dict[int, str] = {}
 
@@ -333,10 +263,10 @@ def decode_bytes(
         return ""
 
     with without_pillow_warnings():
-        for place, reason in enumerate(_in_parallel(decode, range(len(contents)), reading.workers)):
+        for place, reason in enumerate(in_parallel(decode, range(len(contents)), reading.workers)):
             if reason:
                 unreadable[place] = reason
-    return torch.from_numpy(images).permute(0, 3, 1, 2), unreadable
+    return channels_first(images), unreadable
 
 
 def _decode_all(
@@ -347,11 +277,12 @@ def _decode_all(
     keep: Sink,
     heard: Callable[[int], None] = lambda done: None,
 ) -> tuple[str, dict[int, str]]:
-    """Decode each, hand it with its place to `keep`; a hash over all pixels, and what is no image.
+    """Decode each file and pass its index and pixels to `keep`, from several threads at once.
 
-    `keep` is called from several threads at once.
+    Returns the SHA-256 over the SHA-256 of each image's pixels, and the reasons by index for files
+    that are no image. `heard` is called with the number of files that are done.
 
-    Raises: DataError where a file's bytes are no longer those of its hash.
+    Raises: DataError where a file's bytes do not have the given hash any more.
     """
     digest = hashlib.sha256()
     unreadable: dict[int, str] = {}
@@ -366,7 +297,7 @@ def _decode_all(
         return hashlib.sha256(pixels.data).digest()
 
     with without_pillow_warnings():
-        for place, made in enumerate(_in_parallel(decode, range(len(paths)), reading.workers)):
+        for place, made in enumerate(in_parallel(decode, range(len(paths)), reading.workers)):
             if isinstance(made, str):
                 unreadable[place] = made
             else:
@@ -376,7 +307,7 @@ def _decode_all(
 
 
 def _read_again(path: Path, sha256: str) -> bytes:
-    """The bytes that a file was known by: others would be kept, or reported, under a wrong name."""
+    """The bytes of a file, which must have this hash: the cache's key was made of it."""
     try:
         content = path.read_bytes()
     except OSError as error:
@@ -386,24 +317,11 @@ def _read_again(path: Path, sha256: str) -> bytes:
     return content
 
 
+def channels_first(pixels: UInt8[np.ndarray, "N H W C"]) -> UInt8[Tensor, "N C H W"]:
+    """Pixels as a tensor that shares their memory."""
+    return torch.from_numpy(pixels).permute(0, 3, 1, 2)
+
+
 def digest_pixels(images: UInt8[Tensor, "N C H W"]) -> str:
-    """What `Decoded.pixels_sha256` is, of images that come from no files."""
-    digest = hashlib.sha256()
-    for image in images:
-        pixels = image.permute(1, 2, 0).contiguous().numpy()
-        digest.update(hashlib.sha256(pixels.data).digest())
-    return digest.hexdigest()
-
-
-def _in_parallel(
-    make: Callable[[Item], Made], items: Sequence[Item], workers: int
-) -> Iterator[Made]:
-    """Each made from its item, in order; leaving early abandons those not yet begun.
-
-    A thread is handed several items at once: for small images the handing over costs as much as
-    a fifth of the decoding.
-    """
-    parts = [items[start : start + HANDED] for start in range(0, len(items), HANDED)]
-    with ThreadPoolExecutor(workers) as pool:
-        for made in pool.map(lambda part: [make(item) for item in part], parts):
-            yield from made
+    """What `Decoded.pixels_sha256` is, for images that do not come from files."""
+    return digest_images(image.permute(1, 2, 0).numpy() for image in images)

@@ -1,18 +1,18 @@
-"""Other people's images: `--task folder --data-dir PLACE`.
+"""The lists of a user's own images on disk: `--task folder --data-dir PLACE`.
 
 PLACE is one of
 
     DIR/<class>/…/<image>                       split here: a fifth of each class is test
-    DIR/train/<class>/…  val/…  test/…          split there; a missing val is a tenth of train
-    FILE.csv                                    columns path, label and, if split there, split
+    DIR/train/<class>/…  val/…  test/…          already split; a missing val is a tenth of train
+    FILE.csv                                    columns path, label and, if already split, split
 
-`splits` says which names are splits'. Classes are in natural order, and no class is lost or doubled
-without a word: a folder of a class that holds no image is a fault, and so are two names that are
-likely one.
+`splits.py` says which folder names mean a split. Classes are in natural order. No class is dropped
+or doubled silently: a class folder without images is a fault, and so are two class names that are
+likely one class.
 
-A split that is made here depends on the images' names alone: it is the same on every machine, and
-an image that is added later moves few others. Each run keeps its split as `split.csv`, which is
-such a CSV itself.
+A split that is made here depends on the images' names alone. It is the same on every machine, and
+an image that is added later moves few others to another split. Each run keeps its split as
+`split.csv`, which is itself a CSV file of this form.
 """
 
 import csv
@@ -25,12 +25,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
 
 from idat_zoo.data.class_names import like_names, natural_key, tell_apart
-from idat_zoo.data.decode import hash_files
+from idat_zoo.data.digests import hash_files
 from idat_zoo.data.listing import SPLITS, Listing, Rows, check_files, refuse, shown
+from idat_zoo.data.on_disk import verify_command
 from idat_zoo.data.reading import Reading
 from idat_zoo.data.splits import recognise, split_of
 from idat_zoo.data.walk import Folder, walk
-from idat_zoo.layouts import verify_command
 from idat_zoo.recipe import Task
 
 FOLDER = "folder"
@@ -40,7 +40,7 @@ COLUMNS = ("path", "label", "split")
 
 @dataclass(frozen=True)
 class _Image:
-    """An image's name below the folder, its class's name, and its split, '' if none is given."""
+    """An image's path below the folder, its class's name, and its split; '' if not yet split."""
 
     name: str
     label: str
@@ -48,9 +48,9 @@ class _Image:
 
 
 def describe_folder(place: Path, reading: Reading) -> Task:
-    """The task that a folder of images, or a CSV over one, is.
+    """The task that a folder of images, or a CSV file of them, makes.
 
-    Its id holds 8 digits of a hash over names, classes, splits and every file's bytes.
+    Its id ends in 8 digits of a hash over paths, classes, splits and every file's bytes.
 
     Raises: DataError with every fault of the folder.
     """
@@ -58,7 +58,7 @@ def describe_folder(place: Path, reading: Reading) -> Task:
     return Task(
         id=_identify(listing, place, reading),
         title=place.resolve().name,
-        suite="folder",
+        suite=FOLDER,
         num_classes=len(listing.class_names),
         num_train=(),
         num_val=(),
@@ -68,9 +68,9 @@ def describe_folder(place: Path, reading: Reading) -> Task:
 
 
 def read_folder(place: Path, task: Task | None = None, reading: Reading | None = None) -> Listing:
-    """A folder's lists. With a `task`, the folder must still be the one it describes.
+    """A folder's lists. With a `task`, the folder must be the one that the task was made of.
 
-    Raises: DataError with every fault.
+    Raises: DataError with every fault, or for another or a changed folder.
     """
     faults: list[str] = []
     listing = list_folder(place, faults)
@@ -92,7 +92,7 @@ def read_folder(place: Path, task: Task | None = None, reading: Reading | None =
 
 
 def _in_order(listing: Listing, class_names: tuple[str, ...]) -> Listing:
-    """The same lists with the classes in a given order: runs keep the one that they began with."""
+    """The same lists with classes in a given order, since runs keep the order of their recipe."""
     number = {name: i for i, name in enumerate(class_names)}
     renumbered = [number[name] for name in listing.class_names]
     splits = {
@@ -103,7 +103,7 @@ def _in_order(listing: Listing, class_names: tuple[str, ...]) -> Listing:
 
 
 def list_folder(place: Path, faults: list[str]) -> Listing:
-    """A folder's lists as they are; what is wrong with them is added to `faults`."""
+    """A folder's lists; every fault of them is appended to `faults`."""
     notes: list[str] = []
     if place.suffix.lower() == ".csv":
         root, images = place.parent, _read_csv(place, faults)
@@ -131,7 +131,7 @@ def list_folder(place: Path, faults: list[str]) -> Listing:
 
 
 def split_csv(listing: Listing) -> bytes:
-    """The lists as a CSV that `--data-dir` reads, if it lies in the images' folder."""
+    """The lists as a CSV file, which `--data-dir` can name if it is in the images' folder."""
     text = io.StringIO(newline="")
     writer = csv.writer(text)
     writer.writerow(COLUMNS)
@@ -151,9 +151,10 @@ def _identify(listing: Listing, place: Path, reading: Reading) -> str:
 
 
 def folder_id(listing: Listing, hashes: Sequence[str]) -> str:
-    """The task's id, from the SHA-256 of each file in the lists' order.
+    """The task's id, from the lists and the SHA-256 of each file in their order.
 
-    The classes' order counts where it is not that of code points, which all had once.
+    The order of classes is hashed only where it differs from the order of code points, which older
+    versions used for all folders: their ids stay valid.
     """
     digest = hashlib.sha256(split_csv(listing))
     digest.update("".join(hashes).encode())
@@ -163,7 +164,7 @@ def folder_id(listing: Listing, hashes: Sequence[str]) -> str:
 
 
 def _read_folders(place: Path, faults: list[str], notes: list[str]) -> list[_Image]:
-    """Images below class folders, which may lie below folders of splits."""
+    """The images below class folders, which may be below folders of splits."""
     if not place.is_dir():
         faults.append(f"'{place}' is not a folder and not a .csv file")
         return []
@@ -194,7 +195,7 @@ def _read_folders(place: Path, faults: list[str], notes: list[str]) -> list[_Ima
 
 
 def _tell_empty(folder: Folder) -> str:
-    """Why a class's folder is a fault that holds no image."""
+    """The fault of a class folder without images."""
     others = folder.other_paths()
     why = (
         f"{len(others):,} files that are none by name, as {others[0]}" if others else "it is empty"
@@ -216,7 +217,10 @@ def _tell_no_classes(place: Path, top: Folder) -> str:
 
 
 def _check_likeness(images: Sequence[_Image], faults: list[str], notes: list[str]) -> None:
-    """Two names that are likely one are a fault; letters that differ in case may be two classes."""
+    """Add a fault for class names that are likely one class.
+
+    Single letters that differ in case may be two classes, so they are only noted.
+    """
     counts = Counter(image.label for image in images)
     first: dict[str, str] = {}
     for image in images:
@@ -272,7 +276,7 @@ def _read_csv(path: Path, faults: list[str]) -> list[_Image]:
 
 
 def _split(images: Sequence[_Image], notes: list[str]) -> list[_Image]:
-    """Every image with a split: the given ones, and those that are made here."""
+    """The images with their splits, given or made here."""
     given = {image.split for image in images}
     if given <= {""}:
         notes.append(
@@ -294,7 +298,7 @@ def _split(images: Sequence[_Image], notes: list[str]) -> list[_Image]:
 
 
 def _cut(images: Sequence[_Image], split: str, percent: int) -> list[_Image]:
-    """Some of each class's images without a split go to one, if two or more are there."""
+    """Put a percentage of each class's unsplit images into a split; a single image stays."""
     classes: dict[str, list[_Image]] = defaultdict(list)
     for image in images:
         if not image.split:
@@ -304,9 +308,9 @@ def _cut(images: Sequence[_Image], split: str, percent: int) -> list[_Image]:
 
 
 def drawn(classes: Iterable[Sequence[str]], percent: int) -> set[str]:
-    """So many per cent of each class's names, at least one of two or more."""
+    """A percentage of each class's names, chosen by their hashes: at least one of two or more."""
 
-    def order(name: str) -> bytes:  # a name that is no Unicode is told later
+    def order(name: str) -> bytes:  # a name that is not Unicode becomes a fault later
         return hashlib.sha256(f"split/{name}".encode(errors="surrogatepass")).digest()
 
     chosen: set[str] = set()

@@ -1,4 +1,4 @@
-"""One image file's bytes -> uint8 RGB at a network's input size, or a word of what is wrong.
+"""The decoding of one image file to uint8 RGB pixels at a network's input size.
 
 How each kind of image is handled (docs/data.md says the same to users):
 
@@ -37,8 +37,8 @@ SUFFIXES = (
     *(".avif", ".heic", ".heif", ".hif"),
 )
 PROCEDURE = "RGB, upright, first frame, direct bicubic resize, uint8; 1"
-"""What turns a file into pixels, apart from the versions of the libraries. Counted up when it
-changes."""
+"""The decoding procedure without the versions of libraries. The number at its end is increased
+with every change of the procedure."""
 
 UPRIGHT = {  # EXIF's orientations but the first, and what undoes them
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -68,11 +68,11 @@ _DAMAGED = (  # all that Pillow is known to raise over damaged bytes
 
 
 class UnreadableImageError(Exception):
-    """Why a file is no image that can be used."""
+    """A file cannot be used as an image; the message says why and follows the file's name."""
 
 
 def decoder() -> str:
-    """The procedure with the libraries that carry it out: other versions may give other pixels."""
+    """The procedure with the versions of its libraries: other versions may give other pixels."""
     jpeg = features.version("libjpeg_turbo") or features.version("jpg")
     heic = _heic_version()
     return f"{PROCEDURE}; Pillow {PIL.__version__}, libjpeg {jpeg}" + (
@@ -83,7 +83,8 @@ def decoder() -> str:
 def decode_image(content: bytes, size: int, *, max_megapixels: float) -> UInt8[np.ndarray, "S S 3"]:
     """The image in a file's bytes as `[size, size, 3]`.
 
-    Raises: UnreadableImageError for what is no image, damaged, cut off, or larger than allowed.
+    Raises: UnreadableImageError for bytes that are not an image, damaged or truncated, and for an
+    image that is larger than allowed.
     """
     if not content:
         raise UnreadableImageError("is empty (0 bytes)")
@@ -102,9 +103,10 @@ def decode_image(content: bytes, size: int, *, max_megapixels: float) -> UInt8[n
 
 
 def _formats(content: bytes) -> tuple[str, ...]:
-    """The formats to try on a file's bytes; AVIF and HEIC only where a file says that it is one.
+    """The formats to try on a file's bytes: AVIF or HEIC where its header says so, else the rest.
 
-    Raises: UnreadableImageError for one of these two that nothing here reads, with what would.
+    Raises: UnreadableImageError for AVIF or HEIC where no installed library reads it, with the
+    command that installs one.
     """
     length = min(int.from_bytes(content[:4], "big"), 256)
     brands = [content[place : place + 4] for place in (8, *range(16, length, 4))]
@@ -145,7 +147,7 @@ def _heic_version() -> str:
 
 
 def prepare(image: Image.Image, size: int) -> UInt8[np.ndarray, "S S 3"]:
-    """An opened image as `[size, size, 3]`, as the head of this file says."""
+    """An opened image as `[size, size, 3]`, converted as the module's docstring says."""
     return resized(as_rgb(image), size)
 
 
@@ -155,7 +157,7 @@ def resized(image: Image.Image, size: int) -> UInt8[np.ndarray, "S S 3"]:
 
 
 def as_rgb(image: Image.Image) -> Image.Image:
-    """An opened image upright and in RGB, as the head of this file says."""
+    """An opened image, upright and in RGB, converted as the module's docstring says."""
     image.load()  # turns a TIFF upright by itself, and finds what a PNG tells behind its pixels
     turn = UPRIGHT.get(image.getexif().get(ExifTags.Base.Orientation, 1))
     if image.mode.startswith("I"):
@@ -170,13 +172,13 @@ def as_rgb(image: Image.Image) -> Image.Image:
 
 
 def _upper_bits(image: Image.Image) -> Image.Image:
-    """Grey of 16 bits as 8. Pillow's 32-bit mode holds 16-bit files too, as older versions read."""
+    """16-bit grey as 8-bit. Older versions of Pillow open 16-bit files in their 32-bit mode."""
     return Image.fromarray((np.asarray(image).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8))
 
 
 @contextmanager
 def without_pillow_warnings() -> Iterator[None]:
-    """Pillow warns of large images and odd metadata; what matters of it is a fault here."""
+    """Silence Pillow's warnings of large images and odd metadata; real faults raise errors."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module=r"PIL\..*")
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)

@@ -1,6 +1,7 @@
-"""A task's lists of images: names below one folder, each with its class, all checked.
+"""A task's lists of images: paths below one folder, each with its class, and checks of them.
 
-Every fault is one line, and all are collected: no image is opened before its list is right.
+Every fault is one line of text and all are collected, so that they are shown together. No image is
+opened before its list has been checked.
 """
 
 import os
@@ -22,7 +23,7 @@ TINY = 5  # images
 
 @dataclass(frozen=True, kw_only=True)
 class Rows:
-    """One list: where it is written, the images' names below the folder, their classes."""
+    """One list: the file it was read from, the images' paths below the folder, their classes."""
 
     source: str
     names: Sequence[str]
@@ -34,9 +35,9 @@ class Rows:
 
 @dataclass(frozen=True, kw_only=True)
 class Listing:
-    """The lists of a task's three splits over one folder of images.
+    """The lists of a task's splits (train, val, test), all below one folder.
 
-    `notes` are remarks for people; `class_names` are empty where the source has none.
+    `class_names` is empty where the source has no names. `notes` are sentences for the user.
     """
 
     root: Path
@@ -46,7 +47,7 @@ class Listing:
 
 
 def refuse(task_id: str, faults: Sequence[str], *, hint: str = "", check: str = "") -> DataError:
-    """The error that tells of all faults; it shows the first ten. `check` is a command for all."""
+    """The error for faulty data: it shows ten faults and names the command `check` for all."""
     rest = ""
     if len(faults) > SHOWN:
         rest = f"\n  … and {len(faults) - SHOWN} more"
@@ -60,7 +61,7 @@ def refuse(task_id: str, faults: Sequence[str], *, hint: str = "", check: str = 
 
 
 def read_lines(path: Path, faults: list[str]) -> list[str] | None:
-    """A text file's lines, whatever their ends; None, and a fault, where it cannot be read."""
+    """A text file's lines with any line ending; None, and a fault, where it cannot be read."""
     try:
         text = path.read_bytes().decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
@@ -78,9 +79,10 @@ def read_pairs(
     expected: Sequence[int] = (),
     below: str = "",
 ) -> Rows:
-    """A list with `path class` in each line, and as many lines as are `expected`.
+    """A list file with `path class` in each line.
 
-    Names may hold spaces: the class is the last word. `below` is the folder that holds the images.
+    Paths may hold spaces: the class is the last word. `expected` has every right number of lines;
+    empty, none is checked. `below` is a folder that is put before each path.
     """
     names: list[str] = []
     targets: list[int] = []
@@ -104,19 +106,19 @@ def read_pairs(
 
 
 def shown(line: str) -> str:
-    """A line as it stands in a message; of a very long one its beginning."""
+    """A line as messages quote it; of a very long line, the beginning."""
     return repr(line if len(line) <= MOST_SHOWN else line[:MOST_SHOWN] + "…")
 
 
 def check_count(source: str, count: int, expected: Sequence[int], faults: list[str]) -> None:
-    """A list's length against every length known to be right; none known, none checked."""
+    """Add a fault where `count` is not one of the expected numbers; none expected, none checked."""
     if expected and count not in expected:
         sizes = " or ".join(f"{size:,}" for size in expected)
         faults.append(f"{source}: {count:,} images, expected {sizes}")
 
 
 def check_files(listing: Listing, faults: list[str]) -> None:
-    """Every image is a file inside the folder, and is listed once."""
+    """Add a fault for each image that is not a file inside the folder, or is listed twice."""
     root = os.path.realpath(listing.root)
     folders: dict[str, str] = {}
     owners: dict[str, str] = {}
@@ -132,9 +134,9 @@ def check_files(listing: Listing, faults: list[str]) -> None:
 
 
 def locate(root: str, name: str, folders: dict[str, str]) -> tuple[str, str]:
-    """An image's real path, or '' and why it may not be read.
+    """An image's real path and '', or '' and the reason why the file may not be read.
 
-    `root` is a real path; `folders` remembers the real paths of the folders below it.
+    `root` is a real path. `folders` caches the real paths of the folders below it.
     """
     folder, _, file = name.rpartition("/")
     if not is_unicode(name):
@@ -159,7 +161,7 @@ def locate(root: str, name: str, folders: dict[str, str]) -> tuple[str, str]:
 
 
 def is_unicode(name: str) -> bool:
-    """Whether a name can be written: files' names may hold any bytes, JSON's half pairs."""
+    """Whether a name can be encoded: file names may hold any bytes, JSON lone surrogates."""
     try:
         name.encode()
     except UnicodeEncodeError:
@@ -168,7 +170,7 @@ def is_unicode(name: str) -> bool:
 
 
 def describe_classes(listing: Listing, num_classes: int) -> Iterator[str]:
-    """What a person should know of how the images are spread over the classes."""
+    """Sentences on classes without images, with few images, or of very different sizes."""
     counts = Counter(listing.splits["train"].targets)
     counts.update(listing.splits["val"].targets)
     if not counts:
@@ -190,7 +192,7 @@ def describe_classes(listing: Listing, num_classes: int) -> Iterator[str]:
 
 
 def count_classes(listing: Listing) -> dict[str, dict[str, int]]:
-    """How many images each class has in each split, by its name; nothing where they have none."""
+    """Class name -> split -> number of images; empty where classes have no names."""
     counts = {split: Counter(rows.targets) for split, rows in listing.splits.items()}
     return {
         name: {split: counts[split][number] for split in SPLITS}

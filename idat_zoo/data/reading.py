@@ -1,4 +1,4 @@
-"""How images are read, and who hears of it."""
+"""Options of reading images, and the listener that is told about progress."""
 
 import os
 from dataclasses import dataclass, field
@@ -11,32 +11,34 @@ SPARE_BYTES = 10 * 10**9
 
 
 def usable_cores() -> int:
-    """Cores this process may run on."""
+    """The number of cores that this process may run on."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 class Listener:
-    """Hears how reading goes; this one says nothing."""
+    """Receives the progress of reading and notes for the user. This base class ignores them."""
 
     def decoding(self, what: str, done: int, total: int) -> None:
-        """Of `total` images of a list, `done` are decoded."""
+        """Called when `done` of the `total` images of the list `what` are decoded."""
 
     def fetching(self, what: str, done: int, total: int) -> None:
-        """Of `total` bytes, `done` are here."""
+        """Called when `done` of the `total` bytes of `what` are downloaded."""
 
     def note(self, text: str) -> None:
-        """Something a person may want to know."""
+        """Called with a sentence for the user."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Reading:
-    """What a person may choose about reading images; none of it changes a pixel.
+    """Options of reading images. None of them changes a pixel.
 
-    `skip_corrupt` leaves out images that cannot be read, where a task's counts are not fixed.
-    `stream_test` decodes test images as they are asked for, instead of keeping them decoded on
-    disk; that happens by itself where keeping them would leave less than `spare_bytes` free.
+    `cache` is the folder of decoded images. Images above `max_megapixels` count as unreadable.
+    `skip_corrupt` leaves unreadable images out, where the task's suite allows that. `stream_test`
+    decodes test images whenever they are needed, instead of keeping them decoded on disk; this
+    happens without the option, too, where less than `spare_bytes` would stay free. `workers` is the
+    number of threads.
     """
 
     cache: Path = field(default_factory=default_cache)

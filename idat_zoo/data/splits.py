@@ -1,8 +1,8 @@
-"""Which folders are the splits of a data set and which its classes: by their names and form.
+"""Recognition of the splits and the classes among the folders of a data set.
 
-A name tells a split by one word (`train`, `Testing`, `test_set`, `imagenet-val`, `train2017`). It
-is believed where the form agrees: splits hold class folders, classes hold images. What can be read
-in two ways is refused, with what was seen.
+A folder's name means a split if one of its words does (`train`, `Testing`, `test_set`,
+`imagenet-val`, `train2017`), and if the structure agrees: splits hold class folders, and classes
+hold images. A structure that can be read in two ways is a fault that quotes the folders.
 """
 
 import re
@@ -22,14 +22,14 @@ FILLERS = ("dataset", "data", "set", "split", "images", "image", "imgs", "img", 
 SHOWN = 5
 
 Named = list[tuple[Folder, str]]
-"""Folders, each with the split that it stands for or belongs to, '' for none."""
+"""Folders, each with the split that it is or belongs to, '' for none."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Layout:
-    """How a folder is to be read: the class folders with their splits; images that have no class.
+    """The class folders with their splits, and the paths of images that have no class (`loose`).
 
-    Several folders of one name are one class, in several splits.
+    Several folders of one name are one class in several splits.
     """
 
     classes: Named = field(default_factory=list)
@@ -37,7 +37,10 @@ class Layout:
 
 
 def recognise(top: Folder, faults: list[str], notes: list[str]) -> Layout:
-    """The class folders of a walked folder, and the splits above them if there are any."""
+    """The class folders of a folder, with the splits that they are in.
+
+    Faults are appended to `faults`, remarks for the user to `notes`.
+    """
     loose: list[str] = []
     while len(top.folders) == 1 and top.folders[0].is_deep and not _splits(top.folders):
         loose += _own_images(top)
@@ -79,13 +82,13 @@ def recognise(top: Folder, faults: list[str], notes: list[str]) -> Layout:
 
 
 def split_of(word: str) -> str:
-    """The split that a word alone tells (`Training`, `valid`), or ''."""
+    """The split that a word means (`Training`, `valid`), or ''."""
     split, rest = _parse(word)
     return "" if rest else split
 
 
 def _splits(folders: Sequence[Folder]) -> Named:
-    """Those whose names are splits': whole names, or names that are alike but for their splits."""
+    """The folders that are splits by name: by the whole name, or all with the same other words."""
     found: dict[tuple[str, ...], Named] = defaultdict(list)
     for folder in folders:
         split, rest = _parse(folder.last_name)
@@ -98,7 +101,7 @@ def _splits(folders: Sequence[Folder]) -> Named:
 
 
 def _parse(name: str) -> tuple[str, tuple[str, ...]]:
-    """The one split that a name tells, or '', and its words that mean something else."""
+    """The one split that a name means, or '', and the words of the name that mean no split."""
     words = re.findall(r"[^\W\d_]+", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).lower())
     splits, rest = set[str](), list[str]()
     for word in words:
@@ -144,7 +147,7 @@ def _wrong_splits(splits: Named, *, beside: Sequence[Folder], flat: Sequence[Fol
 
 
 def _check_common(splits: Named, faults: list[str]) -> None:
-    """Images to test on are of the classes that are learnt: some at least."""
+    """Add a fault where val or test has no class in common with train."""
     names = {split: {likeness(below.last_name) for below in f.folders} for f, split in splits}
     folders = {split: folder for folder, split in splits}
     for split in ("val", "test"):
@@ -157,7 +160,10 @@ def _check_common(splits: Named, faults: list[str]) -> None:
 
 
 def _wrong_classes(folders: Sequence[Folder]) -> str:
-    """Why folders without splits' names cannot be read as classes, or '': their form is splits'."""
+    """Why folders without names of splits cannot be classes, or ''.
+
+    They cannot if they all hold the same folders, or folders with names of splits.
+    """
     mixed = next((f for f in folders if len({s for _, s in _splits(f.folders)}) > 1), None)
     if mixed is not None:
         below = [folder for folder, _ in _splits(mixed.folders)]

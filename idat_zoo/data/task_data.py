@@ -1,4 +1,4 @@
-"""What a task is once it is decoded.
+"""A task's data in memory: splits of decoded images with their classes.
 
 Shape letters: N images, C channels, H W image, P pixels.
 """
@@ -15,15 +15,15 @@ from torch import Tensor
 from idat_zoo.data.decode import Images
 from idat_zoo.data.image_file import PROCEDURE
 from idat_zoo.data.listing import Listing
-from idat_zoo.layouts import pulled_from
+from idat_zoo.data.on_disk import pulled_from
 from idat_zoo.recipe import Task
 
 
 @dataclass(frozen=True, kw_only=True)
 class Split:
-    """Images `[N, 3, H, W]`, classes, and each image's number in its source.
+    """Images `[N, 3, H, W]`, their classes, and each image's index in its list.
 
-    `pixels_sha256` is over each image's SHA-256 in order.
+    `pixels_sha256` is over the SHA-256 of each image's pixels, in order.
     """
 
     images: Images
@@ -36,13 +36,13 @@ class Split:
 
     @property
     def held(self) -> UInt8[Tensor, "N C H W"]:
-        """The images as a tensor with colours first in memory, as training needs them."""
+        """The images as one contiguous tensor, as training needs them."""
         return self.images[:].contiguous()
 
 
 @dataclass(frozen=True, kw_only=True)
 class RawPixels:
-    """Pixels as the source has them, one row an image, for the baselines without any network."""
+    """Pixels before any resizing, one row for each image, for baselines without a network."""
 
     trainval: Float[np.ndarray, "N P"]
     test: Float[np.ndarray, "M P"]
@@ -50,11 +50,12 @@ class RawPixels:
 
 @dataclass(frozen=True, kw_only=True)
 class TaskData:
-    """A task's three splits. `train` and `val` are VTAB-1K's train800 and val200.
+    """A task's three splits; for VTAB-1K, `train` and `val` are train800 and val200.
 
-    `task` names its classes where it does or where the images' source does.
-    `unreadable` images were left out; `test_in_training` test images have the bytes of an image
-    that was learnt from. `listing` is there for tasks that lie on disk.
+    `task` has the names of its classes where the shelf or the source of the images gives them.
+    `unreadable` is the number of images that were left out, `test_in_training` the number of test
+    images with the same bytes as an image of train or val. `listing` is None for tasks that are not
+    on disk, `raw_pixels` for tasks that are.
     """
 
     task: Task
@@ -68,7 +69,7 @@ class TaskData:
 
     @property
     def trainval(self) -> Split:
-        """All images that may be learnt from: `train` followed by `val`."""
+        """All images to train on: `train` followed by `val`."""
         first, second = self.train, self.val
         return Split(
             images=torch.cat([first.held, second.held]),
@@ -79,11 +80,11 @@ class TaskData:
 
     @property
     def copy(self) -> str | None:
-        """Where the images were pulled from; None where nothing says so."""
+        """The source and commit that the images were pulled from; None where it is not known."""
         return None if self.listing is None else pulled_from(self.listing.root)
 
     def counts(self) -> dict[str, int]:
-        """How many images there are, named as `results.ImageCounts` names them."""
+        """The numbers of images, under the names of `results.ImageCounts`."""
         return {
             "train": len(self.train),
             "val": len(self.val),
@@ -94,15 +95,15 @@ class TaskData:
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 over pixels, labels and order of all splits, and over how pixels are made.
+        """SHA-256 over pixels, classes and order of all splits, and the decoding procedure.
 
-        Two copies of a task that differ in one pixel can never be mistaken for each other.
+        Two copies of a task that differ in one pixel have different fingerprints.
         """
         return fingerprint([self.train, self.val, self.test])
 
 
 def fingerprint(splits: Sequence[Split]) -> str:
-    """See `TaskData.fingerprint`."""
+    """`TaskData.fingerprint` for any splits."""
     digest = hashlib.sha256(PROCEDURE.encode())
     for split in splits:
         digest.update(f"{len(split)} {split.pixels_sha256}".encode())

@@ -1,4 +1,4 @@
-"""A task's data, looked at to the last byte: its lists, every image, and what is cached of it."""
+"""The check of all of a task's data: its lists, every image file, and its cached pixels."""
 
 import hashlib
 import os
@@ -6,27 +6,28 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from idat_zoo.data import read_listing
 from idat_zoo.data.cache import Cache
-from idat_zoo.data.decode import digest_pixels, examine_files
+from idat_zoo.data.digests import digest_images, examine_files
 from idat_zoo.data.folder import FOLDER, folder_id, list_folder
 from idat_zoo.data.listing import Listing, count_classes, describe_classes, emptied_classes, locate
+from idat_zoo.data.lists import read_listing
 from idat_zoo.data.reading import Listener, Reading
+from idat_zoo.data.suites import suite_of
+from idat_zoo.data.suites.base import Place
 from idat_zoo.errors import DataError
-from idat_zoo.layouts import drawn_seeds, task_folder
 from idat_zoo.recipe import Frozen, Task
 
 BUILT_IN = "built in"
 
 
 class Finding(Frozen):
-    """What a task's data are, and every fault of them.
+    """The outcome of a check: what there is, and every fault.
 
-    `lists` counts the images of each list, `images` the files that were opened. `test_in_training`
-    names test images that have the bytes of an image that is learnt from. `files_sha256` is over
-    the lists' names and classes and every file's SHA-256: where it is the same, so are the data.
-    `cached` counts the lists whose pixels the cache holds. `classes` counts the images of each
-    class in each split, where classes have names.
+    `lists` has the number of images of each list, `images` the number of files that were opened.
+    `test_in_training` names the test images with the same bytes as a training image. `files_sha256`
+    is over the lists' paths and classes and every file's SHA-256, so it is equal for equal data.
+    `cached` is the number of lists whose pixels the cache has. `classes` has the number of images
+    by class and split, where classes have names.
     """
 
     task: str
@@ -44,16 +45,17 @@ class Finding(Frozen):
 def verify_task(
     task: Task, data_dir: Path | None, *, reading: Reading, listener: Listener
 ) -> Finding:
-    """A task of the shelves: a few-shot task's lists of all seeds; of a mini task there is nothing.
+    """Check a shelf's task, with the lists of all seeds that there are.
 
-    What is wrong is in the finding; nothing is raised.
+    Faults of the data are in the finding and are not raised. A built-in task has nothing to check.
     """
     faults: list[str] = []
     listings: list[Listing] = []
     place, seeds = BUILT_IN, list[int]()
-    if task.suite != "mini":
-        place = str(task_folder(task, data_dir))
-        seeds = drawn_seeds(task, data_dir) or [0]
+    suite = suite_of(task)
+    if suite.place is not Place.BUILT_IN:
+        place = str(suite.folder(task, data_dir))
+        seeds = suite.drawn_seeds(task, data_dir) or [0]
     for seed in seeds:
         try:
             listings.append(read_listing(task, data_dir, faults, seed=seed))
@@ -64,7 +66,10 @@ def verify_task(
 
 
 def verify_folder(place: Path, *, reading: Reading, listener: Listener) -> Finding:
-    """One's own images, as `--task folder` takes them; found under the id they are trained as."""
+    """Check a user's own images, as `--task folder` reads them.
+
+    The finding's task is the id that they are trained under, or `folder` where they have faults.
+    """
     faults: list[str] = []
     listing = list_folder(place, faults)
     files = _examine([listing], FOLDER, reading, listener)
@@ -79,7 +84,7 @@ def verify_folder(place: Path, *, reading: Reading, listener: Listener) -> Findi
 
 @dataclass(frozen=True, kw_only=True)
 class _Files:
-    """SHA-256 of each file by its name, '' where it cannot be read; why some are no images."""
+    """The SHA-256 of each file by path, '' where it cannot be read; reasons for unreadable ones."""
 
     hashes: dict[str, str]
     unreadable: dict[str, str]
@@ -88,7 +93,7 @@ class _Files:
 def _examine(
     listings: Sequence[Listing], what: str, reading: Reading, listener: Listener
 ) -> _Files:
-    """Open and decode every file that lies inside its folder, each once."""
+    """Open and decode every listed file that is inside its folder, each once."""
     folders: dict[str, str] = {}
     paths: dict[str, Path] = {}
     for listing in listings:
@@ -162,12 +167,12 @@ def _seen_in_training(listings: Sequence[Listing], files: _Files) -> Iterator[st
 
 
 def _check_cache(task_id: str, reading: Reading) -> tuple[int, list[str]]:
-    """How many lists of a task the cache holds, and those whose pixels are not what they were."""
+    """The number of a task's lists in the cache, and faults for those whose pixels changed."""
     cache, faults = Cache(reading.cache), []
     held = {k: e for k, e in cache.entries().items() if e.task == task_id and e.kept}
     for key, entry in held.items():
         try:
-            whole = digest_pixels(cache.open(key, entry)) == entry.pixels_sha256
+            whole = digest_images(cache.open(key, entry)) == entry.pixels_sha256
         except FileNotFoundError:  # cleaned by another process
             continue
         if not whole:

@@ -1,4 +1,4 @@
-"""The one walk over folders of images: what training takes, `predict` and `verify` see too."""
+"""A folder of images with all that is below it, listed in the same way by every command."""
 
 import os
 from collections.abc import Iterator
@@ -11,21 +11,21 @@ UNREAD_SUFFIXES = (
     *(".jp2", ".j2k", ".jxl", ".ppm", ".pgm", ".pbm", ".pnm", ".tga", ".dcm"),
     *(".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf"),
 )
-"""Images by their names, of formats that are not read: told one by one, never passed over."""
+"""Suffixes of image formats that are not read. Such files are faults; they are never skipped."""
 
 SYSTEM_NAMES = (
     *("__macosx", "thumbs.db", "desktop.ini", "@eadir", "$recycle.bin"),
     *("system volume information", "lost+found"),
 )
-"""What operating systems leave in folders, without a dot before it."""
+"""Files and folders that operating systems create and that do not begin with a dot."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Folder:
-    """What lies in a folder, in order of name and without hidden things.
+    """The contents of a folder, sorted by name, without hidden files and folders.
 
-    `name` is its path below the folder where the walk began, '' of that one itself. `images` and
-    `others` are names of files; `faults` say of a place below why it was not walked.
+    `name` is its path below the folder where the walk began, '' for that folder itself. `images`
+    and `others` are names of files. `faults` are paths that could not be walked, with the reason.
     """
 
     name: str
@@ -36,25 +36,25 @@ class Folder:
 
     @property
     def last_name(self) -> str:
-        """Its own name, without the folders above."""
+        """The last part of `name`."""
         return self.name.rpartition("/")[2]
 
     @property
     def has_images(self) -> bool:
-        """Whether an image lies in it or below."""
+        """Whether there is an image in it or in a folder below."""
         return any(here.images for here in self.within())
 
     @property
     def is_deep(self) -> bool:
-        """Whether an image lies in a folder below it."""
+        """Whether there is an image in a folder below it."""
         return any(below.has_images for below in self.folders)
 
     def path(self, name: str) -> str:
-        """Where something in it lies, below the folder where the walk began."""
+        """The path of a file in it, below the folder where the walk began."""
         return f"{self.name}/{name}" if self.name else name
 
     def within(self) -> Iterator["Folder"]:
-        """It and all folders below, in order."""
+        """The folder and all folders below it, in order."""
         waiting = [self]
         while waiting:
             here = waiting.pop()
@@ -62,20 +62,20 @@ class Folder:
             waiting += reversed(here.folders)
 
     def image_paths(self) -> list[str]:
-        """All images in it and below."""
+        """The paths of all images in it and below."""
         return [here.path(name) for here in self.within() for name in here.images]
 
     def other_paths(self) -> list[str]:
-        """All files in it and below that are no images by name."""
+        """The paths of all files in it and below that are not images by their suffix."""
         return [here.path(name) for here in self.within() for name in here.others]
 
     def all_faults(self) -> list[tuple[Path, str]]:
-        """What could not be walked in it and below."""
+        """The faults of the folder and of all folders below."""
         return [fault for here in self.within() for fault in here.faults]
 
 
 def walk(root: Path) -> Folder:
-    """A folder with all that lies below; hidden things are passed over, links not followed."""
+    """List a folder and all folders below it. Hidden ones are skipped, links are not followed."""
     top = Folder(name="")
     waiting = [top]
     while waiting:
@@ -100,10 +100,10 @@ def walk(root: Path) -> Folder:
 
 
 def is_hidden(name: str) -> bool:
-    """Whether people do not see a file or folder: by a dot before it, or the system's own."""
+    """Whether a name begins with a dot or is one of the operating system's."""
     return name.startswith(".") or name.lower() in SYSTEM_NAMES
 
 
 def is_image(name: str) -> bool:
-    """Whether a name is an image's, of a format that is read or not."""
+    """Whether a name has the suffix of an image format, even of one that is not read."""
     return Path(name).suffix.lower() in (*SUFFIXES, *UNREAD_SUFFIXES)

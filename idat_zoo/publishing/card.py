@@ -12,6 +12,7 @@ from idat_zoo.hub.head import Head
 from idat_zoo.hub.references import HubReference
 from idat_zoo.publishing.repository import digests
 from idat_zoo.report.card import PEFT_FOLDER, Exports, card_fields, card_scores, card_text
+from idat_zoo.report.means import Averaged
 from idat_zoo.report.section import INVITATION, KEYS, Section, find_section, write_section
 from idat_zoo.results import Result
 
@@ -61,6 +62,7 @@ class CardThere:
         results: Mapping[str, Result],
         known: Mapping[str, str],
         exports: Exports,
+        averaged: Averaged | None,
     ) -> bytes:
         """The card of these results; what a person wrote outside our section and metadata is kept.
 
@@ -75,7 +77,8 @@ class CardThere:
         said = digests(results)
         unsaid = {path: digest for path, digest in known.items() if said.get(path) != digest}
         in_peft = any(path.endswith(f"{PEFT_FOLDER}/{peft_folder.CONFIG_FILE}") for path in known)
-        section = write_section(card_text(repo, results, exports, in_peft=in_peft), own, unsaid)
+        text = card_text(repo, results, exports, in_peft=in_peft, averaged=averaged)
+        section = write_section(text, own, unsaid)
         local = LOCAL_PATH.search(head + section)
         if local:
             raise UsageError(f"the card would show a path of this machine: {local[0]}")

@@ -23,6 +23,7 @@ from idat_zoo.publishing.repository import (
     read_published,
 )
 from idat_zoo.report.card import Exports
+from idat_zoo.report.means import Averaged
 
 ASTRAY = "adapter_config.json"
 """A file that is always removed: with it, PEFT would read our tensors as if they were its own."""
@@ -77,10 +78,12 @@ def plan(
     *,
     with_teacher: bool = False,
     overwrite: Collection[str] = (),
+    averaged: Averaged | None = None,
 ) -> Plan:
     """Check finished runs, and plan the commit that publishes them on a repository's head.
 
-    `overwrite` are the paths of files of others that may be overwritten or removed.
+    `overwrite` are the paths of files of others that may be overwritten or removed. The card takes
+    means over the tasks in `averaged`.
 
     Raises: RunFolderError for a folder without a finished run, or with files that are not its own;
     CheckpointError where a reload does not give the run's probe logits; UsageError for runs that do
@@ -128,7 +131,7 @@ def plan(
     known = {path: digest for path, digest in known.items() if path not in without}
     known |= {path: sha256(content).hexdigest() for path, content in contents.items()}
     assert exports is not None, "there is at least one run"
-    contents[CARD_FILE] = card.renewed(head.repo, results, known, exports)
+    contents[CARD_FILE] = card.renewed(head.repo, results, known, exports, averaged)
     if card.not_ours and not head.holds(CARD_FILE, contents[CARD_FILE]):
         foreign[CARD_FILE] = card.not_ours
     for name in overwrite:

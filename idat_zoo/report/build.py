@@ -6,12 +6,10 @@ from pathlib import Path
 from idat_zoo.recipe import Frozen, Scalar
 from idat_zoo.report.fields import PLAIN, Fields, ReadOptions, as_text, class_options, flatten
 from idat_zoo.report.gain import Gain, build_gains
-from idat_zoo.report.means import BENCHMARKS, SeriesMeans, build_means
+from idat_zoo.report.means import Averaged, SeriesMeans, build_means
 from idat_zoo.report.notes import build_notes
 from idat_zoo.report.rows import Group, Row, build_rows, group_results
 from idat_zoo.results import Result
-
-ORDER = [(suite, task) for suite, known in BENCHMARKS.items() for task in known.tasks]
 
 
 class Report(Frozen):
@@ -30,18 +28,29 @@ class Report(Frozen):
 
 
 def build_report(
-    found: Sequence[tuple[Path, Result]], *, read_options: ReadOptions = class_options
+    found: Sequence[tuple[Path, Result]],
+    *,
+    averaged: Averaged | None = None,
+    read_options: ReadOptions = class_options,
 ) -> Report:
     """The report of results, each with the path of its result.json.
 
-    Where two runs are compared image by image, their predictions are read from the files beside
-    result.json. `read_options` fills in the defaults of adapter options; by default the adapter
-    classes do, which loads torch.
+    Means are taken over the tasks in `averaged`; without it there are none. Where two runs are
+    compared image by image, their predictions are read from the files beside result.json.
+    `read_options` fills in the defaults of adapter options; by default the adapter classes do,
+    which loads torch.
     """
     groups, repeated = group_results(found, read_options)
-    groups.sort(key=_place)
+    averaged = averaged or {}
+    places = [
+        (suite, task)
+        for suite, by_group in averaged.items()
+        for tasks in by_group.values()
+        for task in tasks
+    ]
+    groups.sort(key=lambda group: _place(group, places))
     rows = build_rows(groups)
-    means = build_means(groups, rows)
+    means = build_means(groups, rows, averaged)
     return Report(
         results=len(found),
         recipes=len({row.recipe_hash for row in rows}),
@@ -53,10 +62,10 @@ def build_report(
     )
 
 
-def _place(group: Group) -> tuple[int, str, tuple[str, ...]]:
+def _place(group: Group, places: Sequence[tuple[str, str]]) -> tuple[int, str, tuple[str, ...]]:
     """The sort key of a group: other tasks first, then suites in order; never by path."""
-    place = (group.fields["task.suite"], group.task)
-    number = ORDER.index(place) + 1 if place in ORDER else 0
+    place = (str(group.fields["task.suite"]), group.task)
+    number = places.index(place) + 1 if place in places else 0
     texts = tuple(f"{name}={as_text(value)}" for name, value in group.fields.items())
     return number, group.task, texts
 

@@ -11,9 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from idat_zoo.data.suites import suite_of
+from idat_zoo.data.suites.base import Place
 from idat_zoo.report.build import build_report
 from idat_zoo.report.layout import lay_out
 from idat_zoo.report.markdown import as_markdown, escaped, markdown_table
+from idat_zoo.report.means import Averaged
 from idat_zoo.results import RESULT_FILE, Result
 
 T = TypeVar("T")
@@ -108,10 +111,18 @@ def as_plain(value: T) -> T:
     return same
 
 
-def card_text(repo: str, results: Mapping[str, Result], exports: Exports, *, in_peft: bool) -> str:
+def card_text(
+    repo: str,
+    results: Mapping[str, Result],
+    exports: Exports,
+    *,
+    in_peft: bool,
+    averaged: Averaged | None = None,
+) -> str:
     """The card below its metadata, in Markdown. `results` by their subfolder, '' for the root.
 
-    `in_peft`: whether PEFT's form is in the repository, beside the adapters.
+    `in_peft`: whether PEFT's form is in the repository, beside the adapters. `averaged`: as
+    `build_report` takes it.
     """
     place, first = next(iter(results.items()))
     recipe, student, teacher = first.recipe, first.recipe.pair.student, first.recipe.pair.teacher
@@ -121,7 +132,8 @@ def card_text(repo: str, results: Mapping[str, Result], exports: Exports, *, in_
         if teacher is not None
         else "alone"
     )
-    report = build_report([(Path(below) / RESULT_FILE, run) for below, run in results.items()])
+    found = [(Path(below) / RESULT_FILE, run) for below, run in results.items()]
+    report = build_report(found, averaged=averaged)
     lines = [
         f"# {repo.partition('/')[2]}",
         "",
@@ -169,15 +181,15 @@ def _folders(results: Mapping[str, Result]) -> list[str]:
 def _use(repo: str, place: str, result: Result, exports: Exports, *, in_peft: bool) -> list[str]:
     """The commands that load the first adapter: with idat-zoo, with PEFT and with timm alone."""
     reference = f"hub:{repo}" + (f"/{place}" if place else "")
-    suite = result.recipe.task.suite
-    images = " --data-dir DIR" if suite == "folder" else ""
+    place_of_images = suite_of(result.recipe.task).place
+    images = " --data-dir DIR" if place_of_images is Place.DATA_DIR else ""
     words = result.recipe.plugin_words
     named = f" {shlex.join(words)}" if words else ""
     files = [plugin.file for plugin in result.recipe.plugins if plugin.file is not None]
     lines = [
         *_plugin(result),
         "```",
-        *([] if suite == "arrays" else [f"idat eval {reference}{images}{named}"]),
+        *([] if place_of_images is Place.MEMORY else [f"idat eval {reference}{images}{named}"]),
         f"idat predict {reference} photo.jpg{named}",
         f"idat export {reference} --to onnx -o graph{named}",
         "```",
@@ -258,8 +270,8 @@ def _without_peft(result: Result) -> list[str]:
 
 
 def _source(result: Result) -> str:
-    """The source of a task's images."""
-    if result.recipe.task.suite == "arrays":
+    """Where a task's images are from."""
+    if suite_of(result.recipe.task).place is Place.MEMORY:
         return (
             "images and labels that a Python program held; whoever has them evaluates by "
             "`idat_zoo.evaluate(reference, data=…)`"

@@ -77,7 +77,8 @@ def flatten(result: Result, read_options: ReadOptions = class_options) -> Fields
         "network": "student" if result.kind == "run" else next(iter(result.backbone_sha256)),
         "pair": recipe.pair.name,
     }
-    task = recipe.task.model_dump(exclude={"id", *DESCRIPTIVE["task"]}, exclude_none=True)
+    task = recipe.task.model_dump(exclude={"id", "plugin", *DESCRIPTIVE["task"]}, exclude_none=True)
+    task |= {"plugin": str(recipe.task.plugin)} if recipe.task.plugin else {}
     fields |= {f"task.{name}": _scalar(value) for name, value in task.items()}
     fields |= _adapter("adapter", recipe.adapter, read_options)
     fields |= _backbone("student", recipe.pair.student)

@@ -2,12 +2,14 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+from idat_zoo.data.suites import load_suite
+from idat_zoo.data.suites.base import Suite
 from idat_zoo.intervals import Interval
 from idat_zoo.recipe import Frozen, Scalar
 from idat_zoo.report.build import Report
 from idat_zoo.report.fields import as_text
 from idat_zoo.report.gain import Gain
-from idat_zoo.report.means import BENCHMARKS, Benchmark, Mean, SeriesMeans
+from idat_zoo.report.means import Mean, SeriesMeans
 from idat_zoo.report.rows import Chosen, Estimate, Row
 from idat_zoo.results import DIVERGED, raw_pixels_in_words
 from idat_zoo.standing import in_words, too_few_in_words
@@ -27,6 +29,7 @@ INTRODUCED = (
 )
 """The fields that the first line names, if all recipes share them."""
 
+NUMBERS = {2: "two", 3: "three", 4: "four", 5: "five", 6: "six"}
 Names = Mapping[str, str]
 """The label of a recipe in words -> the name of the recipe in tables and sentences."""
 
@@ -48,10 +51,9 @@ def lay_out(report: Report, *, label_width: int | None = None) -> list[Section]:
     """
     names = _name_recipes(report, label_width)
     sections = [_introduction(report, names), _scores(report.rows, names)]
-    for benchmark in BENCHMARKS.values():
-        means = [series for series in report.means if series.suite == benchmark.suite]
-        if means:
-            sections.append(_means(benchmark, means, names))
+    for suite in dict.fromkeys(series.suite for series in report.means):
+        means = [series for series in report.means if series.suite == suite]
+        sections.append(_means(load_suite(suite), means, names))
     if report.gains:
         sections.append(_gains(report.gains, names))
     if report.notes:
@@ -154,10 +156,10 @@ def _legend(rows: Sequence[Row]) -> list[str]:
     return [*baselines, *(line for line, applies in legend.items() if applies)]
 
 
-def _means(benchmark: Benchmark, means: Sequence[SeriesMeans], names: Names) -> Section:
+def _means(suite: Suite, means: Sequence[SeriesMeans], names: Names) -> Section:
     columns = {
         "recipe": [names[as_words(series.label)] for series in means],
-        **{name: [_group_mean(series, name) for series in means] for name in benchmark.groups},
+        **{name: [_group_mean(series, name) for series in means] for name in suite.groups},
         "overall": [_overall(series.overall) for series in means],
         "top1_best_on_test %": [_best_overall(series.overall) for series in means],
     }
@@ -167,8 +169,8 @@ def _means(benchmark: Benchmark, means: Sequence[SeriesMeans], names: Names) -> 
             who = names[as_words(series.label)] or "the recipes"
             by_task.setdefault(_by_task(name, tasks), []).append(who)
     varied = [f"{'; '.join(who)}: {text}" for text, who in by_task.items()]
-    title = f"Means of top-1 % over {benchmark.title}"
-    return _section(title, columns, [*varied, *_means_legend(benchmark, means)])
+    title = f"Means of top-1 % over {suite.title}"
+    return _section(title, columns, [*varied, *_means_legend(means)])
 
 
 def _group_mean(series: SeriesMeans, name: str) -> str:
@@ -198,11 +200,16 @@ def _by_task(name: str, tasks: Mapping[str, Sequence[str]]) -> str:
     return f"{name} {'; '.join(rare)}; {usual} on the others"
 
 
-def _means_legend(benchmark: Benchmark, means: Sequence[SeriesMeans]) -> list[str]:
-    every = len(benchmark.tasks)
-    if not any(mean.name == f"mean{every}" for series in means for mean in series.overall):
+def _means_legend(means: Sequence[SeriesMeans]) -> list[str]:
+    """What the named means are over, if there are any."""
+    every = means[0].overall[0].of
+    named = next((s.overall for s in means if s.overall[0].name == f"mean{every}"), ())
+    if not named:
         return []
-    return [f"mean{every} is over the {every} tasks, mean3 over the three group means."]
+    legend = f"{named[0].name} is over the {every} tasks"
+    for mean in named[1:]:
+        legend += f", {mean.name} over the {NUMBERS.get(mean.of, mean.of)} group means"
+    return [f"{legend}."]
 
 
 def _gains(gains: Sequence[Gain], names: Names) -> Section:

@@ -1,6 +1,8 @@
 """Means over the tasks of a suite: by group, over all tasks, over the group means.
 
-Over VTAB-1K they are called `mean19` and `mean3`, over the mini suite `mean6` and `mean3`.
+A suite says which groups it has, and a shelf which tasks are in each. A mean over all n tasks is
+called `mean<n>`, one over the means of all g groups `mean<g>`: over VTAB-1K these are `mean19` and
+`mean3`, over the mini suite `mean6` and `mean3`.
 """
 
 import statistics
@@ -12,58 +14,38 @@ from idat_zoo.recipe import Frozen, Scalar
 from idat_zoo.report.fields import as_text, differing_within_tasks, is_of_the_task, label, telling
 from idat_zoo.report.rows import Group, Row
 
+Averaged = Mapping[str, Mapping[str, tuple[str, ...]]]
+"""Suite -> group -> ids of its tasks: all that means are taken over, in the order of reports.
+
+`idat_zoo.registry.averaged_tasks` makes it from the shelves. A user's own task of a built-in suite
+is not in it, so it enters no mean.
+"""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Benchmark:
-    """A suite whose means have names: its tasks by group, in the order in which they are shown."""
+    """A suite that means are taken over, with its tasks by group."""
 
     suite: str
-    title: str
     groups: Mapping[str, tuple[str, ...]]
 
     @property
     def tasks(self) -> tuple[str, ...]:
-        """All its tasks."""
+        """The ids of all its tasks."""
         return tuple(task for tasks in self.groups.values() for task in tasks)
 
     def has(self, group: Group) -> bool:
-        """Whether a group's task is one of these; a user's task of the same suite is not."""
+        """Whether a group of results is of one of these tasks."""
         return group.fields["task.suite"] == self.suite and group.task in self.tasks
 
 
-MINI = Benchmark(
-    suite="mini",
-    title="the mini suite (built in, not VTAB-1K)",
-    groups={
-        "natural": ("digits", "textures"),
-        "specialized": ("lesions",),
-        "structured": ("sprites_loc", "sprites_ori", "count"),
-    },
-)
-VTAB_1K = Benchmark(
-    suite="vtab1k",
-    title="VTAB-1K",
-    groups={
-        "natural": ("cifar100", "caltech101", "dtd", "flowers102", "pets", "svhn", "sun397"),
-        "specialized": ("patch_camelyon", "eurosat", "resisc45", "diabetic_retinopathy"),
-        "structured": (
-            "clevr_count",
-            "clevr_dist",
-            "dmlab",
-            "kitti",
-            "dsprites_loc",
-            "dsprites_ori",
-            "smallnorb_azi",
-            "smallnorb_ele",
-        ),
-    },
-)
-BENCHMARKS = {benchmark.suite: benchmark for benchmark in (MINI, VTAB_1K)}
-"""In the order in which they are shown. No mean is over tasks of two of them."""
+def benchmarks(averaged: Averaged) -> list[Benchmark]:
+    """The suites that means are taken over, in order. No mean is over tasks of two of them."""
+    return [Benchmark(suite=suite, groups=groups) for suite, groups in averaged.items()]
 
 
 class Mean(Frozen):
-    """A mean of top-1 by its name, over how many values (tasks; for `mean3` groups)."""
+    """A mean of top-1 as a fraction: over `count` of the `of` tasks, or groups, that there are."""
 
     name: str
     top1: float
@@ -73,10 +55,10 @@ class Mean(Frozen):
 
 
 class SeriesMeans(Frozen):
-    """One series over its tasks of a suite: a mean for each group it has, then the overall ones.
+    """The means of one series over a suite: one for each group, then those over all tasks.
 
-    A series is one method: recipes alike in all but what is set task by task. `by_task` tells how
-    they differ: field -> value as text -> tasks.
+    A series is one method: recipes that are alike in all that is not set task by task. `by_task`
+    has the fields that are: field -> value as text -> tasks.
     """
 
     suite: str
@@ -90,20 +72,22 @@ class SeriesMeans(Frozen):
 Series = list[tuple[Group, Row]]
 
 
-def build_means(groups: Sequence[Group], rows: Sequence[Row]) -> list[SeriesMeans]:
-    """The means of every series that has two tasks of a suite or more."""
+def build_means(
+    groups: Sequence[Group], rows: Sequence[Row], averaged: Averaged
+) -> list[SeriesMeans]:
+    """The means of every series that has results on at least two tasks of a suite."""
     told = telling([group.fields for group in groups])
     pairs = list(zip(groups, rows, strict=True))
     return [
         _means(benchmark, series, told)
-        for benchmark in BENCHMARKS.values()
+        for benchmark in benchmarks(averaged)
         for series in find_series([pair for pair in pairs if benchmark.has(pair[0])])
         if len(series) > 1
     ]
 
 
 def find_series(pairs: Sequence[tuple[Group, Row]]) -> list[Series]:
-    """Rows that may stand in one mean: at most one recipe for each task.
+    """Rows that may be averaged: at most one recipe for each task.
 
     Recipes of a series agree in every field but those a recipe may set task by task; and in those
     too, where one task has several recipes that differ in them.
@@ -145,12 +129,12 @@ def _means(benchmark: Benchmark, series: Series, told: set[str]) -> SeriesMeans:
 
 
 def _overall(benchmark: Benchmark, rows: Sequence[Row], groups: Sequence[Mean]) -> tuple[Mean, ...]:
-    """`mean19` and `mean3` where every task is there, else the mean of as many as there are."""
-    every = len(benchmark.tasks)
+    """The named means where no task is missing, else one mean of the tasks that are there."""
+    every, parts = len(benchmark.tasks), len(benchmark.groups)
     if len(rows) < every:
         return (_mean(f"mean of {len(rows)} tasks", rows, of=every),)
-    names = (f"mean{every}", f"mean{len(benchmark.groups)}")
-    return _mean(names[0], rows, of=every), _mean(names[1], groups, of=len(benchmark.groups))
+    over_tasks = _mean(f"mean{every}", rows, of=every)
+    return (over_tasks, _mean(f"mean{parts}", groups, of=parts)) if parts > 1 else (over_tasks,)
 
 
 def _mean(name: str, parts: Sequence[Row] | Sequence[Mean], *, of: int) -> Mean:
@@ -170,7 +154,7 @@ def _top1(part: Row | Mean) -> float:
 
 
 def _by_task(groups: Iterable[Group]) -> dict[str, dict[str, tuple[str, ...]]]:
-    """Fields that differ from task to task: value -> the tasks that have it."""
+    """The fields that differ from task to task: field -> value -> the tasks with that value."""
     values: dict[str, dict[str, tuple[str, ...]]] = defaultdict(dict)
     for group in groups:
         for name, value in group.fields.items():

@@ -3,7 +3,8 @@
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 
-from idat_zoo.report.means import BENCHMARKS, SeriesMeans
+from idat_zoo.data.suites import load_suite
+from idat_zoo.report.means import SeriesMeans
 from idat_zoo.report.rows import Group
 from idat_zoo.results import Result
 
@@ -30,7 +31,7 @@ def build_notes(groups: Sequence[Group], means: Sequence[SeriesMeans]) -> list[s
 def _by_suite(means: Iterable[SeriesMeans]) -> dict[str, list[SeriesMeans]]:
     by_suite: dict[str, list[SeriesMeans]] = defaultdict(list)
     for series in means:
-        by_suite[f"the means over {BENCHMARKS[series.suite].title}"].append(series)
+        by_suite[f"the means over {load_suite(series.suite).title}"].append(series)
     return by_suite
 
 

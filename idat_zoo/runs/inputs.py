@@ -7,12 +7,12 @@ from pathlib import Path
 
 from idat_zoo.backbones.pair import Role
 from idat_zoo.backbones.pinned import missing_weights, weights_path
-from idat_zoo.data import load_task
 from idat_zoo.data.arrays import Arrays
+from idat_zoo.data.load import load_task
 from idat_zoo.data.reading import Listener, Reading
+from idat_zoo.data.suites import suite_of
 from idat_zoo.data.task_data import TaskData
 from idat_zoo.errors import DataError
-from idat_zoo.layouts import how_to_get, missing_lists
 from idat_zoo.recipe import Recipe
 
 
@@ -57,10 +57,11 @@ def load_views(recipe: Recipe, inputs: Inputs, *, seed: int) -> Views:
 def missing_inputs(recipe: Recipe, inputs: Inputs, *, seed: int = 0) -> list[str]:
     """What a run needs and is not here, each with the way to get it."""
     missing = []
-    images = missing_lists(recipe.task, inputs.data_dir, seed=seed)
+    suite = suite_of(recipe.task)
+    images = suite.missing(recipe.task, inputs.data_dir, seed=seed)
     if images and inputs.arrays is None:
-        sure = "--yes or " if recipe.task.suite == "vtab1k" else ""
-        missing.append(f"{images}; {sure}{how_to_get(recipe.task)}")
+        sure = "--yes or " if suite.has_source else ""
+        missing.append(f"{images}; {sure}{suite.how_to_get(recipe.task)}")
     if not inputs.download:
         repos = [missing_weights(spec) for spec in recipe.pair.backbones()]
         missing += [f"weights of '{r}'; --yes downloads them from the Hub" for r in repos if r]
@@ -87,8 +88,9 @@ def require_inputs(recipe: Recipe, inputs: Inputs, *, seed: int) -> None:
 
 def _without_download(recipe: Recipe, data_dir: Path | None, *, seed: int) -> str:
     """A command that trains the adapter without weights, on the same images if they are here."""
-    task, place = ("folder" if recipe.task.suite == "folder" else recipe.task.id), []
-    if missing_lists(recipe.task, data_dir, seed=seed):
+    suite, place = suite_of(recipe.task), list[str]()
+    task = suite.word(recipe.task)
+    if suite.missing(recipe.task, data_dir, seed=seed):
         task = "digits"
     elif data_dir is not None:
         place = ["--data-dir", str(data_dir)]

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from idat_zoo import files
 from idat_zoo.data.folder import split_csv
+from idat_zoo.data.suites import suite_of
 from idat_zoo.recipe import Recipe
 from idat_zoo.recipe_toml import dump_recipe
 from idat_zoo.runs.file_names import RECIPE_FILE, SPLIT_FILE
@@ -59,7 +60,9 @@ def load_run(
         views = load_views(recipe, inputs, seed=planned.seed)
     files.write_whole(planned.folder / RECIPE_FILE, dump_recipe(recipe).encode())
     listing = views["student"].listing
-    if recipe.task.suite == "folder" and listing is not None:  # the split that was made of them
+    if (
+        suite_of(recipe.task).is_split_here and listing is not None
+    ):  # the split that was made of them
         files.write_whole(planned.folder / SPLIT_FILE, split_csv(listing))
     return LoadedRun(
         planned=planned, views=views, still_ours=still_ours, cache=inputs.reading.cache

@@ -1,10 +1,13 @@
 """The listener that hears how trainings go."""
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from idat_zoo.data.reading import Listener
-from idat_zoo.engine.train import EpochLog
 from idat_zoo.errors import ZooError
+
+if TYPE_CHECKING:
+    from idat_zoo.engine.train import EpochLog
 
 
 class Progress(Listener):
@@ -25,7 +28,7 @@ class Progress(Listener):
     def step(self) -> None:
         """One optimisation step is done."""
 
-    def epoch(self, logs: Sequence[EpochLog]) -> None:
+    def epoch(self, logs: "Sequence[EpochLog]") -> None:
         """One epoch is done; `logs` has one entry for each run that took part in it."""
 
     def failed(self, label: str, error: ZooError) -> None:

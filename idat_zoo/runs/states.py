@@ -9,6 +9,8 @@ from typing import Literal, TypeVar
 
 from pydantic import ValidationError
 
+from idat_zoo.data.suites import is_known, suite_of
+from idat_zoo.data.suites.base import Place
 from idat_zoo.engine.schedule import total_epochs
 from idat_zoo.errors import RunFolderError, ZooError
 from idat_zoo.recipe import Frozen, Recipe
@@ -158,14 +160,17 @@ def resume_command(folder: Path, data_dir: Path | None = None) -> str:
         there = call.cwd == Path.cwd()
         return command if there else f"cd {shlex.quote(str(call.cwd))} && {command}"
     recipe, seed = _recipe_of(folder), folder.name.removeprefix("seed")
-    if recipe.task.suite == "arrays":
+    place = Place.DATA_FOLDER  # unless a suite that is known says otherwise
+    if is_known(recipe.task.suite):
+        place = suite_of(recipe.task).place
+    if place is Place.MEMORY:
         return "run(recipe, data=…, resume=True) from Python, with the data that it was given"
     out = _with_levels(folder).parents[LEVELS - 1]
     words = ["idat", "train", "--recipe", str(folder / RECIPE_FILE), "--seed", seed]
     words += ["--out", str(out), "--resume", *recipe.plugin_words]
     images = data_dir or (call.data_dir if call is not None else None)
-    if images is not None and recipe.task.suite != "mini":
+    if images is not None and place is not Place.BUILT_IN:
         words += ["--data-dir", str(images)]
-    elif recipe.task.suite == "folder":
+    elif place is Place.DATA_DIR:
         words += ["--data-dir", "DIR"]
     return shlex.join(words)

@@ -25,8 +25,8 @@ from killing import was_killed
 
 from idat_zoo import files
 from idat_zoo.data import decode as decoding
-from idat_zoo.data import load_task
 from idat_zoo.data.cache import Cache
+from idat_zoo.data.load import load_task
 from idat_zoo.data.reading import Reading
 from idat_zoo.data.task_data import TaskData
 from idat_zoo.recipe import Task

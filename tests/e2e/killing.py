@@ -26,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from conftest import toy_recipe
 from idat_zoo import files
 from idat_zoo.baselines import find_baselines
-from idat_zoo.data import load_task
+from idat_zoo.data.load import load_task
 from idat_zoo.errors import ZooError
 from idat_zoo.recipe import Recipe
 from idat_zoo.runs.many import run_many

@@ -11,7 +11,7 @@ from conftest import DIGITS, FAMILIES, for_both, toy_recipe
 from idat_zoo.backbones.pair import Backbones, build_pair
 from idat_zoo.checkpoint.loading import load_checkpoint
 from idat_zoo.checkpoint.probe import probe_logits
-from idat_zoo.data import load_task
+from idat_zoo.data.load import load_task
 from idat_zoo.engine.precision import resolve_precision
 from idat_zoo.engine.train import Learner, Trainer
 from idat_zoo.results import Result

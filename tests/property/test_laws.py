@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from conftest import DIGITS, FAMILIES, learner_of, toy_recipe
-from idat_zoo.data import load_task
+from idat_zoo.data.load import load_task
 from idat_zoo.data.task_data import TaskData
 from idat_zoo.engine.state import state_of
 from idat_zoo.engine.train import Trainer

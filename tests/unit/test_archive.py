@@ -11,8 +11,8 @@ import fakes
 import pytest
 from test_vtab1k import TOYS
 
-from idat_zoo.data import load_task
 from idat_zoo.data.archive import find_members, open_archive, unpack
+from idat_zoo.data.load import load_task
 from idat_zoo.data.reading import Listener
 from idat_zoo.errors import DataError
 

@@ -30,11 +30,10 @@ MAY_KNOW = {
     "baselines": FLOOR | {"data", "files", "randomness", "results"},
     "switches": {"recipe"},
     "outside": FLOOR,
-    "plugins": FLOOR | {"adapters", "backbones", "distillation", "outside"},
+    "plugins": FLOOR | {"adapters", "backbones", "data", "distillation", "outside"},
     "adapters": FLOOR | {"option_words", "outside"},
     "distillation": FLOOR | {"outside"},
-    "data": FLOOR | {"files", "layouts", "places"},
-    "layouts": {"recipe"},
+    "data": FLOOR | {"files", "outside", "places"},
     "backbones": FLOOR
     | {"adapters", "distillation", "files", "hub", "outside", "places", "randomness"},
     "builtin": set(),
@@ -50,7 +49,6 @@ MAY_KNOW = {
         "distillation",
         "engine",
         "files",
-        "layouts",
         "logits",
         "metrics",
         "outside",
@@ -69,7 +67,7 @@ MAY_KNOW = {
     | {"files", "recipe_hash", "recipe_toml", "results", "runs.file_names"}
     | {"runs.lock", "runs.states"},
     "runs.lock": {"errors", "results"},
-    "runs.states": FLOOR | {"engine", "recipe_toml", "runs.file_names", "runs.lock"},
+    "runs.states": FLOOR | {"data", "engine", "recipe_toml", "runs.file_names", "runs.lock"},
     "checkpoint": FLOOR
     | {"adapters", "backbones", "data", "files", "hub", "outside", "randomness", "results"},
     "adapting": FLOOR | {"adapters", "backbones", "checkpoint", "formats", "randomness"},
@@ -87,7 +85,7 @@ MAY_KNOW = {
         "runs.folder",
         "runs.states",
     },
-    "pulling": FLOOR | {"data", "files", "hub", "layouts", "sources"},
+    "pulling": FLOOR | {"data", "files", "hub", "sources"},
     "pictures": {"data", "errors"},
     "prediction": {"checkpoint", "data", "pictures", "pool"},
     "pool": {"backbones", "checkpoint", "engine", "errors", "switches"},
@@ -108,19 +106,11 @@ MAY_KNOW = {
         "switches",
     },
     "report": FLOOR
-    | {"adapters", "checkpoint", "distillation"}
-    | {"adapters", "checkpoint", "files", "intervals", "metrics", "results", "standing"},
+    | {"adapters", "checkpoint", "data", "distillation"}
+    | {"files", "intervals", "metrics", "results", "standing"},
     "registry": FLOOR
-    | {
-        "data",
-        "distillation",
-        "layouts",
-        "option_words",
-        "outside",
-        "recipe_toml",
-        "registry.families",
-        "sources",
-    },
+    | {"data", "distillation", "option_words", "outside"}
+    | {"recipe_toml", "registry.families", "sources"},
     "registry.families": FLOOR | {"adapters", "option_words", "outside", "registry"},
     "registry.write_pretrained": {"hub", "registry"},
     "registry.write_adapters": FLOOR
@@ -312,7 +302,7 @@ def copied(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "from idat_zoo.registry.load import load_registry",
             "idat_zoo never imports registry",
         ),
-        ("idat_zoo/data/builtin.py", "from cli import app", "cli is idat_zoo.cli"),
+        ("idat_zoo/data/mini/load.py", "from cli import app", "cli is idat_zoo.cli"),
         ("idat_zoo/adapters/lora.py", "import idat_zoo.data", "adapters does not know data"),
         (
             "idat_zoo/adapters/base.py",
@@ -325,7 +315,7 @@ def copied(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "distillation does not know adapters",
         ),
         (
-            "idat_zoo/data/vtab1k.py",
+            "idat_zoo/data/suites/vtab1k.py",
             "from idat_zoo import distillation",
             "data does not know distillation",
         ),

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from conftest import DIGITS, TOY_PAIR, learner_of, toy_recipe
-from idat_zoo.data import load_task
+from idat_zoo.data.load import load_task
 from idat_zoo.engine.augment import augment
 from idat_zoo.engine.train import Trainer
 from idat_zoo.errors import RecipeError

@@ -13,7 +13,7 @@ from typer.testing import CliRunner, Result
 from idat_zoo.cli import app
 from idat_zoo.cli.list_shelves import Kind
 from idat_zoo.cli.overview import TRY
-from idat_zoo.layouts import VTAB1K_LISTS
+from idat_zoo.data.suites.vtab1k import VTAB1K_LISTS
 from idat_zoo.recipe_toml import dump_recipe, parse_recipe
 from idat_zoo.registry import get_recipe, load_registry
 
@@ -64,6 +64,8 @@ def run_outside(code: str, **variables: str) -> subprocess.CompletedProcess[str]
         *(["report", RESULTS, *options] for options in ([], ["--format", "markdown"], ["--json"])),
         ["data", "info"],
         ["data", "info", "mini,dtd,fewshot"],
+        ["data", "verify", "mini"],
+        ["data", "cache"],
     ],
 )
 def test_browsing_never_loads_torch(words: list[str], tmp_path: Path) -> None:

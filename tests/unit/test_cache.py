@@ -16,10 +16,10 @@ from PIL import Image
 
 from conftest import TOY_PAIR, Notes, toy_recipe
 from idat_zoo.data import decode as decoding
-from idat_zoo.data import load_task
 from idat_zoo.data.cache import Cache, free_bytes
 from idat_zoo.data.decode import StreamedImages, decode_files
 from idat_zoo.data.folder import describe_folder
+from idat_zoo.data.load import load_task
 from idat_zoo.data.reading import Listener, Reading
 from idat_zoo.data.task_data import TaskData
 from idat_zoo.errors import DataError

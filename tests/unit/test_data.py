@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from conftest import DIGITS
-from idat_zoo.data import load_task
 from idat_zoo.data.decode import digest_pixels
+from idat_zoo.data.load import load_task
+from idat_zoo.data.suites import suite_of
 from idat_zoo.data.task_data import Split, TaskData
 from idat_zoo.errors import DataError, UsageError
-from idat_zoo.layouts import missing_lists
 from idat_zoo.recipe import Task
 from idat_zoo.registry import load_registry
 
@@ -169,9 +169,9 @@ def test_a_task_that_only_says_it_is_built_in_is_refused() -> None:
 
 
 def test_what_is_missing_is_told_before_anything_is_read(tmp_path: Path) -> None:
-    assert missing_lists(DIGITS, None) == ""
-    assert "no --data-dir was given" in missing_lists(TOYS, None)
-    told = missing_lists(TOYS, tmp_path)
+    assert suite_of(DIGITS).missing(DIGITS, None) == ""
+    assert "no --data-dir was given" in suite_of(TOYS).missing(TOYS, None)
+    told = suite_of(TOYS).missing(TOYS, tmp_path)
     assert told.count(str(tmp_path / "toys_dir")) == 3
     assert "train800.txt" in told
     for place in (None, tmp_path):

@@ -10,9 +10,9 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from idat_zoo.cli import app
-from idat_zoo.data import load_task
 from idat_zoo.data.cache import Cache
 from idat_zoo.data.folder import describe_folder
+from idat_zoo.data.load import load_task
 from idat_zoo.data.reading import Listener, Reading
 from idat_zoo.registry import load_registry
 

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from conftest import for_both, learner_of, toy_recipe
 from idat_zoo import outside, run
 from idat_zoo.backbones.pair import Backbones, build_pair
-from idat_zoo.data import load_task
+from idat_zoo.data.load import load_task
 from idat_zoo.distillation import TERMS, build_term, find_term
 from idat_zoo.distillation.base import Output, Outputs, Sizes, Term
 from idat_zoo.engine.train import Learner, Trainer

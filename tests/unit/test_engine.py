@@ -15,7 +15,7 @@ from torch import nn
 
 from conftest import DIGITS, FAMILIES, learner_of, toy_pair, toy_recipe
 from idat_zoo.backbones.pair import NetworkPair
-from idat_zoo.data import load_task
+from idat_zoo.data.load import load_task
 from idat_zoo.data.task_data import TaskData
 from idat_zoo.distillation.base import Outputs
 from idat_zoo.engine.precision import find_device, resolve_precision

@@ -11,10 +11,11 @@ import pytest
 import torch
 
 from conftest import Notes
-from idat_zoo.data import load_task
+from idat_zoo.data.load import load_task
+from idat_zoo.data.suites import suite_of
+from idat_zoo.data.suites.fewshot import FEWSHOT_TEST, fewshot_train
 from idat_zoo.data.task_data import TaskData
 from idat_zoo.errors import DataError
-from idat_zoo.layouts import FEWSHOT_TEST, fewshot_train, missing_lists
 from idat_zoo.recipe import Task
 from idat_zoo.registry import load_registry
 
@@ -205,7 +206,8 @@ def test_the_seed_chooses_the_list(shots: Path) -> None:
 
 def test_a_list_of_another_seed_or_of_other_shots_is_not_taken(shots: Path) -> None:
     missing = fewshot_train(2, 3)
-    assert missing_lists(SHOTS, shots.parent, seed=3).endswith(f"no {shots / missing}")
+    absent = suite_of(SHOTS).missing(SHOTS, shots.parent, seed=3)
+    assert absent.endswith(f"no {shots / missing}")
     with pytest.raises(DataError, match=r"num_shot_2\.seed_3"):
         load(SHOTS, shots, seed=3)
     four = SHOTS.model_copy(update={"shots": 4})

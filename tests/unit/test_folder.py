@@ -13,10 +13,10 @@ from PIL import Image
 from timm.utils.misc import natural_key as timms_key
 
 from conftest import Notes
-from idat_zoo.data import load_task
 from idat_zoo.data.class_names import natural_key
 from idat_zoo.data.folder import describe_folder, read_folder, split_csv
 from idat_zoo.data.listing import Listing
+from idat_zoo.data.load import load_task
 from idat_zoo.data.reading import Listener, Reading
 from idat_zoo.data.task_data import TaskData
 from idat_zoo.errors import DataError

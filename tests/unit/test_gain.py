@@ -5,13 +5,24 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from made_results import ALONE, COUNT, T_2, TAUGHT, Found, made, on_task, text, written
+from made_results import (
+    ALONE,
+    COUNT,
+    T_2,
+    TAUGHT,
+    Found,
+    build_report,
+    made,
+    on_task,
+    text,
+    written,
+)
 
 from conftest import toy_recipe
 from idat_zoo import files
 from idat_zoo.intervals import paired_interval, unpaired_interval
 from idat_zoo.recipe import Recipe
-from idat_zoo.report.build import Report, build_report
+from idat_zoo.report.build import Report
 from idat_zoo.results import ImageCounts
 
 RIGHT_ALONE = [True] * 6 + [False] * 4

@@ -12,7 +12,7 @@ import torch
 from conftest import Notes, toy_recipe
 from idat_zoo import files
 from idat_zoo.backbones import pair as pair_module
-from idat_zoo.data import load_task
+from idat_zoo.data.load import load_task
 from idat_zoo.engine import memory
 from idat_zoo.engine.train import Learner, Trainer
 from idat_zoo.errors import (

@@ -4,13 +4,12 @@ import statistics
 from typing import Any
 
 import pytest
-from made_results import made, on_task, text
+from made_results import MINI, VTAB_1K, build_report, made, on_task, text
 
 from conftest import toy_recipe
 from idat_zoo.registry import load_registry
-from idat_zoo.report.build import build_report
 from idat_zoo.report.layout import lay_out
-from idat_zoo.report.means import MINI, VTAB_1K, Benchmark
+from idat_zoo.report.means import Benchmark
 
 
 @pytest.mark.parametrize(("known", "count"), [(VTAB_1K, 19), (MINI, 6)])

@@ -60,16 +60,16 @@ FLAGS = {
         "--backbone", "--task", "--data-dir", "--out", "-o", "--shelf", "--yes", "-y", "--json",
         "--plugin",
     },
-    "report": {"--format", "--out", "--json"},
+    "report": {"--format", "--out", "--plugin", "--shelf", "--json"},
     "list": {"--task", "--adapter", "--pair", "--plugin", "--shelf", "--data-dir", "--json"},
     "show": {"--plugin", "--shelf", "--json"},
     "cp": {"--plugin", "--shelf", "--force", "--json"},
     "validate": {"--plugin", "--shelf", "--json"},
     "env": {"--json"},
-    "data verify": {"--data-dir", "--shelf", "--max-megapixels", "--json"},
-    "data info": {"--data-dir", "--shelf", "--json"},
-    "data pull": {"--source", "--data-dir", "--shelf", "--yes", "-y", "--json"},
-    "data cache": {"--clean", "--shelf", "--json"},
+    "data verify": {"--data-dir", "--plugin", "--shelf", "--max-megapixels", "--json"},
+    "data info": {"--data-dir", "--plugin", "--shelf", "--json"},
+    "data pull": {"--source", "--data-dir", "--plugin", "--shelf", "--yes", "-y", "--json"},
+    "data cache": {"--clean", "--plugin", "--shelf", "--json"},
 }  # fmt: skip
 
 

@@ -24,7 +24,7 @@ from idat_zoo.checkpoint.loading import Checkpoint, load_checkpoint
 from idat_zoo.checkpoint.probe import probe_images
 from idat_zoo.checkpoint.writing import write_checkpoint
 from idat_zoo.cli import app
-from idat_zoo.data import load_task
+from idat_zoo.data.load import load_task
 from idat_zoo.data.task_data import TaskData
 from idat_zoo.engine.state import load_state, state_of
 from idat_zoo.engine.train import Trainer

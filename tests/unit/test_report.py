@@ -7,14 +7,24 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from made_results import ALONE, BASELINES, COUNT, T_2, labels, made, on_task, scored, text
+from made_results import (
+    ALONE,
+    BASELINES,
+    COUNT,
+    T_2,
+    build_report,
+    labels,
+    made,
+    on_task,
+    scored,
+    text,
+)
 from rich.console import Console
 
 from conftest import toy_recipe
 from idat_zoo.adapters import ADAPTERS
 from idat_zoo.intervals import wilson_interval
 from idat_zoo.registry import load_registry
-from idat_zoo.report.build import build_report
 from idat_zoo.report.fields import flatten
 from idat_zoo.report.layout import as_count, lay_out
 from idat_zoo.report.markdown import markdown_table

@@ -4,12 +4,11 @@ import json
 from pathlib import Path
 
 import pytest
-from made_results import ALONE, TAUGHT
+from made_results import ALONE, TAUGHT, build_report
 from typer.testing import CliRunner
 from typer.testing import Result as Outcome
 
 from idat_zoo.cli import app
-from idat_zoo.report.build import build_report
 from idat_zoo.results import find_results
 from idat_zoo.runs.many import run
 

@@ -12,7 +12,7 @@ from conftest import TOY_PAIR, toy_recipe
 from idat_zoo import files
 from idat_zoo.adapters.lora import LoRAOptions
 from idat_zoo.backbones.network import Network
-from idat_zoo.data import load_task
+from idat_zoo.data.load import load_task
 from idat_zoo.recipe_hash import recipe_hash
 from idat_zoo.recipe_toml import parse_recipe
 from idat_zoo.results import load_result

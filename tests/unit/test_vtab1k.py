@@ -13,7 +13,8 @@ import torch
 from PIL import Image
 
 from conftest import Notes
-from idat_zoo.data import load_task, read_listing
+from idat_zoo.data.lists import read_listing
+from idat_zoo.data.load import load_task
 from idat_zoo.data.reading import Listener, Reading
 from idat_zoo.data.task_data import TaskData
 from idat_zoo.errors import DataError

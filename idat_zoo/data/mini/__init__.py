@@ -1,7 +1,7 @@
-"""Five small procedural tasks that stand in for VTAB's groups: code, no downloads.
+"""Five small tasks that are drawn by code, similar to the groups of VTAB.
 
-What is drawn and how each label follows is in docs/mini.md. Everything is integer arithmetic, so
-images and labels are the same bytes everywhere.
+docs/mini.md says what is drawn and how each label follows from it. All arithmetic is on integers,
+so images and labels are the same bytes on every platform.
 """
 
 from collections.abc import Callable
@@ -22,4 +22,4 @@ DRAWERS: Final[dict[str, Callable[[], Drawing]]] = {
     "sprites_ori": draw_sprites_ori,
     "count": draw_count,
 }
-"""Each task's id and what draws it."""
+"""A task's id -> the function that draws it."""

@@ -1,7 +1,7 @@
 """`count`: how many objects there are, 3 to 10.
 
-A stand-in for VTAB's structured group, named as what it is. The inked area is drawn before and
-independently of the number, so it tells nothing about it.
+It is similar to the tasks of VTAB's structured group. The total area of the objects is drawn before
+and independently of their number, so the area gives no information about it.
 
 Shape letters: N images, S side of the image, K objects.
 """
@@ -47,7 +47,7 @@ CONTRAST: Final = (80, 120)
 TINT: Final = 20
 """How far each channel's difference may be from that brightness."""
 STRUCTURE: Final = 8
-"""How far the ground's brightness wanders over about 12 pixels."""
+"""How far the background's brightness varies over about 12 pixels."""
 LIGHT: Final = 15
 """The strongest illumination gradient, from the middle to a corner."""
 NOISE: Final = 3
@@ -78,7 +78,7 @@ def _cross(x: Numbers, y: Numbers, radius: Numbers) -> Points:
 
 @dataclass(frozen=True, kw_only=True)
 class Shape:
-    """Which points lie in a shape whose farthest ones are at a radius, and its area.
+    """Which points are in a shape of a given outer radius, and the shape's area.
 
     The area is in thousandths, at radius 1.
     """
@@ -122,7 +122,7 @@ def draw_objects(
 
 
 def draw(draws: Draws) -> Drawing:
-    """The images that these draws are for, with their labels."""
+    """The images of some draws, with their labels."""
     target = draw_target(draws)
     cover, owner = draw_objects(draws, target + FEWEST)
     x, y = np.broadcast_arrays(centres(), centres()[:, None])

@@ -39,7 +39,7 @@ def hash_name(name: str) -> int:
 
 @dataclass(frozen=True, kw_only=True)
 class Draws:
-    """The draws of some images of one task; `name` below says which quantity is drawn."""
+    """The random draws of some images of one task; a method's `name` says which quantity it is."""
 
     task: str
     images: Int64[np.ndarray, "N"]

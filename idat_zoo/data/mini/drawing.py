@@ -1,4 +1,4 @@
-"""What a drawn task is, and how its images are drawn in chunks of bounded memory.
+"""A drawn task: all its images with their classes, drawn in chunks to bound the memory.
 
 Shape letters: N images, H W image.
 """
@@ -21,7 +21,7 @@ CHUNK: Final = 50
 class Drawing:
     """Images `[N, H, W, 3]` and their classes `[N]`, in the order train800, val200, test.
 
-    `class_names` are empty where a class is no more than its number.
+    `class_names` is empty where classes have no names.
     """
 
     images: UInt8[np.ndarray, "N H W 3"]

@@ -1,7 +1,6 @@
 """`lesions`: procedural tissue, graded by the number and the darkness of its lesions.
 
-A stand-in for VTAB's specialized group, named as what it is: no medical image is imitated, and
-none was used.
+It is similar to the tasks of VTAB's specialized group. No medical image was imitated or used.
 
 Shape letters: N images, S side of the image, K figures.
 """
@@ -54,7 +53,7 @@ NUCLEUS_COLOUR: Final = (90, 50, 120)
 NUCLEUS_DEPTH: Final = (60, 130)
 
 STRUCTURE: Final = 26
-"""How far tissue's brightness wanders over about 16 pixels."""
+"""How far the tissue's brightness varies over about 16 pixels."""
 GRAIN: Final = 12
 """The same over about 4 pixels."""
 LIGHT: Final = 25
@@ -65,7 +64,7 @@ NOISE: Final = 7
 
 @dataclass(frozen=True, kw_only=True)
 class Findings:
-    """What lies in each image: numbers of pale and of dark lesions `[N]`."""
+    """The numbers of pale and of dark lesions in each image, `[N]`."""
 
     pale: Int64[np.ndarray, "N"]
     dark: Int64[np.ndarray, "N"]
@@ -156,7 +155,7 @@ def _nuclei(draws: Draws) -> Int64[np.ndarray, "N S S"]:
 
 
 def draw(draws: Draws) -> Drawing:
-    """The images that these draws are for, with their labels."""
+    """The images of some draws, with their labels."""
     findings = draw_findings(draws)
     pixels = blend(_tissue(draws), np.array(NUCLEUS_COLOUR), _nuclei(draws)[..., None])
     share, is_lesion = draw_figures(draws, findings)

@@ -1,4 +1,4 @@
-"""Drawing in integers alone, so that every platform draws the same pixels.
+"""Raster drawing with integer arithmetic, so that every platform draws the same pixels.
 
 Lengths are fixed-point numbers with `PIXEL` to a pixel, angles have `TURN` to a turn, sines and
 shares of a pixel `ONE` to one. Axes run to the right and downwards.
@@ -30,7 +30,7 @@ Numbers = npt.NDArray[np.int64]
 _FINE: Final = 10**30
 _TWO_PI: Final = 6_283185307179586476925286766559
 _ATTEMPTS: Final = 100
-"""The places that a figure is tried at: enough for all that the tasks place."""
+"""How many random places are tried for a figure: enough for every figure of the tasks."""
 
 
 @cache
@@ -59,7 +59,7 @@ def rotate(x: Numbers, y: Numbers, angle: Numbers) -> tuple[Numbers, Numbers]:
 
 
 def shrink(number: Numbers, divisor: Numbers | int) -> Numbers:
-    """Division towards zero, so that what is symmetric stays so."""
+    """Division towards zero, which keeps symmetric values symmetric."""
     quotient = np.abs(number) // divisor
     return np.where(number < 0, -quotient, quotient)
 
@@ -71,7 +71,7 @@ def root(square: Numbers) -> Numbers:
 
 @cache
 def centres() -> Int64[np.ndarray, "S"]:
-    """Where pixels have their centres along one side, from the middle of the image."""
+    """The coordinates of pixel centres along one side, from the middle of the image."""
     return np.arange(SIZE, dtype=np.int64) * PIXEL + PIXEL // 2 - SIZE * PIXEL // 2
 
 
@@ -133,7 +133,7 @@ def coverage_maps(
 def patch_coordinates(
     centre: Int64[np.ndarray, "N K 2"], *, reach: int
 ) -> tuple[Int64[np.ndarray, "N K 2"], Numbers, Numbers]:
-    """A patch round each centre: its corner in pixels, and its subpixels' x and y from the centre.
+    """A patch around each centre: its corner in pixels, and its subpixels' x and y from the centre.
 
     `reach` is the farthest that a figure comes from its centre. A centre counts from the image's
     upper left corner.

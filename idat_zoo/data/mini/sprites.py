@@ -1,4 +1,4 @@
-"""`sprites_loc` and `sprites_ori`: dSprites' definition, drawn anew.
+"""`sprites_loc` and `sprites_ori`: drawn by the definition of dSprites.
 
 Matthey et al. 2017, github.com/google-deepmind/dsprites-dataset: one white shape on black. Ours
 differs in the exact outlines, and in that its 40 orientations are all different: those of dSprites

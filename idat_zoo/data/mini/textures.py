@@ -164,7 +164,7 @@ def _pattern(draws: Draws, kind: Callable[[Draws, Field, Field, Numbers], Field]
 
 
 def draw(draws: Draws) -> Drawing:
-    """The images that these draws are for, with their labels."""
+    """The images of some draws, with their labels."""
     targets = draws.integers("kind", 0, len(KINDS) - 1)
     share = np.zeros((len(targets), SIZE, SIZE), dtype=np.int64)
     for label, kind in enumerate(KINDS.values()):

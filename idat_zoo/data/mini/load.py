@@ -1,9 +1,9 @@
-"""The mini suite: six small tasks that need no download. What they are is in docs/mini.md.
+"""The images and labels of the mini suite's six tasks as tensors; docs/mini.md describes them.
 
 `digits` is real: 1,797 images of 8 x 8 pixels in 17 grey levels (UCI "Optical Recognition of
 Handwritten Digits", its test part), as `sklearn.datasets.load_digits` ships them, split 800 / 200 /
-797, stratified by class with seed 0. The others are drawn by `idat_zoo.data.mini`, in the order 800
-/ 200 / 1,000. None of them is a VTAB task.
+797, stratified by class with seed 0. The other five are drawn by code, and their images are split
+in the order in which they are drawn: 800 / 200 / 1,000.
 
 Shape letters: N images, H W image, S input size, P pixels.
 """
@@ -30,7 +30,7 @@ SIZES = (800, 200)
 
 @dataclass(frozen=True, kw_only=True)
 class _Source:
-    """Images as they are before they are resized; `splits` are the places of train, val, test."""
+    """A task's images before they are resized; `splits` are the indices of train, val and test."""
 
     images: UInt8[np.ndarray, "N H W 3"]
     targets: Int64[np.ndarray, "N"]
@@ -39,8 +39,11 @@ class _Source:
     class_names: Sequence[str] = ()
 
 
-def load_builtin(task: Task, img_size: int) -> TaskData:
-    """The task's three splits, resized bicubically. Raises: UsageError for a task that is none."""
+def load_mini(task: Task, img_size: int) -> TaskData:
+    """The task's three splits, resized bicubically.
+
+    Raises: UsageError for a task that is not one of the six.
+    """
     if task.id != DIGITS and task.id not in DRAWERS:
         raise UsageError(f"task '{task.id}' is said to be in the mini suite, but is not.")
     source = _read_digits() if task.id == DIGITS else _draw(task.id)
@@ -100,14 +103,14 @@ def _draw(name: str) -> _Source:
 
 @cache
 def _drawn(name: str) -> Drawing:
-    """Two seconds of work and 25 MB, which the task's other runs share; not to be written to."""
+    """The drawing, kept for later runs of the process: 25 MB that take two seconds; read-only."""
     drawing = DRAWERS[name]()
     drawing.images.flags.writeable = drawing.targets.flags.writeable = False
     return drawing
 
 
 def _resize(images: UInt8[np.ndarray, "N H W 3"], img_size: int) -> UInt8[np.ndarray, "N 3 S S"]:
-    """By Pillow's bicubic filter, which reckons with whole numbers: the same on every platform."""
+    """Pillow's bicubic filter computes with integers, so the pixels are equal on every platform."""
     size = (img_size, img_size)
     resized = [Image.fromarray(i).resize(size, Image.Resampling.BICUBIC) for i in images]
     return np.stack([np.asarray(image).transpose(2, 0, 1) for image in resized])
