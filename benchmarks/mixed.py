@@ -13,13 +13,13 @@ import torch
 from tables import RATIO, keep_table, time_pairs
 
 from idat_zoo.adapters import build_adapter
+from idat_zoo.backbones.build import build_network
 from idat_zoo.backbones.frozen import load_backbone
-from idat_zoo.backbones.network import build_network
 from idat_zoo.backbones.stack import MixedNetwork
 from idat_zoo.engine.precision import computing, find_device
 from idat_zoo.randomness import generator
-from idat_zoo.recipe import AdapterChoice
 from idat_zoo.registry import load_registry
+from idat_zoo.specs import AdapterSpec
 from idat_zoo.switches import Switches
 
 
@@ -31,7 +31,7 @@ def time_mixed(
     networks = [
         build_network(
             backbone,
-            build_adapter(AdapterChoice(name="lora")),
+            build_adapter(AdapterSpec(name="lora")),
             num_classes=10,
             normalisation="model",
             seed=seed,

@@ -19,8 +19,8 @@ from setting import Epochs, learner_for, noise, recipe_for
 from tables import RATIO, keep_table, time_pairs
 from torch import Tensor, nn
 
+from idat_zoo.backbones.build import input_range
 from idat_zoo.backbones.frozen import load_backbone
-from idat_zoo.backbones.network import input_range
 from idat_zoo.backbones.pair import Backbones
 from idat_zoo.engine.precision import autocast, computing, find_device
 from idat_zoo.recipe import Recipe

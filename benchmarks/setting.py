@@ -8,9 +8,10 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from idat_zoo.backbones.pair import Backbones, Role, build_pair
+from idat_zoo.engine.learner import Learner
 from idat_zoo.engine.precision import DTYPES, resolve_precision
 from idat_zoo.engine.timing import seconds
-from idat_zoo.engine.train import Learner, Trainer
+from idat_zoo.engine.train import Trainer
 from idat_zoo.randomness import generator
 from idat_zoo.recipe import Recipe
 from idat_zoo.registry import get_recipe

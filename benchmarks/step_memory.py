@@ -11,9 +11,10 @@ import sys
 
 from idat_zoo.backbones.pair import Backbones, build_pair
 from idat_zoo.data.load import load_task
+from idat_zoo.engine.learner import Learner
 from idat_zoo.engine.memory import step_bytes
 from idat_zoo.engine.precision import describe_device, find_device, resolve_precision
-from idat_zoo.engine.train import Learner, Trainer
+from idat_zoo.engine.train import Trainer
 from idat_zoo.registry import get_recipe
 
 

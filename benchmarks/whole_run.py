@@ -35,9 +35,9 @@ from tables import RATIO, Pairs, keep_table
 from idat_zoo.backbones.pair import Backbones, build_pair
 from idat_zoo.data.decode import decode_files
 from idat_zoo.data.reading import Listener, Reading, usable_cores
+from idat_zoo.engine.learner import Learner
 from idat_zoo.engine.precision import computing, find_device
 from idat_zoo.engine.timing import seconds
-from idat_zoo.engine.train import Learner
 from idat_zoo.logits import BATCH, predict_logits
 from idat_zoo.recipe import Recipe
 from idat_zoo.registry import load_registry, task_suites

@@ -18,7 +18,7 @@ from idat_zoo.errors import ZooError
 from idat_zoo.runs.progress import Progress as Listener
 
 if TYPE_CHECKING:
-    from idat_zoo.engine.train import EpochLog
+    from idat_zoo.engine.learner import EpochLog
 
 SECONDS_BETWEEN_LINES = 10
 SECONDS_BETWEEN_MOVES = 0.1

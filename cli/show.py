@@ -12,8 +12,8 @@ from idat_zoo.cli.screen import print_json, print_table
 from idat_zoo.errors import UnknownNameError
 
 if TYPE_CHECKING:
-    from idat_zoo.recipe import Frozen
     from idat_zoo.registry import Registry
+    from idat_zoo.values import Frozen
 
 
 def show(

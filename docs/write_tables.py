@@ -19,13 +19,14 @@ from pydantic import ValidationError, model_validator
 
 from idat_zoo.errors import UnknownNameError, ZooError
 from idat_zoo.files import write_whole
-from idat_zoo.recipe import Frozen, Scalar, describe_faults
+from idat_zoo.recipe import describe_faults
 from idat_zoo.registry import averaged_tasks, load_registry
 from idat_zoo.report.build import build_report
 from idat_zoo.report.fields import as_text
 from idat_zoo.report.layout import lay_out
 from idat_zoo.report.markdown import as_markdown, markdown_table
 from idat_zoo.results import Result, find_results
+from idat_zoo.values import Frozen, Scalar
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = Path("benchmarks/results")

@@ -14,13 +14,14 @@ from torch import Tensor, nn
 from idat_zoo.adapters import find_adapter
 from idat_zoo.adapters.base import Adapter
 from idat_zoo.adapters.peft_options import find_tuner
-from idat_zoo.backbones.network import Network, new_head, with_head
+from idat_zoo.backbones.build import new_head, with_head
+from idat_zoo.backbones.network import Network
 from idat_zoo.backbones.own import own_backbone, tolerance
 from idat_zoo.checkpoint.tensors import TENSORS_FILE, read_tensors
 from idat_zoo.errors import CheckpointError, InputError, UsageError
 from idat_zoo.formats.timm_model import largest_difference, merge
 from idat_zoo.randomness import Draws, generator
-from idat_zoo.recipe import BRIDGE
+from idat_zoo.specs import BRIDGE
 
 ROLE = "student"
 """The network's name in the keys of random draws, the same as for a run's student."""

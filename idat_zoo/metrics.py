@@ -7,7 +7,7 @@ from typing import Annotated
 
 from pydantic import Strict
 
-from idat_zoo.recipe import Frozen
+from idat_zoo.values import Frozen
 
 
 def percent(fraction: float) -> str:

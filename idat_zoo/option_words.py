@@ -11,7 +11,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, BeforeValidator, Field, JsonValue
 
-from idat_zoo.recipe import Frozen
+from idat_zoo.values import Frozen
 
 UNWRITTEN: dict[str, JsonValue] = {"unwritten": True}
 """Marks an option that came after recipes were released (`json_schema_extra` of its field).

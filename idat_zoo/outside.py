@@ -16,7 +16,9 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from idat_zoo.errors import PluginWarning, UnknownNameError, UsageError
-from idat_zoo.recipe import NAME, Backbone, NamedSpec, Plugin, Recipe, Task
+from idat_zoo.recipe import Backbone, Recipe, Task
+from idat_zoo.specs import NamedSpec, Plugin
+from idat_zoo.values import NAME
 
 ADAPTERS_GROUP = "idat_zoo.adapters"
 KINDS_GROUP = "idat_zoo.kinds"

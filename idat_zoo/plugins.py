@@ -20,7 +20,8 @@ from idat_zoo.adapters import ADAPTERS, check_family
 from idat_zoo.backbones import kinds
 from idat_zoo.data import suites
 from idat_zoo.errors import UsageError
-from idat_zoo.recipe import BRIDGE, NAME, NO_TERM, Plugin
+from idat_zoo.specs import BRIDGE, NO_TERM, Plugin
+from idat_zoo.values import NAME
 
 
 @dataclass(frozen=True)

@@ -4,14 +4,10 @@ Frozen, checked by pydantic, free of torch. The registry builds recipes from TOM
 `Recipe` trains just as well.
 """
 
-import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
     Field,
     Strict,
     ValidationError,
@@ -19,37 +15,29 @@ from pydantic import (
 )
 
 from idat_zoo.errors import RecipeError
+from idat_zoo.specs import (
+    DEFAULT_TERM,
+    FLAT_OPTIONS,
+    NO_TERM,
+    AdapterSpec,
+    Plugin,
+    TermSpec,
+    with_term,
+)
+from idat_zoo.values import (
+    MOST_CLASSES,
+    MOST_EPOCHS,
+    MOST_PIXELS,
+    BelowOrHere,
+    Frozen,
+    Name,
+    Number,
+    Rgb,
+    Scalar,
+    Values,
+)
 
-Scalar = bool | int | float | str
-"""A value that an option or a candidate may take."""
-
-BRIDGE = "peft"
-"""The adapter that is any tuner of PEFT: its option `tuner` says which."""
-TUNER = r"[a-z0-9_]+"
-
-NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
-Name = Annotated[str, Field(pattern=NAME)]
-"""A name that becomes the name of a folder."""
-
-PART = r"[A-Za-z0-9_-][A-Za-z0-9_. -]*"
-Below = Annotated[str, Field(pattern=rf"^{PART}(?:/{PART})*$")]
-"""A path that stays below where it starts."""
-BelowOrHere = Annotated[str, Field(pattern=rf"^(?:{PART}(?:/{PART})*)?$")]
-"""The same, or ''."""
-
-Rgb = Annotated[tuple[float, float, float], Strict(False)]
 Augmentation = Literal["flip", "crop", "randaugment"]
-
-DEFAULT_TERM = "mse"
-NO_TERM = "none"
-"""The name that a recipe without a distillation term has in the term's place."""
-FLAT_OPTIONS = ("temperature", "temperature_squared")
-"""Options of `kl` that older recipes have beside the term, and that a command line may name so."""
-MOST_EPOCHS = 100_000  # a learning rate is written out for every step
-MOST_CLASSES = 1_000_000
-MOST_PIXELS = 4096  # along a side
-MOST_NUMBER = 1e30  # float32 ends at 3e38, and rates are divided by what begins at 1e-3
-MOST_OF_ANYTHING = 16_384  # blocks, heads, channels: beyond any backbone there is
 
 # What describes a recipe without changing what it computes. Left out of the recipe's hash.
 DESCRIPTIVE: Any = {  # as pydantic's `exclude` takes it
@@ -58,66 +46,12 @@ DESCRIPTIVE: Any = {  # as pydantic's `exclude` takes it
 }
 
 
-def _check_size(value: Scalar) -> Scalar:
-    if isinstance(value, int) and value > MOST_OF_ANYTHING:
-        raise ValueError(f"at most {MOST_OF_ANYTHING:,}")
-    if isinstance(value, float) and abs(value) > MOST_NUMBER:
-        raise ValueError(f"at most {MOST_NUMBER:g}")
-    return value
-
-
-Bounded = Annotated[Scalar, AfterValidator(_check_size)]
-"""A value that makes nothing larger than memory or than float32."""
-Values = Bounded | Annotated[tuple[Bounded, ...], Strict(False)]
-"""One of them, or several: a value for each stage of a backbone."""
-OptionOf = Scalar | Annotated[tuple[Scalar, ...], Strict(False)] | dict[str, Scalar]
-
-
-def _check_sizes(value: OptionOf) -> OptionOf:
-    parts = value.values() if isinstance(value, dict) else value
-    for part in parts if isinstance(parts, Iterable) and not isinstance(parts, str) else [parts]:
-        _check_size(part)
-    return value
-
-
-OptionValue = Annotated[OptionOf, AfterValidator(_check_sizes)]
-"""What an option of an adapter may be; lists and mappings are for PEFT's tuners."""
-Number = Annotated[float, AfterValidator(_check_size)]
-"""The same of a number."""
-
-
-class Frozen(BaseModel):
-    """Immutable, strict about types, and closed: an unknown key is an error."""
-
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", strict=True, allow_inf_nan=False, defer_build=True
-    )
-
-
-class Plugin(Frozen):
-    """Where something from outside came from: a file by its SHA-256, a distribution by version."""
-
-    file: str | None = Field(default=None, pattern=r"^[^/\\\x00-\x1f\x7f]+$")
-    sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
-    distribution: str | None = Field(default=None, pattern=r"^[A-Za-z0-9_.-]+$")
-    version: str | None = Field(default=None, pattern=r"^[A-Za-z0-9_.+!-]+$")
-
-    @property
-    def words(self) -> list[str]:
-        """The words of a command line that name it; none of one that is installed."""
-        return [] if self.file is None else ["--plugin", self.file]
-
-    def __str__(self) -> str:
-        if self.file is not None:
-            return f"'{self.file}' (SHA-256 {(self.sha256 or 'unknown')[:12]})"
-        return f"'{self.distribution}' {self.version}"
-
-
 class Backbone(Frozen):
-    """A pretrained network as timm names it, with its weights pinned.
+    """A pretrained network by its name in timm, with its weights pinned.
 
-    `weights` is a timm tag (`augreg_in21k`), `random`, or `builtin:<file>` for those that ship.
-    `kind` names one that a `plugin` brings; others are asked of what timm builds.
+    `weights` is a timm tag (`augreg_in21k`), `random`, or `builtin:<file>` for weights that ship
+    with the package. `kind` names the kind of backbone where a `plugin` brings it; a built-in kind
+    is found from the class that timm builds.
     """
 
     name: str
@@ -133,7 +67,7 @@ class Backbone(Frozen):
 
     @property
     def from_hub(self) -> bool:
-        """Whether its weights are timm's on the Hub, neither random nor shipped."""
+        """Whether its weights are timm's weights on the Hub."""
         return self.weights != "random" and not self.weights.startswith("builtin:")
 
 
@@ -150,11 +84,12 @@ class Pair(Frozen):
 
 
 class Task(Frozen):
-    """One image-classification task and what its data must look like.
+    """An image-classification task, and what its data must look like.
 
-    `num_classes` is declared, never counted from labels: SUN397's 1,000 training images show 325
-    of 397 classes. `num_train`, `num_val` and `num_test` list every size of a split known to be
-    right; none listed, none checked. `folder` lies below the data folder, `images` below that.
+    `num_classes` is declared and never counted from labels: the 1,000 training images of SUN397
+    show 325 of its 397 classes. `num_train`, `num_val` and `num_test` list the valid sizes of a
+    split; with none listed, the size is not checked. `folder` is a path below the data folder, and
+    `images` one below `folder`.
     `shots` is the images per class of a few-shot task. `suite` names a class of `data/suites`, or
     one that a `plugin` brings.
     """
@@ -184,66 +119,29 @@ class Task(Frozen):
         return self
 
     def with_names(self, names: Sequence[str]) -> "Task":
-        """The task with its classes' names, where it does not state its own."""
+        """The task with these class names, unless it has its own."""
         if self.class_names or not names:
             return self
         return self.model_copy(update={"class_names": tuple(names)})
 
 
-class NamedSpec(Frozen):
-    """One of the things that there are several of, by name, with its options.
-
-    Options that are not set take their defaults. `plugin` is the plugin that brings it, if one
-    does.
-    """
-
-    name: Name
-    options: dict[str, OptionValue] = Field(default_factory=dict)
-    plugin: Plugin | None = None
-
-
-class TermSpec(NamedSpec):
-    """A distillation term; the name `none` says that there is none."""
-
-
-class AdapterChoice(NamedSpec):
-    """An adapter family."""
-
-    @model_validator(mode="after")
-    def _names_a_tuner(self) -> "AdapterChoice":
-        tuner = self.options.get("tuner")
-        if self.name == BRIDGE and not re.fullmatch(TUNER, tuner if isinstance(tuner, str) else ""):
-            raise ValueError(f"adapter '{BRIDGE}' needs the name of a tuner, e.g. {BRIDGE}:lokr")
-        return self
-
-    @property
-    def word(self) -> str:
-        """What the command line calls it: NAME, or peft:TUNER."""
-        return f"{self.name}:{self.options.get('tuner')}" if self.name == BRIDGE else self.name
-
-    @property
-    def label(self) -> str:
-        """The same as part of a folder's name."""
-        return self.word.replace(":", "-")
-
-
 class Recipe(Frozen):
-    """All that fixes a run except seed, device and paths.
+    """Everything that determines a run except seed, device and paths.
 
-    Epochs, warm-up in epochs; `lr` is the peak learning rate of AdamW, for both networks. The
+    `epochs` and `warmup_epochs` count epochs; `lr` is the peak learning rate of AdamW, for both networks. The
     term `distillation` has weight `distillation_weight`; `detach` names the side whose outputs are
     constants in it (iDAT as released: `none`, both learn). `candidates` (field -> values) are what
     `selection = "val"` chooses among. `protocol = "imported"` marks an adapter trained elsewhere,
     whose training is not known.
 
-    The older form is taken, too: the term's name alone, with `temperature` and
-    `temperature_squared` beside it.
+    Recipes of the older form are accepted, in which `distillation` is the term's name, and
+    `temperature` and `temperature_squared` are fields of their own.
     """
 
     pair: Pair
     task: Task
-    adapter: AdapterChoice
-    teacher_adapter: AdapterChoice | None = None
+    adapter: AdapterSpec
+    teacher_adapter: AdapterSpec | None = None
 
     lr: Number = Field(default=1e-3, gt=0)
     weight_decay: Number = Field(default=1e-4, ge=0)
@@ -272,7 +170,7 @@ class Recipe(Frozen):
 
     @property
     def plugins(self) -> list[Plugin]:
-        """Those that it needs."""
+        """The plugins that the recipe needs, each once."""
         specs = (self.adapter, self.teacher_adapter, self.distillation)
         parts = (*specs, *self.pair.backbones(), self.task)
         named = (part.plugin for part in parts if part is not None)
@@ -280,7 +178,7 @@ class Recipe(Frozen):
 
     @property
     def plugin_words(self) -> list[str]:
-        """The words of a command line that name them."""
+        """The words of a command line that load these plugins."""
         return [word for plugin in self.plugins for word in plugin.words]
 
     @model_validator(mode="before")
@@ -350,29 +248,6 @@ class Recipe(Frozen):
         return self
 
 
-def with_term(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """A recipe's fields with the distillation term as one field: its name and its options.
-
-    A term may be given by its name alone, and `temperature` and `temperature_squared` beside it,
-    as in recipes before the term had options of its own. Beside a term that has no such options
-    they are dropped where they have the values that `kl` has by default.
-    """
-    fields = dict(fields)
-    beside = {name: fields.pop(name) for name in FLAT_OPTIONS if name in fields}
-    term = fields.get("distillation", DEFAULT_TERM)
-    if isinstance(term, str):
-        term = {"name": term}
-    elif isinstance(term, TermSpec):
-        term = term.model_dump(exclude_none=True)
-    if not isinstance(term, Mapping):
-        return fields
-    if term.get("name") in (DEFAULT_TERM, NO_TERM):
-        usual = {"temperature": 5.0, "temperature_squared": False}
-        beside = {name: value for name, value in beside.items() if value != usual[name]}
-    options = {**term.get("options", {}), **beside}
-    return fields | {"distillation": {**term, "options": options}}
-
-
 def check_recipe(fields: Mapping[str, Any], *, where: str) -> Recipe:
     """Build a recipe from nested mappings; `where` (a file, a command line) names its origin.
 
@@ -385,7 +260,7 @@ def check_recipe(fields: Mapping[str, Any], *, where: str) -> Recipe:
 
 
 def describe_faults(error: ValidationError, *, where: str) -> list[str]:
-    """One line for each fault pydantic found: where, key, what is wrong, what was got."""
+    """One line for each fault that pydantic found: where, key, what is wrong, and the value."""
     lines = []
     for fault in error.errors():
         key = ".".join(str(part) for part in fault["loc"])

@@ -8,7 +8,8 @@ from pydantic import BaseModel
 
 from idat_zoo.adapters import build_adapter
 from idat_zoo.distillation import build_term
-from idat_zoo.recipe import DEFAULT_TERM, DESCRIPTIVE, NO_TERM, NamedSpec, Recipe, TermSpec
+from idat_zoo.recipe import DESCRIPTIVE, Recipe
+from idat_zoo.specs import DEFAULT_TERM, NO_TERM, NamedSpec, TermSpec
 
 
 def recipe_hash(recipe: Recipe) -> str:

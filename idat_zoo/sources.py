@@ -2,7 +2,7 @@
 
 from pydantic import Field
 
-from idat_zoo.recipe import Frozen, Name
+from idat_zoo.values import Frozen, Name
 
 
 class DataSource(Frozen):

@@ -6,7 +6,7 @@
 from collections.abc import Callable, Iterable, Mapping
 
 from idat_zoo.intervals import Interval
-from idat_zoo.recipe import Frozen
+from idat_zoo.values import Frozen
 
 BASELINE_TITLES = {
     "chance": "chance",

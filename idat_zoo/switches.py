@@ -4,7 +4,7 @@ They do not change what is computed, but may change the last bits. So a result n
 and a training is resumed only under those with which it began.
 """
 
-from idat_zoo.recipe import Frozen
+from idat_zoo.values import Frozen
 
 
 class Switches(Frozen):

@@ -14,21 +14,18 @@ from idat_zoo.registry.comma_lists import (
 from idat_zoo.registry.load import load_registry
 from idat_zoo.registry.pretrained import differences
 from idat_zoo.registry.recipe_files import Rule
+from idat_zoo.registry.recipe_ids import find_recipe, recipe_id, unlike_recipe_ids
 from idat_zoo.registry.registry import Registry
 from idat_zoo.registry.resolve import (
     applying_rules,
     compose_recipe,
-    find_recipe,
     get_recipe,
-    parse_words,
     recipe_from_file,
-    recipe_id,
-    spread_words,
-    unlike_recipe_ids,
     with_folder,
 )
 from idat_zoo.registry.shelves import Family
 from idat_zoo.registry.task_words import ALL, ARRAYS, FOLDER, GROUPS, SUITE, SUITES
+from idat_zoo.registry.words import parse_words, spread_words
 
 __all__ = [
     "ALL",

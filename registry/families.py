@@ -22,8 +22,8 @@ from idat_zoo.adapters.peft_options import (
 from idat_zoo.errors import PluginWarning, ZooError
 from idat_zoo.option_words import InBlocks
 from idat_zoo.outside import ADAPTERS_GROUP, providers
-from idat_zoo.recipe import BRIDGE, AdapterChoice, Plugin
 from idat_zoo.registry.shelves import Family, check_table
+from idat_zoo.specs import BRIDGE, AdapterSpec, Plugin
 
 if TYPE_CHECKING:
     from idat_zoo.adapters.base import Adapter
@@ -42,7 +42,7 @@ class Families(Mapping[str, Family]):
             return peft_family(name.partition(":")[2])
         if name not in self._known:
             plugin = self._outside[name].plugin
-            adapter = build_adapter(AdapterChoice(name=name))
+            adapter = build_adapter(AdapterSpec(name=name))
             self._known[name] = check_table(
                 Family,
                 describe_family(adapter),
@@ -93,14 +93,14 @@ class PeftFamily(Family):
         return f"{self.name}:{self.tuner}"
 
     def as_fields(self, options: Mapping[str, Any]) -> dict[str, Any]:
-        """The fields of an AdapterChoice of this tuner, not yet checked."""
+        """The fields of an AdapterSpec of this tuner, not yet checked."""
         return {"name": self.name, "options": {"tuner": self.tuner, **options}}
 
-    def choose(self, options: Mapping[str, Any], *, where: str) -> AdapterChoice:
+    def specify(self, options: Mapping[str, Any], *, where: str) -> AdapterSpec:
         """The tuner with these options, in the form that recipes hold. Raises: as `check` does."""
         chosen = written(self.tuner, self.check(options, where=where))
         where = f"{where}: adapter '{self.word}'"
-        return check_table(AdapterChoice, self.as_fields(chosen), where=where)
+        return check_table(AdapterSpec, self.as_fields(chosen), where=where)
 
     def check(self, options: Mapping[str, Any], *, where: str) -> dict[str, Any]:
         """The values of all fields. Raises: RecipeError with every fault, including PEFT's own."""

@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 
-from idat_zoo.recipe import Frozen
 from idat_zoo.registry.shelves import check_table
+from idat_zoo.values import Frozen
 
 SHELF = Path(__file__).with_name("parameters.toml")
 

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from idat_zoo.errors import RecipeError
-from idat_zoo.recipe import Backbone, Frozen, Rgb
+from idat_zoo.recipe import Backbone
 from idat_zoo.recipe_toml import parse_toml, read_text
 from idat_zoo.registry.shelves import unknown
+from idat_zoo.values import Frozen, Rgb
 
 TABLE = Path(__file__).with_name("pretrained.toml")
 NATIVE = "native"

@@ -6,8 +6,8 @@ from typing import Annotated
 
 from pydantic import Field, Strict
 
-from idat_zoo.recipe import Frozen
 from idat_zoo.registry.shelves import check_table
+from idat_zoo.values import Frozen
 
 SHELF = Path(__file__).with_name("published.toml")
 

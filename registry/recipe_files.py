@@ -14,9 +14,11 @@ from typing import Annotated, Any
 
 from pydantic import Field, Strict, create_model
 
-from idat_zoo.recipe import DEFAULT_TERM, FLAT_OPTIONS, Frozen, Recipe, Scalar, TermSpec
+from idat_zoo.recipe import Recipe
 from idat_zoo.recipe_toml import parse_toml, read_text
 from idat_zoo.registry.shelves import Family, Known, check_table, collecting, strings, unknown
+from idat_zoo.specs import DEFAULT_TERM, FLAT_OPTIONS, TermSpec
+from idat_zoo.values import Frozen, Scalar
 
 SETTINGS = [
     *(
@@ -231,7 +233,7 @@ def _dangling_names(
     for adapter in adapters:
         if adapter in families and isinstance(options, dict):
             with collecting(faults):
-                families[adapter].choose(options, where=where)
+                families[adapter].specify(options, where=where)
     return faults
 
 

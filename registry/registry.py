@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from idat_zoo.errors import UnknownNameError, UsageError, folded
-from idat_zoo.recipe import AdapterChoice, Backbone, Pair, Task
+from idat_zoo.recipe import Backbone, Pair, Task
 from idat_zoo.registry.families import Families
 from idat_zoo.registry.recipe_files import Rule
 from idat_zoo.registry.shelves import Family
 from idat_zoo.registry.task_words import ARRAYS, FOLDER, TASK_WORDS
 from idat_zoo.sources import DataSource
+from idat_zoo.specs import AdapterSpec
 
 BUILTIN = Path(__file__).parent
 """The folder of the built-in shelf."""
@@ -52,7 +53,7 @@ class Registry:
         """Raises: UnknownNameError."""
         return _find("adapter", name, self.adapters)
 
-    def read_options(self, choice: AdapterChoice) -> dict[str, Any]:
+    def read_options(self, choice: AdapterSpec) -> dict[str, Any]:
         """All options of a recipe's adapter, those at their defaults included. No torch is loaded.
 
         Raises: UnknownNameError for a family that is not there, RecipeError for wrong options.

@@ -10,7 +10,9 @@ from pydantic import BeforeValidator, Field, Strict, ValidationError, create_mod
 
 from idat_zoo.errors import RecipeError, UnknownNameError
 from idat_zoo.option_words import FORMS, no_bool
-from idat_zoo.recipe import AdapterChoice, Frozen, Plugin, Scalar, Task, describe_faults
+from idat_zoo.recipe import Task, describe_faults
+from idat_zoo.specs import AdapterSpec, Plugin
+from idat_zoo.values import Frozen, Scalar
 
 OPTION_TYPES = {"int": int, "float": float, "bool": bool, "str": str}
 """Of the options of built-in families; PEFT checks `any` by its own types."""
@@ -85,7 +87,7 @@ class Family(Frozen):
         """A choice of it that is still to be checked."""
         return {"name": self.name, "options": dict(options)}
 
-    def choose(self, options: Mapping[str, Any], *, where: str) -> AdapterChoice:
+    def specify(self, options: Mapping[str, Any], *, where: str) -> AdapterSpec:
         """The family with these options; the rest at their defaults, as recipes write them.
 
         Raises: what `check` raises.
@@ -96,7 +98,7 @@ class Family(Frozen):
         values = self.check(options, where=where).items()
         chosen = {k: v for k, v in values if k not in unwritten or v != unwritten[k]}
         return check_table(
-            AdapterChoice,
+            AdapterSpec,
             {"name": self.name, "options": chosen},
             where=f"{where}: adapter '{self.name}'",
         )

@@ -5,8 +5,9 @@ from typing import Any
 from idat_zoo.distillation import TERMS, build_term, find_term
 from idat_zoo.errors import RecipeError, ZooError
 from idat_zoo.outside import TERMS_GROUP, providers
-from idat_zoo.recipe import NO_TERM, Frozen, Plugin, Scalar, TermSpec
 from idat_zoo.registry.shelves import unknown
+from idat_zoo.specs import NO_TERM, Plugin, TermSpec
+from idat_zoo.values import Frozen, Scalar
 
 
 class TermFacts(Frozen):

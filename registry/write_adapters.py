@@ -8,9 +8,10 @@ from pathlib import Path
 import tomli_w
 
 from idat_zoo.adapters import ADAPTERS, build_adapter
-from idat_zoo.recipe import AdapterChoice, Backbone
+from idat_zoo.recipe import Backbone
 from idat_zoo.registry.families import describe_family
 from idat_zoo.registry.load import load_registry
+from idat_zoo.specs import AdapterSpec
 
 TARGET = Path(__file__).with_name("adapters.toml")
 PARAMETERS = Path(__file__).with_name("parameters.toml")
@@ -23,7 +24,7 @@ HEADER = (
 def render_adapters() -> str:
     """The descriptions of all built-in families as TOML."""
     return HEADER + tomli_w.dumps(
-        {name: describe_family(build_adapter(AdapterChoice(name=name))) for name in ADAPTERS}
+        {name: describe_family(build_adapter(AdapterSpec(name=name))) for name in ADAPTERS}
     )
 
 
@@ -57,7 +58,7 @@ def numbers_on(spec: Backbone) -> dict[str, int]:
 
     anatomy, found = describe_anatomy(spec), {}
     for name in ADAPTERS:
-        adapter = build_adapter(AdapterChoice(name=name))
+        adapter = build_adapter(AdapterSpec(name=name))
         if not adapter.why_not(anatomy):
             with torch.device("meta"):
                 created = adapter.create(anatomy, generator(0, "count", name))

@@ -11,15 +11,17 @@ import pytest
 import torch
 
 from idat_zoo.adapters import build_adapter
+from idat_zoo.backbones.build import build_network
 from idat_zoo.backbones.frozen import FrozenBackbone, load_backbone
-from idat_zoo.backbones.network import Network, build_network
+from idat_zoo.backbones.network import Network
 from idat_zoo.backbones.pair import Backbones, NetworkPair, Role, build_pair
 from idat_zoo.data.task_data import Split
+from idat_zoo.engine.learner import Learner
 from idat_zoo.engine.precision import resolve_precision
-from idat_zoo.engine.train import Learner
 from idat_zoo.places import CACHE_VARIABLE
-from idat_zoo.recipe import AdapterChoice, Backbone, Pair, Recipe, Task, check_recipe
+from idat_zoo.recipe import Backbone, Pair, Recipe, Task, check_recipe
 from idat_zoo.runs.progress import Progress
+from idat_zoo.specs import AdapterSpec
 
 pytest.register_assert_rewrite("families", "laws", "zoo")
 
@@ -50,7 +52,7 @@ TOY_PAIR = Pair(
 
 def toy_recipe(adapter: str = "lora", *, teacher: bool = True, **fields: Any) -> Recipe:
     """A recipe on the toy pair that trains in a second."""
-    choice = AdapterChoice(name=adapter, options=fields.pop("options", {}))
+    choice = AdapterSpec(name=adapter, options=fields.pop("options", {}))
     pair = TOY_PAIR if teacher else TOY_PAIR.model_copy(update={"teacher": None})
     changes = {"epochs": 2, "warmup_epochs": 1, "lr": 5e-3} | fields
     changes["distillation"] = changes.get("distillation", "mse" if teacher else "none")
@@ -112,7 +114,7 @@ def toy_network(toy_student: FrozenBackbone) -> Callable[..., Network]:
     """A float64 network on the toy student: `toy_network("lora", rank=3)`."""
 
     def build(family: str, *, num_classes: int = 5, seed: int = 0, **options: Any) -> Network:
-        adapter = build_adapter(AdapterChoice(name=family, options=options))
+        adapter = build_adapter(AdapterSpec(name=family, options=options))
         network = build_network(
             toy_student,
             adapter,

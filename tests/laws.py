@@ -39,9 +39,10 @@ from idat_zoo.adapters.base import Adapter
 from idat_zoo.adapters.sites import Site
 from idat_zoo.adapters.tensors import Created
 from idat_zoo.backbones.anatomy import measure
+from idat_zoo.backbones.build import build_network
 from idat_zoo.backbones.frozen import FrozenBackbone, describe_anatomy, hash_network, outline
 from idat_zoo.backbones.kinds import load_kind
-from idat_zoo.backbones.network import DROP_PATH, Network, build_network
+from idat_zoo.backbones.network import DROP_PATH, Network
 from idat_zoo.backbones.pair import Backbones, build_pair
 from idat_zoo.backbones.prefix import constant_until, walk_prefix
 from idat_zoo.backbones.stack import MixedNetwork, StackedNetwork, prompts_of
@@ -49,12 +50,14 @@ from idat_zoo.backbones.walk import Partway, Place
 from idat_zoo.checkpoint.loading import load_checkpoint
 from idat_zoo.checkpoint.probe import probe_logits
 from idat_zoo.checkpoint.writing import write_checkpoint
+from idat_zoo.engine.learner import Learner
 from idat_zoo.engine.precision import autocast, cast_frozen
-from idat_zoo.engine.train import Learner, Trainer
+from idat_zoo.engine.train import Trainer
 from idat_zoo.errors import RecipeError, UsageError
 from idat_zoo.formats.timm_model import largest_difference, merge
 from idat_zoo.randomness import Draws, generator
-from idat_zoo.recipe import AdapterChoice, Backbone, Pair, Recipe
+from idat_zoo.recipe import Backbone, Pair, Recipe
+from idat_zoo.specs import AdapterSpec
 
 TOLERANCE = 1e-9
 BATCH = 4
@@ -62,7 +65,7 @@ SECOND = Place(1, Site.BLOCK_INPUT)
 
 
 def adapter_of(family: str, options: Mapping[str, Any]) -> Adapter:
-    return build_adapter(AdapterChoice(name=family, options=dict(options)))
+    return build_adapter(AdapterSpec(name=family, options=dict(options)))
 
 
 # What it is
@@ -230,8 +233,8 @@ class Cell:
     def facts(self) -> Facts:
         return facts_of(self.family)
 
-    def choice(self, **options: Any) -> AdapterChoice:
-        return AdapterChoice(name=self.family, options={**self.facts.small, **self.own, **options})
+    def choice(self, **options: Any) -> AdapterSpec:
+        return AdapterSpec(name=self.family, options={**self.facts.small, **self.own, **options})
 
     def spec(self, role: str = "student") -> Backbone:
         """In float32, with other weights for the teacher."""

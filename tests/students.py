@@ -9,12 +9,14 @@ from kinds import frozen_of
 
 from conftest import toy_pair, toy_recipe
 from idat_zoo.adapters import build_adapter
-from idat_zoo.backbones.network import Network, build_network
+from idat_zoo.backbones.build import build_network
+from idat_zoo.backbones.network import Network
 from idat_zoo.checkpoint.loading import Checkpoint
 from idat_zoo.checkpoint.writing import write_checkpoint
 from idat_zoo.formats.peft_folder import read_config
 from idat_zoo.randomness import generator
-from idat_zoo.recipe import AdapterChoice, Pair
+from idat_zoo.recipe import Pair
+from idat_zoo.specs import AdapterSpec
 
 
 def shaken(family: str, **options: object) -> Network:
@@ -30,7 +32,7 @@ def network_on(form: str, family: str, **options: object) -> Network:
     """A student on a form of a backbone, every tensor of which is random, in float64."""
     network = build_network(
         frozen_of(form),
-        build_adapter(AdapterChoice(name=family, options=options)),
+        build_adapter(AdapterSpec(name=family, options=options)),
         num_classes=10,
         normalisation="model",
         seed=0,

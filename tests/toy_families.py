@@ -10,7 +10,7 @@ from idat_zoo.adapters.base import Adapter
 from idat_zoo.adapters.sites import Site
 from idat_zoo.adapters.tensors import Created, Tensors
 from idat_zoo.backbones.kinds.base import ROLES
-from idat_zoo.recipe import Frozen
+from idat_zoo.values import Frozen
 
 
 class PromptOptions(Frozen):

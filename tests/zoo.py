@@ -20,12 +20,14 @@ from torch.func import functional_call
 
 from idat_zoo.adapters import build_adapter
 from idat_zoo.backbones.anatomy import measure
+from idat_zoo.backbones.build import build_network
 from idat_zoo.backbones.frozen import FrozenBackbone, hash_network
 from idat_zoo.backbones.kinds import load_kind
-from idat_zoo.backbones.network import DROP_PATH, Network, build_network
+from idat_zoo.backbones.network import DROP_PATH, Network
 from idat_zoo.formats.timm_model import merge
 from idat_zoo.randomness import Draws, generator
-from idat_zoo.recipe import AdapterChoice, Backbone
+from idat_zoo.recipe import Backbone
+from idat_zoo.specs import AdapterSpec
 
 FOLDER = Path(__file__).parent / "golden" / "zoo"
 CLASSES = 5
@@ -183,7 +185,7 @@ def golden_network(
     """Ours on a golden backbone, in float64, as it starts."""
     return build_network(
         frozen_golden(backbone, args),
-        build_adapter(AdapterChoice(name=family, options=dict(options))),
+        build_adapter(AdapterSpec(name=family, options=dict(options))),
         num_classes=CLASSES,
         normalisation="model",
         seed=0,

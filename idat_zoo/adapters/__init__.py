@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 from idat_zoo.errors import UsageError
 from idat_zoo.outside import ADAPTERS_GROUP, check_class, claim, find_class, lacking, providers
-from idat_zoo.recipe import BRIDGE
+from idat_zoo.specs import BRIDGE
 
 if TYPE_CHECKING:
     from idat_zoo.adapters.base import Adapter
-    from idat_zoo.recipe import AdapterChoice
+    from idat_zoo.specs import AdapterSpec
 
 ADAPTERS = {
     "sequential": "idat_zoo.adapters.idat:Sequential",
@@ -84,7 +84,7 @@ def check_family(name: str, found: Any) -> "type[Adapter]":
     return family
 
 
-def build_adapter(choice: "AdapterChoice") -> "Adapter":
+def build_adapter(choice: "AdapterSpec") -> "Adapter":
     """The adapter that a recipe chose, with its options checked.
 
     Raises: UnknownNameError, RecipeError; UsageError where the plugin that it needs is not loaded.

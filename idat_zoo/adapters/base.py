@@ -49,7 +49,8 @@ from idat_zoo.adapters.sites import EMBED, Place, Site, SiteShape
 from idat_zoo.adapters.tensors import Carry, Created, Tensors
 from idat_zoo.errors import RecipeError
 from idat_zoo.option_words import ALL, chosen_blocks
-from idat_zoo.recipe import Frozen, describe_faults
+from idat_zoo.recipe import describe_faults
+from idat_zoo.values import Frozen
 
 
 class Adapter(ABC):

@@ -37,7 +37,8 @@ from idat_zoo.adapters.peft_targets import PeftConfig, check_patterns, find_upda
 from idat_zoo.adapters.sites import Site
 from idat_zoo.adapters.tensors import Created, Tensors
 from idat_zoo.errors import RecipeError, UsageError
-from idat_zoo.recipe import BRIDGE, Frozen, OptionValue
+from idat_zoo.specs import BRIDGE
+from idat_zoo.values import Frozen, OptionValue
 
 LAYERS = ("qkv", "q_proj", "k_proj", "v_proj", "proj", "fc1", "fc1_g", "fc1_x", "fc2")
 NORMS = ("norm1", "norm2")

@@ -9,7 +9,9 @@ from typing import Any, Literal, NamedTuple, Union, get_args, get_origin, get_ty
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
 from idat_zoo.errors import RecipeError, UnknownNameError, UsageError
-from idat_zoo.recipe import BRIDGE, OptionValue, describe_faults
+from idat_zoo.recipe import describe_faults
+from idat_zoo.specs import BRIDGE
+from idat_zoo.values import OptionValue
 
 PROMPTS = "it puts virtual tokens before a language model's text"
 UNFIT = {

@@ -15,7 +15,7 @@ from idat_zoo.adapters.base import Adapter
 from idat_zoo.adapters.masks import Mask, masked
 from idat_zoo.adapters.sites import EMBED, Site, SiteShape
 from idat_zoo.adapters.tensors import Created, Tensors
-from idat_zoo.recipe import Frozen
+from idat_zoo.values import Frozen
 
 
 class PromptOptions(Frozen):

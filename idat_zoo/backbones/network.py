@@ -11,55 +11,30 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
-from idat_zoo.adapters.anatomy import Anatomy
 from idat_zoo.adapters.base import Adapter
 from idat_zoo.adapters.masks import Mask
-from idat_zoo.adapters.peft import Peft
 from idat_zoo.adapters.sites import Place, Site, SiteShape
-from idat_zoo.adapters.tensors import Carry, Created, Tensors, home_of, trunc_normal
+from idat_zoo.adapters.tensors import Carry, Created, Tensors, home_of
 from idat_zoo.backbones.frozen import FrozenBackbone
+from idat_zoo.backbones.masks import (
+    by_rows,
+    draw_mask,
+    mask_prefix,
+    masks_at,
+)
+from idat_zoo.backbones.named_tensors import (
+    NamedTensors,
+)
 from idat_zoo.backbones.sites import Compute, Visitor
 from idat_zoo.backbones.walk import Holder, Partway, begin, features
 from idat_zoo.distillation.base import Output, Outputs
-from idat_zoo.errors import UsageError
-from idat_zoo.randomness import Draws, generator
-from idat_zoo.recipe import Rgb
+from idat_zoo.randomness import Draws
+from idat_zoo.values import Rgb
 
 Logits = Float[Tensor, "B K"]
 Features = Float[Tensor, "B D"]
 Images = UInt8[Tensor, "B C H W"] | Float[Tensor, "B C H W"]
-
-IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 DROP_PATH = "drop_path"
-
-
-class NamedTensors(nn.Module):
-    """Tensors under dotted names, which move with the module that holds them."""
-
-    def __init__(self, created: Created) -> None:
-        super().__init__()
-        self._names = {_attribute(name): name for name in (*created.trainable, *created.frozen)}
-        for name, tensor in created.trainable.items():
-            self.register_parameter(_attribute(name), nn.Parameter(tensor))
-        for name, tensor in created.frozen.items():
-            self.register_buffer(_attribute(name), tensor)
-
-    def tensors(self) -> dict[str, Tensor]:
-        """All of them by their dotted names."""
-        return {name: getattr(self, attribute) for attribute, name in self._names.items()}
-
-    def under(self, *prefixes: str) -> dict[str, Tensor]:
-        """Those whose name begins with one of the prefixes, by the rest of their names."""
-        return {
-            name.removeprefix(prefix): getattr(self, attribute)
-            for attribute, name in self._names.items()
-            for prefix in prefixes
-            if name.startswith(prefix)
-        }
-
-
-def _attribute(name: str) -> str:
-    return name.replace(".", "/")  # torch forbids dots in the names of parameters
 
 
 class Network(nn.Module):
@@ -156,7 +131,7 @@ class Network(nn.Module):
             rates = self._drop_path_rates(drop_path).view(-1, 1, 1)
             masks[DROP_PATH] = draws.keep(DROP_PATH, rates, depth, branches, batch)
         for key, mask in self._declared_masks(drop_path):
-            masks[key] = _drawn(key, mask, batch, draws)
+            masks[key] = draw_mask(key, mask, batch, draws)
         masks = {name: mask.to(self.mean.dtype) for name, mask in masks.items()}
         if device.type == "cuda":  # only from pinned memory does a copy not wait for the device
             masks = {name: mask.pin_memory() for name, mask in masks.items()}
@@ -173,7 +148,7 @@ class Network(nn.Module):
             for name, mask in self.adapter.masks(site, self.shape(site, block)).items():
                 rate = rates[block] if mask.with_drop_path else mask.rate
                 if rate > 0 or mask.noise:
-                    yield f"{_at(site, block)}{name}", replace(mask, rate=rate)
+                    yield f"{mask_prefix(site, block)}{name}", replace(mask, rate=rate)
 
     def move_own(self, device: torch.device) -> None:
         """Move everything but the backbone, which others may share."""
@@ -266,51 +241,11 @@ class Network(nn.Module):
         return self
 
 
-def _drawn(key: str, mask: Mask, batch: int, draws: Draws) -> Tensor:
-    shape = (1 if mask.alike else batch, *mask.shape)
-    values = draws.normal(key, *shape) if mask.noise else draws.keep(key, mask.rate, *shape)
-    return values.repeat(batch, *[1] * len(mask.shape)) if mask.alike else values
-
-
-def _at(site: Site, block: int) -> str:
-    return f"blocks.{block}.{site}."
-
-
-def masks_at(masks: Tensors, site: Site, block: int) -> dict[str, Tensor]:
-    """The masks that an adapter is handed at a site, by their own names."""
-    prefix = _at(site, block)
-    return {n.removeprefix(prefix): m for n, m in masks.items() if n.startswith(prefix)}
-
-
-def by_rows(masks: Tensors, x: Tensor) -> dict[str, Tensor]:
-    """Masks of images for the rows of x: where an image's windows are rows, so are its mask's."""
-    rows = x.shape[0]
-
-    def of_rows(mask: Tensor) -> Tensor:
-        if mask.shape[0] == rows:
-            return mask
-        if mask.shape[1] == 1:  # one value for all tokens of an image
-            return mask.repeat_interleave(rows // mask.shape[0], dim=0)
-        return mask.reshape(rows, -1, *mask.shape[2:])
-
-    return {name: of_rows(mask) for name, mask in masks.items()}
-
-
 def copies_at(adapter: Adapter, site: Site, local: Tensors) -> dict[str, Tensor]:
     """The copies of frozen tensors at a site that an adapter trains, by the frozen one's names."""
     return {
         name: local[f"{site}.{name}"] for name in adapter.copies(site) if f"{site}.{name}" in local
     }
-
-
-def new_head(embed_dim: int, num_classes: int, source: torch.Generator) -> nn.Linear:
-    """Weights normal of std 0.02, biases 0, as timm and the released code start it."""
-    head = nn.utils.skip_init(nn.Linear, embed_dim, num_classes)
-    assert isinstance(head, nn.Linear)
-    with torch.no_grad():
-        head.weight.copy_(trunc_normal(num_classes, embed_dim, std=0.02, generator=source))
-        head.bias.zero_()
-    return head
 
 
 def published_names(adapter: Tensors, head: nn.Module) -> dict[str, Tensor]:
@@ -319,62 +254,3 @@ def published_names(adapter: Tensors, head: nn.Module) -> dict[str, Tensor]:
     return own | {
         f"head.{name}": tensor for name, tensor in head.state_dict(keep_vars=True).items()
     }
-
-
-def build_network(
-    backbone: FrozenBackbone,
-    adapter: Adapter,
-    *,
-    num_classes: int,
-    normalisation: str,
-    seed: int,
-    role: str,
-) -> Network:
-    """A fresh network: tensors drawn for (seed, role), role being `student` or `teacher`.
-
-    Raises: UsageError where the adapter cannot stand on the backbone.
-    """
-    head = new_head(backbone.anatomy.num_features, num_classes, generator(seed, role, "head"))
-    return with_head(backbone, adapter, head, normalisation=normalisation, seed=seed, role=role)
-
-
-def with_head(
-    backbone: FrozenBackbone,
-    adapter: Adapter,
-    head: nn.Module,
-    *,
-    normalisation: str,
-    seed: int,
-    role: str,
-) -> Network:
-    """As `build_network`, with a head that is there already."""
-    check_carries(backbone.anatomy, adapter, backbone.spec.name)
-    source = generator(seed, role, "adapter")
-    mean, std = input_range(backbone, normalisation)
-    if isinstance(adapter, Peft):
-        from idat_zoo.backbones.peft_network import PeftNetwork  # which knows this file
-
-        model = adapter.inject(backbone.body, source)
-        return PeftNetwork(backbone, adapter, model, head, mean=mean, std=std)
-    created = adapter.create(backbone.anatomy, source)
-    return Network(backbone, adapter, created, head, mean=mean, std=std)
-
-
-def check_carries(anatomy: Anatomy, adapter: Adapter, name: str) -> None:
-    """Raises: UsageError where an adapter cannot stand on a backbone of a name."""
-    why = adapter.why_not(anatomy)
-    if why:
-        raise UsageError(
-            f"adapter '{adapter.word}' cannot stand on backbone '{name}' ({anatomy.kind}): {why}.",
-            hint="Other options may fit; `idat list adapters --pair NAME` lists what stands there "
-            "by default.",
-        )
-
-
-def input_range(backbone: FrozenBackbone, normalisation: str) -> tuple[Rgb, Rgb]:
-    """Mean and std for pixels in [0, 1]: the backbone's own, ImageNet's, or none."""
-    if normalisation == "imagenet":
-        return IMAGENET
-    if normalisation == "none":
-        return (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
-    return backbone.spec.mean, backbone.spec.std

@@ -7,12 +7,14 @@ from typing import Literal
 import torch
 
 from idat_zoo.adapters import build_adapter
+from idat_zoo.backbones.build import build_network, check_carries
 from idat_zoo.backbones.frozen import FrozenBackbone, describe_anatomy, load_backbone
-from idat_zoo.backbones.network import Network, build_network, check_carries
+from idat_zoo.backbones.network import Network
 from idat_zoo.distillation import build_term
 from idat_zoo.distillation.base import Sizes
 from idat_zoo.errors import UsageError
-from idat_zoo.recipe import AdapterChoice, Backbone, Recipe
+from idat_zoo.recipe import Backbone, Recipe
+from idat_zoo.specs import AdapterSpec
 
 Role = Literal["student", "teacher"]
 
@@ -62,7 +64,7 @@ def build_pair(recipe: Recipe, *, seed: int, backbones: Backbones) -> NetworkPai
     Raises: as loading backbones and building adapters.
     """
 
-    def network(role: str, spec: Backbone, choice: AdapterChoice) -> Network:
+    def network(role: str, spec: Backbone, choice: AdapterSpec) -> Network:
         adapter = build_adapter(choice)
         return build_network(
             backbones.load(spec, "float32" if adapter.trains_copies else recipe.precision),

@@ -26,7 +26,7 @@ from idat_zoo.backbones.sites import Visitor
 from idat_zoo.backbones.walk import Partway, begin, features
 from idat_zoo.errors import CheckpointError, UsageError
 from idat_zoo.randomness import Draws, generator
-from idat_zoo.recipe import Rgb
+from idat_zoo.values import Rgb
 
 SEED = "peft"
 """What a step's dropouts are drawn by, among its masks."""

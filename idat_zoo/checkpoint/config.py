@@ -10,7 +10,9 @@ from pydantic import NonNegativeInt, Strict, ValidationError
 
 from idat_zoo.backbones.pair import Role
 from idat_zoo.errors import CheckpointError
-from idat_zoo.recipe import AdapterChoice, Backbone, Frozen, Recipe, Rgb, describe_faults
+from idat_zoo.recipe import Backbone, Recipe, describe_faults
+from idat_zoo.specs import AdapterSpec
+from idat_zoo.values import Frozen, Rgb
 
 Model = TypeVar("Model", bound=Frozen)
 SCHEMA_VERSION = 1
@@ -65,7 +67,7 @@ class Config(Frozen):
         return pair.teacher
 
     @property
-    def adapter(self) -> AdapterChoice:
+    def adapter(self) -> AdapterSpec:
         """The adapter of this network."""
         if self.role == "student" or self.recipe.teacher_adapter is None:
             return self.recipe.adapter

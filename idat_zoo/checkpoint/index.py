@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from idat_zoo.checkpoint.config import SCHEMA_VERSION, SEVERAL, checked
-from idat_zoo.recipe import Below, Frozen
+from idat_zoo.values import Below, Frozen
 
 
 class Entry(Frozen):

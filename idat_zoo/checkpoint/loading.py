@@ -6,9 +6,10 @@ import torch
 from torch import nn
 
 from idat_zoo.adapters import build_adapter
+from idat_zoo.backbones.build import build_network, check_carries
 from idat_zoo.backbones.frozen import FrozenBackbone, describe_anatomy, load_backbone
 from idat_zoo.backbones.inputs import check_inputs
-from idat_zoo.backbones.network import Network, build_network, check_carries, published_names
+from idat_zoo.backbones.network import Network, published_names
 from idat_zoo.checkpoint.config import Config
 from idat_zoo.checkpoint.opened import Opened, Reference, open_checkpoint
 from idat_zoo.checkpoint.tensors import read_own_tensors, spec_of

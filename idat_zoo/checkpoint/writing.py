@@ -3,7 +3,8 @@
 from pathlib import Path
 
 from idat_zoo import files
-from idat_zoo.backbones.network import Network, input_range
+from idat_zoo.backbones.build import input_range
+from idat_zoo.backbones.network import Network
 from idat_zoo.backbones.pair import Role
 from idat_zoo.checkpoint.config import CONFIG_FILE, Config
 from idat_zoo.checkpoint.tensors import TENSORS_FILE, spec_of

@@ -34,7 +34,8 @@ from idat_zoo.data.pixel_file import map_pixels, nameless_file, write_at
 from idat_zoo.data.reading import Listener
 from idat_zoo.data.task_data import Split, TaskData
 from idat_zoo.errors import DataError, InputError, UnknownNameError, UsageError
-from idat_zoo.recipe import MOST_CLASSES, Task
+from idat_zoo.recipe import Task
+from idat_zoo.values import MOST_CLASSES
 
 ARRAYS = "arrays"
 CLASS_NAMES = "class_names"

@@ -24,7 +24,7 @@ from pydantic import ValidationError
 from idat_zoo import files
 from idat_zoo.data.pixel_file import map_pixels
 from idat_zoo.data.reading import Listener
-from idat_zoo.recipe import Frozen
+from idat_zoo.values import Frozen
 
 ENTRY_FILE, PIXELS_FILE = "entry.json", "pixels.u8"
 PART = ".part"

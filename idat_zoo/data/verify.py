@@ -15,7 +15,8 @@ from idat_zoo.data.reading import Listener, Reading
 from idat_zoo.data.suites import suite_of
 from idat_zoo.data.suites.base import Place
 from idat_zoo.errors import DataError
-from idat_zoo.recipe import Frozen, Task
+from idat_zoo.recipe import Task
+from idat_zoo.values import Frozen
 
 BUILT_IN = "built in"
 

@@ -5,7 +5,7 @@ from typing import Any
 from idat_zoo.distillation.base import Term
 from idat_zoo.errors import UsageError
 from idat_zoo.outside import TERMS_GROUP, check_class, claim, find_class, lacking, providers
-from idat_zoo.recipe import TermSpec
+from idat_zoo.specs import TermSpec
 
 TERMS = {
     "mse": "idat_zoo.distillation.mse:MeanSquaredError",

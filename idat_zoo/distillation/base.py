@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 from pydantic import ValidationError
 
 from idat_zoo.errors import RecipeError
-from idat_zoo.recipe import Frozen, describe_faults
+from idat_zoo.recipe import describe_faults
+from idat_zoo.values import Frozen
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from pydantic import Field
 
 from idat_zoo.distillation.base import Output, Outputs, Term
-from idat_zoo.recipe import Frozen, Number
+from idat_zoo.values import Frozen, Number
 
 if TYPE_CHECKING:
     from torch import Tensor

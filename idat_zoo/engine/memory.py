@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from idat_zoo.backbones.prefix import prefix_bytes
+from idat_zoo.engine.learner import Learner
 from idat_zoo.engine.precision import autocast
-from idat_zoo.engine.train import Learner
 
 CGROUP = Path("/sys/fs/cgroup")
 MEMINFO = Path("/proc/meminfo")

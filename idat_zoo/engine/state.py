@@ -8,7 +8,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from idat_zoo.engine.train import Learner, Trainer
+from idat_zoo.engine.learner import Learner
+from idat_zoo.engine.train import Trainer
 
 MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 

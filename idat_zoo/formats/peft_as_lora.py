@@ -30,7 +30,9 @@ from idat_zoo.formats.peft_faults import (
 )
 from idat_zoo.formats.peft_folder import CONFIG_FILE
 from idat_zoo.formats.peft_modules import Place, classifier, places, why_not
-from idat_zoo.recipe import AdapterChoice, Backbone, Scalar, Task, describe_faults
+from idat_zoo.recipe import Backbone, Task, describe_faults
+from idat_zoo.specs import AdapterSpec
+from idat_zoo.values import Scalar
 
 OTHER_FORMS = {
     *("alora_invocation_tokens", "fan_in_fan_out", "layer_replication", "lora_bias"),
@@ -53,7 +55,7 @@ OF_NO_MATTER = {
     "rank_pattern",
 }
 """Keys that may hold `true` or a table: they do not change the function, or are read elsewhere."""
-Taken = tuple[AdapterChoice | None, dict[str, Tensor], list[str]]
+Taken = tuple[AdapterSpec | None, dict[str, Tensor], list[str]]
 """Our choice for an adapter and its tensors by our names; faults if there is no such choice."""
 
 
@@ -92,7 +94,7 @@ def as_lora(
     if faults:
         return None, {}, faults
     options, ours = _lora_of(updates, tensors, own, head_names(head))
-    return AdapterChoice(name="lora", options={**options}), ours, []
+    return AdapterSpec(name="lora", options={**options}), ours, []
 
 
 def _is_plain(document: Mapping[str, Any]) -> bool:

@@ -18,9 +18,9 @@ from idat_zoo.adapters import build_adapter
 from idat_zoo.adapters.anatomy import Anatomy
 from idat_zoo.adapters.peft import Peft
 from idat_zoo.adapters.peft_targets import Noted
+from idat_zoo.backbones.build import build_network
 from idat_zoo.backbones.frozen import describe_anatomy, load_backbone
 from idat_zoo.backbones.kinds import load_kind
-from idat_zoo.backbones.network import build_network
 from idat_zoo.checkpoint.writing import write_checkpoint
 from idat_zoo.errors import CheckpointError, RecipeError
 from idat_zoo.formats.peft_as_lora import Taken, as_lora, becomes_ours

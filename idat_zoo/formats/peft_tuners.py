@@ -28,7 +28,8 @@ from idat_zoo.adapters.peft_options import (
 )
 from idat_zoo.adapters.peft_targets import PeftConfig, find_updates
 from idat_zoo.errors import RecipeError, UsageError
-from idat_zoo.recipe import BRIDGE, AdapterChoice, describe_faults
+from idat_zoo.recipe import describe_faults
+from idat_zoo.specs import BRIDGE, AdapterSpec
 
 ABOUT = {
     *("auto_mapping", "base_model_name_or_path", "inference_mode", "modules_to_save"),
@@ -45,7 +46,7 @@ class Shape(NamedTuple):
     floats: bool
 
 
-def choice_of(document: Mapping[str, Any], anatomy: Anatomy, *, where: str) -> AdapterChoice:
+def choice_of(document: Mapping[str, Any], anatomy: Anatomy, *, where: str) -> AdapterSpec:
     """The tuner that a configuration of PEFT means, on a network.
 
     Raises: RecipeError with every reason why it cannot be taken over.
@@ -101,7 +102,7 @@ def repeated(adapter: Peft, anatomy: Anatomy) -> dict[str, str]:
     return {name: first for name, own in found.items() if (first := first_name(own, found)) != name}
 
 
-def unchecked(document: Mapping[str, Any], choice: AdapterChoice, normalisation: str) -> list[str]:
+def unchecked(document: Mapping[str, Any], choice: AdapterSpec, normalisation: str) -> list[str]:
     """What could not be checked of an adapter that was trained elsewhere, as texts."""
     weights = str(document.get("base_model_name_or_path") or "")
     notes = []
@@ -145,9 +146,9 @@ def _targets(chosen: Mapping[str, Any], body: nn.Module) -> list[str]:
     return found
 
 
-def _checked(options: Mapping[str, Any], *, where: str) -> AdapterChoice:
+def _checked(options: Mapping[str, Any], *, where: str) -> AdapterSpec:
     try:
-        return AdapterChoice.model_validate({"name": BRIDGE, "options": dict(options)})
+        return AdapterSpec.model_validate({"name": BRIDGE, "options": dict(options)})
     except ValidationError as error:
         raise RecipeError(describe_faults(error, where=where)) from None
 

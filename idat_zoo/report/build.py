@@ -3,13 +3,13 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from idat_zoo.recipe import Frozen, Scalar
 from idat_zoo.report.fields import PLAIN, Fields, ReadOptions, as_text, class_options, flatten
 from idat_zoo.report.gain import Gain, build_gains
 from idat_zoo.report.means import Averaged, SeriesMeans, build_means
 from idat_zoo.report.notes import build_notes
 from idat_zoo.report.rows import Group, Row, build_rows, group_results
 from idat_zoo.results import Result
+from idat_zoo.values import Frozen, Scalar
 
 
 class Report(Frozen):

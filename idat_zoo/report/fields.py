@@ -4,26 +4,19 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from idat_zoo.distillation import build_term
-from idat_zoo.recipe import (
-    BRIDGE,
-    DESCRIPTIVE,
-    FLAT_OPTIONS,
-    AdapterChoice,
-    Backbone,
-    OptionValue,
-    Recipe,
-    Scalar,
-)
+from idat_zoo.recipe import DESCRIPTIVE, Backbone, Recipe
 from idat_zoo.results import Result
+from idat_zoo.specs import BRIDGE, FLAT_OPTIONS, AdapterSpec
+from idat_zoo.values import OptionValue, Scalar
 
 Fields = Mapping[str, Scalar]
 """Dotted names -> values: `teacher`, `teacher.weights`, `adapter.rank`, `lr`."""
 
-ReadOptions = Callable[[AdapterChoice], Mapping[str, OptionValue]]
+ReadOptions = Callable[[AdapterSpec], Mapping[str, OptionValue]]
 """All options of an adapter of a built-in family, those at their defaults included."""
 
 
-def class_options(choice: AdapterChoice) -> Mapping[str, OptionValue]:
+def class_options(choice: AdapterSpec) -> Mapping[str, OptionValue]:
     """The options as the class of the family reads them, which loads torch.
 
     A caller that must not load torch hands in a function of its own instead.
@@ -100,7 +93,7 @@ def _backbone(role: str, backbone: Backbone | None) -> dict[str, Scalar]:
     return {role: backbone.name} | {f"{role}.{key}": _scalar(v) for key, v in values.items()}
 
 
-def _adapter(role: str, choice: AdapterChoice, read_options: ReadOptions) -> dict[str, Scalar]:
+def _adapter(role: str, choice: AdapterSpec, read_options: ReadOptions) -> dict[str, Scalar]:
     """An adapter's label and options.
 
     Options of plugins and of PEFT's tuners are taken as the recipe states them, because their code

@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 
 from idat_zoo.intervals import Interval, paired_interval, unpaired_interval
-from idat_zoo.recipe import Frozen, Scalar
 from idat_zoo.report.fields import Fields, label, telling
 from idat_zoo.report.predictions import paired_counts, read_predictions
 from idat_zoo.report.rows import Group, Over, over_seeds, wider
 from idat_zoo.results import Result
+from idat_zoo.values import Frozen, Scalar
 
 OF_THE_TEACHER = ("teacher", "teacher_adapter", "distillation")
 OF_THE_TERM = ("distillation_weight", "detach")

@@ -5,14 +5,14 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from idat_zoo.data.suites import load_suite
 from idat_zoo.data.suites.base import Suite
 from idat_zoo.intervals import Interval
-from idat_zoo.recipe import Frozen, Scalar
 from idat_zoo.report.build import Report
 from idat_zoo.report.fields import as_text
 from idat_zoo.report.gain import Gain
 from idat_zoo.report.means import Mean, SeriesMeans
-from idat_zoo.report.rows import Chosen, Estimate, Row
+from idat_zoo.report.rows import Estimate, Row, SelectedValues
 from idat_zoo.results import DIVERGED, raw_pixels_in_words
 from idat_zoo.standing import in_words, too_few_in_words
+from idat_zoo.values import Frozen, Scalar
 
 INTRODUCED = (
     "pair",
@@ -127,7 +127,7 @@ def _standing(row: Row, names: Names) -> Iterator[str]:
         yield f"{called}, seed {', '.join(map(str, row.diverged))}: {DIVERGED}"
 
 
-def _chosen(selection: Chosen) -> str:
+def _chosen(selection: SelectedValues) -> str:
     settings = "; ".join(dict.fromkeys(as_words(values) for values in selection.values))
     candidates = _plural(selection.candidates, "candidate")
     return f"{settings} was chosen on val200 among {candidates}"

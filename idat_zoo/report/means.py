@@ -10,9 +10,9 @@ from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from idat_zoo.recipe import Frozen, Scalar
 from idat_zoo.report.fields import as_text, differing_within_tasks, is_of_the_task, label, telling
 from idat_zoo.report.rows import Group, Row
+from idat_zoo.values import Frozen, Scalar
 
 Averaged = Mapping[str, Mapping[str, tuple[str, ...]]]
 """Suite -> group -> ids of its tasks: all that means are taken over, in the order of reports.

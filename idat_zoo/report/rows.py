@@ -12,10 +12,10 @@ from scipy.special import stdtrit
 
 from idat_zoo.intervals import Interval, wilson_interval
 from idat_zoo.metrics import Metrics
-from idat_zoo.recipe import Frozen, Scalar
 from idat_zoo.report.fields import Fields, ReadOptions, class_options, flatten, label, telling
 from idat_zoo.results import RawPixels, Result
 from idat_zoo.standing import Baseline, are_too_few, compare
+from idat_zoo.values import Frozen, Scalar
 
 Over = Literal["images", "seeds"]
 """What an interval accounts for: other test images, or other seeds on these images."""
@@ -35,7 +35,7 @@ class Estimate(Frozen):
     over: Over
 
 
-class Chosen(Frozen):
+class SelectedValues(Frozen):
     """A selection on val200: the number of candidates, and the values chosen for each seed."""
 
     candidates: int
@@ -56,7 +56,7 @@ class Row(Frozen):
     top1: Estimate
     top1_best_on_test: float | None = None
     teacher_top1: Estimate | None = None
-    selection: Chosen | None = None
+    selection: SelectedValues | None = None
     baselines: tuple[Baseline, ...] = ()
     raw_pixels: RawPixels | None = None
     images: int
@@ -176,11 +176,11 @@ def wider(images: Interval, seeds: Interval) -> tuple[Interval, Over]:
     return images, "images"
 
 
-def _chosen(results: Sequence[Result]) -> Chosen | None:
+def _chosen(results: Sequence[Result]) -> SelectedValues | None:
     selections = [result.selection for result in results if result.selection is not None]
     if not selections:
         return None
-    return Chosen(
+    return SelectedValues(
         candidates=len(selections[0].tried),
         values=tuple(selection.tried[selection.chosen].values for selection in selections),
     )

@@ -10,8 +10,9 @@ from idat_zoo.adapters.sites import Site
 from idat_zoo.backbones.pair import build_pair
 from idat_zoo.distillation import find_term
 from idat_zoo.distillation.base import Output
+from idat_zoo.engine.learner import EpochLog, Learner
 from idat_zoo.engine.memory import prefixes_fit, runs_in_one_pass
-from idat_zoo.engine.train import EpochLog, Learner, Trainer
+from idat_zoo.engine.train import Trainer
 from idat_zoo.errors import DivergedError, RunFolderError, ZooError
 from idat_zoo.logits import score_network
 from idat_zoo.runs.device_setup import DeviceSetup

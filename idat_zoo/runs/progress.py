@@ -7,7 +7,7 @@ from idat_zoo.data.reading import Listener
 from idat_zoo.errors import ZooError
 
 if TYPE_CHECKING:
-    from idat_zoo.engine.train import EpochLog
+    from idat_zoo.engine.learner import EpochLog
 
 
 class Progress(Listener):

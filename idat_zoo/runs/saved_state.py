@@ -8,9 +8,10 @@ from pathlib import Path
 import torch
 
 from idat_zoo import files
+from idat_zoo.engine.learner import EpochLog, Learner, divergence
 from idat_zoo.engine.schedule import total_epochs
 from idat_zoo.engine.state import load_state, state_of
-from idat_zoo.engine.train import EpochLog, Learner, Trainer, divergence
+from idat_zoo.engine.train import Trainer
 from idat_zoo.errors import DivergedError, RunFolderError
 from idat_zoo.recipe import Recipe
 from idat_zoo.runs.file_names import LOG_FILE

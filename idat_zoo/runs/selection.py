@@ -12,7 +12,7 @@ from pathlib import Path
 from idat_zoo import files
 from idat_zoo.errors import DataError, DivergedError, ZooError
 from idat_zoo.logits import score_network
-from idat_zoo.recipe import Recipe, Scalar, check_recipe
+from idat_zoo.recipe import Recipe, check_recipe
 from idat_zoo.results import Candidate, Selection
 from idat_zoo.runs.device_setup import DeviceSetup
 from idat_zoo.runs.folder import SELECTION_FOLDER
@@ -21,6 +21,7 @@ from idat_zoo.runs.passes import train_all
 from idat_zoo.runs.plan import Planned
 from idat_zoo.runs.progress import Progress
 from idat_zoo.runs.training import Training
+from idat_zoo.values import Scalar
 
 SCORE_FILE = "val.json"
 

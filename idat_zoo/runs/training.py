@@ -12,7 +12,7 @@ from torch import Tensor
 
 from idat_zoo.backbones.pair import NetworkPair, Role
 from idat_zoo.data.task_data import Split
-from idat_zoo.engine.train import EpochLog, divergence
+from idat_zoo.engine.learner import EpochLog, divergence
 from idat_zoo.errors import DivergedError
 from idat_zoo.recipe import Recipe
 from idat_zoo.runs.folder import run_label

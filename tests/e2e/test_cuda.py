@@ -12,8 +12,9 @@ from idat_zoo.backbones.pair import Backbones, build_pair
 from idat_zoo.checkpoint.loading import load_checkpoint
 from idat_zoo.checkpoint.probe import probe_logits
 from idat_zoo.data.load import load_task
+from idat_zoo.engine.learner import Learner
 from idat_zoo.engine.precision import resolve_precision
-from idat_zoo.engine.train import Learner, Trainer
+from idat_zoo.engine.train import Trainer
 from idat_zoo.results import Result
 from idat_zoo.runs.folder import run_folder
 from idat_zoo.runs.many import run, run_many

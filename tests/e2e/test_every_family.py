@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 
 from idat_zoo.adapters import ADAPTERS, build_adapter
 from idat_zoo.cli import app
-from idat_zoo.recipe import AdapterChoice
+from idat_zoo.specs import AdapterSpec
 
 ON_A_TINY_PAIR = ("--pair", "tiny_random", "epochs=1", "batch_size=500")
 FITTED = {"oft": ["adapter.block_size=8"]}
@@ -16,7 +16,7 @@ FITTED = {"oft": ["adapter.block_size=8"]}
 
 
 def stackable(family: str) -> bool:
-    return build_adapter(AdapterChoice(name=family)).stackable
+    return build_adapter(AdapterSpec(name=family)).stackable
 
 
 def test_all_families_but_one_share_a_pass() -> None:

@@ -19,14 +19,17 @@ from torch import Tensor
 from conftest import DIGITS, for_both, toy_recipe
 from idat_zoo.adapters import build_adapter
 from idat_zoo.adapters.idat import IdatBottleneck
+from idat_zoo.backbones.build import build_network
 from idat_zoo.backbones.frozen import load_backbone
-from idat_zoo.backbones.network import Network, build_network
+from idat_zoo.backbones.network import Network
 from idat_zoo.backbones.pair import NetworkPair
 from idat_zoo.distillation.base import Outputs
 from idat_zoo.engine import train as train_module
+from idat_zoo.engine.learner import Learner
 from idat_zoo.engine.schedule import paper_epoch_rates
-from idat_zoo.engine.train import Learner, Trainer
-from idat_zoo.recipe import AdapterChoice, Backbone, Recipe
+from idat_zoo.engine.train import Trainer
+from idat_zoo.recipe import Backbone, Recipe
+from idat_zoo.specs import AdapterSpec
 
 DATA = Path(__file__).parent / "data"
 MODES = {
@@ -72,7 +75,7 @@ class Golden:
         backbone.body.double().load_state_dict(own)
         network = build_network(
             backbone,
-            build_adapter(AdapterChoice(name=self.family)),
+            build_adapter(AdapterSpec(name=self.family)),
             num_classes=self.info["num_classes"],
             normalisation="model",
             seed=0,

@@ -15,7 +15,8 @@ from idat_zoo.backbones.frozen import describe_anatomy
 from idat_zoo.backbones.network import Network
 from idat_zoo.errors import RecipeError, UnknownNameError
 from idat_zoo.randomness import Draws, generator
-from idat_zoo.recipe import AdapterChoice, Backbone
+from idat_zoo.recipe import Backbone
+from idat_zoo.specs import AdapterSpec
 
 VIT_B, VIT_S = (
     describe_anatomy(Backbone(name=size, timm=f"vit_{size}_patch16_224", weights="random"))
@@ -24,7 +25,7 @@ VIT_B, VIT_S = (
 
 
 def mergeable(family: str) -> bool:
-    return build_adapter(AdapterChoice(name=family)).mergeable
+    return build_adapter(AdapterSpec(name=family)).mergeable
 
 
 def random_input(batch: int = 3) -> torch.Tensor:
@@ -47,7 +48,7 @@ def test_lora_updates_the_rows_of_the_key_where_that_is_asked_for(
     toy_network: Callable[..., Network],
 ) -> None:
     options = {"rank": 3, "key": True}
-    created = build_adapter(AdapterChoice(name="lora", options=options)).create(
+    created = build_adapter(AdapterSpec(name="lora", options=options)).create(
         VIT_S, generator(0, "t", "t")
     )
     assert sum(tensor.numel() for tensor in created.trainable.values()) == 6 * 12 * 384 * 3
@@ -68,7 +69,7 @@ def test_lora_updates_the_rows_of_the_key_where_that_is_asked_for(
 
 def test_an_unknown_family_answers_did_you_mean() -> None:
     with pytest.raises(UnknownNameError, match="Did you mean 'lora'"):
-        build_adapter(AdapterChoice(name="loar"))
+        build_adapter(AdapterSpec(name="loar"))
 
 
 @pytest.mark.parametrize(
@@ -82,7 +83,7 @@ def test_an_unknown_family_answers_did_you_mean() -> None:
 )
 def test_wrong_options_are_named(options: dict[str, object], named: str) -> None:
     with pytest.raises(RecipeError, match=f"adapter 'lora': {named}"):
-        build_adapter(AdapterChoice.model_construct(name="lora", options=options))
+        build_adapter(AdapterSpec.model_construct(name="lora", options=options))
 
 
 @pytest.mark.parametrize(
@@ -98,7 +99,7 @@ def test_wrong_options_are_named(options: dict[str, object], named: str) -> None
 def test_what_does_not_fit_a_network_is_refused_by_name(
     family: str, options: dict[str, object], why: str
 ) -> None:
-    adapter = build_adapter(AdapterChoice.model_construct(name=family, options=options))
+    adapter = build_adapter(AdapterSpec.model_construct(name=family, options=options))
     assert adapter.why_not(VIT_B).startswith(why)
 
 
@@ -107,11 +108,9 @@ def test_an_expert_that_is_masked_has_longer_to_learn() -> None:
     chances = [(n + 1) / 2**n for n in range(1, 60)]
     expected = next(n for n, chance in enumerate(chances, 1) if chance <= 1e-9)
     options = {"rank": 1, "dropout": 0.5}
-    assert build_adapter(AdapterChoice(name="mlae", options=options)).lives_within == expected
-    never = AdapterChoice(name="mlae", options={"dropout": 0.0})
-    assert (
-        build_adapter(never).lives_within == build_adapter(AdapterChoice(name="lora")).lives_within
-    )
+    assert build_adapter(AdapterSpec(name="mlae", options=options)).lives_within == expected
+    never = AdapterSpec(name="mlae", options={"dropout": 0.0})
+    assert build_adapter(never).lives_within == build_adapter(AdapterSpec(name="lora")).lives_within
 
 
 @pytest.mark.parametrize(
@@ -130,7 +129,7 @@ def test_options_that_a_family_cannot_have_are_refused(
     family: str, options: dict[str, object], told: str
 ) -> None:
     with pytest.raises(RecipeError, match=f"adapter '{family}': .*{told}"):
-        build_adapter(AdapterChoice.model_construct(name=family, options=options))
+        build_adapter(AdapterSpec.model_construct(name=family, options=options))
 
 
 @pytest.mark.parametrize(
@@ -150,7 +149,7 @@ def test_options_that_a_family_cannot_have_are_refused(
 def test_a_network_that_a_family_does_not_fit_is_told_why(
     family: str, options: dict[str, object], form: str, told: str
 ) -> None:
-    adapter = build_adapter(AdapterChoice(name=family, options=options))
+    adapter = build_adapter(AdapterSpec(name=family, options=options))
     why = adapter.why_not(backbone_of(form).anatomy)
     assert told in why
     assert bool(told) == bool(why)
@@ -169,7 +168,7 @@ def test_a_network_that_a_family_does_not_fit_is_told_why(
 def test_options_that_change_where_it_stands_change_what_is_trained(
     family: str, options: dict[str, object], count: int
 ) -> None:
-    created = build_adapter(AdapterChoice(name=family, options=options)).create(
+    created = build_adapter(AdapterSpec(name=family, options=options)).create(
         VIT_B, generator(0, "t", "t")
     )
     assert sum(tensor.numel() for tensor in created.trainable.values()) == count
@@ -178,7 +177,7 @@ def test_options_that_change_where_it_stands_change_what_is_trained(
 @pytest.mark.parametrize("form", ["vit", "eva02 base", "eva02 tiny", "beit", "swinv2"])
 def test_biases_that_are_trained_are_timms_own_also_where_the_key_has_none(form: str) -> None:
     anatomy = backbone_of(form).anatomy
-    created = build_adapter(AdapterChoice(name="bitfit")).create(anatomy, generator(0, "t", "t"))
+    created = build_adapter(AdapterSpec(name="bitfit")).create(anatomy, generator(0, "t", "t"))
     ours = [tensor.tolist() for tensor in created.trainable.values()]
     timms = {
         name: tensor.float().tolist()
@@ -204,14 +203,14 @@ def test_a_consolidator_of_several_groups_merges_and_stacks(
 
 @pytest.mark.parametrize("family", [f for f in FAMILIES if not mergeable(f)])
 def test_what_cannot_be_merged_says_so(family: str) -> None:
-    adapter: Adapter = build_adapter(AdapterChoice(name=family))
+    adapter: Adapter = build_adapter(AdapterSpec(name=family))
     with pytest.raises(TypeError, match=f"'{family}' cannot be merged"):
         adapter.merge(Site.QKV, {}, {})
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_mask_has_the_rate_it_was_declared_with(family: str) -> None:
-    adapter = build_adapter(AdapterChoice(name=family, options={"dropout": 0.25}))
+    adapter = build_adapter(AdapterSpec(name=family, options={"dropout": 0.25}))
     (site, *_) = sorted(adapter.sites & VIT_S.sites)
     (mask,) = adapter.masks(site, VIT_S.shape(site, 0)).values()
     assert isinstance(mask, Mask)

@@ -11,10 +11,12 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 
-FLOOR = {"errors", "recipe"}
+FLOOR = {"errors", "recipe", "specs", "values"}
 MAY_KNOW = {
     "errors": set(),
-    "recipe": {"errors"},
+    "values": set(),
+    "specs": {"values"},
+    "recipe": {"errors", "specs", "values"},
     "option_words": {"recipe"},
     "recipe_toml": FLOOR,
     "sources": {"recipe"},

@@ -10,14 +10,16 @@ from typer.testing import CliRunner
 
 from idat_zoo.adapters import build_adapter
 from idat_zoo.adapters.sites import Place, Site
-from idat_zoo.backbones.network import DROP_PATH, Network, check_carries
+from idat_zoo.backbones.build import check_carries
+from idat_zoo.backbones.network import DROP_PATH, Network
 from idat_zoo.backbones.prefix import constant_until, walk_prefix
 from idat_zoo.cli import app
 from idat_zoo.errors import RecipeError, UsageError
 from idat_zoo.option_words import canonical_blocks, canonical_parts, chosen_blocks
 from idat_zoo.randomness import Draws, generator
-from idat_zoo.recipe import AdapterChoice, Recipe
+from idat_zoo.recipe import Recipe
 from idat_zoo.registry import get_recipe
+from idat_zoo.specs import AdapterSpec
 
 
 def recipe_with(adapter: str, **options: object) -> Recipe:
@@ -171,8 +173,8 @@ def test_the_scale_over_the_rank_and_over_its_root(toy_network: Callable[..., Ne
 
 def test_lora_on_no_attention_is_on_the_mlp_unless_other_parts_are_named() -> None:
     anatomy = frozen_of("convnext").anatomy
-    lora = build_adapter(AdapterChoice(name="lora"))
+    lora = build_adapter(AdapterSpec(name="lora"))
     assert lora.sites_on(anatomy) == {Site.FC1, Site.FC2}
     for options in ({"key": True}, {"parts": "q"}, {"parts": "proj+fc1"}):
         with pytest.raises(UsageError, match="it has no attention, and so no "):
-            check_carries(anatomy, build_adapter(AdapterChoice(name="lora", options=options)), "x")
+            check_carries(anatomy, build_adapter(AdapterSpec(name="lora", options=options)), "x")

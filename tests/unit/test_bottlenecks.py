@@ -13,11 +13,11 @@ from idat_zoo.adapters import build_adapter
 from idat_zoo.adapters.base import Adapter
 from idat_zoo.errors import RecipeError
 from idat_zoo.randomness import generator
-from idat_zoo.recipe import AdapterChoice
+from idat_zoo.specs import AdapterSpec
 
 
 def adapter_of(family: str, **options: Any) -> Adapter:
-    return build_adapter(AdapterChoice(name=family, options=options))
+    return build_adapter(AdapterSpec(name=family, options=options))
 
 
 def started(family: str, **options: Any) -> dict[str, Tensor]:

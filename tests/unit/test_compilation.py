@@ -12,10 +12,10 @@ import sys
 import torch
 from idat_zoo.adapters import build_adapter
 from idat_zoo.backbones.network import build_network
-from idat_zoo.recipe import AdapterChoice
+from idat_zoo.recipe import AdapterSpec
 from kinds import frozen_of, images_of
 
-lora = build_adapter(AdapterChoice(name="lora"))
+lora = build_adapter(AdapterSpec(name="lora"))
 for form in sys.argv[2:]:
     backbone, images = frozen_of(form), images_of(form, 2)
     network = build_network(

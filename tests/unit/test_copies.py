@@ -20,7 +20,7 @@ from idat_zoo.backbones.frozen import FrozenBackbone, load_backbone
 from idat_zoo.backbones.kinds.base import ROLES, Kind
 from idat_zoo.engine.precision import cast_frozen
 from idat_zoo.randomness import generator
-from idat_zoo.recipe import AdapterChoice
+from idat_zoo.specs import AdapterSpec
 
 
 def modules_at(kind: Kind) -> Iterator[tuple[str, str, nn.Module]]:
@@ -104,7 +104,7 @@ def test_copies_of_two_tasks_stack(form: str, tensors: tuple[str, ...]) -> None:
 def test_a_backbone_that_is_copied_from_is_not_cast() -> None:
     networks = [
         on(frozen_of("vit"), adapter)
-        for adapter in (Copied(), build_adapter(AdapterChoice(name="lora")))
+        for adapter in (Copied(), build_adapter(AdapterSpec(name="lora")))
     ]
     for network in networks:
         cast_frozen(network.float(), "bf16")

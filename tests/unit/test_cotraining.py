@@ -17,8 +17,9 @@ from torch import Tensor
 from conftest import FAMILIES, toy_pair, toy_recipe
 from idat_zoo.backbones.pair import Backbones, build_pair
 from idat_zoo.backbones.walk import Partway
+from idat_zoo.engine.learner import Learner
 from idat_zoo.engine.state import state_of
-from idat_zoo.engine.train import Learner, Trainer
+from idat_zoo.engine.train import Trainer
 from idat_zoo.errors import TrainingError
 from idat_zoo.randomness import generator
 from idat_zoo.recipe import Recipe

@@ -37,9 +37,10 @@ from idat_zoo.errors import TrainingError, UsageError
 from idat_zoo.files import parse_tensors
 from idat_zoo.hub import weights as hub_weights
 from idat_zoo.randomness import Draws
-from idat_zoo.recipe import AdapterChoice, Backbone
+from idat_zoo.recipe import Backbone
 from idat_zoo.runs.folder import PROBE_FILE
 from idat_zoo.runs.many import run
+from idat_zoo.specs import AdapterSpec
 
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     **{family: (family, {}) for family in ADAPTERS},
@@ -155,7 +156,7 @@ def test_what_a_kind_cannot_carry_is_refused_by_name_before_any_weights(
     with pytest.raises(UsageError, match=f"{refused} '{name}_student' .{FORMS[form].kind}.: "):
         run(recipe, out=tmp_path)
     assert not list(tmp_path.iterdir())
-    teacher_alone = recipe.model_copy(update={"adapter": AdapterChoice(name="linear")})
+    teacher_alone = recipe.model_copy(update={"adapter": AdapterSpec(name="linear")})
     with pytest.raises(UsageError, match=f"{refused} '{name}_teacher'"):
         check_carried(teacher_alone)
 

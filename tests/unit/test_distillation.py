@@ -15,9 +15,11 @@ from idat_zoo.backbones.pair import Backbones, build_pair
 from idat_zoo.data.load import load_task
 from idat_zoo.distillation import TERMS, build_term, find_term
 from idat_zoo.distillation.base import Output, Outputs, Sizes, Term
-from idat_zoo.engine.train import Learner, Trainer
+from idat_zoo.engine.learner import Learner
+from idat_zoo.engine.train import Trainer
 from idat_zoo.errors import UsageError
-from idat_zoo.recipe import Plugin, Recipe, TermSpec
+from idat_zoo.recipe import Recipe
+from idat_zoo.specs import Plugin, TermSpec
 
 
 def logits(seed: int) -> torch.Tensor:

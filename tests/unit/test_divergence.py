@@ -102,7 +102,7 @@ def test_a_candidate_that_diverged_loses(rate: float, tmp_path: Path) -> None:
 def test_the_lower_learning_rate_that_is_named_is_a_sane_one(
     lr: float, lower: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("idat_zoo.engine.train._is_finite", lambda value: False)
+    monkeypatch.setattr("idat_zoo.engine.learner._is_finite", lambda value: False)
     with pytest.raises(DivergedError) as caught:
         run(toy_recipe(lr=lr), device="cpu", out=tmp_path)
     assert caught.value.hint == f"A lower learning rate often helps: {lower}"

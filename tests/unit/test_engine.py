@@ -18,10 +18,11 @@ from idat_zoo.backbones.pair import NetworkPair
 from idat_zoo.data.load import load_task
 from idat_zoo.data.task_data import TaskData
 from idat_zoo.distillation.base import Outputs
+from idat_zoo.engine.learner import EpochLog
 from idat_zoo.engine.precision import find_device, resolve_precision
 from idat_zoo.engine.schedule import learning_rates, standard_rates
 from idat_zoo.engine.state import load_state, state_of
-from idat_zoo.engine.train import EpochLog, Trainer, parameter_groups
+from idat_zoo.engine.train import Trainer, parameter_groups
 from idat_zoo.errors import DeviceError, TrainingError, UsageError
 from idat_zoo.randomness import Draws
 from idat_zoo.recipe import Recipe

@@ -19,7 +19,7 @@ from zoo import FOLDER, cases_in
 
 from idat_zoo.adapters import ADAPTERS, build_adapter
 from idat_zoo.adapting import adapt
-from idat_zoo.backbones.network import check_carries
+from idat_zoo.backbones.build import check_carries
 from idat_zoo.errors import UsageError
 
 CASES = [(law, family) for law in LAWS for family in ADAPTERS if (law, family) not in EXEMPT]

@@ -14,7 +14,8 @@ from idat_zoo import files
 from idat_zoo.backbones import pair as pair_module
 from idat_zoo.data.load import load_task
 from idat_zoo.engine import memory
-from idat_zoo.engine.train import Learner, Trainer
+from idat_zoo.engine.learner import Learner
+from idat_zoo.engine.train import Trainer
 from idat_zoo.errors import (
     DataError,
     DivergedError,
@@ -23,13 +24,14 @@ from idat_zoo.errors import (
     UsageError,
     ZooError,
 )
-from idat_zoo.recipe import AdapterChoice, Recipe
+from idat_zoo.recipe import Recipe
 from idat_zoo.results import Result
 from idat_zoo.runs.device_setup import set_up
 from idat_zoo.runs.folder import run_folder, run_label
 from idat_zoo.runs.many import run, run_many
 from idat_zoo.runs.passes import plan_passes
 from idat_zoo.runs.training import Training
+from idat_zoo.specs import AdapterSpec
 from idat_zoo.switches import Switches
 
 CPU = torch.device("cpu")
@@ -376,7 +378,7 @@ def test_adapters_that_differ_in_what_apply_reads_have_passes_of_their_own(
     role: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first, second = alike(2)
-    wider = first.model_copy(update={role: AdapterChoice(name="lora", options={"rank": 3})})
+    wider = first.model_copy(update={role: AdapterSpec(name="lora", options={"rank": 3})})
     assert passes([first, wider, second], Notes(), stack=3) == [["0", "1", "2"]]
     monkeypatch.setattr("idat_zoo.adapters.lora.LoRA.stacks_over", frozenset({"scale"}))
     assert passes([first, wider, second], Notes(), stack=3) == [["0", "2"], ["1"]]

@@ -16,11 +16,11 @@ from conftest import toy_recipe
 from idat_zoo import evaluate, files, run
 from idat_zoo.checkpoint.loading import load_checkpoint
 from idat_zoo.checkpoint.probe import probe_logits
-from idat_zoo.recipe import TermSpec
 from idat_zoo.recipe_hash import recipe_hash
 from idat_zoo.recipe_toml import dump_recipe, parse_recipe
 from idat_zoo.results import load_result
 from idat_zoo.runs.folder import PROBE_FILE
+from idat_zoo.specs import TermSpec
 
 ROOT = Path(__file__).parents[2]
 OLDER = ROOT / "tests" / "older"

@@ -17,8 +17,9 @@ from conftest import DIGITS, learner_of, toy_pair, toy_recipe
 from idat_zoo.adapters import build_adapter
 from idat_zoo.adapters.peft import adapted
 from idat_zoo.adapters.peft_options import UNFIT, UNMERGED, require_peft, tuners
+from idat_zoo.backbones.build import build_network
 from idat_zoo.backbones.frozen import describe_anatomy, hash_network
-from idat_zoo.backbones.network import Network, build_network
+from idat_zoo.backbones.network import Network
 from idat_zoo.backbones.peft_network import PeftNetwork
 from idat_zoo.checkpoint.loading import Checkpoint, load_checkpoint
 from idat_zoo.checkpoint.probe import probe_images
@@ -36,11 +37,12 @@ from idat_zoo.plugins import load_plugin
 from idat_zoo.pool import AdapterPool
 from idat_zoo.publishing.plan import plan
 from idat_zoo.randomness import generator
-from idat_zoo.recipe import AdapterChoice, Recipe
+from idat_zoo.recipe import Recipe
 from idat_zoo.recipe_hash import recipe_hash
 from idat_zoo.recipe_toml import dump_recipe, parse_recipe
 from idat_zoo.registry import get_recipe
 from idat_zoo.runs.folder import run_folder
+from idat_zoo.specs import AdapterSpec
 
 pytestmark = pytest.mark.filterwarnings("ignore:Sparse invariant checks")  # of frod
 
@@ -240,7 +242,7 @@ def test_each_run_has_a_pass_of_its_own_and_no_prefix_is_cached() -> None:
 
 
 def test_targets_are_the_linear_layers_of_blocks_and_neither_patches_nor_pools() -> None:
-    adapter = build_adapter(AdapterChoice(name="peft", options={"tuner": "lora"}))
+    adapter = build_adapter(AdapterSpec(name="peft", options={"tuner": "lora"}))
     names = adapted(adapter.try_out(describe_anatomy(tiny("siglip"))))
     layers = ("attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2")
     assert names == [f"blocks.{i}.{layer}" for i in range(2) for layer in layers]
@@ -269,7 +271,7 @@ def test_where_qkv_is_read_past_its_module_nothing_would_learn_and_that_is_refus
 ) -> None:
     anatomy = describe_anatomy(tiny(form))
     dead, alive = (
-        build_adapter(AdapterChoice(name="peft", options={"tuner": "lora", **own}))
+        build_adapter(AdapterSpec(name="peft", options={"tuner": "lora", **own}))
         for own in ({}, {"target_modules": ["fc1", "fc2"]})
     )
     assert "attn.qkv past its module" in dead.misfit(anatomy)
@@ -280,7 +282,7 @@ def test_where_qkv_is_read_past_its_module_nothing_would_learn_and_that_is_refus
 def test_it_stands_on_other_kinds(form: str) -> None:
     network = build_network(
         frozen_of(form),
-        build_adapter(AdapterChoice(name="peft", options={"tuner": "lokr", "r": 2})),
+        build_adapter(AdapterSpec(name="peft", options={"tuner": "lokr", "r": 2})),
         num_classes=3,
         normalisation="model",
         seed=0,
@@ -358,7 +360,7 @@ def test_what_peft_does_not_know_is_refused_by_name(
 def test_what_does_not_fit_a_network_is_told_without_its_weights(
     options: dict[str, Any], told: str
 ) -> None:
-    adapter = build_adapter(AdapterChoice(name="peft", options={"tuner": "lokr", **options}))
+    adapter = build_adapter(AdapterSpec(name="peft", options={"tuner": "lokr", **options}))
     assert told in adapter.misfit(describe_anatomy(tiny("vit")))
 
 

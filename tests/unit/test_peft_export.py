@@ -23,9 +23,9 @@ from idat_zoo.formats.peft_forms import FORMS as FORMS_OF_PEFT
 from idat_zoo.formats.peft_forms import LOW_RANK
 from idat_zoo.formats.peft_import import import_peft
 from idat_zoo.formats.timm_model import merge
-from idat_zoo.recipe import AdapterChoice
+from idat_zoo.specs import AdapterSpec
 
-MERGEABLE = [f for f in ADAPTERS if build_adapter(AdapterChoice(name=f)).mergeable]
+MERGEABLE = [f for f in ADAPTERS if build_adapter(AdapterSpec(name=f)).mergeable]
 
 
 @pytest.mark.slow

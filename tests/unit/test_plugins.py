@@ -34,12 +34,13 @@ from idat_zoo.errors import (
 )
 from idat_zoo.outside import Provider
 from idat_zoo.randomness import generator
-from idat_zoo.recipe import AdapterChoice, Pair, Plugin
+from idat_zoo.recipe import Pair
 from idat_zoo.recipe_hash import recipe_hash
 from idat_zoo.recipe_toml import dump_recipe, parse_recipe
 from idat_zoo.registry import get_recipe, load_registry
 from idat_zoo.runs.inputs import Inputs, require_inputs
 from idat_zoo.runs.states import resume_command
+from idat_zoo.specs import AdapterSpec, Plugin
 
 pytestmark = pytest.mark.filterwarnings("ignore:Overwriting")  # timm's, of a name told again
 DOCS = (Path(__file__).parents[2] / "docs" / "plugins.md").read_text(encoding="utf-8")
@@ -552,7 +553,7 @@ def test_an_installed_family_is_listed_by_its_name_without_being_imported(
     with pytest.raises(UsageError, match="plugin 'other' 1: No module named 'no_such_module'"):
         find_adapter("gone")
     with pytest.raises(UnknownNameError, match="Did you mean 'linear'"):
-        build_adapter(AdapterChoice(name="liner"))
+        build_adapter(AdapterSpec(name="liner"))
 
 
 @pytest.fixture

@@ -13,14 +13,15 @@ from torch import Tensor
 from conftest import FAMILIES, toy_recipe
 from idat_zoo import pool as pool_module
 from idat_zoo.adapters import build_adapter
+from idat_zoo.backbones.build import build_network
 from idat_zoo.backbones.frozen import FrozenBackbone
-from idat_zoo.backbones.network import Network, build_network
+from idat_zoo.backbones.network import Network
 from idat_zoo.backbones.stack import MixedNetwork
 from idat_zoo.checkpoint.loading import Checkpoint, load_checkpoint
 from idat_zoo.checkpoint.writing import write_checkpoint
 from idat_zoo.errors import CheckpointError, UnknownNameError, UsageError
 from idat_zoo.pool import AdapterPool
-from idat_zoo.recipe import AdapterChoice
+from idat_zoo.specs import AdapterSpec
 
 CLASSES = {"sequential": 10, "shared_parallel": 3, "idat_adaptformer": 5, "lora": 7, "linear": 2}
 
@@ -48,7 +49,7 @@ def checkpoints(toy_student: FrozenBackbone, tmp_path: Path) -> dict[str, Path]:
         recipe = recipe.model_copy(update={"task": task})
         network = build_network(
             toy_student,
-            build_adapter(AdapterChoice(name=family)),
+            build_adapter(AdapterSpec(name=family)),
             num_classes=num_classes,
             normalisation="model",
             seed=seed,
@@ -93,7 +94,7 @@ def test_a_mixed_pass_equals_single_passes_in_float64(
 def test_so_it_does_in_windows_with_biases_and_on_grids(form: str) -> None:
     backbone, networks = frozen_of(form), []
     for seed, (family, num_classes) in enumerate(CLASSES.items()):
-        adapter = build_adapter(AdapterChoice(name=family))
+        adapter = build_adapter(AdapterSpec(name=family))
         if not adapter.misfit(backbone.anatomy):
             built = build_network(
                 backbone,

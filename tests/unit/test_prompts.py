@@ -14,7 +14,7 @@ from toy_families import Prompted, prompted_by_hand
 
 from idat_zoo.adapters.sites import Site
 from idat_zoo.adapters.tensors import Tensors
-from idat_zoo.backbones.network import build_network
+from idat_zoo.backbones.build import build_network
 from idat_zoo.errors import UsageError
 
 TAKE_PROMPTS = [form for form, own in FORMS.items() if own.kind in ("vit", "eva", "beit")]

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from idat_zoo.errors import RecipeError, UnknownNameError, UsageError
-from idat_zoo.recipe import MOST_NUMBER, AdapterChoice, Backbone, Recipe, Task
+from idat_zoo.recipe import Backbone, Recipe, Task
 from idat_zoo.recipe_hash import recipe_hash
 from idat_zoo.recipe_toml import dump_recipe, parse_recipe
 from idat_zoo.registry import (
@@ -32,6 +32,8 @@ from idat_zoo.registry import (
 )
 from idat_zoo.registry.parameters import load_parameters
 from idat_zoo.registry.registry import BUILTIN
+from idat_zoo.specs import AdapterSpec
+from idat_zoo.values import MOST_NUMBER
 
 RELEASED = {  # task: lr, weight decay, drop path; facts/vtab_and_peers.md 3.1
     "cifar100": (5e-3, 5e-5, 0.0),
@@ -341,7 +343,7 @@ def test_the_teachers_adapter_may_differ() -> None:
     assert other_rank.teacher_adapter.options["rank"] == 2
     assert other_rank.adapter.options["rank"] == 8
     head_only = get_recipe("dtd", "lora", overrides=["teacher_adapter=linear"])
-    assert head_only.teacher_adapter == AdapterChoice(name="linear", options={"dropout": 0.0})
+    assert head_only.teacher_adapter == AdapterSpec(name="linear", options={"dropout": 0.0})
 
 
 def test_no_teacher_means_no_teacher_adapter_and_no_distillation() -> None:

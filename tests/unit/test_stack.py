@@ -18,12 +18,13 @@ from idat_zoo.adapters.base import Adapter
 from idat_zoo.adapters.masks import Mask
 from idat_zoo.adapters.sites import Site, SiteShape
 from idat_zoo.adapters.tensors import Carry, Created, Tensors, trunc_normal
+from idat_zoo.backbones.build import new_head
 from idat_zoo.backbones.frozen import FrozenBackbone
-from idat_zoo.backbones.network import Network, new_head
+from idat_zoo.backbones.network import Network
 from idat_zoo.backbones.stack import StackedNetwork
 from idat_zoo.errors import UsageError
 from idat_zoo.randomness import Draws, generator
-from idat_zoo.recipe import Frozen
+from idat_zoo.values import Frozen
 
 TOLERANCE = 1e-12
 

@@ -14,7 +14,7 @@ from rich.console import Console
 from conftest import toy_recipe
 from idat_zoo.adapters import ADAPTERS
 from idat_zoo.cli import progress, screen
-from idat_zoo.engine.train import EpochLog
+from idat_zoo.engine.learner import EpochLog
 from idat_zoo.errors import UnknownNameError
 from idat_zoo.runs.many import run
 

@@ -1,0 +1,87 @@
+"""Building networks: a frozen backbone, fresh adapter tensors and a new head."""
+
+import torch
+from torch import nn
+
+from idat_zoo.adapters.anatomy import Anatomy
+from idat_zoo.adapters.base import Adapter
+from idat_zoo.adapters.peft import Peft
+from idat_zoo.adapters.tensors import trunc_normal
+from idat_zoo.backbones.frozen import FrozenBackbone
+from idat_zoo.backbones.network import (
+    Network,
+)
+from idat_zoo.errors import UsageError
+from idat_zoo.randomness import generator
+from idat_zoo.values import Rgb
+
+IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+
+
+def new_head(embed_dim: int, num_classes: int, source: torch.Generator) -> nn.Linear:
+    """Weights normal of std 0.02, biases 0, as timm and the released code start it."""
+    head = nn.utils.skip_init(nn.Linear, embed_dim, num_classes)
+    assert isinstance(head, nn.Linear)
+    with torch.no_grad():
+        head.weight.copy_(trunc_normal(num_classes, embed_dim, std=0.02, generator=source))
+        head.bias.zero_()
+    return head
+
+
+def build_network(
+    backbone: FrozenBackbone,
+    adapter: Adapter,
+    *,
+    num_classes: int,
+    normalisation: str,
+    seed: int,
+    role: str,
+) -> Network:
+    """A fresh network: tensors drawn for (seed, role), role being `student` or `teacher`.
+
+    Raises: UsageError where the adapter cannot stand on the backbone.
+    """
+    head = new_head(backbone.anatomy.num_features, num_classes, generator(seed, role, "head"))
+    return with_head(backbone, adapter, head, normalisation=normalisation, seed=seed, role=role)
+
+
+def with_head(
+    backbone: FrozenBackbone,
+    adapter: Adapter,
+    head: nn.Module,
+    *,
+    normalisation: str,
+    seed: int,
+    role: str,
+) -> Network:
+    """As `build_network`, with a head that is there already."""
+    check_carries(backbone.anatomy, adapter, backbone.spec.name)
+    source = generator(seed, role, "adapter")
+    mean, std = input_range(backbone, normalisation)
+    if isinstance(adapter, Peft):
+        from idat_zoo.backbones.peft_network import PeftNetwork  # which knows this file
+
+        model = adapter.inject(backbone.body, source)
+        return PeftNetwork(backbone, adapter, model, head, mean=mean, std=std)
+    created = adapter.create(backbone.anatomy, source)
+    return Network(backbone, adapter, created, head, mean=mean, std=std)
+
+
+def check_carries(anatomy: Anatomy, adapter: Adapter, name: str) -> None:
+    """Raises: UsageError where an adapter cannot stand on a backbone of a name."""
+    why = adapter.why_not(anatomy)
+    if why:
+        raise UsageError(
+            f"adapter '{adapter.word}' cannot stand on backbone '{name}' ({anatomy.kind}): {why}.",
+            hint="Other options may fit; `idat list adapters --pair NAME` lists what stands there "
+            "by default.",
+        )
+
+
+def input_range(backbone: FrozenBackbone, normalisation: str) -> tuple[Rgb, Rgb]:
+    """Mean and std for pixels in [0, 1]: the backbone's own, ImageNet's, or none."""
+    if normalisation == "imagenet":
+        return IMAGENET
+    if normalisation == "none":
+        return (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
+    return backbone.spec.mean, backbone.spec.std

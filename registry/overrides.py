@@ -1,0 +1,129 @@
+"""Overrides: a recipe with some of its fields set by words."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from idat_zoo.errors import RecipeError
+from idat_zoo.recipe import Recipe
+from idat_zoo.registry.checks import (
+    CANDIDATE_SETTINGS,
+    check_fields,
+)
+from idat_zoo.registry.recipe_files import SETTINGS
+from idat_zoo.registry.registry import Registry
+from idat_zoo.registry.shelves import Family, unknown
+from idat_zoo.registry.terms import term_options
+from idat_zoo.registry.words import (
+    below,
+)
+from idat_zoo.specs import FLAT_OPTIONS, TermSpec
+
+OF_THE_TERM = ("distillation_weight", "detach")
+"""Fields that say how a distillation term acts, and do not carry over to another term."""
+
+HAS_A_FLAG = {
+    name: f"--{name.replace('_', '-')}"
+    for name in (
+        *("task", "adapter", "pair", "teacher"),
+        *("seed", "seeds", "device", "data_dir", "out", "stack"),
+    )
+}
+
+
+def override(recipe: Recipe, words: Mapping[str, Any], registry: Registry) -> Recipe:
+    """A recipe with fields set by words. Raises: RecipeError with every fault of the words."""
+    student = registry.find_adapter(recipe.adapter.word)
+    teacher_word = words.get("teacher_adapter", (recipe.teacher_adapter or recipe.adapter).word)
+    teacher = registry.find_adapter(str(teacher_word))
+    _check_words(words, recipe, student, teacher)
+
+    settings = {key: value for key, value in words.items() if key in SETTINGS}
+    settings = {key: value for key, value in settings.items() if key not in FLAT_OPTIONS}
+    candidates = below("candidates", words)
+    if settings.get("selection") != "none":
+        candidates = {**recipe.candidates, **candidates}
+    options = {**recipe.adapter.options, **below("adapter", words)}
+    return check_fields(
+        dict(recipe)
+        | _settled(recipe, settings)
+        | {
+            "candidates": candidates,
+            "distillation": _term(recipe, words),
+            "adapter": student.as_fields(options),
+            "teacher_adapter": _teacher_adapter(recipe, words, teacher, options),
+        },
+        registry=registry,
+        where="override",
+        fixed=words,
+    )
+
+
+def _check_words(
+    words: Mapping[str, Any], recipe: Recipe, student: Family, teacher: Family
+) -> None:
+    """Every word must name something that exists; values are checked later, with the recipe."""
+    term = _term(recipe, words)
+    options = [
+        *(f"adapter.{option}" for option in student.options),
+        *(f"distillation.{option}" for option in term_options(term.get("name"))),
+    ]
+    known = {
+        *(name for name in SETTINGS if name != "candidates"),
+        *options,
+        "teacher_adapter",
+        *(f"teacher_adapter.{option}" for option in teacher.options),
+        *(f"candidates.{name}" for name in (*CANDIDATE_SETTINGS, *options)),
+    }
+    faults = []
+    for key in words:
+        if key in HAS_A_FLAG:
+            faults.append(f"override: {key}: is chosen by {HAS_A_FLAG[key]}, not by a word")
+        elif key not in known:
+            faults.append(f"override: {unknown('key', key, known)}")
+        elif key.startswith("teacher_adapter") and recipe.teacher_adapter is None:
+            faults.append(f"override: {key}: this recipe has no teacher")
+    if faults:
+        raise RecipeError(faults)
+
+
+def _settled(recipe: Recipe, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings with what follows from them: another term starts afresh, a warm-up stays short."""
+    follows: dict[str, Any] = {}
+    if "distillation" in settings and _term(recipe, settings)["name"] != recipe.distillation.name:
+        follows |= defaults_of(OF_THE_TERM)
+    epochs = settings.get("epochs")
+    if isinstance(epochs, int):
+        follows["warmup_epochs"] = max(0, min(recipe.warmup_epochs, epochs // 2))
+    return follows | dict(settings)
+
+
+def _term(recipe: Recipe, words: Mapping[str, Any]) -> dict[str, Any]:
+    """The distillation term as words change it: another term starts at its own defaults."""
+    before = recipe.distillation
+    given = words.get("distillation", before)
+    fields = dict(given) if isinstance(given, Mapping | TermSpec) else {"name": given}
+    options = {**dict(fields.get("options") or {})}
+    if "options" not in fields and fields.get("name") == before.name:
+        options = dict(before.options)
+    beside = {name: words[name] for name in FLAT_OPTIONS if name in words}
+    return {**fields, "options": options | beside | below("distillation", words)}
+
+
+def _teacher_adapter(
+    recipe: Recipe, words: Mapping[str, Any], family: Family, student_options: Mapping[str, Any]
+) -> dict[str, Any] | None:
+    """The student's adapter where it was that before; a family named anew at its own defaults."""
+    before = recipe.teacher_adapter
+    if before is None:
+        return None
+    word = family.word
+    if word == recipe.adapter.word and ("teacher_adapter" in words or before == recipe.adapter):
+        options = dict(student_options)
+    else:
+        options = dict(before.options) if word == before.word else {}
+    return family.as_fields(options | below("teacher_adapter", words))
+
+
+def defaults_of(names: Iterable[str]) -> dict[str, Any]:
+    """The defaults of a recipe's fields."""
+    return {name: Recipe.model_fields[name].default for name in names}

@@ -1,0 +1,57 @@
+"""Ids of recipes: pair/adapter/task."""
+
+import itertools
+
+from idat_zoo.errors import UnknownNameError, near_names
+from idat_zoo.recipe import (
+    Recipe,
+)
+from idat_zoo.registry.registry import Registry
+from idat_zoo.registry.resolve import (
+    applying_rules,
+    compose_recipe,
+)
+from idat_zoo.registry.task_words import FOLDER
+
+
+def recipe_id(recipe: Recipe) -> str:
+    """pair/adapter/task."""
+    return f"{recipe.pair.name}/{recipe.adapter.word}/{recipe.task.id}"
+
+
+def unlike_recipe_ids(registry: Registry) -> list[str]:
+    """One pair/adapter/task of all to which the same tables apply: tasks alone make no fault."""
+    first: dict[tuple[object, ...], str] = {}
+    for pair in registry.pairs:
+        for adapter in registry.adapters:
+            for task in registry.tasks:
+                rules = applying_rules(registry, pair=pair, adapter=adapter, task=task)
+                first.setdefault((pair, adapter, *map(id, rules)), f"{pair}/{adapter}/{task}")
+    return list(first.values())
+
+
+def find_recipe(registry: Registry, name: str) -> Recipe:
+    """The recipe with an id; its task may be an alias.
+
+    Raises: UnknownNameError; RecipeError when its tables do not fit together; UsageError for
+    `folder`, whose recipe is made of images.
+    """
+    pair, _, rest = name.partition("/")
+    adapter, _, task = rest.partition("/")
+    if task == FOLDER:
+        registry.find_task(task)  # which says where its recipe is
+    if not (pair in registry.pairs and adapter in registry.adapters and registry.has_task(task)):
+        error = UnknownNameError("recipe", name, _near_ids(registry, pair, adapter, task))
+        error.hint = "`idat list recipes` lists them."
+        raise error
+    return compose_recipe(registry, task, adapter, pair=pair)
+
+
+def _near_ids(registry: Registry, *parts: str) -> list[str]:
+    """Ids whose parts are the given ones, or near to those that are unknown."""
+    known = (registry.pairs, registry.adapters, registry.tasks)
+    near = [
+        [part] if part in names else near_names(part, names)
+        for part, names in zip(parts, known, strict=True)
+    ]
+    return ["/".join(id) for id in itertools.product(*near)]
