@@ -71,7 +71,7 @@ MINI = {  # column of the mini suite's table -> runs
 }
 
 
-def specify() -> None:
+def choose() -> None:
     """The learning rate of LoRA, by the mean val200 top-1 of both arms: neither is favoured."""
     rows = []
     for rate in RATES:

@@ -56,7 +56,7 @@ THREE_SEEDS = ("lora", "adapter_plus", "krona")
 SHIPPED = ("lora", "adapter_plus", "krona")
 
 
-def specify(families: Sequence[str]) -> None:
+def choose(families: Sequence[str]) -> None:
     """Each family's rate, by the mean val200 top-1 of both arms: neither is favoured."""
     CHOICES.mkdir(parents=True, exist_ok=True)
     for family in families:

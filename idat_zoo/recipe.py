@@ -128,9 +128,9 @@ class Task(Frozen):
 class Recipe(Frozen):
     """Everything that determines a run except seed, device and paths.
 
-    `epochs` and `warmup_epochs` count epochs; `lr` is the peak learning rate of AdamW, for both networks. The
-    term `distillation` has weight `distillation_weight`; `detach` names the side whose outputs are
-    constants in it (iDAT as released: `none`, both learn). `candidates` (field -> values) are what
+    `epochs` and `warmup_epochs` count epochs; `lr` is the peak learning rate of AdamW, for both
+    networks. The term `distillation` has weight `distillation_weight`; `detach` names the side
+    whose outputs are constants in it (iDAT as released: `none`, both learn). `candidates` (field -> values) are what
     `selection = "val"` chooses among. `protocol = "imported"` marks an adapter trained elsewhere,
     whose training is not known.
 

@@ -31,7 +31,7 @@ FLAT_OPTIONS = ("temperature", "temperature_squared")
 
 
 class Plugin(Frozen):
-    """The plugin that brings a class: a file with its SHA-256, or a distribution with its version."""
+    """A plugin: a file with its SHA-256, or an installed distribution with its version."""
 
     file: str | None = Field(default=None, pattern=r"^[^/\\\x00-\x1f\x7f]+$")
     sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
