@@ -130,9 +130,9 @@ class Recipe(Frozen):
 
     `epochs` and `warmup_epochs` count epochs; `lr` is the peak learning rate of AdamW, for both
     networks. The term `distillation` has weight `distillation_weight`; `detach` names the side
-    whose outputs are constants in it (iDAT as released: `none`, both learn). `candidates` (field -> values) are what
-    `selection = "val"` chooses among. `protocol = "imported"` marks an adapter trained elsewhere,
-    whose training is not known.
+    whose outputs are constants in it (iDAT as released: `none`, both learn). `candidates` (field ->
+    values) are what `selection = "val"` chooses among. `protocol = "imported"` marks an adapter
+    trained elsewhere, whose training is not known.
 
     Recipes of the older form are accepted, in which `distillation` is the term's name, and
     `temperature` and `temperature_squared` are fields of their own.
