@@ -17,9 +17,9 @@ from idat_zoo.adapters.base import Adapter
 from idat_zoo.adapters.masks import Mask
 from idat_zoo.adapters.sites import Place, Site
 from idat_zoo.adapters.tensors import Carry, Tensors
-from idat_zoo.backbones.masks import by_rows, masks_at
 from idat_zoo.backbones.network import DROP_PATH, Images, Logits, Network, copies_at
 from idat_zoo.backbones.sites import Compute, Visitor
+from idat_zoo.backbones.step_masks import by_rows, masks_at
 from idat_zoo.backbones.walk import Partway, begin, features
 from idat_zoo.distillation.base import Output, Outputs
 from idat_zoo.errors import UsageError

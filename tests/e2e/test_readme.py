@@ -106,3 +106,17 @@ def test_the_output_that_is_shown_is_what_the_command_prints() -> None:
     command = [str(IDAT), "eval", "builtin:digits-lora", "--device", "cpu"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.stdout.startswith(shown)
+
+
+def test_the_map_names_what_is_there_and_every_package() -> None:
+    (drawn,) = re.findall(r"## Map of the house\n\n```\n(.*?)```", README, flags=re.DOTALL)
+    folders = set(re.findall(r"[\w/]+/(?=[\s;,])", drawn))
+    places = [ROOT, ROOT / "idat_zoo"]
+    for name in folders:
+        assert any((place / name).is_dir() for place in places), name
+    modules = re.findall(r"\b\w+\.py\b", drawn)
+    assert len(modules) > 10
+    for name in modules:
+        assert list((ROOT / "idat_zoo").rglob(name)), name
+    packages = {f"{path.parent.name}/" for path in (ROOT / "idat_zoo").glob("*/__init__.py")}
+    assert packages - {"builtin/"} <= folders
