@@ -35,6 +35,7 @@ from idat_zoo.registry.load import load_registry
 from idat_zoo.registry.recipe_files import SETTINGS, Rule
 from idat_zoo.registry.registry import Registry
 from idat_zoo.registry.shelves import Family, collecting, unknown
+from idat_zoo.registry.suite_faults import task_faults
 from idat_zoo.registry.task_words import ARRAYS, FOLDER
 from idat_zoo.registry.terms import check_option, term_options, write_out
 
@@ -181,6 +182,8 @@ def recipe_from_file(
     """
     fields = parse_toml(read_text(path), where=str(path))
     written = check_recipe(_with_short_warmup(fields, registry), where=str(path))
+    if faults := task_faults(written.task, where=str(path)):
+        raise RecipeError(faults)
     for choice in filter(None, (written.adapter, written.teacher_adapter)):
         warn_if_changed("adapter", choice.name, choice.plugin, group=ADAPTERS_GROUP)
     for spec in written.pair.backbones():
