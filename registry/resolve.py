@@ -113,7 +113,7 @@ def get_recipe(
 def with_folder(
     registry: Registry, data_dir: Path, reading: "Reading | None" = None
 ) -> tuple[Registry, str]:
-    """The shelves with the task that one's own images are, and its id. This loads torch.
+    """The shelves with the task that one's own images are, and its id.
 
     Raises: DataError with every fault of the folder.
     """

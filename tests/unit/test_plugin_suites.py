@@ -84,6 +84,8 @@ def test_the_example_of_the_docs_is_verified_trained_evaluated_and_reported(plac
     refused = idat("eval", str(result.parent), "--data-dir", "images")
     assert refused.exit_code == 2, refused.output
     assert "suite 'leaves' is of plugin 'leaves.py' (SHA-256 " in refused.stderr
+    predicted = idat("predict", str(result.parent), "images/oaks/test1.png")
+    assert predicted.exit_code == 0, predicted.output
     for words in (("show",), ("validate",), ("train", "--data-dir", "images", "--recipe")):
         refused = idat(*words, str(result.parent / "recipe.toml"))
         assert refused.exit_code == 2, refused.output
