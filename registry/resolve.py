@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from idat_zoo.errors import UnknownNameError, UsageError
+from idat_zoo.errors import RecipeError, UnknownNameError, UsageError
 from idat_zoo.outside import (
     ADAPTERS_GROUP,
     KINDS_GROUP,
@@ -22,6 +22,7 @@ from idat_zoo.recipe_toml import parse_toml, read_text
 from idat_zoo.registry.load import load_registry
 from idat_zoo.registry.recipe_files import Rule
 from idat_zoo.registry.registry import Registry
+from idat_zoo.registry.suite_faults import task_faults
 from idat_zoo.registry.task_words import ARRAYS, FOLDER
 from idat_zoo.specs import NO_TERM, TermSpec
 from idat_zoo.values import Scalar
@@ -95,7 +96,7 @@ def get_recipe(
 def with_folder(
     registry: Registry, data_dir: Path, reading: "Reading | None" = None
 ) -> tuple[Registry, str]:
-    """The shelves with the task that one's own images are, and its id. This loads torch.
+    """The shelves with the task that one's own images are, and its id.
 
     Raises: DataError with every fault of the folder.
     """
@@ -164,6 +165,8 @@ def recipe_from_file(
     """
     fields = parse_toml(read_text(path), where=str(path))
     written = check_recipe(_with_short_warmup(fields, registry), where=str(path))
+    if faults := task_faults(written.task, where=str(path)):
+        raise RecipeError(faults)
     for choice in filter(None, (written.adapter, written.teacher_adapter)):
         warn_if_changed("adapter", choice.name, choice.plugin, group=ADAPTERS_GROUP)
     for spec in written.pair.backbones():

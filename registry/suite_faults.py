@@ -1,19 +1,21 @@
-"""Faults of a shelf's table that names a suite: of the suite itself, and of the group in it."""
+"""Faults of the suite that a task or a source of images names, and of the group in it."""
 
 from collections.abc import Mapping
 from typing import Any
 
-from idat_zoo.data.suites import SUITES, load_suite
+from idat_zoo.data.suites import SUITES, is_known, load_suite
 from idat_zoo.data.suites.base import Suite
 from idat_zoo.data.suites.vtab1k import Vtab1k
 from idat_zoo.errors import UnknownNameError, UsageError
-from idat_zoo.outside import SUITES_GROUP, providers
+from idat_zoo.outside import SUITES_GROUP, lacking, providers
+from idat_zoo.recipe import Task
 
 
-def suite_faults(table: Mapping[str, Any], *, where: str) -> list[str]:
-    """The faults of `suite` and `group` in a table of a task or a source of images.
+def suite_faults(table: Mapping[str, Any], *, where: str, on_shelf: bool = True) -> list[str]:
+    """The faults of `suite` and `group` in a table.
 
-    Values of a wrong type are left to the tables' models.
+    `on_shelf` refuses the suites of a user's own images, of which no shelf can have tasks. Values
+    of a wrong type are left to the tables' models.
     """
     name, group = table.get("suite"), table.get("group")
     if not isinstance(name, str):
@@ -23,7 +25,7 @@ def suite_faults(table: Mapping[str, Any], *, where: str) -> list[str]:
     except (UnknownNameError, UsageError) as error:
         return [f"{where}: suite: {error.message} {error.hint}".rstrip()]
     faults = []
-    if suite.no_shelf:
+    if on_shelf and suite.no_shelf:
         own = [suite for suite in SUITES if not load_suite(suite).no_shelf]
         known = ", ".join((*own, *providers(SUITES_GROUP)))
         faults.append(f"{where}: suite: '{name}' {suite.no_shelf}; a shelf's task is of {known}")
@@ -32,8 +34,16 @@ def suite_faults(table: Mapping[str, Any], *, where: str) -> list[str]:
     return faults
 
 
+def task_faults(task: Task, *, where: str) -> list[str]:
+    """The faults of a resolved recipe's task: of its suite, the suite's plugin, and its group."""
+    if task.plugin is not None and not is_known(task.suite):
+        return [f"{where}: {lacking('suite', task.suite, task.plugin)}".replace("\n", " ")]
+    table = {"suite": task.suite, "group": task.group}
+    return suite_faults(table, where=f"{where}: task", on_shelf=False)
+
+
 def _group_faults(suite: Suite, group: str, *, where: str) -> list[str]:
-    """A suite without groups takes those of VTAB-1K."""
+    """The fault of a group that the suite does not have; without groups, it takes VTAB-1K's."""
     groups = suite.groups or Vtab1k.groups
     if group in groups:
         return []

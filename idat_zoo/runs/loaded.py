@@ -60,9 +60,7 @@ def load_run(
         views = load_views(recipe, inputs, seed=planned.seed)
     files.write_whole(planned.folder / RECIPE_FILE, dump_recipe(recipe).encode())
     listing = views["student"].listing
-    if (
-        suite_of(recipe.task).is_split_here and listing is not None
-    ):  # the split that was made of them
+    if suite_of(recipe.task).is_split_here and listing is not None:
         files.write_whole(planned.folder / SPLIT_FILE, split_csv(listing))
     return LoadedRun(
         planned=planned, views=views, still_ours=still_ours, cache=inputs.reading.cache

@@ -84,6 +84,12 @@ def test_the_example_of_the_docs_is_verified_trained_evaluated_and_reported(plac
     refused = idat("eval", str(result.parent), "--data-dir", "images")
     assert refused.exit_code == 2, refused.output
     assert "suite 'leaves' is of plugin 'leaves.py' (SHA-256 " in refused.stderr
+    predicted = idat("predict", str(result.parent), "images/oaks/test1.png")
+    assert predicted.exit_code == 0, predicted.output
+    for words in (("show",), ("validate",), ("train", "--data-dir", "images", "--recipe")):
+        refused = idat(*words, str(result.parent / "recipe.toml"))
+        assert refused.exit_code == 2, refused.output
+        assert "suite 'leaves' is of plugin 'leaves.py' (SHA-256 " in refused.stderr
     (result.parent / "call.json").unlink(missing_ok=True)
     assert "--plugin leaves.py" in resume_command(result.parent, Path("images"))
 
@@ -185,6 +191,24 @@ def test_a_shelfs_task_of_an_unknown_suite_or_group_is_a_fault(
     with pytest.raises(RecipeError) as caught:
         load_registry(tmp_path)
     assert re.search(told, "\n".join(caught.value.faults))
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (('suite = "mini"', 'suite = "minni"'), "task: suite: unknown suite 'minni'. Did you mean"),
+        (('group = "natural"', 'group = "naturl"'), "task: group: Input should be 'natural', "),
+    ],
+)
+def test_a_recipe_file_with_an_unknown_suite_or_group_is_refused(
+    change: tuple[str, str], told: str, tmp_path: Path
+) -> None:
+    text = dump_recipe(get_recipe("digits", "lora"))
+    assert change[0] in text
+    (tmp_path / "recipe.toml").write_text(text.replace(*change))
+    refused = idat("show", str(tmp_path / "recipe.toml"))
+    assert refused.exit_code == 2
+    assert told in refused.stderr
 
 
 def test_a_source_of_an_unknown_suite_is_a_fault(tmp_path: Path) -> None:
