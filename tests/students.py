@@ -12,8 +12,8 @@ from idat_zoo.adapters import build_adapter
 from idat_zoo.backbones.build import build_network
 from idat_zoo.backbones.network import Network
 from idat_zoo.checkpoint.loading import Checkpoint
+from idat_zoo.checkpoint.opened import open_checkpoint
 from idat_zoo.checkpoint.writing import write_checkpoint
-from idat_zoo.formats.peft_folder import read_config
 from idat_zoo.randomness import generator
 from idat_zoo.recipe import Pair
 from idat_zoo.specs import AdapterSpec
@@ -50,7 +50,7 @@ def checkpoint_of(network: Network, folder: Path) -> Checkpoint:
     recipe = toy_recipe(adapter.name, options=adapter.options.model_dump(), teacher=False)
     recipe = recipe.model_copy(update={"pair": Pair(name="toy", student=network.backbone.spec)})
     write_checkpoint(folder, network, recipe, role="student", recipe_hash="0" * 64, seed=0)
-    return Checkpoint(network=network, config=read_config(folder))
+    return Checkpoint(network=network, config=open_checkpoint(folder).config)
 
 
 def each(*forms: str, families: Sequence[str]) -> list[tuple[str, str]]:

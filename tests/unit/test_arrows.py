@@ -11,26 +11,27 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 
-FLOOR = {"errors", "recipe", "specs", "values"}
+RECIPE = {"recipe", "specs", "values"}
+FLOOR = RECIPE | {"errors"}
 MAY_KNOW = {
     "errors": set(),
     "values": set(),
     "specs": {"values"},
     "recipe": {"errors", "specs", "values"},
-    "option_words": {"recipe"},
+    "option_words": RECIPE,
     "recipe_toml": FLOOR,
-    "sources": {"recipe"},
+    "sources": RECIPE,
     "files": {"errors"},
     "randomness": set(),
     "places": set(),
     "hub": {"errors"},
     "intervals": set(),
-    "metrics": {"recipe"},
+    "metrics": RECIPE,
     "results": FLOOR | {"metrics", "runs.file_names", "standing", "switches"},
     "scoring": {"intervals", "metrics"},
-    "standing": {"intervals", "recipe"},
+    "standing": RECIPE | {"intervals"},
     "baselines": FLOOR | {"data", "files", "randomness", "results"},
-    "switches": {"recipe"},
+    "switches": RECIPE,
     "outside": FLOOR,
     "plugins": FLOOR | {"adapters", "backbones", "data", "distillation", "outside"},
     "adapters": FLOOR | {"option_words", "outside"},
@@ -40,7 +41,7 @@ MAY_KNOW = {
     | {"adapters", "distillation", "files", "hub", "outside", "places", "randomness"},
     "builtin": set(),
     "engine": FLOOR | {"backbones", "distillation", "randomness", "switches"},
-    "recipe_hash": {"adapters", "distillation", "recipe"},
+    "recipe_hash": RECIPE | {"adapters", "distillation"},
     "runs": FLOOR
     | {
         "adapters",

@@ -10,8 +10,8 @@ import torch
 from command import idat
 from peft_files import BACKBONE, HEAD, imported, peft_folder
 
+from idat_zoo.checkpoint.opened import open_checkpoint
 from idat_zoo.errors import RecipeError, UsageError
-from idat_zoo.formats.peft_folder import read_config
 from idat_zoo.registry import get_recipe
 from idat_zoo.runs.many import run
 
@@ -67,7 +67,7 @@ def test_two_imported_adapters_are_two_recipes(tmp_path: Path) -> None:
     other = {f"{HEAD}bias": torch.zeros(10)}
     for name, tensors in (("a", {}), ("b", other), ("again", {})):
         imported(peft_folder(tmp_path / f"peft-{name}", tensors=tensors), tmp_path / name)
-    first, second, again = (read_config(tmp_path / name) for name in ("a", "b", "again"))
+    first, second, again = (open_checkpoint(tmp_path / name).config for name in ("a", "b", "again"))
     assert first.recipe == second.recipe
     assert first.recipe_hash == again.recipe_hash != second.recipe_hash
 
@@ -110,7 +110,7 @@ def test_a_normalisation_is_all_that_can_be_said(tmp_path: Path) -> None:
             "the order of its classes (taken: the task's)",
         ],
     }
-    assert read_config(tmp_path / "ours").mean == (0.485, 0.456, 0.406)
+    assert open_checkpoint(tmp_path / "ours").config.mean == (0.485, 0.456, 0.406)
 
 
 PIXEL = bytes.fromhex(

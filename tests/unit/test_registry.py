@@ -413,6 +413,10 @@ def test_candidates_take_the_types_of_their_fields() -> None:
             "override: adapter 'lora': rank: Input should be greater than or equal to 1 (got 0)",
         ),
         (
+            ["distillation=kl", "temperature_squared=1"],
+            "override: distillation 'kl': temperature_squared: Input should be a valid boolean (got 1)",
+        ),
+        (
             ["temperature=3"],
             "override: temperature and temperature_squared act only with distillation = 'kl'",
         ),
