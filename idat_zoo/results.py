@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import Field, Strict, ValidationError
 
 from idat_zoo.errors import ZooError
+from idat_zoo.file_names import RESULT_FILE as RESULT_FILE
 from idat_zoo.metrics import Metrics, interval, percent
 from idat_zoo.recipe import Recipe, describe_faults
-from idat_zoo.runs.file_names import RESULT_FILE as RESULT_FILE
 from idat_zoo.standing import Standing, are_too_few, compare, in_words, too_few_in_words
 from idat_zoo.switches import Switches
 from idat_zoo.values import Frozen, Scalar

@@ -4,12 +4,12 @@ from contextlib import suppress
 
 from idat_zoo.checkpoint.loading import Checkpoint
 from idat_zoo.errors import UsageError
+from idat_zoo.file_names import RESULT_FILE
 from idat_zoo.formats import peft_export, peft_folder
 from idat_zoo.formats.peft_export import has_form
 from idat_zoo.formats.timm_model import can_be_merged
 from idat_zoo.publishing.finished_run import NEEDED, TEACHER_FILES, FinishedRun
 from idat_zoo.report.card import PEFT_FOLDER, Exports
-from idat_zoo.runs.file_names import RESULT_FILE
 
 
 def own_files(run: FinishedRun, checkpoint: Checkpoint) -> dict[str, bytes]:

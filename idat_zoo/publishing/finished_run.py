@@ -13,9 +13,9 @@ from idat_zoo.checkpoint.opened import Opened, open_checkpoint, open_content
 from idat_zoo.checkpoint.probe import probe_logits
 from idat_zoo.checkpoint.tensors import TENSORS_FILE
 from idat_zoo.errors import CheckpointError, RunFolderError
+from idat_zoo.file_names import RECIPE_FILE, RESULT_FILE
 from idat_zoo.recipe_hash import recipe_hash
 from idat_zoo.results import Result, load_result
-from idat_zoo.runs.file_names import RECIPE_FILE, RESULT_FILE
 from idat_zoo.runs.folder import PROBE_FILE, TEACHER_FOLDER
 from idat_zoo.runs.states import resume_command
 

@@ -8,11 +8,11 @@ from idat_zoo import files
 from idat_zoo.checkpoint.config import CONFIG_FILE, parse_document
 from idat_zoo.checkpoint.index import Entry, Index, parse_index
 from idat_zoo.errors import HubError, UsageError, ZooError
+from idat_zoo.file_names import RESULT_FILE
 from idat_zoo.hub.download import fetch
 from idat_zoo.hub.head import Head
 from idat_zoo.hub.references import HubReference
 from idat_zoo.results import Result, load_result
-from idat_zoo.runs.file_names import RESULT_FILE
 
 ROOT = ""
 

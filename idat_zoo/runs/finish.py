@@ -7,6 +7,7 @@ from idat_zoo.checkpoint.loading import load_checkpoint
 from idat_zoo.checkpoint.probe import probe_logits
 from idat_zoo.checkpoint.writing import write_checkpoint
 from idat_zoo.engine.precision import describe_device
+from idat_zoo.file_names import RESULT_FILE
 from idat_zoo.logits import predict_split
 from idat_zoo.recipe import Recipe
 from idat_zoo.recipe_hash import recipe_hash
@@ -19,7 +20,6 @@ from idat_zoo.results import (
     now,
     versions,
 )
-from idat_zoo.runs.file_names import RESULT_FILE
 from idat_zoo.runs.folder import PROBE_FILE, TEACHER_FOLDER, digests, tidy
 from idat_zoo.runs.loaded import LoadedRun
 from idat_zoo.runs.training import Trained

@@ -7,9 +7,9 @@ from pathlib import Path
 from idat_zoo import files
 from idat_zoo.data.folder import split_csv
 from idat_zoo.data.suites import suite_of
+from idat_zoo.file_names import RECIPE_FILE, SPLIT_FILE
 from idat_zoo.recipe import Recipe
 from idat_zoo.recipe_toml import dump_recipe
-from idat_zoo.runs.file_names import RECIPE_FILE, SPLIT_FILE
 from idat_zoo.runs.inputs import Inputs, Views, load_views, require_inputs
 from idat_zoo.runs.memory_errors import plain_memory_errors
 from idat_zoo.runs.plan import Planned

@@ -8,9 +8,9 @@ import torch
 
 from idat_zoo.engine.precision import resolve_precision
 from idat_zoo.errors import InputError, UsageError
+from idat_zoo.file_names import RESULT_FILE
 from idat_zoo.outside import with_plugins
 from idat_zoo.recipe import Recipe
-from idat_zoo.runs.file_names import RESULT_FILE
 from idat_zoo.runs.folder import run_folder
 from idat_zoo.runs.inputs import Inputs, missing_inputs
 

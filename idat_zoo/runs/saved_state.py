@@ -13,8 +13,8 @@ from idat_zoo.engine.schedule import total_epochs
 from idat_zoo.engine.state import load_state, state_of
 from idat_zoo.engine.train import Trainer
 from idat_zoo.errors import DivergedError, RunFolderError
+from idat_zoo.file_names import LOG_FILE
 from idat_zoo.recipe import Recipe
-from idat_zoo.runs.file_names import LOG_FILE
 from idat_zoo.runs.folder import STATE_FILE
 
 SHARED = "runs in one pass"

@@ -13,9 +13,7 @@ from idat_zoo.data.suites import is_known, suite_of
 from idat_zoo.data.suites.base import Place
 from idat_zoo.engine.schedule import total_epochs
 from idat_zoo.errors import RunFolderError, ZooError
-from idat_zoo.recipe import Recipe
-from idat_zoo.recipe_toml import parse_recipe, read_text
-from idat_zoo.runs.file_names import (
+from idat_zoo.file_names import (
     CALL_FILE,
     FAULT_FILE,
     LOG_FILE,
@@ -23,6 +21,8 @@ from idat_zoo.runs.file_names import (
     RECIPE_FILE,
     RESULT_FILE,
 )
+from idat_zoo.recipe import Recipe
+from idat_zoo.recipe_toml import parse_recipe, read_text
 from idat_zoo.runs.lock import holder_of, is_lock
 from idat_zoo.values import Frozen
 

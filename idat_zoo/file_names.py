@@ -1,4 +1,4 @@
-"""The names of the files in a run's folder, which `folder.py` describes. Free of torch."""
+"""The names of the files in a run's folder, which `runs/folder.py` describes. Free of torch."""
 
 RECIPE_FILE = "recipe.toml"
 SPLIT_FILE = "split.csv"
