@@ -152,80 +152,126 @@ def train_planned(
 
     Raises: UsageError for what is wrong with all of them.
     """
-    outcomes: dict[int, Result | ZooError] = {}
-    slow_formats: set[str] = set()
-
-    def settle(position: int, outcome: Result | ZooError) -> None:
-        outcomes[position] = outcome
-        if isinstance(outcome, ZooError) and len(planned) > 1:
-            one = planned[position]
-            progress.failed(run_label(one.recipe, one.seed), outcome)
-
-    @contextmanager
-    def settling(position: int) -> Iterator[None]:
-        """A run's own error ends that run; what is wrong with all of them ends all."""
-        try:
-            yield
-        except UsageError:
-            raise
-        except ZooError as error:
-            settle(position, error)
-
+    outcomes = _Outcomes(planned, progress)
     for position, one in enumerate(planned):
         if not one.finished:
-            with settling(position):
+            with outcomes.of(position):
                 check_carried(one.recipe)
-    rest = [position for position in range(len(planned)) if position not in outcomes]
+    open_runs = outcomes.missing()
+    noted = set[str]()
     with computing(setup.switches, setup.device):
-        turns = [[position] for position in rest] if setup.one_at_a_time else [rest]
+        turns = [[position] for position in open_runs] if setup.one_at_a_time else [open_runs]
         for number, positions in enumerate(turns, start=1):
             progress.run(number, of=len(turns))
             with ExitStack() as locks:
                 claims: dict[int, Callable[[], None]] = {}
                 in_order = sorted(positions, key=lambda position: planned[position].folder)
                 for position in in_order:  # of all processes, so that none waits in a ring
-                    with settling(position):
-                        one = planned[position]
-                        finished = find_finished(one.folder, one.recipe, out=one.out)
-                        if finished is None:
-                            lock = alone_in(one.folder, wait=wait, note=progress.note)
-                            claims[position] = locks.enter_context(lock)
-                            finished = find_finished(one.folder, one.recipe, out=one.out)
-                        if finished is not None:
-                            progress.note(f"finished before: {one.folder}")
-                            settle(position, finished)
-                            continue
-                        diverged = diverged_before(one.folder, one.recipe)
-                        if diverged is not None and not keep_diverged:
-                            raise diverged
-                        check_resumable(one.folder, resume=resume or diverged is not None)
-                        asked = [other.folder for other in planned]
-                        beside = tell_beside(one.folder, one.recipe, asked=asked)
-                        if resume and beside:
-                            progress.note(beside)
+                    with outcomes.of(position):
+                        claim = _claim(
+                            planned[position],
+                            locks,
+                            progress,
+                            resume=resume,
+                            wait=wait,
+                            keep_diverged=keep_diverged,
+                            asked=[one.folder for one in planned],
+                        )
+                        if isinstance(claim, Result):
+                            outcomes.settle(position, claim)
+                        else:
+                            claims[position] = claim
                 loaded: dict[int, LoadedRun] = {}
                 for position in positions:
-                    if position in outcomes:
-                        continue
-                    with settling(position):
-                        one = planned[position]
-                        slow = slowness(one.recipe.precision, setup.device)
-                        if slow and slow not in slow_formats:
-                            slow_formats.add(slow)
-                            progress.note(f"{slow}; precision=float32 is the better choice")
-                        progress.doing(one.recipe.task.id, "loading images")
-                        run = load_run(one, inputs, claims[position])
-                        keep_call(one.folder, words=words, data_dir=inputs.data_dir)
-                        loaded[position] = run
-                places = list(loaded)
-                for number_loaded, outcome in _complete(
-                    list(loaded.values()), setup, progress, keep_diverged=keep_diverged
-                ):
-                    position = places[number_loaded]
+                    if position in claims:
+                        with outcomes.of(position):
+                            one = planned[position]
+                            _note_slowness(one.recipe, setup, progress, noted)
+                            progress.doing(one.recipe.task.id, "loading images")
+                            run = load_run(one, inputs, claims[position])
+                            keep_call(one.folder, words=words, data_dir=inputs.data_dir)
+                            loaded[position] = run
+                places, runs = list(loaded), list(loaded.values())
+                completed = _complete(runs, setup, progress, keep_diverged=keep_diverged)
+                for place, outcome in completed:
                     if isinstance(outcome, ZooError):
-                        _keep_error(loaded[position], outcome)
-                    settle(position, outcome)
-    return [outcomes[position] for position in range(len(planned))]
+                        _keep_error(runs[place], outcome)
+                    outcomes.settle(places[place], outcome)
+    return outcomes.in_order()
+
+
+class _Outcomes:
+    """The result or the error of each planned run, by its position."""
+
+    def __init__(self, planned: Sequence[Planned], progress: Progress) -> None:
+        self._planned, self._progress = planned, progress
+        self._settled: dict[int, Result | ZooError] = {}
+
+    def settle(self, position: int, outcome: Result | ZooError) -> None:
+        """Take over a run's outcome; the listener hears of one run's error among several."""
+        self._settled[position] = outcome
+        if isinstance(outcome, ZooError) and len(self._planned) > 1:
+            one = self._planned[position]
+            self._progress.failed(run_label(one.recipe, one.seed), outcome)
+
+    @contextmanager
+    def of(self, position: int) -> Iterator[None]:
+        """An error in the block becomes the run's outcome; a UsageError ends all runs."""
+        try:
+            yield
+        except UsageError:
+            raise
+        except ZooError as error:
+            self.settle(position, error)
+
+    def missing(self) -> list[int]:
+        """The positions of runs without an outcome."""
+        return [k for k in range(len(self._planned)) if k not in self._settled]
+
+    def in_order(self) -> list[Result | ZooError]:
+        """All outcomes, in the order of the runs."""
+        return [self._settled[position] for position in range(len(self._planned))]
+
+
+def _claim(
+    one: Planned,
+    locks: ExitStack,
+    progress: Progress,
+    *,
+    resume: bool,
+    wait: bool,
+    keep_diverged: bool,
+    asked: Sequence[Path],
+) -> Result | Callable[[], None]:
+    """The result of a finished run, or a claim on its folder, which `locks` hold.
+
+    The claim is a function that raises a RunFolderError once another process has the folder.
+
+    Raises: RunFolderError where the run cannot begin or go on; DivergedError where it diverged.
+    """
+    finished = find_finished(one.folder, one.recipe, out=one.out)
+    if finished is None:
+        still_ours = locks.enter_context(alone_in(one.folder, wait=wait, note=progress.note))
+        finished = find_finished(one.folder, one.recipe, out=one.out)  # by whom we waited for
+    if finished is not None:
+        progress.note(f"finished before: {one.folder}")
+        return finished
+    diverged = diverged_before(one.folder, one.recipe)
+    if diverged is not None and not keep_diverged:
+        raise diverged
+    check_resumable(one.folder, resume=resume or diverged is not None)
+    beside = tell_beside(one.folder, one.recipe, asked=asked)
+    if resume and beside:
+        progress.note(beside)
+    return still_ours
+
+
+def _note_slowness(recipe: Recipe, setup: DeviceSetup, progress: Progress, noted: set[str]) -> None:
+    """Say once for each number format that it is slow on the device."""
+    slow = slowness(recipe.precision, setup.device)
+    if slow and slow not in noted:
+        noted.add(slow)
+        progress.note(f"{slow}; precision=float32 is the better choice")
 
 
 def _keep_error(run: LoadedRun, error: ZooError) -> None:
