@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from idat_zoo.recipe import Task
     from idat_zoo.registry import Registry
 
-NAMED = 3  # images that a remark names
+NAMED = 3  # the largest number of images that a remark lists
 
 app = typer.Typer()
 
@@ -230,7 +230,8 @@ def _own_place(data_dir: Path | None) -> Path:
 def _lying_below(data_dir: Path | None, registry: "Registry") -> list["Task"]:
     """The tasks of which at least one list is in the data folder.
 
-    Raises: UsageError where there is none and no folder was given; DataError where there is none.
+    Raises: UsageError if there is none and no folder was given; DataError if there is none in the
+    given folder.
     """
     from idat_zoo.data.on_disk import data_folder, verify_command
 
@@ -271,7 +272,7 @@ def _print_finding(found: "Finding") -> None:
 
 
 def _print_line(text: str) -> None:
-    """Print on one line, even where a file's name holds a line break."""
+    """Print a text on one line, even if it contains a file name with a line break."""
     typer.echo(plain(text.replace("\n", "\\n")))
 
 

@@ -1,4 +1,4 @@
-"""What `idat data info` says of a task: what its files must look like, and which are there."""
+"""The facts of a task that `idat data info` prints: the expected files, and those that exist."""
 
 import shutil
 import textwrap
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from idat_zoo.recipe import Task
     from idat_zoo.sources import DataSource
 
-Facts = dict[str, Any]  # what JSON can hold
+Facts = dict[str, Any]  # values that JSON can represent
 
 
 def task_facts(task: "Task", data_dir: Path | None, source: "DataSource | None") -> Facts:
@@ -62,10 +62,10 @@ def folder_facts(data_dir: Path | None) -> Facts:
 
 
 def lists_there(task: "Task", data_dir: Path | None) -> dict[str, bool]:
-    """The lists of a task and whether each is there, with those of every seed that has one.
+    """The list files of a task, for every seed that has some, and whether each exists.
 
-    Few-shot tasks share their test list. So it counts as there only where a training list of the
-    task is, too.
+    Few-shot tasks share their test list. So it only counts as existing if there is also a training
+    list of the task.
     """
     from idat_zoo.data.suites import suite_of
 
@@ -77,13 +77,13 @@ def lists_there(task: "Task", data_dir: Path | None) -> dict[str, bool]:
 
 
 def facts_row(facts: Mapping[str, Any]) -> list[str]:
-    """A row of the table of all tasks: task, suite, classes, three counts, and what is there."""
+    """A row of the table of all tasks: task, suite, classes, three counts, and its presence."""
     counts = _counts(facts).values()
     return [facts["task"], facts["suite"], str(facts["num_classes"]), *counts, _presence(facts)]
 
 
 def print_facts(facts: Mapping[str, Any], *, blank_before: bool) -> None:
-    """Print the facts of one task, one a line, those that are empty left out."""
+    """Print the facts of one task, one per line, without those that are empty."""
     if blank_before:
         typer.echo()
     typer.echo(plain(f"{facts['task']}  {facts['title']}"))
@@ -112,7 +112,7 @@ def print_facts(facts: Mapping[str, Any], *, blank_before: bool) -> None:
 
 
 def _counts(facts: Mapping[str, Any]) -> dict[str, str]:
-    """Split -> how many images it must have, as far as that is known."""
+    """The expected number of images by split, as text, if it is known."""
     known = {split: facts.get(f"num_{split}") for split in ("train", "val", "test")}
     counts = {split: _sizes(sizes) for split, sizes in known.items() if sizes is not None}
     if facts.get("shots"):
@@ -121,7 +121,7 @@ def _counts(facts: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _sizes(known: Sequence[int]) -> str:
-    """The sizes of a split that are known to be right."""
+    """The allowed sizes of a split, as text; any size if there are none."""
     return " or ".join(f"{size:,}" for size in known) or "any"
 
 

@@ -133,7 +133,7 @@ def _asked_for(
     The name of each is its path below its reference, after the reference's number if there are
     several.
 
-    Raises: UsageError for a task that no checkpoint there is of.
+    Raises: UsageError for a task that none of the checkpoints was trained on.
     """
     from idat_zoo.checkpoint.opened import open_checkpoints
     from idat_zoo.registry import resolve_held

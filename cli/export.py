@@ -37,9 +37,9 @@ class Format(StrEnum):
 class Written:
     """An adapter that was written: its folder, and the line of Python that loads it.
 
-    `notes` are further fields of `--json`: the largest difference of the logits and, after a
-    conversion, its rank, the fraction of the weights' change that it loses, and the parameters that
-    it leaves out.
+    `notes` are further fields of `--json`: the largest difference of the logits, relative to the
+    largest logit; after a conversion to LoRA also its rank, the fraction of the weights' change
+    that it loses, and the parameters that it leaves out.
     """
 
     out: Path
@@ -260,7 +260,7 @@ def _load(opened: "Opened", *, yes: bool) -> "Checkpoint":
 
 
 def _tell(written: Written, *, json: bool) -> None:
-    """Print the folder, the differences, the losses of a conversion, and how to load it."""
+    """Print the folder, the differences, the losses of a conversion, and the way to load it."""
     if json:
         screen.print_json(_document(written))
         return

@@ -133,7 +133,7 @@ def _told_apart(words: Sequence[str], references: Sequence[str]) -> tuple[list[s
 
 
 def _may_be_checkpoint(word: str) -> bool:
-    """Whether a word may name a checkpoint: no image, no stdin, no folder without a config."""
+    """Whether a word can name a checkpoint: no file, no image's name, no folder without a config."""
     from idat_zoo.data.image_file import SUFFIXES
 
     place = Path(word)
@@ -143,7 +143,7 @@ def _may_be_checkpoint(word: str) -> bool:
 
 
 def _open(paths: Sequence[Path | None]) -> Iterator["Picture"]:
-    """Read the images one after another, each when it is needed; None is the one on stdin."""
+    """Read the images one by one, each when it is needed; None stands for the image on stdin."""
     from idat_zoo.pictures import Picture, open_picture
 
     for path in paths:

@@ -1,4 +1,4 @@
-"""`idat train`: recipes and seeds to run folders, one after the other or in one pass."""
+"""`idat train`: the training of recipes with seeds, one run after the other or in shared passes."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -161,7 +161,7 @@ def train(
 
 
 def _words(context: typer.Context) -> list[str]:
-    """The words of the command line, and as options what the environment says."""
+    """The words of the command line, with options set by environment variables added."""
     name, *rest = context.obj
     said = []
     for one in context.command.params:
@@ -193,7 +193,7 @@ def _recipes(
     data_dir: Path | None,
     reading: "Reading",
 ) -> list["Recipe"]:
-    """The recipes that the options ask for: of each task, adapter and combination of values one."""
+    """The recipes of the options: one per task, adapter and combination of override values."""
     from idat_zoo.registry import (
         FOLDER,
         compose_recipe,
@@ -240,7 +240,7 @@ def _recipes(
 
 
 def _check_options(families: Sequence["Family"], words: Sequence[str]) -> None:
-    """Raises: UsageError for an option that some of several adapters have, and others have not."""
+    """Check that an adapter option is one of all families or of none. Raises: UsageError."""
     for word in words:
         prefix, _, option = word.partition("=")[0].partition(".")
         without = [family.word for family in families if option not in family.options]
@@ -281,7 +281,7 @@ def _without_misfits(recipes: Sequence["Recipe"]) -> list["Recipe"]:
 
 
 def _print_plans(planned: Sequence["Planned"], *, data_dir: Path | None, json: bool) -> None:
-    """Print for each run its recipe, its folder, and what it needs that is not here."""
+    """Print the recipe, the folder and the missing inputs of each run."""
     from idat_zoo.recipe_toml import dump_recipe
 
     plans = []
@@ -307,7 +307,7 @@ def _print_plans(planned: Sequence["Planned"], *, data_dir: Path | None, json: b
 
 
 def _decoded_bytes(recipe: "Recipe", data_dir: Path | None) -> dict[str, dict[str, int]]:
-    """By input size and split, what the images take once decoded, where their number is known."""
+    """The size of the decoded images in bytes, by input size in pixels and split, if known."""
     from idat_zoo.data.suites import suite_of
 
     counts = suite_of(recipe.task).num_images(recipe.task, data_dir)

@@ -38,17 +38,17 @@ def adapt(
     drop_path: float = 0.0,
     **options: Any,
 ) -> "AdaptedModel":
-    """An adapter of a family (or a tuner of PEFT, `peft:lokr`), with its `options`, on a network.
+    """Put an adapter of a family, or a tuner of PEFT such as `peft:lokr`, on a timm network.
 
-    `model` is one of timm's; it is not changed. A copy of its own classifier is trained with the
-    adapter; `num_classes` puts a new one in its place. The frozen parameters share `model`'s memory
-    until one of the two is moved or cast (a tuner of PEFT works in a copy). The adapter has the
-    network's device and number type. `img_size` is the side of the images where the network takes
-    any. `drop_path` is the rate of the last block; dropout is an option of the families that have
-    it.
+    `options` are those of the family. `model` is not changed: its frozen parameters are shared
+    until one of the two networks is moved or cast (a tuner of PEFT works in a copy). A copy of its
+    classifier is trained with the adapter; with `num_classes`, a new classifier is trained instead.
+    The adapter has the device and number type of the network. `img_size` is the side of the images
+    in pixels, for networks that take any size. `drop_path` is the rate of the last block. Dropout
+    is an option of the families that have it.
 
-    Raises: UnknownNameError for an unknown family; RecipeError for its options; UsageError where it
-    does not fit the network, or nothing would be trained; as `own_backbone`.
+    Raises: UnknownNameError for an unknown family; RecipeError for its options; UsageError if it
+    does not fit the network, or nothing would be trained; what `own_backbone` raises.
     """
     _check_numbers(num_classes, seed, drop_path)
     adapter = _adapter(family, options)
@@ -91,7 +91,7 @@ class AdaptedModel(nn.Module):
         self.draws = bool(self._draw_masks(1))
         self.calls = 0
 
-    def forward(self, images: Any) -> Tensor:  # looked at below
+    def forward(self, images: Any) -> Tensor:  # `_check` checks the type
         """The logits of normalised images. Raises: InputError."""
         if not torch.compiler.is_compiling():
             self._check(images)
@@ -113,10 +113,10 @@ class AdaptedModel(nn.Module):
         }
 
     def load_adapter(self, source: Mapping[str, Tensor] | Path | str) -> None:
-        """Load such tensors from a mapping, a safetensors file, or a run's folder.
+        """Load tensors as of `adapter_state` from a mapping, a safetensors file, or a run's folder.
 
-        Raises: CheckpointError where the file cannot be read, or names and shapes do not all match,
-        in which case nothing is changed; and where PEFT computes some of the tensors.
+        Raises: CheckpointError if the file cannot be read, or names or shapes do not match, in
+        which cases nothing is changed; and if PEFT computes some of the tensors itself.
         """
         own = self.network.published()
         found = source if isinstance(source, Mapping) else _read(Path(source))
@@ -136,11 +136,13 @@ class AdaptedModel(nn.Module):
             )
         self.network.fill({name: found[name].to(tensor) for name, tensor in own.items()})
 
-    def merge(self) -> Any:  # one of timm's networks, whose attributes it types as modules
-        """A plain timm network with the adapter folded in, frozen and in evaluation mode.
+    def merge(self) -> Any:  # a timm network; as nn.Module its attributes would type as modules
+        """A plain timm network with the adapter merged into it, frozen and in evaluation mode.
 
-        It shares no memory. Raises: UsageError for a family that cannot be merged; CheckpointError
-        where its outputs are not the same.
+        It shares no memory with this one.
+
+        Raises: UsageError for a family that cannot be merged; CheckpointError if the outputs of
+        both differ by more than rounding.
         """
         merged = merge(self.network)
         was_training = self.network.training
@@ -161,10 +163,10 @@ class AdaptedModel(nn.Module):
         return torch.tensor(self.calls)
 
     def set_extra_state(self, state: Tensor) -> None:
-        """Continue from that number of calls."""
+        """Restore the number of calls in training mode."""
         self.calls = int(state)
 
-    @torch.compiler.disable  # type: ignore[untyped-decorator]  # else a graph for each call
+    @torch.compiler.disable  # type: ignore[untyped-decorator]  # it would recompile at each call
     def _draw_masks(self, batch: int) -> dict[str, Tensor]:
         draws = Draws(self.seed, ROLE, self.calls)
         self.calls += 1

@@ -1,6 +1,6 @@
 """Baselines of a task without any network: chance, the majority class, raw-pixel classifiers.
 
-Shape letters: N images, M of them, P pixels.
+Shape letters: M images, P pixels.
 """
 
 import hashlib
@@ -26,12 +26,13 @@ from idat_zoo.values import Frozen
 
 SIDE, MOST_TRAINING, MOST_TEST = 32, 1000, 5000
 RULE = 1
-"""The version of `_pixel_baselines`; raise it with any change of what that computes."""
+"""The version of the computation in `_pixel_baselines`, part of the cache key; raise it with any
+change of the numbers."""
 AT_ONCE = 256
 
 
 class Baselines(Frozen):
-    """Top-1 on test by name, as fractions.
+    """The top-1 of each baseline on test by name, a fraction.
 
     `raw_pixels` is set if images were downscaled or left out.
     """
@@ -63,7 +64,7 @@ def _majority_class(data: TaskData) -> float:
 
 
 def _kept(data: TaskData, cache: Path) -> Baselines:
-    """The baselines from the cache; else computed, and cached if the folder is writable."""
+    """The raw-pixel baselines from the cache, or computed and, if possible, cached."""
     found = versions()
     made_with = [found[package] for package in ("numpy", "scikit-learn", "torch")]
     key = hashlib.sha256(json.dumps([RULE, data.fingerprint, made_with]).encode()).hexdigest()[:32]
@@ -147,10 +148,11 @@ def _small(images: Images, places: Sequence[int]) -> Float32[np.ndarray, "M P"]:
 def _fit(
     pixels: np.ndarray, seen: Tensor, test: np.ndarray, unseen: Tensor, *, shorten: bool
 ) -> dict[str, float]:
-    """Logistic regression on standardised pixels (scikit-learn's defaults), 1-nearest-neighbour.
+    """The test top-1 of logistic regression and 1-nearest-neighbour on standardised pixels.
 
-    With `shorten`, after at most 100 iterations instead of 2,000, and on the training images'
-    principal components, all of them: another basis of the same problem, with fewer numbers.
+    `seen` are the training targets, `unseen` those of test. With `shorten`, logistic regression
+    stops after at most 100 iterations instead of 2,000, and works on all principal components of
+    the training images: the same problem in another basis, with fewer numbers.
     """
     from sklearn.decomposition import PCA
     from sklearn.linear_model import LogisticRegression

@@ -62,13 +62,13 @@ def evaluate(
 ) -> Result:
     """Evaluate a checkpoint on the test split of its task.
 
-    `reference` is one that `load_checkpoint` takes, or a checkpoint that was opened. With `out`,
-    result.json and the predictions are written there. `backbones` are those that other checkpoints
-    brought to the device before. `data` are the images and labels of a task that a Python program
-    holds, all that the run was given.
+    `reference` is one that `load_checkpoint` takes, or a checkpoint that is already open. With
+    `out`, result.json and the predictions are written there. `backbones` holds the backbones that
+    earlier evaluations loaded on the device, to be used again. `data` are the images and labels
+    that a Python program holds, for a run that was trained on such data: the same as for the run.
 
-    Raises: what `load_checkpoint` raises; DataError where the task's images are missing;
-    RunFolderError where `out` holds another result than an evaluation's.
+    Raises: what `load_checkpoint` raises; DataError if the task's images are missing;
+    RunFolderError if `out` holds a result that is not of an evaluation.
     """
     started = time.perf_counter()
     if out is not None:

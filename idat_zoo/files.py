@@ -1,4 +1,4 @@
-"""Writing files: whole or not at all, and with the same bytes for the same content."""
+"""The writing of files: atomically, and with equal bytes for equal content."""
 
 import contextlib
 import hashlib
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Write beside the target, flush to disk, then rename over it.
+    """Write a file atomically: to a temporary file beside it, which is then renamed.
 
     Raises: RunFolderError if the folder cannot be written or the disk is full; a file that was at
     `path` before is then unchanged.
@@ -99,7 +99,7 @@ def dump_json(document: Mapping[str, Any]) -> bytes:
 def dump_tensors(tensors: Mapping[str, "Tensor"]) -> bytes:
     """Safetensors bytes, equal for equal tensors.
 
-    One metadata key alone: with two or more, safetensors 0.8 writes them in random order.
+    There is a single metadata key, because safetensors 0.8 writes several keys in random order.
     """
     import safetensors.torch
 

@@ -1,4 +1,4 @@
-"""The logits of a network on a split of a task, computed in batches of one fixed size.
+"""The logits of a network on a split of a task, computed in batches of a fixed size.
 
 Shape letters: N images, C channels, H W image, K classes.
 """
@@ -27,10 +27,10 @@ def predict_logits(
     device: torch.device,
     precision: Precision = "float32",
 ) -> Float32[Tensor, "N K"]:
-    """Float32 logits on CPU, in batches of exactly 256, the last one padded with black images.
+    """The float32 logits `[N, K]` of images, on the CPU.
 
-    There is one batch size for all, so that the logits of an image do not depend on how many images
-    there are.
+    All batches have exactly 256 images, the last one padded with black images, so that the logits
+    of an image do not depend on the number of images.
 
     Raises: DivergedError for logits that are not finite, which cannot be scored.
     """
@@ -54,12 +54,12 @@ def predict_logits(
 
 
 def predict_split(network: Network, split: Split, recipe: Recipe) -> Float32[Tensor, "N K"]:
-    """The logits of a network on a split, on its own device and in its recipe's precision."""
+    """The logits `[N, K]` of a network on a split, on its device and in its recipe's precision."""
     assert recipe.precision != "auto", "precision is resolved before"
     device = network.mean.device
     return predict_logits(network, split.images, device=device, precision=recipe.precision)
 
 
 def score_network(network: Network, split: Split, recipe: Recipe) -> Metrics:
-    """The metrics of a network on a split, on its own device and in its recipe's precision."""
+    """The metrics of a network on a split, on its device and in its recipe's precision."""
     return score(predict_split(network, split, recipe), split.targets)

@@ -1,9 +1,10 @@
-"""Options that are words: which blocks, and which linear layers, a family stands on. No torch.
+"""The options that select blocks and linear layers for an adapter family. Free of torch.
 
-    blocks   all · last6 · 0-5 · 0+2+5          numbers run through stages, from 0
+    blocks   all · last6 · 0-5 · 0+2+5          numbered from 0, continuing through stages
     parts    q+v · q+k+v+proj · qkv · fc1+fc2   timm's names; qkv is the fused projection as one
 
-Each choice has one spelling, which recipes hold: `5+0+2` becomes `0+2+5`, `0+1+2` becomes `0-2`.
+Each selection has one canonical spelling, which recipes hold: `5+0+2` becomes `0+2+5`, and `0+1+2`
+becomes `0-2`.
 """
 
 import re
@@ -14,19 +15,19 @@ from pydantic import AfterValidator, BeforeValidator, Field, JsonValue
 from idat_zoo.values import Frozen
 
 UNWRITTEN: dict[str, JsonValue] = {"unwritten": True}
-"""Marks an option that came after recipes were released (`json_schema_extra` of its field).
+"""The `json_schema_extra` of an option that was added after recipes were released.
 
-At its default it is left out of recipes, so that those keep their bytes.
+At its default such an option is left out of recipes, so that these stay the same.
 """
 
 ALL, HALF = "all", "half"
 MOST_BLOCKS = 512
 PARTS = ("q", "k", "v", "qkv", "proj", "fc1", "fc2")
-"""In the order in which blocks read them."""
+"""The linear layers of a block, in the order of the forward pass; qkv is q, k and v as one."""
 
 
 def canonical_blocks(text: str) -> str:
-    """The one spelling. Raises: ValueError."""
+    """The canonical spelling of a selection of blocks. Raises: ValueError."""
     if text == ALL:
         return text
     last = re.fullmatch(r"last([1-9]\d{0,2})", text)
@@ -58,9 +59,9 @@ def _numbers(text: str) -> set[int]:
 
 
 def chosen_blocks(text: str, depth: int) -> tuple[int, ...]:
-    """The numbers of the blocks that a canonical spelling means, of so many.
+    """The numbers of the blocks that a canonical spelling selects in a network with `depth` blocks.
 
-    Raises: ValueError where there are not as many.
+    Raises: ValueError if the network has fewer blocks than that.
     """
     if text in (ALL, HALF):
         return tuple(range(depth // 2 if text == HALF else 0, depth))
@@ -76,7 +77,7 @@ def chosen_blocks(text: str, depth: int) -> tuple[int, ...]:
 
 
 def canonical_parts(text: str) -> str:
-    """The one spelling. Raises: ValueError."""
+    """The canonical spelling of a selection of linear layers. Raises: ValueError."""
     words = text.split("+")
     unknown = [word for word in words if word not in PARTS]
     if unknown:
@@ -87,12 +88,12 @@ def canonical_parts(text: str) -> str:
 
 
 def _as_text(value: object) -> object:
-    """A number is one block: `blocks=5` is read as one."""
+    """A single block given as a number, as in `blocks=5`, as text."""
     return str(value) if type(value) is int else value
 
 
 def no_bool(value: object) -> object:
-    """A number, not `true`, which equals 1. Raises: ValueError."""
+    """Refuse a bool, as Python's `True` would pass for the number 1. Raises: ValueError."""
     if isinstance(value, bool):
         raise ValueError("expected one of the numbers, not true or false")
     return value
@@ -107,14 +108,14 @@ HalfOrBlocks = Annotated[
     AfterValidator(lambda text: text if text == HALF else canonical_blocks(text)),
     Field(json_schema_extra={"form": "half_or_blocks"}),
 ]
-"""Blocks, or the later half of all."""
+"""A selection of blocks, or `half` for the second half of all blocks."""
 
 FORMS = {"blocks": Blocks, "half_or_blocks": HalfOrBlocks, "parts": Parts}
-"""The types of such options by the name that shelves know them by."""
+"""The types of such options, by the value of `form` in adapters.toml."""
 
 
 class InBlocks(Frozen):
-    """The option of all families that stand in blocks."""
+    """The option that all families with tensors in blocks share."""
 
     blocks: Blocks = Field(
         default=ALL,
@@ -124,7 +125,7 @@ class InBlocks(Frozen):
 
 
 class OnLayers(InBlocks):
-    """The options of all families on linear layers."""
+    """The options that all families on linear layers share."""
 
     parts: Parts = Field(
         default="q+v",

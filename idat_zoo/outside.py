@@ -1,8 +1,9 @@
-"""Plugins' names: which plugin brings which adapter family, kind of backbone, term or suite.
+"""The register of plugins: which plugin provides which adapter family, kind, term or suite.
 
-A plugin is a Python file that a person names (`plugins.load_plugin`, `--plugin FILE`), or an
-installed distribution with entry points `name = "module:Class"` in a group below. No other code is
-ever run: where a recipe, a checkpoint or the Hub names a plugin, the name is reported, not loaded.
+A plugin is a Python file that the user names (`plugins.load_plugin`, `--plugin FILE`), or an
+installed distribution with entry points `name = "module:Class"` in one of the groups below. No
+other code is ever run: a plugin that a recipe, a checkpoint or the Hub names is only reported, and
+never loaded.
 """
 
 import importlib
@@ -30,7 +31,10 @@ Spec = TypeVar("Spec", bound=NamedSpec)
 
 
 class Provider(NamedTuple):
-    """A class or `module:Class` from a plugin, the plugin as recipes name it, and its file."""
+    """A plugin's class, or its place `module:Class`, with the plugin as recipes record it.
+
+    `file` is the plugin file, and None for an installed distribution.
+    """
 
     found: Any
     plugin: Plugin
@@ -83,10 +87,13 @@ def forget() -> None:
 
 
 def find_class(what: str, name: str, *, own: Mapping[str, str], group: str) -> Any:
-    """The class of a built-in name, or of a plugin's.
+    """The class of a name, built in or from a plugin.
 
-    Raises: UnknownNameError; UsageError for a name that both have, or a class that cannot be
-    imported.
+    `own` are the built-in names with their places `module:Class`; `what` names the kind of object
+    in messages.
+
+    Raises: UnknownNameError; UsageError for a plugin's name that is also built in, or for a
+    plugin's class that cannot be imported.
     """
     outside = providers(group)
     if name in own and name in outside:
@@ -145,7 +152,7 @@ def lacking(what: str, name: str, plugin: Plugin) -> UsageError:
 
 
 def warn_if_changed(what: str, name: str | None, made_with: Plugin | None, *, group: str) -> None:
-    """Warn where a name's plugin is another one, or a changed file, since it was recorded."""
+    """Warn if the present plugin of a name is not the recorded one, or its file has changed."""
     now = _plugin_of(group, name)
     if made_with is not None and now != made_with:
         told = f"plugin {now}" if now is not None else "built in"
@@ -189,7 +196,7 @@ def _marked_spec(spec: Spec, group: str) -> Spec:
 
 
 def _plugin_now(group: str, name: str | None, before: Plugin | None) -> Plugin | None:
-    """The plugin that brings a name; the recorded one where nothing here has the name."""
+    """The present plugin of a name, None if it is built in; `before` if the name is unknown."""
     known = name is None or name in _taken.get(group, ()) or name in providers(group)
     return _plugin_of(group, name) if known else before
 

@@ -1,4 +1,4 @@
-"""Image files that a person names, alone or in folders, with why some of them cannot be read."""
+"""Image files to be classified, given one by one or as folders, and why some cannot be read."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -20,8 +20,8 @@ class Picture:
 def find_pictures(places: Iterable[Path]) -> list[Path]:
     """The paths of image files: those that are given, and those in given folders and below.
 
-    Folders are searched as for training. A folder below that cannot be read is in the list, too;
-    `open_picture` says why.
+    Folders are searched as for training. A subfolder that cannot be read is in the list, too;
+    `open_picture` then gives the reason as a fault.
 
     Raises: DataError for a path that does not exist, and for a folder without images.
     """

@@ -1,7 +1,8 @@
-"""Plugin files: Python files that a person names, which bring adapter families and the like.
+"""Plugin files: Python files, named by the user, that add adapter families, kinds, suites or terms.
 
-Such a file holds one or several of the dicts in `TABLES`, of names and classes; docs/plugins.md has
-an example of each. It stands alone: what needs several files is a distribution with entry points.
+Such a file defines one or more of the dicts in `TABLES`, from names to classes; docs/plugins.md has
+an example of each. It must be a single file; a plugin of several files is an installed distribution
+with entry points.
 """
 
 import re
@@ -26,7 +27,7 @@ from idat_zoo.values import NAME
 
 @dataclass(frozen=True)
 class _Table:
-    """What a dict of a file may bring: names that are not taken, of classes that pass a check."""
+    """The rules for one dict of a plugin file: names already taken, and the check of each class."""
 
     what: str
     group: str
@@ -53,12 +54,13 @@ TABLES = {
 
 
 def load_plugin(file: Path | str) -> None:
-    """Run a Python file of one's own, and take over what it brings.
+    """Run a plugin file and register the classes that it defines.
 
-    It runs with all the rights that you have. A file that was changed may be loaded again.
+    The file runs with all rights of the user. A file may be loaded again after a change.
 
-    Raises: UsageError for a file that cannot be read or imported, brings nothing, or brings what is
-    of no use or has a name that is there already. What else it raises is its own.
+    Raises: UsageError for a file that cannot be read or imported, that defines no classes, or whose
+    classes are invalid or have a name that is taken. Other exceptions of the file's own code are
+    passed on.
     """
     path = Path(file).resolve()
     try:
@@ -97,14 +99,14 @@ def _check(table: _Table, own: Mapping[str, Any], plugin: Plugin, path: Path) ->
 
 
 def _run(path: Path, source: bytes) -> ModuleType:
-    """The module that a file's bytes make: these very bytes, and no cached form of them."""
+    """Execute a file's bytes as a module; bytecode caches are not used, as the hash is of these."""
     module = ModuleType(f"idat_plugin_{sha256(source).hexdigest()[:16]}")
     module.__file__ = str(path)
     try:
         code = compile(source, str(path), "exec")
     except (SyntaxError, ValueError) as error:
         raise UsageError(f"plugin '{path}' is no Python: {error}") from None
-    sys.modules[module.__name__] = module  # where pydantic and pickle look for its classes
+    sys.modules[module.__name__] = module  # pydantic and pickle look up its classes there
     try:
         exec(code, vars(module))
     except ImportError as error:

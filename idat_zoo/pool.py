@@ -1,8 +1,8 @@
-"""Many adapters over one frozen backbone: a mixed batch of (image, adapter) goes through it once.
+"""A pool of adapters over one frozen backbone: a batch for different adapters takes one pass.
 
-After Symbiosis' idea (arXiv:2507.03220), for vision and in one process: the backbone stays on the
-device, adapters are small, come and go. How ours differs: no executor processes, inference alone,
-and any families side by side.
+The idea is that of Symbiosis (arXiv:2507.03220): the backbone stays on the device, and the small
+adapters are moved there when they are used. This one is for vision and for inference only, runs in
+a single process without executors, and mixes adapters of any families.
 
 Shape letters: B batch, C channels, H W image, K classes.
 """
@@ -26,11 +26,11 @@ from idat_zoo.switches import Switches
 
 
 class AdapterPool:
-    """Trained adapters by name; the `capacity` adapters that were used last are on the device.
+    """Trained adapters by name; the `capacity` most recently used ones are on the device.
 
     The first adapter that is added determines the backbone; all others must have been trained on
     the same weights. `transfers` counts how often an adapter was moved to the device. Several
-    threads may add, remove and predict; they wait for each other.
+    threads may call `add`, `remove` and `predict`; a lock lets one of them work at a time.
 
     Raises: UsageError for a capacity below 1; what `find_device` raises.
     """
@@ -41,11 +41,11 @@ class AdapterPool:
         self.device, self.capacity, self.transfers = find_device(device), capacity, 0
         self._backbone: FrozenBackbone | None = None
         self._networks: dict[str, Network] = {}
-        self._on_device: OrderedDict[str, Network] = OrderedDict()  # the one used last at the end
+        self._on_device: OrderedDict[str, Network] = OrderedDict()  # most recently used last
         self._lock = threading.RLock()
 
     def add(self, name: str, reference: Reference | Opened) -> None:
-        """Load a checkpoint under a name; an adapter that has this name already is replaced.
+        """Load a checkpoint under a name; it replaces an adapter of the same name.
 
         Raises: CheckpointError if it was trained on other weights than the pool's backbone, and
         what `load_checkpoint` raises. The pool is then unchanged.
@@ -73,13 +73,13 @@ class AdapterPool:
     def predict(
         self, images: UInt8[Tensor, "B C H W"], names: Sequence[str]
     ) -> list[Float32[Tensor, "_"]]:
-        """Each image's float32 logits `[K]`, on CPU, by the adapter named for it.
+        """The float32 logits `[K]` of each image, on the CPU; `names` has the adapter for each.
 
-        More adapters than the capacity take several passes, beginning with those that are on the
-        device. Adapters that insert unlike numbers of prompts take passes of their own, and so does
-        each tuner of PEFT.
+        K may differ between adapters. If there are more adapters than the capacity, several passes
+        are made, first with adapters that are on the device. Adapters that insert different numbers
+        of prompts, and each tuner of PEFT, need passes of their own.
 
-        Raises: UnknownNameError; UsageError where there is not one name for each image.
+        Raises: UnknownNameError; UsageError if the numbers of images and names differ.
         """
         if len(images) != len(names):
             raise UsageError(f"{len(images)} images need as many names (got {len(names)}).")
@@ -98,7 +98,7 @@ class AdapterPool:
         return [logits[row] for row in range(len(names))]
 
     def _passes(self, names: Iterable[str]) -> Iterator[list[str]]:
-        """The passes for these adapters: each of equally many prompts, or of one tuner of PEFT."""
+        """The names for each pass: adapters with equal numbers of prompts, or one tuner of PEFT."""
         alike: dict[Hashable, list[str]] = {}
         for name in names:
             network = self._networks[name]
@@ -113,7 +113,7 @@ class AdapterPool:
         return self._networks[name]
 
     def _bring(self, names: Sequence[str]) -> list[Network]:
-        """Move these adapters to the device, in place of those that were not used for longest."""
+        """Move these adapters to the device; they displace the least recently used ones."""
         for name in names:
             if name in self._on_device:
                 self._on_device.move_to_end(name)

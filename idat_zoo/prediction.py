@@ -21,7 +21,7 @@ IMAGES_AT_ONCE = 64
 
 @dataclass(frozen=True, kw_only=True)
 class Ranked:
-    """One class with its probability. `name` is '' if the task's classes have no names."""
+    """A class and its probability. `number` is its index; `name` is '' if classes have no names."""
 
     number: int
     name: str
@@ -40,7 +40,7 @@ class Prediction:
 
 
 def find_adapters(references: Iterable[str]) -> dict[str, Opened]:
-    """The checkpoints at and below references, each by its reference and its path below that.
+    """The checkpoints at and below references, by the reference joined with the path below it.
 
     Raises: what `open_checkpoints` raises.
     """
@@ -54,7 +54,7 @@ def find_adapters(references: Iterable[str]) -> dict[str, Opened]:
 class Predictor:
     """Loaded checkpoints by name; those of one backbone share a forward pass.
 
-    Raises: what `load_checkpoint` raises; UsageError for no such device.
+    Raises: what `load_checkpoint` and `find_device` raise.
     """
 
     def __init__(self, adapters: Mapping[str, Opened], *, device: str = "auto") -> None:
@@ -68,9 +68,10 @@ class Predictor:
     def predict(
         self, pictures: Iterable[Picture], *, top: int = 5, reading: Reading | None = None
     ) -> Iterator[Prediction]:
-        """The predictions of every checkpoint for every picture, in the order of both.
+        """The predictions of every checkpoint for each picture, picture by picture.
 
-        Each has at most `top` classes, the most probable first; of equal ones, the lower index.
+        A prediction has at most `top` classes, the most probable first; among equal ones the class
+        of the lower index comes first.
         """
         reading, waiting = reading or Reading(), iter(pictures)
         while batch := list(islice(waiting, IMAGES_AT_ONCE)):

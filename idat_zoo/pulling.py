@@ -1,10 +1,11 @@
-"""The download of tasks' images from the Hub to the data folder: a whole task folder, or none.
+"""The download of tasks' images from the Hub to the data folder, one complete folder per task.
 
-    <data>/.pull/<folder>/      a download in progress, which another try continues
+    <data>/.pull/<folder>/      a download in progress, which a later call continues
     <data>/<folder>/            a complete download, checked against the task's description
         source.json             the source and the commit that it was downloaded from
 
-A task is read out of its source's zip by range requests; the rest of the zip is not downloaded.
+A task's files are read from the zip of its source by HTTP range requests; the rest of the zip is
+not downloaded.
 """
 
 from collections.abc import Iterable, Iterator
@@ -38,7 +39,7 @@ class Pulled:
 
     @classmethod
     def before(cls, task: Task, data_dir: Path | None) -> "Pulled":
-        """A task whose images need not be fetched."""
+        """A task whose images were there before, so that nothing was downloaded."""
         return cls(task=task.id, folder=suite_of(task).folder(task, data_dir))
 
 
@@ -49,11 +50,12 @@ def pull(
     data_dir: Path | None = None,
     listener: Listener | None = None,
 ) -> Iterator[Pulled | DataError]:
-    """Download tasks' folders one by one, as the iterator is advanced; complete ones are kept.
+    """Download the folders of tasks one by one, as the iterator is advanced.
 
-    If one task fails, its DataError is yielded in its place: an incomplete folder is in the way,
-    the disk is full, or the images are not those that the task describes. A folder appears only
-    when it is complete; a later call continues a download that was interrupted.
+    A folder that is complete is not downloaded again. If a task fails, its DataError is yielded in
+    its place: an incomplete folder exists already, the disk is full, or the images are not those
+    that the task describes. A folder appears only when it is complete; a later call continues a
+    download that was interrupted.
 
     Raises: HubError; DataError for a source that holds no zip.
     """
@@ -72,7 +74,7 @@ def pull(
 
 @dataclass(frozen=True, kw_only=True)
 class _OpenSource:
-    """A source at one commit, with the directory of its zip."""
+    """A source of images at a fixed commit, with its open zip archive."""
 
     source: DataSource
     commit: str
@@ -109,7 +111,7 @@ def _pull_task(
             (beside / task.folder).rename(folder)
     except (OSError, RunFolderError) as error:
         cause = error if isinstance(error, OSError) else error.__cause__
-        assert isinstance(cause, OSError)  # what a RunFolderError of writing comes from
+        assert isinstance(cause, OSError)  # `files` raises RunFolderError from an OSError
         raise DataError(
             f"cannot write below '{beside}': {cause.strerror or cause}",
             hint=way_to_write(cause, other="another --data-dir"),

@@ -1,8 +1,9 @@
-"""Random draws, each determined by a key, so that no draw changes another.
+"""Random draws that each depend on a key alone, so that no draw changes another.
 
-A draw comes from a generator made for (seed, network, stream, step). The global generators of
-torch, numpy and Python are never read. So resuming needs no random state, tasks trained together
-draw what they would draw alone, and a student sees the same masks with and without its teacher.
+A draw comes from a generator made for (seed, network, stream, step); a stream is a name for one
+purpose, such as "order". The state of the global generators of torch, numpy and Python never
+matters. So a resumed training needs no random state, tasks trained together draw the same as alone,
+and a student gets the same masks with and without its teacher.
 """
 
 import hashlib
@@ -13,7 +14,7 @@ from torch import Tensor
 
 
 def generator(seed: int, network: str, stream: str, step: int = 0) -> torch.Generator:
-    """A CPU generator for one key. torch's CPU engine uses 32 of the key's bits."""
+    """A CPU generator for one key. torch's CPU generator uses only 32 bits of the seed."""
     key = hashlib.sha256(f"{seed}/{network}/{stream}/{step}".encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(key[:8], "big") >> 1)
 

@@ -1,4 +1,4 @@
-"""The hash of a recipe, by which runs are told apart and grouped."""
+"""The hash of a recipe, which names the folders of its runs and groups its results."""
 
 import hashlib
 import json
@@ -15,10 +15,10 @@ from idat_zoo.specs import DEFAULT_TERM, NO_TERM, NamedSpec, TermSpec
 def recipe_hash(recipe: Recipe) -> str:
     """SHA-256 over everything that a recipe fixes, in hexadecimal.
 
-    Fields at their defaults and words that only describe are left out, so that a field added
+    Fields at their defaults and purely descriptive fields are left out. So a field that is added
     later does not change the hash of recipes that do not use it.
 
-    Raises: what building an adapter or a distillation term of the recipe raises.
+    Raises: what `build_adapter` and `build_term` raise for the recipe.
     """
     fields = recipe.model_dump(
         mode="json", exclude_defaults=True, exclude={**DESCRIPTIVE, "distillation": True}
@@ -33,10 +33,10 @@ def recipe_hash(recipe: Recipe) -> str:
 
 
 def _term_in_older_form(spec: TermSpec) -> dict[str, Any]:
-    """The fields that stand for the distillation term in the hashed text.
+    """The fields of the hashed text that represent the distillation term.
 
-    Recipes named the terms of iDAT and their options in fields of their own before terms had
-    options; these hashes are in results that are published, so they stay.
+    Before terms had options, recipes held the name of iDAT's terms and their settings in separate
+    fields. Published results contain hashes of that form, so it is kept for these terms.
     """
     if spec.name == NO_TERM:
         return {"distillation": NO_TERM}

@@ -1,4 +1,4 @@
-"""A recipe as TOML and back: what a run's `recipe.toml` and `idat train --recipe FILE` hold."""
+"""The TOML form of recipes, as in a run's `recipe.toml` and in `idat train --recipe FILE`."""
 
 import tomllib
 from pathlib import Path
@@ -11,20 +11,20 @@ from idat_zoo.recipe import Recipe, check_recipe
 
 
 def dump_recipe(recipe: Recipe) -> str:
-    """Every field with its value, defaults too; a teacher that is not there is left out."""
+    """The TOML text of a recipe, defaults included; fields that are None are left out."""
     return tomli_w.dumps(recipe.model_dump(exclude_none=True))
 
 
 def parse_recipe(text: str, *, where: str) -> Recipe:
-    """The inverse of `dump_recipe`; `where` names the text in messages.
+    """The recipe in a TOML text; `where` names the text in messages.
 
-    Raises: RecipeError when the TOML is broken or the recipe has faults.
+    Raises: RecipeError if the TOML is broken or the recipe has faults.
     """
     return check_recipe(parse_toml(text, where=where), where=where)
 
 
 def parse_toml(text: str, *, where: str) -> dict[str, Any]:
-    """Raises: RecipeError naming `where` and the line."""
+    """The table in a TOML text. Raises: RecipeError naming `where` and the line of an error."""
     try:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
@@ -32,7 +32,7 @@ def parse_toml(text: str, *, where: str) -> dict[str, Any]:
 
 
 def read_text(path: Path) -> str:
-    """Raises: RecipeError when the file is missing, unreadable or not UTF-8."""
+    """The text of a file. Raises: RecipeError if it is missing, unreadable or not UTF-8."""
     try:
         return path.read_text(encoding="utf-8")
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Results: the numbers of one run with the recipe that made them, read and written as JSON."""
+"""Results: the numbers of one run with its recipe, stored as JSON."""
 
 import json
 import platform

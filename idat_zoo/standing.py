@@ -1,6 +1,6 @@
 """The comparison of a top-1 accuracy with baselines that need no network, and its reliability.
 
-`idat train`, `eval`, `report`, cards and `--json` all word it by these functions.
+`idat train`, `eval`, `report`, cards and `--json` all use these functions for it.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -16,11 +16,11 @@ BASELINE_TITLES = {
 }
 FEWEST_IMAGES = 30
 WIDEST_INTERVAL = 0.2
-"""Test images are too few below this number, or with an interval wider than this."""
+"""Test images are too few if there are fewer, or if the interval is wider (as a fraction)."""
 
 
 class Baseline(Frozen):
-    """The top-1 of a method without a network, and how a network's top-1 compares with it.
+    """The top-1 of a method without a network, a fraction, and how a network's compares with it.
 
     If it is inside the network's interval, the difference may be due to chance.
     """

@@ -1,7 +1,7 @@
 """The switches of a run: settings of speed and repeatability that a recipe does not hold.
 
-They do not change what is computed, but may change the last bits. So a result names its switches,
-and a training is resumed only under those with which it began.
+They do not change what is computed, but can change the last bits. So a result records its switches,
+and a training can only be resumed with those that it was started with.
 """
 
 from idat_zoo.values import Frozen

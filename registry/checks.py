@@ -1,4 +1,4 @@
-"""The checks of a composed recipe: its options, its distillation term and its candidates."""
+"""The checks of a composed recipe: its adapters' options, distillation term and candidates."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -27,9 +27,12 @@ def check_fields(
     where: str,
     fixed: Iterable[str] = (),
 ) -> Recipe:
-    """The recipe, its adapters' options written out and its candidates known to be possible.
+    """The recipe of these fields, checked, with all options of adapters and term written out.
 
-    `fixed` are keys that were set by hand, so that no candidates may stand for them.
+    `where` names the source of the fields in messages. `fixed` are the keys that the user set, for
+    which there must be no candidates.
+
+    Raises: RecipeError with every fault.
     """
     faults: list[str] = []
     roles = [role for role in ("adapter", "teacher_adapter") if fields.get(role) is not None]
@@ -67,7 +70,10 @@ def _write_out(choice: AdapterSpec, registry: Registry, *, where: str) -> Adapte
 def _check_candidates(
     recipe: Recipe, student: Family, *, where: str
 ) -> dict[str, tuple[Scalar, ...]]:
-    """The candidates, each value as the field it stands for takes it."""
+    """The candidates, with each value converted to the type of its field.
+
+    Raises: RecipeError with every fault.
+    """
     faults: list[str] = []
     checked: dict[str, tuple[Scalar, ...]] = {}
     where = f"{where}: candidates"

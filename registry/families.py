@@ -1,7 +1,7 @@
-"""Adapter families of the registry: built-in ones, those of plugins, and PEFT's tuners, by name.
+"""The adapter families of the registry by name: built-in, from plugins, and PEFT's tuners.
 
 Built-in families are described in adapters.toml, so that reading them does not load torch. A family
-of a plugin is described from its class when it is first asked for, which may load torch.
+of a plugin is described from its class at its first use, which may load torch.
 """
 
 import warnings
@@ -59,7 +59,7 @@ class Families(Mapping[str, Family]):
 
     @property
     def unread(self) -> dict[str, Plugin]:
-        """The families of installed distributions that nothing has asked for yet, by name.
+        """The families of installed distributions that were not used yet, by name.
 
         They are kept apart because describing a family imports the code of its plugin.
         """
@@ -97,7 +97,7 @@ class PeftFamily(Family):
         return {"name": self.name, "options": {"tuner": self.tuner, **options}}
 
     def specify(self, options: Mapping[str, Any], *, where: str) -> AdapterSpec:
-        """The tuner with these options, in the form that recipes hold. Raises: as `check` does."""
+        """The spec of the tuner with these options, as recipes hold it. Raises: as `check`."""
         chosen = written(self.tuner, self.check(options, where=where))
         where = f"{where}: adapter '{self.word}'"
         return check_table(AdapterSpec, self.as_fields(chosen), where=where)

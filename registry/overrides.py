@@ -1,4 +1,4 @@
-"""Overrides: a recipe with some of its fields set by words."""
+"""Overrides: changes of a recipe's fields by KEY=VALUE words."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -19,7 +19,7 @@ from idat_zoo.registry.words import (
 from idat_zoo.specs import FLAT_OPTIONS, TermSpec
 
 OF_THE_TERM = ("distillation_weight", "detach")
-"""Fields that say how a distillation term acts, and do not carry over to another term."""
+"""The fields that set how a distillation term acts; another term starts at their defaults."""
 
 HAS_A_FLAG = {
     name: f"--{name.replace('_', '-')}"
@@ -31,7 +31,7 @@ HAS_A_FLAG = {
 
 
 def override(recipe: Recipe, words: Mapping[str, Any], registry: Registry) -> Recipe:
-    """A recipe with fields set by words. Raises: RecipeError with every fault of the words."""
+    """The recipe with fields set by words. Raises: RecipeError with every fault of the words."""
     student = registry.find_adapter(recipe.adapter.word)
     teacher_word = words.get("teacher_adapter", (recipe.teacher_adapter or recipe.adapter).word)
     teacher = registry.find_adapter(str(teacher_word))
@@ -61,7 +61,10 @@ def override(recipe: Recipe, words: Mapping[str, Any], registry: Registry) -> Re
 def _check_words(
     words: Mapping[str, Any], recipe: Recipe, student: Family, teacher: Family
 ) -> None:
-    """Every word must name something that exists; values are checked later, with the recipe."""
+    """Check that every word has a known key; values are checked later, with the recipe.
+
+    Raises: RecipeError with every fault.
+    """
     term = _term(recipe, words)
     options = [
         *(f"adapter.{option}" for option in student.options),
@@ -87,7 +90,11 @@ def _check_words(
 
 
 def _settled(recipe: Recipe, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings with what follows from them: another term starts afresh, a warm-up stays short."""
+    """The settings and the changes that they entail.
+
+    Another distillation term resets its weight and `detach`; fewer epochs limit the warm-up to half
+    of them.
+    """
     follows: dict[str, Any] = {}
     if "distillation" in settings and _term(recipe, settings)["name"] != recipe.distillation.name:
         follows |= defaults_of(OF_THE_TERM)
@@ -98,7 +105,7 @@ def _settled(recipe: Recipe, settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _term(recipe: Recipe, words: Mapping[str, Any]) -> dict[str, Any]:
-    """The distillation term as words change it: another term starts at its own defaults."""
+    """The fields of the distillation term after the words; another term has its own defaults."""
     before = recipe.distillation
     given = words.get("distillation", before)
     fields = dict(given) if isinstance(given, Mapping | TermSpec) else {"name": given}
@@ -112,7 +119,11 @@ def _term(recipe: Recipe, words: Mapping[str, Any]) -> dict[str, Any]:
 def _teacher_adapter(
     recipe: Recipe, words: Mapping[str, Any], family: Family, student_options: Mapping[str, Any]
 ) -> dict[str, Any] | None:
-    """The student's adapter where it was that before; a family named anew at its own defaults."""
+    """The fields of the teacher's adapter after the words.
+
+    It follows the student's adapter if both were equal before; a newly named family starts at its
+    own defaults.
+    """
     before = recipe.teacher_adapter
     if before is None:
         return None

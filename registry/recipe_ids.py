@@ -1,4 +1,4 @@
-"""Ids of recipes: pair/adapter/task."""
+"""The ids of recipes, pair/adapter/task, and the recipes that they name."""
 
 import itertools
 
@@ -15,12 +15,16 @@ from idat_zoo.registry.task_words import FOLDER
 
 
 def recipe_id(recipe: Recipe) -> str:
-    """pair/adapter/task."""
+    """The id of a recipe: pair/adapter/task."""
     return f"{recipe.pair.name}/{recipe.adapter.word}/{recipe.task.id}"
 
 
 def unlike_recipe_ids(registry: Registry) -> list[str]:
-    """One pair/adapter/task of all to which the same tables apply: tasks alone make no fault."""
+    """A recipe id for each set of tables that applies together, enough to check all recipes.
+
+    Recipes of one pair and adapter that the same tables make differ in the task alone, and so have
+    the same faults.
+    """
     first: dict[tuple[object, ...], str] = {}
     for pair in registry.pairs:
         for adapter in registry.adapters:
@@ -33,13 +37,13 @@ def unlike_recipe_ids(registry: Registry) -> list[str]:
 def find_recipe(registry: Registry, name: str) -> Recipe:
     """The recipe with an id; its task may be an alias.
 
-    Raises: UnknownNameError; RecipeError when its tables do not fit together; UsageError for
-    `folder`, whose recipe is made of images.
+    Raises: UnknownNameError; RecipeError if its tables do not fit together; UsageError for the task
+    `folder`, whose recipe depends on the images.
     """
     pair, _, rest = name.partition("/")
     adapter, _, task = rest.partition("/")
     if task == FOLDER:
-        registry.find_task(task)  # which says where its recipe is
+        registry.find_task(task)  # it raises the UsageError
     if not (pair in registry.pairs and adapter in registry.adapters and registry.has_task(task)):
         error = UnknownNameError("recipe", name, _near_ids(registry, pair, adapter, task))
         error.hint = "`idat list recipes` lists them."
@@ -48,7 +52,7 @@ def find_recipe(registry: Registry, name: str) -> Recipe:
 
 
 def _near_ids(registry: Registry, *parts: str) -> list[str]:
-    """Ids whose parts are the given ones, or near to those that are unknown."""
+    """Suggested ids: known parts stay, and unknown parts are replaced by similar names."""
     known = (registry.pairs, registry.adapters, registry.tasks)
     near = [
         [part] if part in names else near_names(part, names)

@@ -1,7 +1,8 @@
-"""Names and KEY=VALUE words -> Recipe.
+"""The composition of a recipe from the names of its parts and KEY=VALUE words.
 
-Laid over each other: Recipe's own defaults < [defaults] < [adapter] < [task] < [override] of the
-pair's recipe file < the teacher asked for < words. An adapter's options are always written out.
+Later sources replace earlier ones: the defaults of Recipe; the tables [defaults], [adapter], [task]
+and [override] of the pair's recipe file; the choice of a teacher; and last the words. All options
+of the adapters are written out in the recipe, those at their defaults, too.
 """
 
 from collections.abc import Iterable, Mapping
@@ -47,7 +48,7 @@ DEFAULT_WARMUP: int = Recipe.model_fields["warmup_epochs"].default
 
 
 FOLDER_PAIR = "vit_s_to_vit_b"
-"""What one's own images are trained with unless another pair is named."""
+"""The default pair for a user's own images."""
 
 
 def get_recipe(
@@ -61,17 +62,17 @@ def get_recipe(
     data: "Data | None" = None,
     shelf: Path | None = None,
 ) -> Recipe:
-    """The recipe of an adapter on a task, with the task's own pair unless another is named.
+    """The recipe of an adapter on a task, with the task's default pair or a given one.
 
     `teacher` is the name of another backbone, or `none` to train the student alone. `overrides` are
     a mapping, {"epochs": 2, "adapter.rank": 4}, or KEY=VALUE words as on the command line. The task
-    `folder` is one's own images, and `data_dir` where they are; `arrays` is images and labels that
-    your program holds, and `data` these: {"train": (images, labels), "test": …} or torch data sets.
-    Hand them to `run`, too. `shelf` is a folder of your own TOML files.
+    `folder` stands for your own images in the folder `data_dir`. The task `arrays` stands for
+    images and labels that your program holds in `data`: {"train": (images, labels), "test": …} or
+    torch data sets; give the same `data` to `run`. `shelf` is a folder of your own TOML files.
 
     Raises: UnknownNameError; RecipeError with every fault of the shelves or of the overrides;
-    UsageError where `data_dir` or `data` is given for another task, or lacks; DataError for what is
-    no folder of images, or for faults of the data.
+    UsageError if `data_dir` or `data` is missing for its task, or given for another task; DataError
+    for faults of the folder or of the data.
     """
     registry = load_registry(shelf)
     if (task == ARRAYS) != (data is not None):
@@ -96,7 +97,7 @@ def get_recipe(
 def with_folder(
     registry: Registry, data_dir: Path, reading: "Reading | None" = None
 ) -> tuple[Registry, str]:
-    """The shelves with the task that one's own images are, and its id.
+    """The shelves with a task for the user's own images in a folder, and the id of that task.
 
     Raises: DataError with every fault of the folder.
     """
@@ -108,7 +109,7 @@ def with_folder(
 
 
 def _with_arrays(registry: Registry, data: "Data") -> tuple[Registry, str]:
-    """The same with the task that images and labels of one's own are. Raises as `read_arrays`."""
+    """The shelves with a task for images and labels in memory, and its id. See `read_arrays`."""
     from idat_zoo.data.arrays import read_arrays
 
     own = read_arrays(data).task
@@ -124,7 +125,7 @@ def compose_recipe(
     teacher: str | None = None,
     overrides: Overrides = (),
 ) -> Recipe:
-    """As `get_recipe`, from shelves that are already loaded."""
+    """The recipe as by `get_recipe`, from shelves that are already loaded."""
     chosen_task = registry.find_task(task)
     family = registry.find_adapter(adapter)
     chosen_pair = registry.find_pair(pair or registry.default_pairs[chosen_task.id])
@@ -159,9 +160,12 @@ def recipe_from_file(
     teacher: str | None = None,
     overrides: Overrides = (),
 ) -> Recipe:
-    """A resolved recipe as `idat cp` or a run writes it; teacher and words as in `get_recipe`.
+    """The recipe in a file that `idat cp` or a run wrote, changed by a teacher and overrides.
 
-    Raises: UnknownNameError; RecipeError with every fault of the file or of the words.
+    `teacher` and `overrides` are those of `get_recipe`. A warning is given if a plugin of the
+    recipe is not the one that it was written with.
+
+    Raises: UnknownNameError; RecipeError with every fault of the file or of the overrides.
     """
     fields = parse_toml(read_text(path), where=str(path))
     written = check_recipe(_with_short_warmup(fields, registry), where=str(path))
@@ -181,9 +185,10 @@ def recipe_from_file(
 
 
 def _with_short_warmup(fields: Mapping[str, Any], registry: Registry) -> Mapping[str, Any]:
-    """A file's fields; a warm-up that is the shelves' own gives way to fewer epochs, as to a word.
+    """A file's fields, with a shorter warm-up if it is longer than the training and a default.
 
-    One that a person wrote stays, and is refused where it is longer than the training.
+    It is then half of the epochs, as with `epochs=N` on the command line. A warm-up that differs
+    from the default of the shelves was set on purpose; it stays, and the recipe is refused.
     """
     epochs, warmup = fields.get("epochs"), fields.get("warmup_epochs", DEFAULT_WARMUP)
     if not (isinstance(epochs, int) and isinstance(warmup, int) and 0 < epochs < warmup):
@@ -197,12 +202,12 @@ def _with_short_warmup(fields: Mapping[str, Any], registry: Registry) -> Mapping
 
 
 def applying_rules(registry: Registry, *, pair: str, adapter: str, task: str) -> list[Rule]:
-    """The tables of the pair's recipe file that speak about the adapter on the task, in order."""
+    """The tables of the pair's recipe file that apply to an adapter on a task, in order."""
     return [rule for rule in registry.rules.get(pair, ()) if rule.fits(adapter=adapter, task=task)]
 
 
 def _places(rules: Iterable[Rule]) -> str:
-    """The files and tables that made a recipe, for messages."""
+    """The files and tables that a recipe is composed from, for messages."""
     tables: dict[Path, list[str]] = {}
     for rule in rules:
         tables.setdefault(rule.file, []).append(f"[{rule.table}]")

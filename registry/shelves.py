@@ -1,4 +1,4 @@
-"""The tables of a shelf's TOML files, and how they are checked."""
+"""The tables of a shelf, which is a folder of TOML files, and their checks."""
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -15,13 +15,13 @@ from idat_zoo.specs import AdapterSpec, Plugin
 from idat_zoo.values import Frozen, Scalar
 
 OPTION_TYPES = {"int": int, "float": float, "bool": bool, "str": str}
-"""Of the options of built-in families; PEFT checks `any` by its own types."""
+"""The types of the options of built-in families; PEFT checks options of type `any` itself."""
 
 Model = TypeVar("Model", bound=Frozen)
 
 
 class PairTable(Frozen):
-    """A pair as pairs.toml has it: two names of backbones."""
+    """A table of pairs.toml: a pair by the names of its two backbones."""
 
     name: str
     teacher: str
@@ -29,16 +29,17 @@ class PairTable(Frozen):
 
 
 class TaskTable(Task):
-    """A task as tasks.toml has it: with its other names and the pair it is trained with."""
+    """A table of tasks.toml: a task with its aliases and the name of its default pair."""
 
     aliases: Annotated[tuple[str, ...], Strict(False)] = ()
     pair: str
 
 
 class Option(Frozen):
-    """One option of an adapter family; its bounds are pydantic's.
+    """One option of an adapter family; `gt`, `ge`, `lt` and `le` are pydantic's bounds.
 
-    An `unwritten` one came after recipes were released: at its default it is left out of them.
+    `unwritten` marks an option that was added after recipes were released: at its default it is
+    left out of recipes.
     """
 
     type: Literal["int", "float", "bool", "str", "any"]
@@ -54,7 +55,7 @@ class Option(Frozen):
 
     @property
     def annotation(self) -> Any:
-        """The type of its values."""
+        """The type of its values, as pydantic takes it."""
         if self.choices:
             return Annotated[Literal[self.choices], BeforeValidator(no_bool)]
         return FORMS[self.form] if self.form else OPTION_TYPES[self.type]
@@ -66,7 +67,7 @@ class Option(Frozen):
 
 
 class Family(Frozen):
-    """An adapter family as adapters.toml describes it, so that nothing here needs torch."""
+    """The description of an adapter family, as in adapters.toml, which does not need torch."""
 
     name: str
     title: str
@@ -80,15 +81,15 @@ class Family(Frozen):
 
     @property
     def word(self) -> str:
-        """What the command line calls it."""
+        """The name that the command line takes."""
         return self.name
 
     def as_fields(self, options: Mapping[str, Any]) -> dict[str, Any]:
-        """A choice of it that is still to be checked."""
+        """The fields of an AdapterSpec of this family, not yet checked."""
         return {"name": self.name, "options": dict(options)}
 
     def specify(self, options: Mapping[str, Any], *, where: str) -> AdapterSpec:
-        """The family with these options; the rest at their defaults, as recipes write them.
+        """The spec of the family with these options, and the others at their defaults.
 
         Raises: what `check` raises.
         """
@@ -104,7 +105,7 @@ class Family(Frozen):
         )
 
     def check(self, options: Mapping[str, Any], *, where: str) -> dict[str, Any]:
-        """Every option's value.
+        """The checked values of all options, with defaults for those that are not given.
 
         Raises: RecipeError with every option that is unknown, of a wrong type or out of range.
         """
@@ -130,9 +131,9 @@ def check_table(
     where: str,
     given: Mapping[str, Any] | None = None,
 ) -> Model:
-    """A table checked against a model; `given` are fields that the table itself does not state.
+    """The model's object of a TOML table; `given` are fields that are not part of the table.
 
-    Raises: RecipeError with every fault; unknown keys answer "did you mean".
+    Raises: RecipeError with every fault; for unknown keys it suggests similar ones.
     """
     given = given or {}
     known = set(model.model_fields) - set(given)
@@ -149,14 +150,14 @@ def check_table(
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> str:
-    """One line for a name that is not among the known ones."""
+    """The message for an unknown name, on one line, with similar known names."""
     error = UnknownNameError(kind, name, known)
     return f"{error.message} {error.hint}".rstrip()
 
 
 @contextmanager
 def collecting(faults: list[str]) -> Iterator[None]:
-    """Put the faults of a RecipeError on the list instead of stopping."""
+    """Catch a RecipeError in the block, and append its faults to the list."""
     try:
         yield
     except RecipeError as error:
@@ -165,14 +166,14 @@ def collecting(faults: list[str]) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Known:
-    """Names by kind. A kind with a broken file is left out: no one can say what it names."""
+    """The known names by kind, without the kinds whose file is broken."""
 
     names: Mapping[str, Collection[str]]
 
     def dangling(self, kind: str, names: object, *, where: str) -> list[str]:
-        """Faults of those among `names` (one, or a list) that are not known.
+        """The faults of unknown names among `names`, which is one name or a list.
 
-        Values of a wrong type are no names; the tables' models tell of them.
+        Values that are not strings are skipped; the models of the tables report them.
         """
         if kind not in self.names:
             return []
@@ -184,6 +185,6 @@ class Known:
 
 
 def strings(value: object) -> list[str]:
-    """The strings of a list, or the one that it is itself."""
+    """The strings among the items of a list, or among the single value that is given."""
     values = value if isinstance(value, list) else [value]
     return [each for each in values if isinstance(each, str)]

@@ -1,4 +1,4 @@
-"""Faults of the suite that a task or a source of images names, and of the group in it."""
+"""The checks of the suite and group that a task, or a source of images, names."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -14,8 +14,8 @@ from idat_zoo.recipe import Task
 def suite_faults(table: Mapping[str, Any], *, where: str, on_shelf: bool = True) -> list[str]:
     """The faults of `suite` and `group` in a table.
 
-    `on_shelf` refuses the suites of a user's own images, of which no shelf can have tasks. Values
-    of a wrong type are left to the tables' models.
+    With `on_shelf`, the suites of a user's own images are faults, because their tasks cannot be on
+    a shelf. Values of a wrong type are skipped; the models of the tables report them.
     """
     name, group = table.get("suite"), table.get("group")
     if not isinstance(name, str):
@@ -35,7 +35,7 @@ def suite_faults(table: Mapping[str, Any], *, where: str, on_shelf: bool = True)
 
 
 def task_faults(task: Task, *, where: str) -> list[str]:
-    """The faults of a resolved recipe's task: of its suite, the suite's plugin, and its group."""
+    """The faults of a resolved recipe's task: unknown suite or group, or a plugin not loaded."""
     if task.plugin is not None and not is_known(task.suite):
         return [f"{where}: {lacking('suite', task.suite, task.plugin)}".replace("\n", " ")]
     table = {"suite": task.suite, "group": task.group}
@@ -43,7 +43,7 @@ def task_faults(task: Task, *, where: str) -> list[str]:
 
 
 def _group_faults(suite: Suite, group: str, *, where: str) -> list[str]:
-    """The fault of a group that the suite does not have; without groups, it takes VTAB-1K's."""
+    """The fault of an unknown group; a suite without groups allows those of VTAB-1K."""
     groups = suite.groups or Vtab1k.groups
     if group in groups:
         return []

@@ -1,4 +1,4 @@
-"""Distillation terms as recipes name them: their options, and recipes' choices of them."""
+"""Distillation terms as recipes name them: their facts, and the checks of their options."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from idat_zoo.values import Frozen, Scalar
 
 
 class TermFacts(Frozen):
-    """What is listed of a distillation term: `options` are the defaults by name."""
+    """The listed facts of a distillation term; `options` are the defaults of its options."""
 
     name: str
     title: str
@@ -24,19 +24,19 @@ class TermFacts(Frozen):
 
 
 def term_names() -> list[str]:
-    """The terms that recipes may name, `none` among them."""
+    """The names of all terms that recipes can use, including `none`."""
     return [*TERMS, *providers(TERMS_GROUP), NO_TERM]
 
 
 def term_options(name: object) -> list[str]:
-    """The names of a term's options; none of a name that is no term's."""
+    """The names of a term's options; empty for `none` and for unknown names."""
     if name == NO_TERM or name not in term_names():
         return []
     return list(find_term(str(name)).Options.model_fields)
 
 
 def describe_terms() -> dict[str, TermFacts]:
-    """All terms by name, those of plugins too."""
+    """The facts of all terms by name, including those of plugins."""
     found, outside = {}, providers(TERMS_GROUP)
     for name in term_names():
         if name != NO_TERM:
@@ -55,9 +55,9 @@ def describe_terms() -> dict[str, TermFacts]:
 
 
 def write_out(spec: TermSpec, *, where: str) -> TermSpec:
-    """The term with all its options checked and written out.
+    """The spec of a term with all options checked and written out.
 
-    Raises: RecipeError naming `where`, with every fault.
+    Raises: RecipeError with every fault, each naming `where`.
     """
     if spec.name == NO_TERM:
         return spec
@@ -74,7 +74,7 @@ def write_out(spec: TermSpec, *, where: str) -> TermSpec:
 
 
 def check_option(spec: TermSpec, option: str, value: Scalar, *, where: str) -> Scalar:
-    """The value of a term's option as the term takes it. Raises: RecipeError."""
+    """A value of a term's option, converted to the option's type. Raises: RecipeError."""
     changed = spec.model_copy(update={"options": {**spec.options, option: value}})
     checked: Scalar = write_out(changed, where=where).options[option]  # type: ignore[assignment]
     return checked

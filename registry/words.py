@@ -1,6 +1,7 @@
-"""KEY=VALUE words, as the command line and the overrides of `get_recipe` give them.
+"""KEY=VALUE words, as on the command line and in the overrides of `get_recipe`.
 
-A value is read as TOML, and as plain text if it is not TOML."""
+A value is read as TOML, and as plain text if it is not TOML.
+"""
 
 import itertools
 from collections.abc import Iterable, Mapping
@@ -16,9 +17,11 @@ Overrides = Iterable[str] | Mapping[str, Any]
 def parse_words(words: Overrides) -> dict[str, Any]:
     """KEY=VALUE words as a mapping; VALUE is read as TOML, and as a plain string if it is not.
 
-    A mapping is what it is. Raises: RecipeError for words without `=` and for keys given twice.
+    A mapping is returned as it is.
+
+    Raises: RecipeError for words without `=`, keys given twice, and objects of another type.
     """
-    if isinstance(words, str):  # one word, not its letters
+    if isinstance(words, str):  # a single word; iterating over it would give its letters
         words = [words]
     if not isinstance(words, Iterable):
         raise RecipeError([f"{words!r}: expected a mapping, or KEY=VALUE words"])
@@ -43,9 +46,9 @@ def parse_words(words: Overrides) -> dict[str, Any]:
 
 
 def spread_words(words: Iterable[str]) -> list[list[str]]:
-    """KEY=A,B words as every combination of single values, in the order they are written.
+    """Expand KEY=A,B words to every combination of KEY=VALUE words, in the order written.
 
-    Commas in brackets, braces or quotes do not part values: KEY=["a","b"] is one.
+    Commas in brackets, braces or quotes do not separate values: KEY=["a","b"] is one value.
     """
     choices = []
     for word in words:
@@ -79,7 +82,7 @@ def _parse_value(text: str) -> object:
 
 
 def below(prefix: str, words: Mapping[str, Any]) -> dict[str, Any]:
-    """The words `prefix.KEY`, by KEY."""
+    """The values of the words `prefix.KEY`, by KEY."""
     return {
         key.removeprefix(f"{prefix}."): value
         for key, value in words.items()

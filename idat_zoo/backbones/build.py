@@ -1,4 +1,4 @@
-"""Building networks: a frozen backbone, fresh adapter tensors and a new head."""
+"""The construction of networks from a frozen backbone, new adapter tensors and a head."""
 
 import torch
 from torch import nn
@@ -19,7 +19,7 @@ IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
 def new_head(embed_dim: int, num_classes: int, source: torch.Generator) -> nn.Linear:
-    """Weights normal of std 0.02, biases 0, as timm and the released code start it."""
+    """A new linear head: normal weights of std 0.02, zero biases, as in timm and iDAT's code."""
     head = nn.utils.skip_init(nn.Linear, embed_dim, num_classes)
     assert isinstance(head, nn.Linear)
     with torch.no_grad():
@@ -37,9 +37,9 @@ def build_network(
     seed: int,
     role: str,
 ) -> Network:
-    """A fresh network: tensors drawn for (seed, role), role being `student` or `teacher`.
+    """A new network, whose tensors are drawn by the key (seed, role): `student` or `teacher`.
 
-    Raises: UsageError where the adapter cannot stand on the backbone.
+    Raises: UsageError if the adapter does not fit the backbone.
     """
     head = new_head(backbone.anatomy.num_features, num_classes, generator(seed, role, "head"))
     return with_head(backbone, adapter, head, normalisation=normalisation, seed=seed, role=role)
@@ -54,12 +54,12 @@ def with_head(
     seed: int,
     role: str,
 ) -> Network:
-    """As `build_network`, with a head that is there already."""
+    """A new network as by `build_network`, with a given head."""
     check_carries(backbone.anatomy, adapter, backbone.spec.name)
     source = generator(seed, role, "adapter")
     mean, std = input_range(backbone, normalisation)
     if isinstance(adapter, Peft):
-        from idat_zoo.backbones.peft_network import PeftNetwork  # which knows this file
+        from idat_zoo.backbones.peft_network import PeftNetwork  # few networks need it
 
         model = adapter.inject(backbone.body, source)
         return PeftNetwork(backbone, adapter, model, head, mean=mean, std=std)
@@ -68,7 +68,7 @@ def with_head(
 
 
 def check_carries(anatomy: Anatomy, adapter: Adapter, name: str) -> None:
-    """Raises: UsageError where an adapter cannot stand on a backbone of a name."""
+    """Check that an adapter fits a backbone, which messages call `name`. Raises: UsageError."""
     why = adapter.why_not(anatomy)
     if why:
         raise UsageError(
@@ -79,7 +79,10 @@ def check_carries(anatomy: Anatomy, adapter: Adapter, name: str) -> None:
 
 
 def input_range(backbone: FrozenBackbone, normalisation: str) -> tuple[Rgb, Rgb]:
-    """Mean and std for pixels in [0, 1]: the backbone's own, ImageNet's, or none."""
+    """Mean and std for pixels in [0, 1] by a recipe's `normalisation`.
+
+    They are the backbone's own for `model`, ImageNet's for `imagenet`, and 0 and 1 for `none`.
+    """
     if normalisation == "imagenet":
         return IMAGENET
     if normalisation == "none":

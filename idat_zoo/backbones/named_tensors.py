@@ -1,4 +1,4 @@
-"""Tensors under dotted names, as a module."""
+"""A module that holds tensors under dotted names, which torch forbids for parameters."""
 
 from torch import Tensor, nn
 
@@ -6,7 +6,10 @@ from idat_zoo.adapters.tensors import Created
 
 
 class NamedTensors(nn.Module):
-    """Tensors under dotted names, which move with the module that holds them."""
+    """An adapter's tensors under dotted names; they move with the module that contains this one.
+
+    The trainable tensors are parameters, and the frozen ones are buffers.
+    """
 
     def __init__(self, created: Created) -> None:
         super().__init__()
@@ -17,11 +20,11 @@ class NamedTensors(nn.Module):
             self.register_buffer(_attribute(name), tensor)
 
     def tensors(self) -> dict[str, Tensor]:
-        """All of them by their dotted names."""
+        """All tensors by their dotted names."""
         return {name: getattr(self, attribute) for attribute, name in self._names.items()}
 
     def under(self, *prefixes: str) -> dict[str, Tensor]:
-        """Those whose name begins with one of the prefixes, by the rest of their names."""
+        """The tensors whose name begins with one of the prefixes, by the rest of the name."""
         return {
             name.removeprefix(prefix): getattr(self, attribute)
             for attribute, name in self._names.items()

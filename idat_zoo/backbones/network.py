@@ -1,6 +1,6 @@
-"""A frozen backbone with an adapter and a new head.
+"""The network: a frozen backbone with an adapter and a new classification head.
 
-Shape letters: B batch, C channels, H W image, D width, K classes.
+Shape letters: B batch, C channels, H W image, N tokens, D width, K classes.
 """
 
 from collections.abc import Callable, Container, Iterable
@@ -38,11 +38,12 @@ DROP_PATH = "drop_path"
 
 
 class Network(nn.Module):
-    """Frozen backbone, adapter, head: images in, logits out.
+    """A frozen backbone with an adapter and a head: images `[B, 3, H, W]` to logits `[B, K]`.
 
-    `mean` and `std` normalise uint8 images scaled to [0, 1]; float images are taken as they are.
-    `class_names` are those of the logits, in order, where they are known. One that `mixes` can
-    share a pass with others over its backbone.
+    `mean` and `std` normalise uint8 images scaled to [0, 1]; float images must be normalised
+    already. `class_names` are the names of the K classes in order, or empty if they are not known.
+    `mixes` tells whether a network of this class can share a pass over its backbone with others
+    (`stack.MixedNetwork`).
     """
 
     class_names: tuple[str, ...] = ()
@@ -64,7 +65,7 @@ class Network(nn.Module):
         super().__init__()
         self.backbone = backbone
         self.body = backbone.body
-        self._holder = (Holder(self.body),)  # in a tuple, its parameters do not count twice
+        self._holder = (Holder(self.body),)  # a tuple hides it, or its parameters would count twice
         self.adapter = adapter
         self.kind = backbone.kind
         self.anatomy = backbone.anatomy
@@ -79,12 +80,12 @@ class Network(nn.Module):
 
     @property
     def num_classes(self) -> int:
-        """How many logits there are."""
+        """The number of classes K."""
         assert isinstance(self.head, nn.Linear)
         return self.head.out_features
 
     def trainable(self) -> dict[str, nn.Parameter]:
-        """The parameters that learn: `adapter.…` and `head.…`."""
+        """The trained parameters by name: `adapter.…` and `head.…`."""
         adapter = self.adapter_tensors.tensors()
         learn = {
             f"adapter.{name}": tensor
@@ -94,35 +95,35 @@ class Network(nn.Module):
         return learn | {f"head.{name}": tensor for name, tensor in self.head.named_parameters()}
 
     def published(self) -> dict[str, Tensor]:
-        """Every tensor that is not the backbone's: adapter (trained and frozen) and head."""
+        """The tensors that a checkpoint stores: the adapter's, frozen ones too, and the head's."""
         return published_names(self.adapter_tensors.tensors(), self.head)
 
     def fill(self, tensors: Tensors) -> None:
-        """Take the values of what was published."""
+        """Copy the values of such tensors, as `published` names them, into this network."""
         with torch.no_grad():
             for name, tensor in self.published().items():
                 tensor.copy_(tensors[name])
 
     def local(self, block: int) -> dict[str, Tensor]:
-        """What `apply` is handed in a block: its tensors, the shared ones, the constants.
+        """The tensors for the adapter's `apply` in a block: the block's, the shared, the constants.
 
-        Block -1 is the patch embedding; the one behind the last is the pooling.
+        Block -1 is the patch embedding, and the block number equal to the depth is the pooling.
         """
         own = home_of(block, self.anatomy.depth)
         return self.adapter_tensors.under(own, "shared.") | self.constants.tensors()
 
     def shape(self, site: Site, block: int) -> SiteShape:
-        """What one image has at a site, prompts included."""
+        """The shape of one image's tokens at a site, with the adapter's prompts included."""
         shape = self.anatomy.shape(site, block)
         if site in self.anatomy.ends:
             return shape
         return replace(shape, tokens=shape.tokens + self.adapter.num_prompts)
 
     def draw_masks(self, batch: int, *, drop_path: float, draws: Draws) -> dict[str, Tensor]:
-        """Every random mask of one training step, drawn before the forward pass.
+        """Draw all random masks of one training step for a batch, before the forward pass.
 
-        Drop path's rates rise linearly from 0 at the first block. Blocks before the first that the
-        adapter stands in are not dropped.
+        The drop path rate rises linearly from 0 at the first block to `drop_path` at the last. It
+        is 0 in the blocks before the first one with an adapter.
         """
         device = self.mean.device
         masks: dict[str, Tensor] = {}
@@ -133,7 +134,7 @@ class Network(nn.Module):
         for key, mask in self._declared_masks(drop_path):
             masks[key] = draw_mask(key, mask, batch, draws)
         masks = {name: mask.to(self.mean.dtype) for name, mask in masks.items()}
-        if device.type == "cuda":  # only from pinned memory does a copy not wait for the device
+        if device.type == "cuda":  # a copy from pinned memory does not make the host wait
             masks = {name: mask.pin_memory() for name, mask in masks.items()}
         return {name: mask.to(device, non_blocking=True) for name, mask in masks.items()}
 
@@ -151,25 +152,25 @@ class Network(nn.Module):
                     yield f"{mask_prefix(site, block)}{name}", replace(mask, rate=rate)
 
     def move_own(self, device: torch.device) -> None:
-        """Move everything but the backbone, which others may share."""
+        """Move everything except the backbone, which other networks may share."""
         for part in (self.adapter_tensors, self.constants, self.head):
             part.to(device)
         self.mean, self.std = self.mean.to(device), self.std.to(device)
 
     def normalise(self, images: Images) -> Float[Tensor, "B C H W"]:
-        """uint8 pixels to the range the backbone was trained on."""
+        """Normalise uint8 images for the backbone; float images are returned unchanged."""
         if images.dtype == torch.uint8:
             return (images.to(self.mean.dtype) / 255 - self.mean) / self.std
         return images
 
     def features(self, start: Images | Partway, masks: Tensors | None = None) -> Features:
-        """Pooled features, adapted, of images or of what their walk had come to."""
+        """The pooled features `[B, D]` of images, or of a forward pass resumed from `Partway`."""
         return self._walked(start, masks)[0]
 
     def _walked(
         self, start: Images | Partway, masks: Tensors | None, *, keeps_tokens: bool = False
     ) -> tuple[Features, Tensor | None]:
-        """Pooled features, and where asked for the tokens that leave the last block."""
+        """The pooled features, and with `keeps_tokens` the tokens that leave the last block."""
         masks = masks or {}
         carry: Carry = {}
 
@@ -203,53 +204,54 @@ class Network(nn.Module):
         return pooled, visitor.tokens
 
     def prompt(self, block: int, masks: Tensors) -> Tensor | None:
-        """The tokens that the adapter puts in at a block, if it does."""
+        """The prompt tokens that the adapter inserts before a block, or None."""
         if Place(block, Site.PROMPT) not in self.places:
             return None
         return self.adapter.prompt(self.local(block), masks=masks)
 
     def body_copies(self) -> dict[str, Tensor]:
-        """What takes the place of the backbone's own parameters, by timm's names."""
+        """The trained copies that replace parameters of the backbone, by timm's names."""
         return self.adapter_tensors.under("body.")
 
     def outputs(
         self, start: Images | Partway, masks: Tensors | None, reads: Container[Output]
     ) -> Outputs:
-        """Images `[B, 3, H, W]`, or their walk partway, to logits and what else is read.
+        """The logits of images `[B, 3, H, W]` and the other outputs in `reads`.
 
-        `masks` are as `draw_masks` gives them, in training.
+        `start` may also be a forward pass to resume. `masks` are those of `draw_masks` in training,
+        and None otherwise.
         """
         pooled, tokens = self._walked(start, masks, keeps_tokens=Output.TOKENS in reads)
         kept = pooled if Output.FEATURES in reads else None
         return Outputs(self.head(pooled), kept, tokens)
 
     def forward(self, start: Images | Partway, masks: Tensors | None = None) -> Logits:
-        """Images `[B, 3, H, W]`, or their walk partway, to logits; masks as `outputs` takes."""
+        """The logits `[B, K]`; the arguments are those of `outputs`."""
         return self.outputs(start, masks, ()).logits
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Network":
-        """As nn.Module does; constants stay exact in the new type, not rounded twice."""
+        """As in nn.Module; the constants are set anew, so that repeated casts do not round them."""
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         for name, value in self.adapter.constants.items():
             self.constants.tensors()[name].fill_(value)
         return self
 
     def train(self, mode: bool = True) -> "Network":
-        """The frozen backbone stays in evaluation mode; randomness comes by masks alone."""
+        """Set the mode; the backbone stays in evaluation mode, since masks bring all randomness."""
         super().train(mode)
         self.body.eval()
         return self
 
 
 def copies_at(adapter: Adapter, site: Site, local: Tensors) -> dict[str, Tensor]:
-    """The copies of frozen tensors at a site that an adapter trains, by the frozen one's names."""
+    """The trained copies of frozen tensors at a site, by the names of the frozen tensors."""
     return {
         name: local[f"{site}.{name}"] for name in adapter.copies(site) if f"{site}.{name}" in local
     }
 
 
 def published_names(adapter: Tensors, head: nn.Module) -> dict[str, Tensor]:
-    """An adapter's and a head's tensors by the names that they are published under."""
+    """The tensors of an adapter and a head by their names in a checkpoint."""
     own = {f"adapter.{name}": tensor for name, tensor in adapter.items()}
     return own | {
         f"head.{name}": tensor for name, tensor in head.state_dict(keep_vars=True).items()

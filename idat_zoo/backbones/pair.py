@@ -1,4 +1,4 @@
-"""The teacher-student pair as networks: shared frozen backbones, adapters and new heads."""
+"""The pair of networks, student and teacher, and the frozen backbones that pairs share."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -21,13 +21,13 @@ Role = Literal["student", "teacher"]
 
 @dataclass(frozen=True)
 class NetworkPair:
-    """The larger student, and the smaller teacher (iDAT's inversion), if there is one."""
+    """The student, the larger network, and the smaller teacher (iDAT's inversion) or None."""
 
     student: Network
     teacher: Network | None
 
     def network(self, role: Role) -> Network:
-        """The network of a role that the pair has."""
+        """The network of a role. The pair must have a teacher for the role `teacher`."""
         network = self.student if role == "student" else self.teacher
         assert network is not None, "there is no teacher"
         return network
@@ -40,9 +40,9 @@ class NetworkPair:
 
 
 class Backbones:
-    """Frozen backbones on a device, each loaded once for all networks that use it.
+    """The frozen backbones on a device, each loaded once for all networks that use it.
 
-    There is one for each number format, as frozen weights are cast in place.
+    There is a separate copy for each number format, because frozen weights are cast in place.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -50,7 +50,7 @@ class Backbones:
         self._loaded: dict[tuple[str, str], FrozenBackbone] = {}
 
     def load(self, spec: Backbone, precision: str) -> FrozenBackbone:
-        """A loaded backbone. Raises: as `load_backbone`."""
+        """The backbone for a number format, loaded if need be. Raises: as `load_backbone`."""
         key = (spec.model_dump_json(), precision)
         if key not in self._loaded:
             self._loaded[key] = load_backbone(spec)
@@ -59,9 +59,9 @@ class Backbones:
 
 
 def build_pair(recipe: Recipe, *, seed: int, backbones: Backbones) -> NetworkPair:
-    """New networks on the backbones' device.
+    """Build the networks of a recipe, with new adapters and heads, on the backbones' device.
 
-    Raises: as loading backbones and building adapters.
+    Raises: what `load_backbone`, `build_adapter` and `build_network` raise.
     """
 
     def network(role: str, spec: Backbone, choice: AdapterSpec) -> Network:
@@ -82,11 +82,12 @@ def build_pair(recipe: Recipe, *, seed: int, backbones: Backbones) -> NetworkPai
 
 
 def check_carried(recipe: Recipe) -> None:
-    """Check that the backbones can carry the adapters, and that the term can compare the networks.
+    """Check that the adapters fit the backbones, and that the term can compare the networks.
 
-    No weights are read or fetched.
+    No weights are read or downloaded.
 
-    Raises: UsageError where they cannot; what building an adapter, a backbone or the term raises.
+    Raises: UsageError if one of them does not fit; what building an adapter, a backbone or the term
+    raises.
     """
     pair = recipe.pair
     roles = [(pair.student, recipe.adapter), (pair.teacher, recipe.teacher_adapter)]
@@ -109,7 +110,7 @@ def check_carried(recipe: Recipe) -> None:
 
 
 def count_parameters(roles: Iterable[tuple[Role, Network]]) -> dict[str, int]:
-    """The counts of trained and frozen parameters, by the names of `results.Parameters`."""
+    """The numbers of trained and frozen parameters, by the field names of `results.Parameters`."""
     counts: dict[str, int] = {}
     for role, network in roles:
         prefix = "" if role == "student" else "teacher_"

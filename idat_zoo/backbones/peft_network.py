@@ -1,6 +1,7 @@
-"""A network of which PEFT adapted a copy of the frozen backbone: the same as others, for others.
+"""A network whose adapter is a tuner of PEFT, with the interface of all other networks.
 
-Shape letters: B batch, D width.
+PEFT puts its modules into a copy of the frozen backbone, because it changes the network that it is
+given.
 """
 
 import copy
@@ -29,14 +30,14 @@ from idat_zoo.randomness import Draws, generator
 from idat_zoo.values import Rgb
 
 SEED = "peft"
-"""What a step's dropouts are drawn by, among its masks."""
+"""The name, among a step's masks, of the seed for PEFT's dropout."""
 
 
 class PeftNetwork(Network):
-    """A frozen backbone's copy with PEFT's modules in it, and a head.
+    """A copy of a frozen backbone with PEFT's modules in it, and a head.
 
-    Its tensors have the names under which PEFT saves them. PEFT's modules draw in training alone,
-    by the seed that comes with the masks.
+    Its tensors have the names under which PEFT saves them. PEFT's modules draw random numbers only
+    in training, with the seed that is among the masks.
     """
 
     adapter: Peft
@@ -59,19 +60,20 @@ class PeftNetwork(Network):
         self._draws = False
 
     def trainable(self) -> dict[str, nn.Parameter]:
-        """The parameters that learn: `adapter.…` and `head.…`."""
+        """The trained parameters by name: `adapter.…` and `head.…`."""
         own = {f"adapter.{name}": parameter for name, parameter in self._trained.items()}
         return own | {f"head.{name}": tensor for name, tensor in self.head.named_parameters()}
 
     def published(self) -> dict[str, Tensor]:
-        """Every tensor that is not the backbone's, as PEFT saves them, and the head."""
+        """The tensors that a checkpoint stores: those that PEFT saves, and the head's."""
         own = {name: tensor.detach() for name, tensor in saved(self.model).items()}
         return published_names(own, self.head)
 
     def fill(self, tensors: Tensors) -> None:
-        """Take the values of what was published.
+        """Copy the values of such tensors, as `published` names them, into this network.
 
-        Raises: CheckpointError where PEFT computes some of them.
+        Raises: CheckpointError if PEFT computes some of them from others, so that they cannot be
+        set.
         """
         super().fill(tensors)
         other = [n for n, own in self.published().items() if not torch.equal(own, tensors[n])]
@@ -81,7 +83,7 @@ class PeftNetwork(Network):
             )
 
     def draw_masks(self, batch: int, *, drop_path: float, draws: Draws) -> dict[str, Tensor]:
-        """Drop path's, and a seed for what PEFT draws."""
+        """The drop path masks of one training step, and a seed for PEFT's own random draws."""
         source = generator(draws.seed, draws.network, SEED, draws.step)
         masks = super().draw_masks(batch, drop_path=drop_path, draws=draws)
         return masks | {SEED: torch.tensor(source.initial_seed())}
@@ -104,7 +106,7 @@ class PeftNetwork(Network):
         return pooled, nobody.tokens
 
     def _let_draw(self, draws: bool) -> None:
-        """PEFT's modules draw in training mode; all others stay in evaluation mode."""
+        """Set PEFT's modules alone to training mode, in which they draw, or to evaluation mode."""
         from peft.tuners.tuners_utils import BaseTunerLayer
 
         if draws != self._draws:
@@ -114,7 +116,7 @@ class PeftNetwork(Network):
                     module.train(draws)
 
     def merged(self) -> Kind:
-        """The walk through a copy of timm's network in which PEFT folded the adapter in.
+        """A copy of timm's network into which PEFT merged the adapter, as a kind of backbone.
 
         Raises: UsageError for a tuner that PEFT cannot merge.
         """
@@ -128,12 +130,12 @@ class PeftNetwork(Network):
         return type(self.kind)(body)
 
     def move_own(self, device: torch.device) -> None:
-        """Move everything but the backbone, which others may share; the copy is its own."""
+        """Move everything except the shared backbone; PEFT's copy of it is moved, too."""
         super().move_own(device)
         self.model.to(device)
 
     def train(self, mode: bool = True) -> "PeftNetwork":
-        """All stays in evaluation mode; randomness comes by masks alone."""
+        """Set the mode; all modules stay in evaluation mode, and only masks bring randomness."""
         super().train(mode)
         self.model.eval()
         self._draws = False

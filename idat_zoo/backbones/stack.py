@@ -1,4 +1,7 @@
-"""Several networks over one frozen backbone in one pass: a stack of tasks, or a mixed batch.
+"""Forward passes that several networks share over one frozen backbone: stacked or mixed.
+
+A stack is for training: adapters of one family, with equal batches, vectorised by `torch.vmap`. A
+mixed batch is for inference: adapters of any families, with any number of images for each.
 
 Shape letters: B batch, C channels, H W image, K classes, T tasks.
 """
@@ -25,11 +28,11 @@ from idat_zoo.distillation.base import Output, Outputs
 from idat_zoo.errors import UsageError
 
 Forward = Callable[[Sequence[Images | Partway], Sequence[Tensors]], list[Outputs]]
-"""One batch and its masks for each network, to each network's outputs."""
+"""A forward pass: one batch and one set of masks per network, to the outputs of each network."""
 
 
 def forward_of(networks: Sequence[Network], reads: Collection[Output] = ()) -> Forward:
-    """The pass of one network, or of a stack of them, with the outputs that are read."""
+    """The forward pass of one network or of a stack, with logits and the outputs in `reads`."""
     if len(networks) > 1:
         stacked = StackedNetwork(networks)
         return lambda starts, masks: stacked.outputs(starts, masks, reads)
@@ -41,8 +44,8 @@ class StackedNetwork:
     """T adapters of one family over one frozen backbone, in one pass.
 
     Adapter tensors, constants and masks are stacked along a leading task axis, padded with zeros to
-    the largest rank, and the family's own `apply` runs under `torch.vmap`. The networks' parameters
-    stay their own leaves: gradients reach each of them as in a solo pass.
+    the largest rank, and the family's `apply` runs under `torch.vmap`. Each network keeps its own
+    parameters as leaves of the graph, so gradients reach them as in a pass of their own.
     """
 
     def __init__(self, networks: Sequence[Network]) -> None:
@@ -54,7 +57,7 @@ class StackedNetwork:
     def __call__(
         self, starts: Sequence[Images | Partway], masks: Sequence[Tensors] | None = None
     ) -> list[Logits]:
-        """One batch per task to one `[B, K]` of logits per task; see `outputs`."""
+        """The logits of each task, `[B, K]`; the arguments are those of `outputs`."""
         return [own.logits for own in self.outputs(starts, masks, ())]
 
     def outputs(
@@ -63,9 +66,9 @@ class StackedNetwork:
         masks: Sequence[Tensors] | None,
         reads: Collection[Output],
     ) -> list[Outputs]:
-        """One batch per task to the outputs per task: logits and what else is read.
+        """The outputs of each task for its own batch: logits, and the others in `reads`.
 
-        The batches are all of one size `[B, 3, H, W]`, or all of them walks left at one place.
+        All batches have one shape `[B, 3, H, W]`, or are forward passes to resume at one place.
         """
         T = len(self.networks)
         masks = masks or [{}] * T
@@ -121,9 +124,10 @@ class StackedNetwork:
     def _masks_at(
         self, masks: Sequence[Tensors], site: Site, block: int, x: Tensor
     ) -> list[dict[str, Tensor]]:
-        """Each task's masks at a site; where others have one, a task without it keeps everything.
+        """The masks of each task at a site, with the same names for all tasks.
 
-        It has noise of zero. One that declares no such mask has no tensors for it either.
+        A task without a mask that others have gets a neutral one: ones, or zeros for noise. If its
+        adapter does not declare the mask at all, it has no tensors there, so any shape will do.
         """
         at_site = [masks_at(m, site, block) for m in masks]
         models = {name: mask for own in at_site for name, mask in own.items()}
@@ -136,7 +140,7 @@ class StackedNetwork:
 
     @staticmethod
     def _drop_path(masks: Sequence[Tensors]) -> Tensor | None:
-        """All tasks' drop path side by side; tasks without it keep every branch."""
+        """The drop path masks of all tasks, joined along the batch; ones for a task without."""
         drawn = [m.get(DROP_PATH) for m in masks]
         model = next((mask for mask in drawn if mask is not None), None)
         if model is None:
@@ -145,7 +149,7 @@ class StackedNetwork:
 
 
 def _none_of(mask: Mask | None, model: Tensor) -> Tensor:
-    """What changes nothing in a mask's place."""
+    """A mask that changes nothing, of the batch size and type of another task's mask."""
     if mask is None:
         return torch.ones_like(model)
     nothing = model.new_zeros if mask.noise else model.new_ones
@@ -153,9 +157,9 @@ def _none_of(mask: Mask | None, model: Tensor) -> Tensor:
 
 
 def common_adapter(adapters: Sequence[Adapter]) -> Adapter:
-    """The one whose `apply` serves all: it has no options but those that they have in common.
+    """An adapter whose `apply` serves all; it lacks the options in which they may differ.
 
-    Raises: UsageError where they cannot share a pass.
+    Raises: UsageError if the adapters cannot share a pass.
     """
     first = adapters[0]
     alone = [own for own in adapters if not own.stackable or own.stack_key != first.stack_key]
@@ -175,8 +179,9 @@ def common_adapter(adapters: Sequence[Adapter]) -> Adapter:
 class MixedNetwork:
     """Adapters of any families over one frozen backbone, each on its own images, in one pass.
 
-    The frozen layers see all images at once; at each site every network's adapter is handed its
-    own rows. For evaluation: there are no masks. All put in as many prompts (`prompts_of`).
+    The frozen layers process all images at once, and at each site an adapter gets the rows of its
+    own images. It is for inference, so there are no masks. All adapters must insert equally many
+    prompts in each block (`prompts_of`).
     """
 
     def __init__(self, networks: Sequence[Network]) -> None:
@@ -186,9 +191,9 @@ class MixedNetwork:
         self.networks = list(networks)
 
     def __call__(self, images: Sequence[UInt8[Tensor, "_ C H W"]]) -> list[Float[Tensor, "_ _"]]:
-        """One batch for each network, of any size; one `[B, K]` of logits each.
+        """The logits `[B, K]` of each network for its own batch, of any size.
 
-        Those with a backbone of their own have passes of their own.
+        Networks that train copies of the backbone's parameters get passes of their own.
         """
         alone = [bool(network.body_copies()) for network in self.networks]
         pairs = list(zip(self.networks, images, strict=True))
@@ -202,7 +207,7 @@ class MixedNetwork:
         carries: list[Carry] = [{} for _ in networks]
 
         def offer(site: Site, block: int, x: Tensor, compute: Compute, frozen: Tensors) -> Tensor:
-            rows = [size * (x.shape[0] // sum(sizes)) for size in sizes]  # windows are rows, too
+            rows = [size * (x.shape[0] // sum(sizes)) for size in sizes]  # a window is a row
             parts = list(compute(x, {}).split(rows))
             for i, (network, own) in enumerate(zip(networks, x.split(rows), strict=True)):
                 if Place(block, site) in network.places:
@@ -236,14 +241,14 @@ class MixedNetwork:
 
 
 def mixed_of(networks: Sequence[Network]) -> Callable[[Sequence[Tensor]], list[Tensor]]:
-    """The pass of several networks that mix, or of one."""
+    """The pass of several networks that can be mixed, or of a single network."""
     if len(networks) == 1 and not networks[0].mixes:
         return lambda images: [networks[0](images[0])]
     return MixedNetwork(networks)
 
 
 def prompts_of(network: Network) -> tuple[int, ...]:
-    """How many prompts it puts in at each block; nothing where there are none at all."""
+    """The number of prompts that a network inserts at each block; empty if it has none."""
     if all(place.site is not Site.PROMPT for place in network.places):
         return ()
     tokens = [network.prompt(block, {}) for block in range(network.anatomy.depth)]
@@ -251,7 +256,10 @@ def prompts_of(network: Network) -> tuple[int, ...]:
 
 
 def of_rows(frozen: Tensors, rows: int) -> Tensors:
-    """The frozen tensors for so many rows: a bias of scores may have one for each window."""
+    """The frozen tensors for a number of rows.
+
+    The bias of attention scores may have one entry per window; it is cut to the first `rows`.
+    """
     bias = frozen.get("bias")
     if bias is None or bias.ndim < 4 or len(bias) <= rows:
         return frozen
@@ -259,7 +267,10 @@ def of_rows(frozen: Tensors, rows: int) -> Tensors:
 
 
 def join(networks: Sequence[Network], starts: Sequence[Tensor | Partway]) -> Partway:
-    """All networks' batches, one behind the other, at the place where they are."""
+    """The batches of all networks, concatenated in order, as the start of one forward pass.
+
+    Images are normalised first; forward passes to resume must all be at the same place.
+    """
     left = [begun for begun in starts if isinstance(begun, Partway)]
     images = [begun for begun in starts if isinstance(begun, Tensor)]
     if images:
@@ -271,9 +282,9 @@ def join(networks: Sequence[Network], starts: Sequence[Tensor | Partway]) -> Par
 
 
 def pad_and_stack(dicts: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
-    """Tensors of one name along a new leading axis, zero-padded at the end to the largest shape.
+    """Stack tensors of equal names along a new leading axis, zero-padded to the largest shape.
 
-    Where one has no tensor of a name that others have, it is all zeros.
+    A dict without a name that others have contributes zeros.
     """
     models = {name: tensor for tensors in dicts for name, tensor in tensors.items()}
     nothing = {name: model.new_zeros([0] * model.ndim) for name, model in models.items()}

@@ -1,4 +1,4 @@
-"""Random masks of a training step, by site and block.
+"""The random masks of a training step, and their names by block and site.
 
 Shape letters: B batch, N tokens.
 """
@@ -12,25 +12,25 @@ from idat_zoo.randomness import Draws
 
 
 def draw_mask(key: str, mask: Mask, batch: int, draws: Draws) -> Tensor:
-    """One declared mask for a batch, the same for every image where it says `alike`."""
+    """Draw one declared mask for a batch, `[B, …]`; with `alike` it is equal for all images."""
     shape = (1 if mask.alike else batch, *mask.shape)
     values = draws.normal(key, *shape) if mask.noise else draws.keep(key, mask.rate, *shape)
     return values.repeat(batch, *[1] * len(mask.shape)) if mask.alike else values
 
 
 def mask_prefix(site: Site, block: int) -> str:
-    """What the names of a site's masks begin with."""
+    """The prefix of the names of all masks at a site of a block."""
     return f"blocks.{block}.{site}."
 
 
 def masks_at(masks: Tensors, site: Site, block: int) -> dict[str, Tensor]:
-    """The masks that an adapter is handed at a site, by their own names."""
+    """The masks at a site of a block, by the names that the adapter declared."""
     prefix = mask_prefix(site, block)
     return {n.removeprefix(prefix): m for n, m in masks.items() if n.startswith(prefix)}
 
 
 def by_rows(masks: Tensors, x: Tensor) -> dict[str, Tensor]:
-    """Masks of images for the rows of x: where an image's windows are rows, so are its mask's."""
+    """Reshape masks of B images to the rows of x; with windowed attention, a window is a row."""
     rows = x.shape[0]
 
     def of_rows(mask: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Distillation terms. Adding one is a file and a line in `TERMS`; plugins bring others."""
+"""Distillation terms by name. A new one is a file here and a line in `TERMS`, or a plugin."""
 
 from typing import Any
 
@@ -16,20 +16,20 @@ claim(TERMS_GROUP, TERMS)
 
 WHAT = "distillation term"
 FACTS = ("name", "title", "paper", "year", "Options", "reads")
-"""What every term's class says of itself."""
+"""The class attributes that every term must have."""
 
 
 def find_term(name: str) -> type[Term]:
-    """The class of a term.
+    """The class of the term with a name.
 
-    Raises: UnknownNameError; UsageError for a plugin's class that is no term.
+    Raises: UnknownNameError; UsageError for a plugin's class that is not a valid term.
     """
     found: type[Term] = find_class(WHAT, name, own=TERMS, group=TERMS_GROUP)
     return found if name in TERMS else check_term(name, found)
 
 
 def check_term(name: str, found: Any) -> type[Term]:
-    """The same class, where it is a term of this name. Raises: UsageError."""
+    """Check that a class is a term with this name, and return it. Raises: UsageError."""
     check_class(WHAT, name, found, base=Term, facts=FACTS)
     term: type[Term] = found
     if term.name != name:
@@ -38,9 +38,9 @@ def check_term(name: str, found: Any) -> type[Term]:
 
 
 def build_term(spec: TermSpec) -> Term:
-    """The term with its options checked. `none` is no term, and cannot be built.
+    """The term of a spec, with checked options. It must not be called for the name `none`.
 
-    Raises: UnknownNameError, RecipeError; UsageError where a plugin that it needs is not here.
+    Raises: UnknownNameError; RecipeError for its options; UsageError if its plugin is not loaded.
     """
     if spec.plugin is not None and spec.name not in {*TERMS, *providers(TERMS_GROUP)}:
         raise lacking(WHAT, spec.name, spec.plugin)

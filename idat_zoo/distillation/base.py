@@ -1,7 +1,8 @@
-"""What a distillation term is, and which outputs of the two networks it may compare.
+"""The base class of distillation terms, and the network outputs that a term can compare.
 
 iDAT, arXiv:2403.15750, adds one term D between student and teacher to the sum of their task losses.
-A term is a pure function of the outputs that it declares in `reads`; the engine computes no others.
+A term is a pure function of the outputs that it declares in `reads`; no others are kept, except for
+the logits.
 Terms have no tensors of their own: student and teacher differ in width, so a term that reads
 features compares something that does not depend on it, such as similarities between images.
 
@@ -52,11 +53,13 @@ class Sizes(NamedTuple):
 
 
 class NoOptions(Frozen):
-    """Options of a term that has none."""
+    """The options of a term without options."""
 
 
 class Term(ABC):
     """One distillation term with its options, which `Options` checks.
+
+    `reads` are the outputs that it compares; `paper` is an arXiv id.
 
     Raises: RecipeError with every fault of the options.
     """
@@ -77,7 +80,7 @@ class Term(ABC):
             raise RecipeError(describe_faults(error, where=f"distillation '{self.name}'")) from None
 
     def why_not(self, student: Sizes, teacher: Sizes) -> str:
-        """Why outputs of these sizes cannot be compared, or ''."""
+        """The reason why outputs of these sizes cannot be compared, or ''."""
         return ""
 
     @abstractmethod

@@ -1,1 +1,1 @@
-"""The training loop and what it needs: schedule, precision, state to resume from."""
+"""The training loop, and its schedule, number formats, memory estimates and resumable state."""

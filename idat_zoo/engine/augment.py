@@ -1,8 +1,9 @@
-"""Random changes of training images, for suites that use them; VTAB-1K's recipes use none.
+"""Random augmentation of training images; the recipes of VTAB-1K use none.
 
-The transforms are torchvision's, on the device that holds the images. torchvision draws from
-torch's global generators, so each image's draws are made under a generator that is keyed by (seed,
-step, place in the batch) and put back afterwards: they are counted like every other draw.
+The transforms are torchvision's, and run on the device that holds the images. torchvision draws
+from torch's global generators. So the global generator is seeded for each image by a key of (seed,
+step, position in the batch), and its former state is restored afterwards: an image's augmentation
+depends on its key alone, like every other random draw (`idat_zoo.randomness`).
 
 Shape letters: B batch, C channels, H W image.
 """
@@ -21,11 +22,12 @@ from idat_zoo.recipe import Augmentation
 def augment(
     images: UInt8[Tensor, "B C H W"], kinds: Sequence[Augmentation], *, seed: int, step: int
 ) -> UInt8[Tensor, "B C H W"]:
-    """Each image changed for itself, in the order crop, flip, RandAugment.
+    """Augment each image independently, in the order crop, flip, RandAugment.
 
-    `crop` is a random part of 8 to 100 % of the area, resized back (Inception's, as timm has it);
-    `flip` is horizontal, one in two; `randaugment` is arXiv:1909.13719 with two operations of
-    magnitude 9. Equal for equal images, seed and step, on one device.
+    `crop` cuts out a random 8 to 100 % of the area and resizes it to the full size (Inception's
+    crop, with timm's ranges); `flip` mirrors horizontally with probability 1/2; `randaugment` is
+    RandAugment, arXiv:1909.13719, with two operations of magnitude 9. On one device, equal images,
+    seed and step give an equal output.
     """
     transform = _transform(tuple(kinds), images.shape[-1])
     seeds = torch.randint(2**62, (len(images),), generator=generator(seed, "pair", "augment", step))

@@ -1,4 +1,4 @@
-"""torch.compile, with a clean way back where it does not work."""
+"""The compilation of forward passes by torch.compile, with a fallback to the uncompiled pass."""
 
 from collections.abc import Callable
 
@@ -14,9 +14,10 @@ def compile_or_not(
     device: torch.device,
     note: Callable[[str], None],
 ) -> Forward:
-    """The compiled pass, if `trial` gets through with it; else the pass itself, and a note.
+    """Compile a forward pass; if `trial` fails with it, report a note and return the original.
 
-    On CUDA inductor also records CUDA graphs (`reduce-overhead`). On a CPU it needs a C++ compiler.
+    `trial` runs the compiled pass once, because torch.compile compiles at the first call. On CUDA,
+    inductor also records CUDA graphs (`reduce-overhead`). On a CPU it needs a C++ compiler.
     """
     from torch._dynamo.exc import TorchDynamoException  # takes a second to import
 

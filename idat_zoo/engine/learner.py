@@ -1,4 +1,4 @@
-"""One run in training: its networks, its images, its losses, and what its epochs gave.
+"""A learner: one run during its training, with its networks, images, losses and epoch means.
 
 Shape letters: B batch, N images, C channels, H W image, K classes.
 """
@@ -28,9 +28,10 @@ from idat_zoo.recipe import Recipe
 
 @dataclass(frozen=True, kw_only=True)
 class EpochLog:
-    """One epoch's means over its steps. Absent parts (no teacher, no distillation) are None.
+    """The mean losses of one epoch over its steps; None for a loss that the run does not have.
 
-    `skipped` counts the steps that an fp16 scaler did not let the optimiser take, if there are any.
+    `lr` is the learning rate of the last step. `test_top1` is a fraction. `skipped` is the number
+    of optimiser steps that the fp16 gradient scaler skipped, or None if it skipped none.
     """
 
     epoch: int
@@ -43,17 +44,20 @@ class EpochLog:
     skipped: int | None = None
 
     def as_json(self) -> dict[str, Any]:
-        """The parts that there are."""
+        """The fields that are not None, as values of JSON."""
         return {name: value for name, value in asdict(self).items() if value is not None}
 
 
 class Learner:
-    """A run in training: a pair on its device, the images it learns from, its recipe and seed.
+    """One run during its training: a pair of networks, its training images, its recipe and seed.
 
-    `done` epochs are behind it. A `fault` ends it. `starts` are what its networks begin a step
-    with: images, or the walks that `cache_prefixes` put in their place.
+    `images` are the same images at each network's input size, uint8 `[N, C, H, W]`, and `targets`
+    their classes `[N]`. `done` is the number of completed epochs. `fault` is the error that ended
+    the training, or None. `starts` holds the input of each network: the images, or after
+    `cache_prefixes` the activations at the end of the prefix, which is the part of the forward pass
+    that gives the same values at every step.
 
-    Raises: DataError where there are no images.
+    Raises: DataError if there are no images.
     """
 
     def __init__(
@@ -70,7 +74,7 @@ class Learner:
         assert recipe.precision != "auto", "precision is resolved before training"
         self.pair, self.recipe, self.seed, self.precision = pair, recipe, seed, recipe.precision
         self.device = pair.student.mean.device
-        copies = {id(part): part.to(self.device) for part in images.values()}  # one if shared
+        copies = {id(part): part.to(self.device) for part in images.values()}  # once if shared
         self.starts: dict[Role, Tensor | Partway] = {
             role: copies[id(part)] for role, part in images.items()
         }
@@ -82,7 +86,7 @@ class Learner:
         self.term = build_term(recipe.distillation) if recipe.distils else None
         self.done = 0
         self.fault: ZooError | None = None
-        self.watched = True  # until two steps showed which tensors get a gradient
+        self.watched = True  # while `check_alive` still records which tensors get a gradient
         self._alive: set[str] = set()
         self._lives_within = max(network.adapter.lives_within for _, network in pair.roles())
         self._taken = 0
@@ -92,20 +96,26 @@ class Learner:
 
     @property
     def has_prefix(self) -> bool:
-        """Whether some of an image's walk is the same at every step."""
+        """Whether each network has a prefix, so that `cache_prefixes` can be called.
+
+        Augmentation changes the images at every step, and so leaves no prefix.
+        """
         return not self.recipe.augmentation and all(
             self.prefix(role) != START for role, _ in self.pair.roles()
         )
 
     def prefix(self, role: Role) -> Place:
-        """How far an image's walk is the same at every step, if its pixels are."""
+        """The place in a network's forward pass where its prefix ends.
+
+        Up to there an image gives the same activations at every step, if its pixels do not change.
+        """
         network = self.pair.network(role)
         return constant_until(
             network, self.recipe.drop_path, reads_tokens=Output.TOKENS in self.reads
         )
 
     def cache_prefixes(self) -> None:
-        """Walk every image to the end of its prefix, once, and begin each step there."""
+        """Compute the prefix of every image once, so that each step starts from its end."""
         assert self.has_prefix
         with autocast(self.device, self.precision):
             for role, network in self.pair.roles():
@@ -116,12 +126,16 @@ class Learner:
                 )
 
     def order(self, epoch: int) -> Int64[Tensor, "N"]:
-        """The places of its images, as an epoch goes through them."""
+        """The random order of the images in an epoch, counted from 0: a permutation of 0 to N-1."""
         source = generator(self.seed, "pair", "order", epoch)
         return torch.randperm(len(self.targets), generator=source).to(self.device)
 
     def start(self, role: Role, step: int, batch: Int64[Tensor, "B"]) -> Tensor | Partway:
-        """A batch at the network's size; teacher and student see the same augmentation."""
+        """The input of a network for the images with the indices `batch`.
+
+        It is cached activations, or images at the network's input size. Teacher and student get the
+        same random augmentation.
+        """
         begun = self.starts[role][batch]
         if not self.recipe.augmentation:
             return begun
@@ -129,18 +143,22 @@ class Learner:
         return augment(begun, self.recipe.augmentation, seed=self.seed, step=step)
 
     def masks(self, role: Role, step: int) -> dict[str, Tensor]:
-        """What drop path and dropout drop in a step."""
+        """The random masks of drop path and dropout for one network in one step."""
         draws = Draws(self.seed, role, step)
         network = self.pair.network(role)
         return network.draw_masks(self.batch_size, drop_path=self.recipe.drop_path, draws=draws)
 
     @property
     def reads(self) -> frozenset[Output]:
-        """The outputs that the losses read."""
+        """The outputs that the distillation term reads; the logits are computed in any case."""
         return self.term.reads if self.term is not None else frozenset()
 
     def losses(self, outputs: Mapping[Role, Outputs], targets: Tensor) -> dict[str, Tensor]:
-        """CE_s, CE_t, the distillation term and their sum, in float32 or wider."""
+        """The scalar losses of a batch, computed in float32 or wider.
+
+        `student_task_loss` and `teacher_task_loss` are cross-entropies, `distillation_loss` is the
+        term without its weight, and `loss` is the weighted sum to be minimised.
+        """
         wide = {role: _widened(own) for role, own in outputs.items()}
         parts = {
             f"{role}_task_loss": F.cross_entropy(own.logits, targets) for role, own in wide.items()
@@ -155,7 +173,7 @@ class Learner:
         return {"loss": loss} | parts
 
     def trainable(self) -> dict[str, nn.Parameter]:
-        """Both networks' parameters that learn, as `student/NAME` and `teacher/NAME`."""
+        """The trained parameters of both networks, named `student/NAME` and `teacher/NAME`."""
         return {
             f"{role}/{name}": parameter
             for role, network in self.pair.roles()
@@ -163,15 +181,16 @@ class Learner:
         }
 
     def set_learning(self, learns: bool) -> None:
-        """Whether gradients reach it; without any, AdamW leaves its tensors alone."""
+        """Turn gradients on or off; AdamW does not change a parameter that has no gradient."""
         for parameter in self.trainable().values():
             parameter.requires_grad_(learns)
 
     def check_alive(self, taken: int) -> None:
-        """A tensor without any gradient in the first two steps is a dead adapter: a fault.
+        """Set a fault if a trained tensor got no gradient, or only zeros, in the first steps.
 
-        Adapters whose modules may be dropped whole have more of them (`lives_within`). `taken` are
-        the optimiser's steps so far; one that a scaler skipped tells nothing.
+        Such a tensor means that the adapter has no effect. The adapter's `lives_within` is the
+        number of steps: two, or more for families that may drop whole modules at random. `taken` is
+        the number of optimiser steps so far; a step that the fp16 scaler skipped is not counted.
         """
         if taken == self._taken:
             return
@@ -188,9 +207,10 @@ class Learner:
             )
 
     def end_epoch(self, sums: Mapping[str, Tensor]) -> EpochLog | None:
-        """The epoch's means; None, and a fault, where they are not finite.
+        """The mean losses of the epoch, or None with a fault, as for losses that are not finite.
 
-        The one place where the host waits for the device.
+        `sums` are the sums of each loss over the steps. Reading them makes the host wait for the
+        device, which is why it is done once per epoch and not at each step.
         """
         totals = torch.stack(list(sums.values())) / self.steps_per_epoch
         means = dict(zip(sums, totals.tolist(), strict=True))
@@ -211,10 +231,10 @@ class Learner:
 
 
 def divergence(log: EpochLog, recipe: Recipe) -> DivergedError | None:
-    """What is wrong with a last epoch whose student is far worse than guessing, if it is.
+    """The error for a run whose student is far worse than guessing after its last epoch, or None.
 
-    A student that knows nothing, and says so, has a task loss of ln K, where a training on labels
-    that are noise ends. Twice that is out of reach for one that is merely bad.
+    Uniform predictions have a task loss of ln K, and so has a network trained on random labels. A
+    loss above 2 ln K is confidently wrong, which a merely inaccurate network does not reach.
     """
     classes = recipe.task.num_classes
     bound = 2 * math.log(classes)
@@ -230,13 +250,13 @@ def divergence(log: EpochLog, recipe: Recipe) -> DivergedError | None:
 
 
 def lower_rate(recipe: Recipe) -> str:
-    """A learning rate to try where this one is too high: a tenth, and no more than the default."""
+    """A lower learning rate to suggest, as `lr=X`: a tenth, and at most the default."""
     usual = float(Recipe.model_fields["lr"].default)
     return f"lr={min(recipe.lr / 10, usual):g}"
 
 
 def _widened(outputs: Outputs) -> Outputs:
-    """The outputs in float32, or as they are where they are wider."""
+    """The outputs in float32; wider types stay as they are."""
     return Outputs(
         *(z.float() if z is not None and z.dtype.itemsize < 4 else z for z in outputs)  # type: ignore[arg-type]
     )

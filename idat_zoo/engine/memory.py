@@ -1,4 +1,4 @@
-"""How much memory there is, and how much a training step keeps for its backward pass."""
+"""The memory of a device, and an estimate of how much of it a training step needs."""
 
 import os
 from collections.abc import Sequence
@@ -14,21 +14,23 @@ from idat_zoo.engine.precision import autocast
 CGROUP = Path("/sys/fs/cgroup")
 MEMINFO = Path("/proc/meminfo")
 MARGINS = {"cpu": 4.0, "cuda": 1.2}
-"""How many times what it keeps a step takes at most. On a CPU the C library holds on to freed
-memory in pieces that the next step cannot always use: `python benchmarks/step_memory.py FAMILY`
-gave 3.0 times for vera, 3.3 for lora and 3.9 for pvera (AMD EPYC, one thread).
+"""Upper bounds of a step's peak memory, as multiples of what it keeps for its backward pass.
+
+On a CPU the C library holds freed memory in fragments that the next step cannot always reuse:
+`python benchmarks/step_memory.py FAMILY` measured 3.0 times for vera, 3.3 for lora and 3.9 for
+pvera (AMD EPYC, one thread).
 """
 
 
 def total_memory(device: torch.device) -> int:
-    """The device's memory in bytes; for a CPU what this process may use of the machine's."""
+    """The memory of a device in bytes; for a CPU, the part that this process may use."""
     if device.type == "cuda":
         return int(torch.cuda.get_device_properties(device).total_memory)
     return min(_machine_memory("MemTotal"), _cgroup_bytes("memory.max"))
 
 
 def free_memory(device: torch.device) -> int:
-    """What of it nobody uses now, in bytes."""
+    """The unused part of `total_memory` at present, in bytes."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     left = _cgroup_bytes("memory.max") - _cgroup_bytes("memory.current", default=0)
@@ -36,7 +38,7 @@ def free_memory(device: torch.device) -> int:
 
 
 def _machine_memory(name: str) -> int:
-    """A line of Linux's /proc/meminfo; elsewhere all there is."""
+    """A value of Linux's /proc/meminfo in bytes; on other systems the physical memory."""
     try:
         lines = MEMINFO.read_text().splitlines()
     except OSError:
@@ -45,7 +47,7 @@ def _machine_memory(name: str) -> int:
 
 
 def _cgroup_bytes(name: str, *, default: int = 2**62) -> int:
-    """A number of the container's control group; without a limit there is none."""
+    """A value of the container's control group in bytes; `default` if no limit is set."""
     try:
         text = (CGROUP / name).read_text().strip()
     except OSError:
@@ -54,9 +56,9 @@ def _cgroup_bytes(name: str, *, default: int = 2**62) -> int:
 
 
 def step_bytes(learner: Learner) -> int:
-    """The bytes that one step's forward passes keep until its backward pass, measured.
+    """The bytes that the forward passes of one step keep for its backward pass.
 
-    Parameters and the images themselves are not counted.
+    They are measured by running the forward passes. Parameters and images are not counted.
     """
     kept: dict[int, int] = {}
 
@@ -83,10 +85,10 @@ def step_bytes(learner: Learner) -> int:
 
 
 def runs_in_one_pass(learner: Learner, *, share: float = 0.8) -> int:
-    """How many runs like this one the free memory holds in one pass, at least one.
+    """The number of runs like this one that fit into the free memory in one pass, at least one.
 
-    What a step keeps is measured, and `MARGINS` stand for what it takes beside that. Prefixes are
-    counted as if they were cached.
+    The memory of a step is `step_bytes` times the device's factor in `MARGINS`. Cached prefixes are
+    always added, whether or not they will be cached. `share` is the part of the free memory to use.
     """
     margin = MARGINS.get(learner.device.type, MARGINS["cuda"])
     own = margin * step_bytes(learner) + _prefix_bytes(learner)
@@ -94,16 +96,16 @@ def runs_in_one_pass(learner: Learner, *, share: float = 0.8) -> int:
 
 
 def prefixes_fit(learners: Sequence[Learner], *, share: float = 0.25) -> bool:
-    """Whether all of their prefixes take no more than a share of all memory there is.
+    """Whether the cached prefixes of all learners take at most a share of the total memory.
 
-    Not of the memory that is free, so that the answer is the same when a run is repeated.
+    The total is used, not the free memory, so that the answer is the same when a run is repeated.
     """
     needed = sum(map(_prefix_bytes, learners))
     return needed <= share * total_memory(learners[0].device)
 
 
 def _prefix_bytes(learner: Learner) -> int:
-    """What `cache_prefixes` takes; nothing where images change."""
+    """The bytes that `cache_prefixes` needs; 0 if the learner has no prefix."""
     if not learner.has_prefix:
         return 0
     return sum(

@@ -1,4 +1,4 @@
-"""Devices and number formats: what `auto` means, and how frozen weights are cast."""
+"""Devices and their number formats: the meaning of `auto`, autocast, and casting frozen weights."""
 
 import contextlib
 import ctypes
@@ -23,7 +23,10 @@ DTYPES = {"float32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float1
 
 
 def find_device(name: str) -> torch.device:
-    """`auto`: CUDA where there is one, else MPS, else CPU. Raises: UsageError, DeviceError."""
+    """The device of a name; `auto` is CUDA if available, else MPS, else the CPU.
+
+    Raises: UsageError for an unknown name; DeviceError for a device that this machine lacks.
+    """
     if name == "auto":
         if torch.cuda.is_available():
             return torch.device("cuda")
@@ -48,7 +51,10 @@ def find_device(name: str) -> torch.device:
 
 
 def resolve_precision(recipe: Recipe, device: torch.device) -> Recipe:
-    """Replace `auto`: bf16 from compute capability 8.0, fp16 below, float32 off CUDA."""
+    """The recipe with `precision = "auto"` replaced by the device's number format.
+
+    It is bf16 on CUDA from compute capability 8.0, fp16 on older CUDA devices, else float32.
+    """
     if recipe.precision != "auto":
         return recipe
     precision: Precision = "float32"
@@ -58,10 +64,10 @@ def resolve_precision(recipe: Recipe, device: torch.device) -> Recipe:
 
 
 def cast_frozen(network: Network, precision: Precision) -> None:
-    """Hold the backbone's linear weights in the compute format, once.
+    """Convert the backbone's linear layers to the compute format once, not at every forward pass.
 
-    Norms, tokens, adapters and head stay float32, and so does a backbone of whose tensors an
-    adapter trains copies. For a network that is used with `autocast`.
+    Norms, tokens, adapters and head stay in float32. So does the whole backbone if the adapter
+    trains copies of its tensors. The network must then be run under `autocast`.
     """
     if network.adapter.trains_copies:
         return
@@ -71,7 +77,7 @@ def cast_frozen(network: Network, precision: Precision) -> None:
 
 
 def autocast(device: torch.device, precision: Precision) -> AbstractContextManager[object]:
-    """The context in which forward passes of that precision run."""
+    """The autocast context for forward passes in a precision; float32 needs none."""
     if precision == "float32":
         return contextlib.nullcontext()
     return torch.autocast(device.type, DTYPES[precision])
@@ -79,10 +85,10 @@ def autocast(device: torch.device, precision: Precision) -> AbstractContextManag
 
 @contextlib.contextmanager
 def computing(switches: Switches, device: torch.device) -> Iterator[None]:
-    """What switches set for a whole process, until the block ends.
+    """Apply the switches that act on the whole process, and undo them when the block ends.
 
-    `keep_memory` stays on: glibc then takes large tensors from memory that was freed before, not
-    from pages that the system must clear first.
+    `keep_memory` cannot be undone. With it, glibc allocates large tensors from memory that was
+    freed before, not from new pages that the system must clear first.
     """
     if switches.keep_memory and device.type == "cpu":
         _keep_freed_memory()
@@ -97,7 +103,7 @@ def computing(switches: Switches, device: torch.device) -> Iterator[None]:
 
 
 def _keep_freed_memory() -> None:
-    """Tell glibc; other C libraries are left as they are."""
+    """Configure glibc's allocator; nothing is done for other C libraries."""
     if platform.libc_ver()[0] != "glibc":
         return
     libc = ctypes.CDLL(None)
@@ -106,7 +112,7 @@ def _keep_freed_memory() -> None:
 
 
 def describe_device(device: torch.device) -> str:
-    """The device's model, and on a CPU the number of threads, on which bits depend."""
+    """The device's model and, off CUDA, the number of threads, which can change the last bits."""
     if device.type == "cuda":
         return f"cuda: {torch.cuda.get_device_name(device)}"
     threads = torch.get_num_threads()
@@ -114,7 +120,7 @@ def describe_device(device: torch.device) -> str:
 
 
 def _processor() -> str:
-    """The CPU's name, as far as the system tells."""
+    """The CPU's model name, or its architecture if the system does not report a name."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:

@@ -8,12 +8,12 @@ COOLDOWN_EPOCHS = 10  # timm's default, which the released command line leaves o
 
 
 def total_epochs(recipe: Recipe) -> int:
-    """Epochs that are run: the recipe's, and ten more of cool-down under `protocol = paper`."""
+    """The number of epochs to train: the recipe's, plus ten of cool-down for `protocol = paper`."""
     return recipe.epochs + (COOLDOWN_EPOCHS if recipe.protocol == "paper" else 0)
 
 
 def learning_rates(recipe: Recipe, steps_per_epoch: int) -> list[float]:
-    """The learning rate of every step of the run."""
+    """The learning rate of every optimisation step of a run, in order."""
     if recipe.protocol == "paper":
         return [lr for lr in paper_epoch_rates(recipe) for _ in range(steps_per_epoch)]
     return standard_rates(
@@ -26,7 +26,7 @@ def learning_rates(recipe: Recipe, steps_per_epoch: int) -> list[float]:
 def standard_rates(lr: float, *, warmup: int, total: int) -> list[float]:
     """Linear from lr/100 to lr over `warmup` steps, then cosine to lr/1000 at the last step.
 
-    No step is lost at a rate near zero, unlike in the released schedule.
+    No step has a rate near zero, unlike in the released schedule.
     """
     rising = [lr * (0.01 + 0.99 * step / warmup) for step in range(warmup)]
     falling = total - warmup
@@ -38,10 +38,11 @@ def standard_rates(lr: float, *, warmup: int, total: int) -> list[float]:
 
 
 def paper_epoch_rates(recipe: Recipe) -> list[float]:
-    """The released table: one rate per epoch, the first at 1e-7, ten dead epochs at the end.
+    """The schedule of the released code: one rate per epoch, from 1e-7, ten last epochs at 1e-8.
 
-    timm 0.6.13 `CosineLRScheduler(t_initial=epochs, lr_min=1e-8, warmup_lr_init=1e-7)`, stepped
-    per epoch, without `warmup_prefix`: the peak is below the recipe's lr.
+    It is `CosineLRScheduler(t_initial=epochs, lr_min=1e-8, warmup_lr_init=1e-7)` of timm 0.6.13,
+    stepped per epoch. Without `warmup_prefix` the warm-up replaces the start of the cosine, so the
+    peak is below the recipe's lr.
     """
     first, low = 1e-7, 1e-8
     rates = []

@@ -1,6 +1,6 @@
-"""The state of a learner between two epochs: all that a later process needs to go on.
+"""The state of a learner between two epochs, from which another process can resume its training.
 
-Random state is no part of it: every draw has a key.
+It holds no random state, because every random draw is determined by a key.
 """
 
 from collections.abc import Mapping
@@ -15,7 +15,10 @@ MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 
 
 def state_of(trainer: Trainer, learner: Learner) -> dict[str, Tensor]:
-    """A learner's values and moments, by their networks; none where no step was taken yet."""
+    """A learner's trained parameters and AdamW state, as `ROLE/value/NAME` and `ROLE/MOMENT/NAME`.
+
+    Before the first step there are no moments. In fp16 the state of the gradient scaler is added.
+    """
     state: dict[str, Tensor] = {}
     for name, parameter in learner.trainable().items():
         role, _, own = name.partition("/")
@@ -30,10 +33,10 @@ def state_of(trainer: Trainer, learner: Learner) -> dict[str, Tensor]:
 
 
 def load_state(trainer: Trainer, learner: Learner, state: Mapping[str, Tensor]) -> None:
-    """Go on from a `state_of` the same recipe and seed."""
+    """Restore what `state_of` returned for a learner of the same recipe and seed."""
 
     def moment_like(value: Tensor, moment: str) -> Tensor:
-        """AdamW keeps its step counter on the CPU, unless its kernels are fused."""
+        """A copy on the trainer's device; AdamW's step counter stays on the CPU unless fused."""
         if moment == "step" and not trainer.fused:
             return value.clone()
         return value.to(trainer.device, copy=True)

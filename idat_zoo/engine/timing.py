@@ -1,4 +1,4 @@
-"""How long work takes on a device, and whether a number format is slow there."""
+"""Timing of work on a device, and a warning for number formats that are slow there."""
 
 import time
 from collections.abc import Callable
@@ -10,16 +10,16 @@ from torch.nn.functional import linear
 from idat_zoo.engine.precision import DTYPES, describe_device
 
 TOKENS, WIDTH, HIDDEN = 197, 192, 768
-"""The first linear layer of a ViT-Ti block, for an image of 224 x 224."""
+"""The sizes of fc1 in a ViT-Ti block: tokens of a 224 x 224 image, and widths in and out."""
 IMAGES = {"cpu": 1, "cuda": 64, "mps": 64}
-"""So many fill a device for about a millisecond."""
+"""The number of images whose product takes about a millisecond, by type of device."""
 MOST_ROUNDS, ENOUGH_SECONDS = 20, 0.8
 SLOW = 1.5
-"""From here on it is not the noise of a busy machine any more."""
+"""The ratio of times from which a format counts as slow; noise of a busy machine stays below it."""
 
 
 def seconds(work: Callable[[], object], device: torch.device) -> float:
-    """How long it takes, until the device has done all of it."""
+    """The time of a call in seconds, until the device has finished all of its work."""
     _wait(device)
     started = time.perf_counter()
     work()
@@ -36,11 +36,11 @@ def _wait(device: torch.device) -> None:
 
 @cache
 def times_as_long(precision: str, device: torch.device) -> float:
-    """How many times as long as in float32 one small product takes, or less where it is noisy.
+    """The time of one small matrix product in a precision, divided by its time in float32.
 
-    Its best time against float32's lower quartile: on a busy machine the best time of either may
-    be far from the truth, and a warning should not rest on float32's luck. Measured once in a
-    process, of constants, so that no random state is read.
+    The ratio is that of the best time to float32's lower quartile, so on a busy machine it is
+    rather too low: a single lucky float32 time cannot cause a warning. It is measured once per
+    process, on constants, so that no random state is read.
     """
     rows = IMAGES[device.type] * TOKENS
 
@@ -55,13 +55,13 @@ def times_as_long(precision: str, device: torch.device) -> float:
     plain_times: list[float] = []
     asked_times: list[float] = []
     while len(asked_times) < MOST_ROUNDS and sum(plain_times + asked_times) < ENOUGH_SECONDS:
-        plain_times.append(seconds(plain, device))  # in turns, so that both meet the same load
+        plain_times.append(seconds(plain, device))  # alternating, so that both see the same load
         asked_times.append(seconds(asked, device))
     return min(asked_times) / sorted(plain_times)[len(plain_times) // 4]
 
 
 def slowness(precision: str, device: torch.device) -> str:
-    """What to say of a number format that is plainly slower than float32 on a device, or ''."""
+    """A warning if a number format is clearly slower than float32 on a device, else ''."""
     if precision == "float32":
         return ""
     ratio = times_as_long(precision, device)

@@ -1,8 +1,9 @@
-"""The training loop: one forward each, one backward of CE_s + CE_t + w D, one step of AdamW.
+"""The training loop: in each step two forward passes, one backward pass and one AdamW step.
 
-A trainer trains one run, or several in one pass over the frozen backbones they share: Symbiosis'
-idea (arXiv:2507.03220) for vision and in one process. Tasks are independent, so the gradient of the
-sum of their losses is each one's own.
+The loss is CE_s + CE_t + w D: the cross-entropies of student and teacher, and the weighted
+distillation term. A trainer trains one run, or several runs in one pass over the frozen backbones
+that they share, as in Symbiosis (arXiv:2507.03220), here for vision and in one process. Runs share
+no trained parameter, so the sum of their losses gives each parameter the gradient of its own run.
 
 Shape letters: B batch, N images, C channels, H W image, K classes.
 """
@@ -31,11 +32,13 @@ from idat_zoo.switches import Switches
 
 
 class Trainer:
-    """Learners in training, all in one pass: they share backbones, steps and number format.
+    """The training of several learners in one pass, or of a single one.
 
-    In epoch e those take part whose recipe has more than e epochs; of these, one with a fault, or
-    one that was saved further on, keeps its rows in the pass but does not learn. So the shapes of
-    an epoch are always the same, and with them every bit.
+    They share the backbones, the number of steps per epoch and the number format. In epoch e,
+    counted from 0, the learners take part whose recipe has more than e epochs. A learner with a
+    fault, or one already past this epoch after resuming, stays in the batch but is not updated:
+    shapes never change within an epoch, so results are bit-equal with and without a resume. `note`
+    receives messages for the user.
     """
 
     def __init__(
@@ -68,19 +71,20 @@ class Trainer:
 
     @property
     def epochs(self) -> int:
-        """Until the last learner has done all of its own."""
+        """The largest number of epochs among the learners."""
         return max(learner.epochs for learner in self.learners)
 
     def train_epoch(
         self, epoch: int, on_step: Callable[[], None] = lambda: None
     ) -> list[EpochLog | None]:
-        """Train one epoch (counted from 0); `on_step` hears of each step.
+        """Train one epoch, counted from 0; `on_step` is called after each step.
 
-        Each learner's means; None for one that took no part, or has a fault now.
+        Returns the mean losses of each learner; None for a learner that was not updated in this
+        epoch, or that has a fault.
         """
         present = [learner for learner in self.learners if epoch < learner.epochs]
         learning = [one for one in present if one.done == epoch and one.fault is None]
-        if not learning:  # as where one was saved at its end and the others further on
+        if not learning:  # after resuming, when all that take part are past this epoch
             return [None] * len(self.learners)
         for learner in present:
             learner.set_learning(learner in learning)
@@ -104,14 +108,21 @@ class Trainer:
         return [ended.get(id(learner)) for learner in self.learners]
 
     def steps_taken(self, learner: Learner) -> int:
-        """The optimiser's steps so far: a scaler skips those whose gradients are not finite."""
+        """The number of optimiser steps so far, without those that the fp16 scaler skipped.
+
+        It skips a step whose gradients are not finite.
+        """
         states = (self.optimiser.state.get(one, {}) for one in learner.trainable().values())
         return int(max((state["step"] for state in states if state), default=0))
 
     def _count_skipped(
         self, learner: Learner, log: EpochLog | None, before: int
     ) -> EpochLog | None:
-        """The epoch's log with its skipped steps; None, and a fault, where none can be taken."""
+        """The epoch's log with its number of skipped steps, in fp16.
+
+        If no step of the epoch was taken and none is to be expected, a fault is set and None is
+        returned. `before` is the number of optimiser steps before the epoch.
+        """
         if log is None or not self.scaler.is_enabled():
             return log
         taken, scale = self.steps_taken(learner), self.scaler.get_scale()
@@ -133,7 +144,10 @@ class Trainer:
         batches: Sequence[Int64[Tensor, "B"]],
         forwards: Mapping[Role, Forward],
     ) -> list[dict[str, Tensor]]:
-        """One optimisation step on the images of these places; the loss and its parts of each."""
+        """One optimisation step; returns the losses of each learner in `learning`.
+
+        `batches` holds for each learner in `present` the indices of its images.
+        """
         with autocast(self.device, self.precision):
             outputs = {
                 role: forward(
@@ -153,7 +167,7 @@ class Trainer:
                 double_gradients(learner.pair.teacher)
         for group in self.optimiser.param_groups:
             rates = self._rates[group["learner"]]
-            group["lr"] = rates[min(step, len(rates) - 1)]  # one that is through rests
+            group["lr"] = rates[min(step, len(rates) - 1)]  # unused once its learner ended
         self.scaler.step(self.optimiser)
         self.scaler.update()
         for learner in learning:
@@ -163,7 +177,7 @@ class Trainer:
         return parts
 
     def _forwards_of(self, present: Sequence[Learner]) -> dict[Role, Forward]:
-        """The pass of all teachers and of all students, compiled if asked for."""
+        """The forward pass of all students and that of all teachers, compiled if switched on."""
         key = tuple(map(id, present))
         if key not in self._forwards:
             roles = [role for role, _ in present[0].pair.roles()]
@@ -183,7 +197,10 @@ class Trainer:
         return self._forwards[key]
 
     def _trial(self, role: Role, present: Sequence[Learner]) -> Callable[[Forward], None]:
-        """What compiling is tried on: a forward and a backward pass that change nothing."""
+        """A function that runs one forward and backward pass, to test a compiled one.
+
+        It changes no parameter and leaves no gradient.
+        """
 
         def trial(forward: Forward) -> None:
             rows = torch.arange(present[0].batch_size, device=self.device)
@@ -196,19 +213,22 @@ class Trainer:
         return trial
 
     def _as_rates(self, learner: Learner) -> Sequence[float] | Tensor:
-        """A run's learning rates; fused kernels read them on the device."""
+        """A learner's rates for every step; on the device for fused kernels, which need it."""
         return torch.tensor(learner.rates, device=self.device) if self.fused else learner.rates
 
 
 def double_gradients(teacher: Network) -> None:
-    """The released loop runs two backward passes and clears the teacher's gradient in neither."""
+    """Double the teacher's gradients, as the released code does in effect.
+
+    It runs two backward passes per step, and both add to the teacher's gradients.
+    """
     for parameter in teacher.trainable().values():
         if parameter.grad is not None:
             parameter.grad.mul_(2)
 
 
 def parameter_groups(network: Network, recipe: Recipe) -> list[dict[str, Any]]:
-    """AdamW's groups: 1-D tensors and biases do not decay."""
+    """The parameter groups for AdamW: 1-D tensors and biases have no weight decay."""
     decayed: list[nn.Parameter] = []
     plain: list[nn.Parameter] = []
     for name, parameter in network.trainable().items():

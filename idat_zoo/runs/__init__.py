@@ -1,5 +1,5 @@
-"""Runs: what they need, how they are trained and selected, and the folders that they leave.
+"""Runs: their planning, inputs, training, selection and folders. A run is a recipe with a seed.
 
-`many.run` trains one recipe and `many.run_many` several; `plan.plan` says beforehand where each
-run goes and what it still needs.
+`many.run` trains one recipe and `many.run_many` several. `plan.plan` gives, before any training,
+the folder of each run and the inputs that are missing.
 """

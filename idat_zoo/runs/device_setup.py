@@ -1,4 +1,4 @@
-"""The device that runs are trained on, and how they use it."""
+"""The device that runs are trained on, with its settings and the backbones loaded on it."""
 
 from dataclasses import dataclass, field
 
@@ -13,8 +13,8 @@ from idat_zoo.switches import Switches
 class DeviceSetup:
     """A device, the switches that say how it computes, and the backbones loaded on it.
 
-    `stack` is how many runs may share one pass. None means as many as the memory of a CUDA device
-    holds, and one elsewhere, because a larger batch is no faster there.
+    `stack` is the largest number of runs that share one pass. None means as many as fit into the
+    memory of a CUDA device, and one elsewhere, because a larger batch is no faster there.
     """
 
     device: torch.device
@@ -24,14 +24,14 @@ class DeviceSetup:
 
     @property
     def one_at_a_time(self) -> bool:
-        """Whether every run has a pass of its own."""
+        """Whether every run is trained in a pass of its own."""
         return self.stack == 1 or (self.stack is None and self.device.type != "cuda")
 
 
 def set_up(
     device: torch.device, switches: Switches | None = None, *, stack: int | None = None
 ) -> DeviceSetup:
-    """A setup of a device, on which no backbone is loaded yet.
+    """Set up a device; no backbone is loaded yet.
 
     Raises: UsageError for a `stack` below one.
     """

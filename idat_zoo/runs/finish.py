@@ -1,4 +1,4 @@
-"""The end of a run: its checkpoints, predictions and probe, and last of all its result."""
+"""The last stage of a run: write its checkpoints, predictions and probe, and then its result."""
 
 from idat_zoo import files
 from idat_zoo.backbones.pair import count_parameters
@@ -29,17 +29,17 @@ from idat_zoo.scoring import score
 def finish(
     run: LoadedRun, trained: Trained, *, final: Recipe, selection: Selection | None
 ) -> Result:
-    """Evaluate a trained pair on test, and write all that a finished run's folder holds.
+    """Evaluate a trained pair on test, and write all files of a finished run into its folder.
 
-    `final` is the run's recipe with the selected values in it.
+    `final` is the run's recipe with the selected candidate's values in place.
 
-    Raises: RunFolderError where another process has taken the folder over.
+    Raises: RunFolderError if another process has taken over the folder.
     """
     recipe, seed, folder = run.planned.recipe, run.planned.seed, run.planned.folder
     pair, digest = trained.pair, recipe_hash(recipe)
     data, diverged = run.views["student"], trained.divergence is not None
     run.still_ours()
-    final = final.model_copy(update={"task": data.task})  # which names its classes
+    final = final.model_copy(update={"task": data.task})  # this task has the names of its classes
     logits = {
         role: predict_split(network, run.views[role].test, final) for role, network in pair.roles()
     }

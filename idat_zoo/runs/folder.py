@@ -1,16 +1,16 @@
-"""The folder of a run: where it is, which run it belongs to, and which files it holds.
+"""The folder of a run: its path, its files, and the checks that it belongs to the run.
 
 <out>/<pair>/<adapter>/<task>/<first 8 of the recipe's hash>/seed<k>/
-  recipe.toml                the resolved recipe; written first, it claims the folder
-  split.csv                  of one's own images alone: which of them were train, val and test
+  recipe.toml                the resolved recipe; written first, to reserve the folder
+  split.csv                  for a user's own images only: the split of each image
   log.jsonl                  one line per epoch
-  resume.safetensors         the state after the last whole epoch; gone once finished
-  call.json, fault.json      how it was asked for, and what it ended with; gone once finished
-  selection/<k>/             the same, and val.json, for each candidate of `selection = "val"`
+  resume.safetensors         the state after the last complete epoch; removed once finished
+  call.json, fault.json      the command that started it, and its error; removed once finished
+  selection/<k>/             log, state and val.json of each candidate of `selection = "val"`
   adapter_model.safetensors, config.json    the student; teacher/ holds the teacher's
   predictions.safetensors, probe.safetensors
   result.json                written last: its presence means finished
-  .lock, .owner.json         who works in it now (`lock.py`)
+  .lock, .owner.json         the process that is training it now (`lock.py`)
 """
 
 import contextlib
@@ -43,7 +43,7 @@ TEACHER_FOLDER = "teacher"
 def run_folder(out: Path, recipe: Recipe, seed: int) -> Path:
     """runs/<pair>/<adapter>/<task>/<first 8 of the recipe's hash>/seed<k>.
 
-    Raises: UsageError for an imported adapter's recipe, of which there is no run.
+    Raises: UsageError for the recipe of an imported adapter, which cannot be trained.
     """
     if recipe.protocol == "imported":
         raise UsageError(
@@ -56,15 +56,16 @@ def run_folder(out: Path, recipe: Recipe, seed: int) -> Path:
 
 
 def run_label(recipe: Recipe, seed: int) -> str:
-    """What tells a run from others, for people: its folder below --out."""
+    """A readable id of a run: its folder below `--out`."""
     return run_folder(Path(), recipe, seed).as_posix()
 
 
 def tell_beside(folder: Path, recipe: Recipe, *, asked: Collection[Path]) -> str:
-    """Of a run that has not begun: which run beside it was perhaps meant, and what sets it apart.
+    """A hint for `--resume` of a run that has not begun: a similar run that may have been meant.
 
-    The nearest one of the same pair, adapter, task and seed that is not asked for itself; '' where
-    there is none, or where the run itself has begun.
+    The similar run has the same pair, adapter, task and seed, the fewest recipe fields that differ,
+    and is not in `asked`, the folders of the runs to train now. The hint names these fields. It is
+    '' if there is no such run, or the run itself has begun.
     """
     if (folder / RECIPE_FILE).exists():
         return ""
@@ -85,7 +86,7 @@ def tell_beside(folder: Path, recipe: Recipe, *, asked: Collection[Path]) -> str
 
 
 def _set_apart(other: Recipe, recipe: Recipe) -> list[str]:
-    """Each field in which another recipe differs, with both values."""
+    """The fields in which another recipe differs, each as one text with both values."""
     ours, theirs = _flat(recipe.model_dump(mode="json")), _flat(other.model_dump(mode="json"))
     return [
         f"{key.replace('.options.', '.')} = {theirs.get(key)} (asked for: {ours.get(key)})"
@@ -104,9 +105,10 @@ def _flat(fields: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def find_finished(folder: Path, recipe: Recipe, *, out: Path) -> Result | None:
-    """The result of a finished run; None for a folder without one. No lock is needed for it.
+    """The result in a run's folder, or None if the run is not finished. No lock is needed.
 
-    Raises: RunFolderError for a folder of another run or one that may not be read.
+    Raises: RunFolderError if the folder belongs to another run or cannot be read, or if `out` is
+    itself the folder of a run.
     """
     with _readable(folder):
         if (out / RECIPE_FILE).exists() or (out / RESULT_FILE).exists():
@@ -130,14 +132,14 @@ def find_finished(folder: Path, recipe: Recipe, *, out: Path) -> Result | None:
             )
         if not (folder / RESULT_FILE).exists():
             return None
-        with contextlib.suppress(OSError):  # a disk that is read alone
+        with contextlib.suppress(OSError):  # the disk may be read-only
             tidy(folder)
         clear_lock(folder)
         return load_result(folder / RESULT_FILE)
 
 
 def _is_of(file: Path, recipe: Recipe) -> bool:
-    """Whether a run's recipe file states this recipe, in whichever form it was written."""
+    """Whether a recipe file holds this recipe, be it in the present form or an older one."""
     try:
         written = parse_recipe(read_text(file), where=str(file))
     except RecipeError:
@@ -146,9 +148,10 @@ def _is_of(file: Path, recipe: Recipe) -> bool:
 
 
 def check_resumable(folder: Path, *, resume: bool) -> None:
-    """Refuse an unfinished run without `resume`, which its lock's holder alone may ask.
+    """Refuse to continue an unfinished run without `resume`. Call it only while holding the lock.
 
-    Raises: RunFolderError.
+    Raises: RunFolderError if the folder holds a trained epoch and `resume` is false, or if the
+    folder cannot be read.
     """
     with _readable(folder):
         saved = (
@@ -157,7 +160,7 @@ def check_resumable(folder: Path, *, resume: bool) -> None:
             if p.is_file() and not p.name.endswith(".part") and not is_lock(p)
         )
         begun = {folder / name for name in NOTHING_TRAINED}
-        if not resume and any(p not in begun for p in saved):  # these alone are nothing to lose
+        if not resume and any(p not in begun for p in saved):  # without them, nothing is lost
             raise RunFolderError(
                 f"'{folder}' holds an unfinished run.",
                 hint="Add --resume to go on from its last whole epoch, or remove the folder.",
@@ -165,7 +168,7 @@ def check_resumable(folder: Path, *, resume: bool) -> None:
 
 
 def keep_call(folder: Path, *, words: Sequence[str], data_dir: Path | None) -> None:
-    """Write down how a run was asked for, until it is finished."""
+    """Write call.json: the command line that started a run; remove the error of an earlier try."""
     call = Call(
         folder=folder.resolve(),
         cwd=Path.cwd(),
@@ -177,7 +180,7 @@ def keep_call(folder: Path, *, words: Sequence[str], data_dir: Path | None) -> N
 
 
 def keep_fault(folder: Path, error: ZooError) -> None:
-    """Write down what a run ended with."""
+    """Write fault.json: the error that ended a run."""
     fault = Fault(kind=type(error).__name__, message=error.message)
     files.write_whole(folder / FAULT_FILE, fault.model_dump_json().encode())
 
@@ -193,14 +196,14 @@ def _readable(folder: Path) -> Iterator[None]:
 
 
 def tidy(folder: Path) -> None:
-    """Remove what only an unfinished run needs."""
+    """Remove the files that only an unfinished run needs."""
     asides = (folder / CALL_FILE, folder / FAULT_FILE)
     for path in [*asides, *folder.rglob(STATE_FILE), *folder.rglob(".*.part")]:
         path.unlink(missing_ok=True)
 
 
 def digests(folder: Path) -> dict[str, str]:
-    """SHA-256 of every file of a finished run but the result itself."""
+    """SHA-256 of every file of a finished run except the result, by its path below the folder."""
     paths = [p for p in sorted(folder.rglob("*")) if p.is_file() and not p.name.startswith(".")]
     unlisted = (RESULT_FILE, STATE_FILE, CALL_FILE, FAULT_FILE)
     return {

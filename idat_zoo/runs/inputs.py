@@ -1,4 +1,4 @@
-"""The inputs of runs, images and backbone weights: what is missing of them, and reading them."""
+"""The inputs of runs: images and backbone weights, those that are missing, and how to read them."""
 
 import shlex
 from collections.abc import Mapping
@@ -18,9 +18,10 @@ from idat_zoo.recipe import Recipe
 
 @dataclass(frozen=True, kw_only=True)
 class Inputs:
-    """Where images and weights come from.
+    """The sources of images and weights, the same for all runs of one call.
 
-    `arrays` are images that a Python program holds; `download` allows fetching missing weights.
+    `arrays` are images that a Python program holds in memory. `download` allows downloading missing
+    weights. `listener` is informed about the reading of images.
     """
 
     data_dir: Path | None = None
@@ -35,7 +36,7 @@ Views = Mapping[Role, TaskData]
 
 
 def load_views(recipe: Recipe, inputs: Inputs, *, seed: int) -> Views:
-    """The recipe's task for each of its networks. Raises what `load_task` raises."""
+    """Load the recipe's task at the input size of each network. Raises: as `load_task`."""
     sizes: dict[Role, int] = {"student": recipe.pair.student.img_size}
     if recipe.pair.teacher is not None:
         sizes["teacher"] = recipe.pair.teacher.img_size
@@ -55,7 +56,10 @@ def load_views(recipe: Recipe, inputs: Inputs, *, seed: int) -> Views:
 
 
 def missing_inputs(recipe: Recipe, inputs: Inputs, *, seed: int = 0) -> list[str]:
-    """What a run needs and is not here, each with the way to get it."""
+    """The images and weights that a run needs and that are missing, each with the way to get it.
+
+    Weights count as missing only if `inputs` do not allow to download them.
+    """
     missing = []
     suite = suite_of(recipe.task)
     images = suite.missing(recipe.task, inputs.data_dir, seed=seed)
@@ -69,10 +73,10 @@ def missing_inputs(recipe: Recipe, inputs: Inputs, *, seed: int = 0) -> list[str
 
 
 def require_inputs(recipe: Recipe, inputs: Inputs, *, seed: int) -> None:
-    """Check that images and weights are here; fetch missing weights where `inputs` allow it.
+    """Check that images and weights exist, and download missing weights if `inputs` allow it.
 
-    Raises: DataError naming at once all that is missing, with a command that needs nothing;
-    WeightsError where a download fails.
+    Raises: DataError listing everything that is missing, with a command that needs no download;
+    WeightsError if a download fails.
     """
     missing = missing_inputs(recipe, inputs, seed=seed)
     if missing:
@@ -87,7 +91,7 @@ def require_inputs(recipe: Recipe, inputs: Inputs, *, seed: int) -> None:
 
 
 def _without_download(recipe: Recipe, data_dir: Path | None, *, seed: int) -> str:
-    """A command that trains the adapter without weights, on the same images if they are here."""
+    """A command that trains the adapter without any download, on the same images if they exist."""
     suite, place = suite_of(recipe.task), list[str]()
     task = suite.word(recipe.task)
     if suite.missing(recipe.task, data_dir, seed=seed):

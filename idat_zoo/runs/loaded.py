@@ -1,4 +1,4 @@
-"""A run whose images are read, ready to be trained."""
+"""A run whose images are loaded, so that it can be trained."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,10 +18,10 @@ from idat_zoo.runs.training import Training
 
 @dataclass(frozen=True, kw_only=True)
 class LoadedRun:
-    """A planned run, its images at each network's input size, and its claimed folder.
+    """A planned run with its images at each network's input size, whose folder is locked.
 
-    `still_ours` raises a RunFolderError where another process has taken the folder over. `cache` is
-    the folder in which what is computed from the images is kept.
+    `still_ours` raises a RunFolderError if another process has taken over the folder. `cache` is
+    the folder for what is computed from the images, such as baselines.
     """
 
     planned: Planned
@@ -30,9 +30,12 @@ class LoadedRun:
     cache: Path
 
     def training(self, split: str, recipe: Recipe | None = None) -> Training:
-        """The training on one of the splits: of the run's recipe, or of one made from it."""
+        """The training on a split (`train` or `trainval`), with the run's recipe or the given one.
+
+        A given recipe is the run's own with the values of one candidate.
+        """
         splits = {id(data): getattr(data, split) for data in self.views.values()}
-        held = {key: part.held for key, part in splits.items()}  # once where sizes are equal
+        held = {key: part.held for key, part in splits.items()}  # once if input sizes are equal
         student = self.views["student"]
         recipe = recipe or self.planned.recipe
         return Training(
@@ -50,9 +53,9 @@ class LoadedRun:
 def load_run(
     planned: Planned, inputs: Inputs, still_ours: Callable[[], None] = lambda: None
 ) -> LoadedRun:
-    """Read a run's images and write its recipe into its folder, which claims the folder.
+    """Read a run's images, and write its recipe into its folder, which reserves it for this run.
 
-    Raises: DataError and WeightsError where something it needs is missing.
+    Raises: DataError if images or weights are missing; WeightsError if a download fails.
     """
     recipe = planned.recipe
     require_inputs(recipe, inputs, seed=planned.seed)

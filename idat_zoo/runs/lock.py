@@ -1,9 +1,10 @@
-"""One process at a time in a run's folder, on this machine or another that shares the disk.
+"""The lock of a run's folder, held by one process on this or another machine that shares the disk.
 
-filelock's lease: a marker with the process and its host, whose time its holder renews. A process of
-this machine that has died is known at once; another machine's is taken for dead when its marker was
-watched for `LEASE` seconds without being renewed, so clocks need not agree. No `flock`, which some
-clusters' file systems do not have. A second file says since when, for people.
+It is filelock's lease: a marker file names the process and its host, and its holder renews the
+file's time. A dead process of this machine is recognised at once. A process of another machine
+counts as dead after its marker was watched for `LEASE` seconds without a renewal, so the machines'
+clocks need not agree. `flock` is not used, because the file systems of some clusters lack it. A
+second file tells people since when the folder is locked.
 """
 
 import contextlib
@@ -23,14 +24,17 @@ from idat_zoo.errors import RunFolderError, way_to_write
 LOCK_FILE = ".lock"
 OWNER_FILE = ".owner.json"
 LEASE = 120.0
-"""Seconds; the marker is renewed four times in them. NFS may show a change a minute late."""
+"""Seconds without a renewal after which a holder counts as dead.
+
+The marker is renewed four times as often. NFS may show a change a minute late.
+"""
 SHORTLY = 1.0
-"""Seconds for which a lock is tried before its holder is named."""
+"""Seconds for which acquiring the lock is tried before its holder is reported."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Holder:
-    """The process that holds a run's folder; `silent` are the seconds since it said so last."""
+    """The process that holds a folder's lock. `silent` is the time since its last renewal in s."""
 
     host: str
     pid: int
@@ -45,7 +49,7 @@ class Holder:
 
 
 def holder_of(folder: Path) -> Holder | None:
-    """Who works in a run's folder now, as far as can be seen without touching anything."""
+    """The live process that holds a folder's lock, or None. Nothing is written."""
     holder = _marked(folder)
     if holder is None or holder.silent > LEASE:
         return None
@@ -53,7 +57,7 @@ def holder_of(folder: Path) -> Holder | None:
 
 
 def _marked(folder: Path) -> Holder | None:
-    """Whose marker lies in a folder, be it alive or dead."""
+    """The process named by the marker in a folder, dead or alive; None without a marker."""
     try:
         silent = max(0.0, time.time() - (folder / LOCK_FILE).stat().st_mtime)
     except OSError:
@@ -61,7 +65,7 @@ def _marked(folder: Path) -> Holder | None:
     try:
         owner = json.loads((folder / OWNER_FILE).read_bytes())
         return Holder(**owner, silent=silent)
-    except (OSError, ValueError, TypeError):  # it stopped between two writes
+    except (OSError, ValueError, TypeError):  # its process stopped between writing the two files
         return Holder(host="?", pid=0, since="?", silent=silent)
 
 
@@ -79,12 +83,13 @@ def _is_alive(pid: int) -> bool:
 def alone_in(
     folder: Path, *, wait: bool, note: Callable[[str], None]
 ) -> Iterator[Callable[[], None]]:
-    """Hold a run's folder, which is made if need be; it goes again where nothing was put into it.
+    """Hold the lock of a run's folder; a folder that is created for it and stays empty is removed.
 
-    What it gives raises RunFolderError once another process has taken the folder over, as it may
-    from one that was asleep. With `wait`, a live holder is waited for.
+    Yields a function that raises a RunFolderError if another process has taken over the folder,
+    which can happen to a process that was suspended. With `wait`, the end of a live holder is
+    awaited. `note` receives messages for the user.
 
-    Raises: RunFolderError naming who holds the folder, or where it cannot be written.
+    Raises: RunFolderError if another process holds the lock, or the folder cannot be written.
     """
     made = [place for place in (folder, *folder.parents) if not place.exists()]
     lost = threading.Event()
@@ -98,7 +103,7 @@ def alone_in(
         )
         _acquire(lease, folder, wait=wait, note=note)
         _write_owner(folder)
-    except OSError as error:  # Timeout is one too, but is told by then
+    except OSError as error:  # filelock's Timeout is one, too, but `_acquire` has handled it
         raise RunFolderError(
             f"cannot write '{folder}': {error.strerror or error}",
             hint=way_to_write(error, other="another --out"),
@@ -118,7 +123,7 @@ def alone_in(
         if not lost.is_set():
             (folder / OWNER_FILE).unlink(missing_ok=True)
         lease.release()
-        with contextlib.suppress(OSError):  # one that is not empty stays, and those above it
+        with contextlib.suppress(OSError):  # a folder that is not empty stays, and its parents
             for place in made:
                 place.rmdir()
 
@@ -145,19 +150,19 @@ def _acquire(
                 f"'{folder}' is in use by {_marked(folder) or 'another process'}.",
                 hint="Add --wait to go on when it ends, or choose another --out.",
             ) from None
-    if (folder / OWNER_FILE).exists():  # a holder that ends removes it first
+    if (folder / OWNER_FILE).exists():  # a holder that ends normally has removed it
         note(f"'{folder}' is taken over from a process that ended without a word")
 
 
 def _write_owner(folder: Path) -> None:
-    from idat_zoo.results import now  # loads torch, which asking for a holder must not
+    from idat_zoo.results import now  # it loads torch, which `holder_of` must not
 
     owner = {"host": socket.gethostname(), "pid": os.getpid(), "since": now()}
     (folder / OWNER_FILE).write_text(json.dumps(owner))
 
 
 def clear_lock(folder: Path) -> None:
-    """Remove what a dead process left in a folder that nobody needs to hold any more."""
+    """Remove the lock files that a dead process left in the folder of a finished run."""
     if (folder / LOCK_FILE).exists() and holder_of(folder) is None:
         lease = SoftFileLease(folder / LOCK_FILE, lease_duration=LEASE)
         with contextlib.suppress(OSError), lease.acquire(timeout=SHORTLY):  # or read-only
@@ -165,5 +170,5 @@ def clear_lock(folder: Path) -> None:
 
 
 def is_lock(path: Path) -> bool:
-    """Whether a file in a run's folder is of the lock, and so of no run."""
+    """Whether a file in a run's folder belongs to the lock, not to the run."""
     return path.name == OWNER_FILE or path.name.startswith(LOCK_FILE)

@@ -1,4 +1,4 @@
-"""Training one recipe or many: from recipes and seeds to results."""
+"""The training of one recipe or of many: the functions that turn recipes and seeds into results."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -52,17 +52,18 @@ def run(
 ) -> Result:
     """Train a recipe, write its run folder, and return its result.
 
-    A finished run is not repeated: its result is returned. An unfinished one needs `resume`. Where
-    another process trains it, that is an error, or with `wait` its result is waited for.
-    `download` allows fetching missing backbone weights; `reading` says how images are read,
-    `switches` how it is computed. A training that diverged ends with an error and no result;
-    `keep_diverged` writes it all the same, labelled, also of one that ended so before.
+    A finished run is not repeated: its result is returned. An unfinished run needs `resume`. If
+    another process is training the run, that is an error, or with `wait` its result is awaited.
+    `download` allows downloading missing backbone weights, `reading` sets how images are read, and
+    `switches` are settings of speed and repeatability. A training that diverged raises an error and
+    writes no result. With `keep_diverged` the result is written and labelled as diverged, even if
+    the training was completed by an earlier call.
 
-    `data` are images and labels of your own, {"train": (images, labels), "test": …}, for a recipe
-    that `get_recipe("arrays", …, data=data)` made of them: uint8 arrays or tensors with integer
-    labels, or torch data sets (`idat_zoo.data.arrays` has the particulars).
+    `data` are your own images and labels, {"train": (images, labels), "test": …}, for a recipe from
+    `get_recipe("arrays", …, data=data)`: uint8 arrays or tensors with integer labels, or torch data
+    sets. `idat_zoo.data.arrays` describes them in detail.
 
-    Raises: ZooError and its kinds, each saying what to do; what was saved before stays.
+    Raises: ZooError or a subclass, whose hint is the remedy. Epochs that were saved stay on disk.
     """
     (outcome,) = run_many(
         [(recipe, seed)],
@@ -99,14 +100,14 @@ def run_many(
     stack: int | None = None,
     progress: Progress | None = None,
 ) -> list[Result | ZooError]:
-    """Train recipes, each with its seed, over one copy of each backbone: `run` for many.
+    """Train several recipes, each with a seed, on one copy of each backbone; see `run`.
 
-    Up to `stack` of them go through one pass together. None: on CUDA as many as fit into memory,
-    elsewhere one. Each has its own run folder; the fault of one is returned in its place, and ends
-    that one alone.
+    Up to `stack` runs share one pass; None means as many as fit into memory on CUDA, and one
+    elsewhere. Each run has its own folder. Returns the result of each run, or the error that ended
+    it, in the order of `asked`; the error of one run does not affect the others.
 
-    Raises: UsageError for what is wrong with all of them, or asked for twice; InputError for what
-    is no recipe or no seed.
+    Raises: UsageError for an error that concerns all runs, or a run that is given twice; InputError
+    for an object that is no recipe, or an invalid seed.
     """
     arrays = None if data is None else read_arrays(data)
     progress = progress or Progress()
@@ -145,12 +146,12 @@ def train_planned(
     keep_diverged: bool = False,
     words: Sequence[str] = (),
 ) -> list[Result | ZooError]:
-    """Train planned runs; the result of each, or its error, in their order.
+    """Train planned runs; returns the result of each run, or its error, in their order.
 
-    `words` of a command line are kept in the folder of a run until it is finished, so that the
-    command can be repeated.
+    `words` are the words of the command line. They are stored in the folder of each run until it is
+    finished, so that the command can be repeated.
 
-    Raises: UsageError for what is wrong with all of them.
+    Raises: UsageError for an error that concerns all runs.
     """
     outcomes = _Outcomes(planned, progress)
     for position, one in enumerate(planned):
@@ -166,7 +167,7 @@ def train_planned(
             with ExitStack() as locks:
                 claims: dict[int, Callable[[], None]] = {}
                 in_order = sorted(positions, key=lambda position: planned[position].folder)
-                for position in in_order:  # of all processes, so that none waits in a ring
+                for position in in_order:  # the same order in all processes, so no deadlock
                     with outcomes.of(position):
                         claim = _claim(
                             planned[position],
@@ -208,7 +209,7 @@ class _Outcomes:
         self._settled: dict[int, Result | ZooError] = {}
 
     def settle(self, position: int, outcome: Result | ZooError) -> None:
-        """Take over a run's outcome; the listener hears of one run's error among several."""
+        """Record a run's outcome; of several runs, an error is reported to the listener."""
         self._settled[position] = outcome
         if isinstance(outcome, ZooError) and len(self._planned) > 1:
             one = self._planned[position]
@@ -275,10 +276,10 @@ def _note_slowness(recipe: Recipe, setup: DeviceSetup, progress: Progress, noted
 
 
 def _keep_error(run: LoadedRun, error: ZooError) -> None:
-    """Write into a run's folder what it ended with."""
+    """Write the error that ended a run into its folder."""
     if isinstance(error, RunFolderError) and isinstance(error.__cause__, OSError):
         error.hint += " What was saved is kept: --resume goes on with it."
-    with suppress(RunFolderError):  # the folder is another process' by now, or the disk is full
+    with suppress(RunFolderError):  # another process has the folder, or the disk is full
         run.still_ours()
         keep_fault(run.planned.folder, error)
 
@@ -286,7 +287,7 @@ def _keep_error(run: LoadedRun, error: ZooError) -> None:
 def _complete(
     runs: Sequence[LoadedRun], setup: DeviceSetup, progress: Progress, *, keep_diverged: bool
 ) -> Iterator[tuple[int, Result | ZooError]]:
-    """Select, train and finish: the position of each run among `runs`, and its outcome."""
+    """Select candidates, train and finish; yields the position of each run and its outcome."""
     choosing = [k for k, run in enumerate(runs) if run.planned.recipe.selection == "val"]
     found = select([runs[k] for k in choosing], setup, progress)
     selections = dict(zip(choosing, found, strict=True))

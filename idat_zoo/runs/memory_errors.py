@@ -1,4 +1,4 @@
-"""Plain messages for memory that runs out."""
+"""Readable error messages for running out of memory."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,11 +11,11 @@ from idat_zoo.recipe import Recipe
 
 @contextmanager
 def plain_memory_errors(recipe: Recipe, *, runs: int = 1) -> Iterator[None]:
-    """Turn running out of memory into one sentence with advice; what was saved stays on disk.
+    """Replace out-of-memory errors of torch and Python by one sentence with advice.
 
-    `runs` is how many runs share the pass in which the recipe is trained.
+    `runs` is the number of runs that share the pass. Epochs that were saved stay on disk.
 
-    Raises: DeviceError in place of what torch or Python raises.
+    Raises: DeviceError in place of the original error.
     """
     try:
         yield

@@ -1,4 +1,4 @@
-"""Passes: which trainings share one, and the training of each from its first epoch to its last."""
+"""Passes: groups of trainings that share forward passes, each trained from first to last epoch."""
 
 import math
 import time
@@ -26,11 +26,11 @@ from idat_zoo.switches import Switches
 def train_all(
     trainings: Sequence[Training], setup: DeviceSetup, progress: Progress, *, name: str = ""
 ) -> Iterator[tuple[int, Trained | ZooError]]:
-    """Train all of them in as few passes as possible.
+    """Train all trainings in as few passes as possible.
 
-    Yields, pass by pass, the position of a training among `trainings` and its outcome. After every
-    epoch its state is saved, and a later call goes on from there. An error ends its own training
-    alone.
+    Yields, pass by pass, the position of a training among `trainings` and its outcome. The state is
+    saved after every epoch, and a later call resumes from it. An error ends only its own training.
+    `name` is a word for the passes in progress messages.
     """
     try:
         passes = list(plan_passes(trainings, setup, progress))
@@ -55,7 +55,7 @@ def train_all(
 def plan_passes(
     trainings: Sequence[Training], setup: DeviceSetup, progress: Progress
 ) -> Iterator[list[int]]:
-    """The positions of the trainings that share each pass: alike, and no more than memory holds."""
+    """The positions of the trainings in each pass: alike, and as many as fit into memory."""
     if setup.one_at_a_time:
         yield from ([position] for position in range(len(trainings)))
         return
@@ -80,7 +80,7 @@ def plan_passes(
 
 
 def _stack_key(training: Training) -> Hashable | None:
-    """What trainings must have in common to share a pass; None for one that cannot share."""
+    """A key that is equal for trainings that can share a pass; None for one that never can."""
     recipe = training.recipe
     choices = [choice for choice in (recipe.adapter, recipe.teacher_adapter) if choice is not None]
     adapters = [build_adapter(choice) for choice in choices]
@@ -108,7 +108,7 @@ def _learner_of(training: Training, setup: DeviceSetup) -> Learner:
 def _train_together(
     trainings: Sequence[Training], setup: DeviceSetup, progress: Progress, name: str
 ) -> list[Trained | ZooError]:
-    """One pass, from its first epoch to its last."""
+    """Train one pass from its first epoch to its last; the outcomes, in the trainings' order."""
     teacher = " and its teacher" if trainings[0].recipe.pair.teacher is not None else ""
     progress.doing(name, f"building the student{teacher}")
     learners = [_learner_of(training, setup) for training in trainings]
@@ -175,7 +175,7 @@ def _train_together(
 def _origin(
     training: Training, learner: Learner, switches: Switches, stack: list[str]
 ) -> dict[str, object]:
-    """What may not change between a training's begin and its end, as people call it."""
+    """The facts that must not change when a training is resumed, by names used in messages."""
     return {
         "data": training.data,
         "backbone weights": [network.backbone.sha256 for _, network in learner.pair.roles()],
@@ -187,7 +187,7 @@ def _origin(
 def _cache_prefixes(
     learners: Sequence[Learner], switches: Switches, progress: Progress
 ) -> Switches:
-    """Cache the prefixes where that is asked for and possible; returns the switches as they are."""
+    """Cache the prefixes if switched on and possible; returns the switches with the outcome."""
     possible = all(learner.has_prefix for learner in learners)
     fit = possible and prefixes_fit(learners)
     if switches.prefix_cache and possible and not fit:
@@ -200,7 +200,7 @@ def _cache_prefixes(
 
 
 def _tested(log: EpochLog, training: Training, learner: Learner) -> EpochLog:
-    """The epoch's log with its top-1 on test, where the protocol evaluates that."""
+    """The epoch's log, with the top-1 on test if the protocol evaluates test after every epoch."""
     if training.test is None:
         return log
     top1 = score_network(learner.pair.student, training.test, training.recipe).top1

@@ -1,4 +1,4 @@
-"""The plan of runs: where each goes, whether it is finished, and what it still needs."""
+"""The plan of runs: the folder of each, whether it is finished, and its missing inputs."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,11 +17,11 @@ from idat_zoo.runs.inputs import Inputs, missing_inputs
 
 @dataclass(frozen=True, kw_only=True)
 class Planned:
-    """One recipe with one seed: its folder below `out`, and whether that holds a result.
+    """A run to be trained: one recipe with one seed, and its folder below `out`.
 
-    The recipe is complete: its precision is the device's, and it names the plugins it needs.
-    `missing` are the images and weights that are not here, each with the way to get it. Nothing is
-    loaded yet.
+    The recipe is complete: its precision is resolved for the device, and it names the plugins that
+    it needs. `finished` means that the folder holds a result. `missing` lists the images and
+    weights that are not on this machine, each with the way to get it. Nothing is loaded yet.
     """
 
     recipe: Recipe
@@ -35,10 +35,10 @@ class Planned:
 def plan(
     asked: Sequence[tuple[Recipe, int]], *, out: Path, device: torch.device, inputs: Inputs
 ) -> list[Planned]:
-    """Plan to train recipes, each with its seed, on a device; in the order they are asked for.
+    """Plan the training of recipes, each with a seed, on a device, in the order of `asked`.
 
-    Raises: InputError for what is no recipe or no seed; UsageError for a run that is asked for
-    twice, and for a recipe that cannot be trained.
+    Raises: InputError for an object that is no recipe, or an invalid seed; UsageError for a run
+    that is given twice, or a recipe that cannot be trained.
     """
     planned = []
     for recipe, seed in asked:

@@ -1,4 +1,4 @@
-"""The listener that hears how trainings go."""
+"""The interface through which trainings report their progress."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -11,18 +11,19 @@ if TYPE_CHECKING:
 
 
 class Progress(Listener):
-    """Hears how trainings go. This one says nothing; the command line's draws a bar."""
+    """Callbacks for the progress of trainings. These do nothing; the command line draws a bar."""
 
     def run(self, number: int, *, of: int) -> None:
         """Run `number` of `of` begins; they are trained one after the other."""
 
     def doing(self, name: str, what: str) -> None:
-        """A pass does something before its first step, or after its last."""
+        """The work `what` begins in pass `name`, before its first step or after its last."""
 
     def stage(self, name: str, *, done: int, epochs: int, steps: int, images: int) -> None:
         """A pass begins its training.
 
-        `done` of its `epochs` were trained earlier; an epoch has `steps`, a step `images`.
+        `done` of its `epochs` were trained by an earlier process. `steps` is the number of steps
+        per epoch, `images` the number of images per step.
         """
 
     def step(self) -> None:

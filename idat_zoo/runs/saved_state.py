@@ -1,4 +1,4 @@
-"""The state of a training after its last whole epoch, on disk."""
+"""The saved state of a training: its log and its tensors after the last complete epoch."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -22,10 +22,10 @@ SHARED = "runs in one pass"
 
 @dataclass
 class SavedState:
-    """A training's log and its state, which a later process may go on from.
+    """The log and state of a training in a folder, from which a later process can resume it.
 
-    `origin` is what must not change between a training's begin and its end, by the names that
-    people know: a state is refused where one of them differs.
+    `origin` holds facts that must not change between the start and the end of a training, by names
+    used in messages. A saved state with another origin is refused.
     """
 
     folder: Path
@@ -34,7 +34,7 @@ class SavedState:
 
     @property
     def shared_with(self) -> tuple[str, ...]:
-        """The labels of the runs that share its passes, or shared them when it was trained last."""
+        """The labels of the runs in its pass; of a training already complete, those of its last."""
         labels = self.origin[SHARED]
         assert isinstance(labels, list | tuple)
         return tuple(labels)
@@ -42,9 +42,9 @@ class SavedState:
     def add(
         self, log: EpochLog, trainer: Trainer, learner: Learner, still_ours: Callable[[], None]
     ) -> None:
-        """Save one more epoch: its log first, then the state.
+        """Save one more epoch: first its log, then the state.
 
-        Raises: RunFolderError where `still_ours` does.
+        Raises: RunFolderError if `still_ours` does, or the folder cannot be written.
         """
         still_ours()
         self.logs.append(log)
@@ -56,9 +56,9 @@ class SavedState:
         files.write_whole(self.folder / STATE_FILE, files.dump_tensors(state))
 
     def restore(self, trainer: Trainer, learner: Learner) -> None:
-        """Continue after the last saved epoch; without a saved one, nothing changes.
+        """Load the state after the last saved epoch into a learner; do nothing if none is saved.
 
-        Raises: RunFolderError where the state is damaged, or has another origin.
+        Raises: RunFolderError if the state is damaged, or has another origin.
         """
         path = self.folder / STATE_FILE
         if not path.exists():
@@ -86,7 +86,7 @@ class SavedState:
 
 
 def diverged_before(folder: Path, recipe: Recipe) -> DivergedError | None:
-    """The error that a completed training without a result ended with; None for any other."""
+    """The error of a training that is complete and diverged, so that it has no result, or None."""
     try:
         lines = (folder / LOG_FILE).read_text().splitlines()
         last = EpochLog(**json.loads(lines[-1]))

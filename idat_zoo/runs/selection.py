@@ -1,7 +1,8 @@
-"""`selection = "val"`: which of a recipe's candidates is refitted on all images.
+"""The selection among a recipe's candidates by validation, `selection = "val"`.
 
-Each candidate is trained on train800 and scored by its last epoch on val200. Test is not read.
-Candidates are trained as runs are, so those of several runs may share passes.
+Each candidate is trained on train800, and scored after its last epoch by top-1 on val200. The best
+one is then trained again on all 1,000 images. Test images are not read. Candidates of several runs
+can share passes, like runs.
 """
 
 import itertools
@@ -31,11 +32,11 @@ Values = dict[str, Scalar]
 def select(
     runs: Sequence[LoadedRun], setup: DeviceSetup, progress: Progress
 ) -> list[Selection | ZooError]:
-    """The selection of each run, or the error of one of its candidates.
+    """Train and score the candidates of runs; the selection of each run, or its error.
 
-    The candidate with the best top-1 is chosen, of equal ones the first. One that diverged loses;
-    where all did, that is the error. Every candidate has a folder below its run's, where it is
-    resumed or reused.
+    The candidate with the best top-1 is chosen, the first of equal ones. Candidates that diverged
+    rank last; if all of them diverged, that is the error. Every candidate has a folder below that
+    of its run; its score is reused, or its training resumed, from there.
     """
     faults: dict[int, ZooError] = {}
     tried: list[tuple[int, Values]] = []
@@ -76,7 +77,7 @@ def select(
 
 
 def candidates(planned: Planned) -> Iterator[tuple[Path, Values]]:
-    """Every combination of the candidates' values, in the order written, with its folder."""
+    """Every combination of the candidates' values with its folder, in the recipe's order."""
     fields = planned.recipe.candidates
     for number, values in enumerate(itertools.product(*fields.values())):
         folder = planned.folder / SELECTION_FOLDER / f"{number}"
@@ -98,7 +99,7 @@ def _best(planned: Planned) -> Selection | DivergedError:
 
 
 def with_values(recipe: Recipe, values: Values) -> Recipe:
-    """The recipe with one setting in place of its candidates.
+    """The recipe with the values of one candidate, and without candidates.
 
     `adapter.X` sets an option of the student's adapter, `teacher_adapter.X` of the teacher's, and
     any other name a field of the recipe.

@@ -1,4 +1,4 @@
-"""Runs on disk, finished or not, as their folders tell it. Torch-free, for `idat list`."""
+"""The states of runs on disk, finished or not, read from their folders. Free of torch."""
 
 import json
 import re
@@ -27,15 +27,16 @@ from idat_zoo.runs.lock import holder_of, is_lock
 from idat_zoo.values import Frozen
 
 LEVELS = 5
-"""Folders of a run below the one of all runs: pair/adapter/task/hash/seed."""
+"""The number of folders of a run below `--out`: pair/adapter/task/hash/seed."""
 
 State = Literal["finished", "running", "diverged", "failed", "unfinished", "not begun"]
 
 
 class Call(Frozen):
-    """How an unfinished run was asked for: `words` of the command line, none from Python.
+    """The call that started an unfinished run, as call.json stores it.
 
-    `folder` is the run's own; where it was moved or copied, the words lead elsewhere.
+    `words` are those of the command line, and empty for a call from Python. `folder` is the run's
+    folder at that time; if it was moved or copied, the command does not resume it.
     """
 
     folder: Path
@@ -45,7 +46,7 @@ class Call(Frozen):
 
 
 class Fault(Frozen):
-    """What an unfinished run ended with; one that was stopped from outside leaves none."""
+    """The error that ended a run, as fault.json stores it; a killed process leaves none."""
 
     kind: str
     message: str
@@ -56,9 +57,10 @@ Kept = TypeVar("Kept", Call, Fault)
 
 @dataclass(frozen=True, kw_only=True)
 class RunState:
-    """How far a run is: `epoch` is the last whole one of `epochs`, `top1` a finished run's.
+    """The state of a run: `epoch` of its `epochs` are complete.
 
-    `diverged` is a finished run whose training did, and which was kept.
+    `top1` is that of a finished run, a fraction. `diverged` marks a finished run whose training
+    diverged and was kept on purpose. `fault` is the message of the error that ended the run, or ''.
     """
 
     folder: Path
@@ -73,30 +75,33 @@ class RunState:
 
     @property
     def label(self) -> str:
-        """What tells it from others: its folders' names but the seed's."""
+        """A readable id without the seed: pair/adapter/task/hash."""
         return "/".join(self.folder.parts[-LEVELS:-1])
 
     @property
     def waits(self) -> bool:
-        """Whether it is unfinished, nobody works at it, and it can go on as it is."""
+        """Whether it is unfinished, no process is training it, and it can be resumed as it is."""
         return self.state in ("failed", "unfinished", "not begun")
 
 
 def find_runs(place: Path, faults: list[str]) -> list[RunState]:
-    """The runs at or below a folder, in order of path; what cannot be read is a fault."""
+    """The runs at or below a folder, in order of path.
+
+    For each run that cannot be read, a message is added to `faults`.
+    """
     found = []
     for file in sorted(place.rglob(RECIPE_FILE)):
         try:
             found.append(_state_of(_with_levels(file.parent)))
         except ZooError as error:
             faults.append(error.message)
-        except (OSError, ValueError, KeyError, TypeError) as error:  # a result.json that is none
+        except (OSError, ValueError, KeyError, TypeError) as error:  # an invalid result.json
             faults.append(f"{file.parent}: {error}")
     return found
 
 
 def _with_levels(folder: Path) -> Path:
-    """A run's folder by a path that names all above it up to the one of all runs."""
+    """The folder by a path long enough to hold all levels of a run; made absolute if need be."""
     return folder if len(folder.parts) > LEVELS else folder.resolve()
 
 
@@ -137,7 +142,7 @@ def _recipe_of(folder: Path) -> Recipe:
 
 
 def _read(file: Path, kind: type[Kept]) -> Kept | None:
-    """None where it is not there, or not whole."""
+    """The document in a file; None if the file is missing or invalid."""
     try:
         return kind.model_validate_json(file.read_bytes())
     except (OSError, ValidationError):
@@ -145,13 +150,14 @@ def _read(file: Path, kind: type[Kept]) -> Kept | None:
 
 
 def resume_command(folder: Path, data_dir: Path | None = None) -> str:
-    """The command, for a shell, that goes on with the unfinished run in a folder.
+    """The shell command that resumes the unfinished run in a folder.
 
-    The one it was begun with, so that runs of one pass go on together; of a run that was moved or
-    begun from Python, one made from its recipe. Its images lie in `data_dir`, if that is not known;
-    where a Python program holds them, only that can go on.
+    It is the command that started the run, so that runs of one pass are resumed together. For a run
+    that was moved or started from Python, it is built from the recipe; `data_dir` then replaces the
+    stored folder of images. Images that a Python program holds need a call from Python, which is
+    returned instead.
 
-    Raises: RecipeError for a recipe that cannot be read.
+    Raises: RecipeError if the recipe cannot be read.
     """
     call = _read(folder / CALL_FILE, Call)
     if call is not None and call.words and call.folder == folder.resolve() and call.cwd.is_dir():
@@ -161,7 +167,7 @@ def resume_command(folder: Path, data_dir: Path | None = None) -> str:
         there = call.cwd == Path.cwd()
         return command if there else f"cd {shlex.quote(str(call.cwd))} && {command}"
     recipe, seed = _recipe_of(folder), folder.name.removeprefix("seed")
-    place = Place.DATA_FOLDER  # unless a suite that is known says otherwise
+    place = Place.DATA_FOLDER  # the default for a suite whose plugin is not loaded
     if is_known(recipe.task.suite):
         place = suite_of(recipe.task).place
     if place is Place.MEMORY:

@@ -1,4 +1,4 @@
-"""One training of a pair: what goes into it and what comes out.
+"""One training of a pair of networks: its inputs and its outcome.
 
 Shape letters: N images, C channels, H W image.
 """
@@ -21,11 +21,11 @@ from idat_zoo.switches import Switches
 
 @dataclass(frozen=True, kw_only=True)
 class Training:
-    """A recipe, the images it is trained on, and the folder that its state is saved in.
+    """The inputs of a training: a recipe, images, and the folder in which its state is saved.
 
-    `images` are the same images at each network's input size, and `data` their fingerprint. `test`
-    is evaluated after every epoch, for `protocol = "paper"` alone. `still_ours` raises a
-    RunFolderError where another process has taken the folder over.
+    `images` are the same images at each network's input size, and `data` is their fingerprint.
+    `test` is evaluated after every epoch, only for `protocol = "paper"`. `still_ours` raises a
+    RunFolderError if another process has taken over the folder.
     """
 
     recipe: Recipe
@@ -45,10 +45,11 @@ class Training:
 
 @dataclass(frozen=True, kw_only=True)
 class Trained:
-    """A trained pair, its log, and how it was computed.
+    """The outcome of a training: the trained pair, its log, and how it was computed.
 
-    `seconds` are those of this process, a run's share of its passes; `images` were trained on in
-    them. `stack` names the runs that shared the passes, where there were several.
+    `seconds` is this run's share of the time of its pass in this process, and `images` the number
+    of images that it was trained on in that time, counted in every epoch. `stack` names the runs
+    that shared the pass, and is empty for a single run.
     """
 
     recipe: Recipe
@@ -61,10 +62,10 @@ class Trained:
 
     @property
     def divergence(self) -> DivergedError | None:
-        """The error that says so, where the student ended far worse than guessing."""
+        """The error for a student that ended far worse than guessing, or None."""
         return divergence(self.logs[-1], self.recipe)
 
     @property
     def images_per_second(self) -> float | None:
-        """None where a resumed training had nothing left to do."""
+        """Images trained per second; None if a resumed training had no epoch left."""
         return self.images / self.seconds if self.images else None
