@@ -1,6 +1,6 @@
 """The network: a frozen backbone with an adapter and a new classification head.
 
-Shape letters: B batch, C channels, H W image, N tokens, D width, K classes.
+Shape letters: B batch, C channels, H W image, D width, K classes.
 """
 
 from collections.abc import Callable, Container, Iterable

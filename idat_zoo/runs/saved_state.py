@@ -58,7 +58,7 @@ class SavedState:
     def restore(self, trainer: Trainer, learner: Learner) -> None:
         """Load the state after the last saved epoch into a learner; do nothing if none is saved.
 
-        Raises: RunFolderError if the state is damaged, or has another origin.
+        Raises: RunFolderError if the state's file is damaged, or has another origin.
         """
         path = self.folder / STATE_FILE
         if not path.exists():
