@@ -109,7 +109,10 @@ def with_folder(
 
 
 def _with_arrays(registry: Registry, data: "Data") -> tuple[Registry, str]:
-    """The shelves with a task for images and labels in memory, and its id. See `read_arrays`."""
+    """The shelves with a task for images and labels in memory, and its id.
+
+    Raises: what `read_arrays` raises.
+    """
     from idat_zoo.data.arrays import read_arrays
 
     own = read_arrays(data).task
