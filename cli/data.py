@@ -56,7 +56,7 @@ def verify(
 ) -> None:
     """Check lists, images and decoded copies; every fault is listed.
 
-    Without TASK: all tasks of which a list lies below --data-dir.
+    Without TASK, all tasks are checked that have a list below --data-dir.
     """
     from idat_zoo.cli.progress import LiveProgress
     from idat_zoo.data.reading import Reading
@@ -164,8 +164,8 @@ def cache(
 ) -> None:
     """The images that are kept decoded, and what they take.
 
-    They lie below IDAT_CACHE_DIR, else in the user's cache folder. Nothing is lost
-    with them: the next training decodes anew.
+    They are below IDAT_CACHE_DIR, else in the user's cache folder. They can be
+    removed without loss: the next training decodes the images again.
     """
     from idat_zoo.data.cache import Cache, free_bytes
     from idat_zoo.places import default_cache

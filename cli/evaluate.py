@@ -130,8 +130,8 @@ def _asked_for(
 ) -> dict[str, "Opened"]:
     """The checkpoints at and below the references; with `task`, only those of these tasks.
 
-    The name of each is its path below its reference, after the reference's number if there are
-    several.
+    The name of a checkpoint is its path below its reference, with the number of the reference in
+    front if there are several.
 
     Raises: UsageError for a task that none of the checkpoints was trained on.
     """

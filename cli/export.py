@@ -62,7 +62,7 @@ def merge(
 ) -> None:
     """Fold an adapter into its backbone, as a plain timm model.
 
-    It needs nothing of idat-zoo.
+    The model can be used without idat-zoo.
 
     For example: idat merge builtin:digits-lora -o digits-vit
     """
@@ -104,10 +104,10 @@ def export(
 ) -> None:
     """Write an adapter in another format: PEFT's, or ONNX.
 
-    PEFT's where it has the same function: LoRA, DoRA, LoHa, LoKr, VeRA, (IA)3, OFT and what is
-    exactly a LoRA once it is merged. Any other that can be merged takes --rank.
+    PEFT has the same function for LoRA, DoRA, LoHa, LoKr, VeRA, (IA)3, OFT, and for adapters that
+    are exactly a LoRA once merged. Any other adapter that can be merged needs --rank.
 
-    Of a folder of runs each one below it, into a folder of the same name below --out.
+    For a folder of runs, each run below it is written to the same path below --out.
 
     For example: idat export builtin:digits-lora --to onnx -o digits-onnx
     """
@@ -190,7 +190,7 @@ def import_adapter(
 ) -> None:
     """Take over an adapter that PEFT trained on one of timm's networks.
 
-    Its logits stay the same. What of it could not be checked is told.
+    Its logits stay the same. Properties that could not be checked are listed.
 
     For example: idat import digits-peft --backbone micro_student --task digits -o digits
     """

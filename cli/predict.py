@@ -133,7 +133,7 @@ def _told_apart(words: Sequence[str], references: Sequence[str]) -> tuple[list[s
 
 
 def _may_be_checkpoint(word: str) -> bool:
-    """Whether a word can name a checkpoint: it is no file, image name or folder without a config."""
+    """Whether a word can name a checkpoint: no file, no image name, no folder without a config."""
     from idat_zoo.data.image_file import SUFFIXES
 
     place = Path(word)

@@ -48,7 +48,7 @@ def publish(
 ) -> None:
     """Upload finished runs to the Hub, with a card.
 
-    All of them are checked before, and go up in one commit.
+    All runs are checked first, and then uploaded in one commit.
 
     For example: idat publish runs/…/seed0 --repo me/digits-lora --dry-run
     """

@@ -11,12 +11,7 @@ from idat_zoo.checkpoint.opened import Opened, Reference, open_checkpoint
 from idat_zoo.data.arrays import Data, read_arrays
 from idat_zoo.data.load import load_task
 from idat_zoo.data.reading import Listener, Reading
-from idat_zoo.engine.precision import (
-    computing,
-    describe_device,
-    find_device,
-    resolve_precision,
-)
+from idat_zoo.engine.precision import computing, describe_device, find_device, resolve_precision
 from idat_zoo.errors import RunFolderError, ZooError
 from idat_zoo.hub.references import HubReference
 from idat_zoo.logits import predict_split
@@ -65,7 +60,7 @@ def evaluate(
     `reference` is one that `load_checkpoint` takes, or a checkpoint that is already open. With
     `out`, result.json and the predictions are written there. `backbones` holds the backbones that
     earlier evaluations loaded on the device, to be used again. `data` are the images and labels
-    that a Python program holds, for a run that was trained on such data: the same as for the run.
+    that a Python program holds; a checkpoint that was trained on such data needs the same data.
 
     Raises: what `load_checkpoint` raises; DataError if the task's images are missing;
     RunFolderError if `out` holds a result that is not of an evaluation.

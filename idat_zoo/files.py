@@ -33,7 +33,7 @@ def write_whole(path: Path, content: bytes) -> None:
             os.fsync(file.fileno())
         beside.replace(path)
     except OSError as error:
-        with contextlib.suppress(OSError):  # where the folder is a file there is nothing to remove
+        with contextlib.suppress(OSError):  # if the parent is a file, there is nothing to remove
             beside.unlink(missing_ok=True)
         raise _unwritable(path, error) from error
 
@@ -84,7 +84,7 @@ def whole_folder(folder: Path) -> Iterator[Path]:
     except RunFolderError as error:
         if isinstance(
             error.__cause__, OSError
-        ):  # names a file in `beside`, a path that users do not know
+        ):  # it names a file in `beside`, which users do not know
             raise _unwritable(folder, error.__cause__) from error.__cause__
         raise
     finally:

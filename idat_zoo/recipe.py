@@ -7,12 +7,7 @@ Frozen, checked by pydantic, free of torch. The registry builds recipes from TOM
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    Field,
-    Strict,
-    ValidationError,
-    model_validator,
-)
+from pydantic import Field, Strict, ValidationError, model_validator
 
 from idat_zoo.errors import RecipeError
 from idat_zoo.specs import (

@@ -79,7 +79,7 @@ class RawPixels(Frozen):
 
 
 class Source(Frozen):
-    """The place of a checkpoint on the Hub: repository, commit, and the revision asked for."""
+    """The place of a checkpoint on the Hub: repository, commit, and the requested revision."""
 
     repo: str
     commit: str

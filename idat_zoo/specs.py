@@ -7,16 +7,9 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from pydantic import (
-    Field,
-    model_validator,
-)
+from pydantic import Field, model_validator
 
-from idat_zoo.values import (
-    Frozen,
-    Name,
-    OptionValue,
-)
+from idat_zoo.values import Frozen, Name, OptionValue
 
 BRIDGE = "peft"
 """The name of the adapter that runs any tuner of PEFT; its option `tuner` says which."""

@@ -6,13 +6,7 @@ Free of torch.
 from collections.abc import Iterable
 from typing import Annotated
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
-    Field,
-    Strict,
-)
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, Strict
 
 Scalar = bool | int | float | str
 """A value that an option or a candidate may take."""

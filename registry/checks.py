@@ -4,10 +4,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from idat_zoo.errors import RecipeError
-from idat_zoo.outside import (
-    lacking,
-    with_plugins,
-)
+from idat_zoo.outside import lacking, with_plugins
 from idat_zoo.recipe import Recipe, check_recipe
 from idat_zoo.registry.recipe_files import SETTINGS
 from idat_zoo.registry.registry import Registry

@@ -12,13 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 from pydantic.fields import FieldInfo
 
 from idat_zoo.adapters import build_adapter
-from idat_zoo.adapters.peft_options import (
-    UNMERGED,
-    check_options,
-    configure,
-    known_fields,
-    written,
-)
+from idat_zoo.adapters.peft_options import UNMERGED, check_options, configure, known_fields, written
 from idat_zoo.errors import PluginWarning, ZooError
 from idat_zoo.option_words import InBlocks
 from idat_zoo.outside import ADAPTERS_GROUP, providers

@@ -5,17 +5,12 @@ from typing import Any
 
 from idat_zoo.errors import RecipeError
 from idat_zoo.recipe import Recipe
-from idat_zoo.registry.checks import (
-    CANDIDATE_SETTINGS,
-    check_fields,
-)
+from idat_zoo.registry.checks import CANDIDATE_SETTINGS, check_fields
 from idat_zoo.registry.recipe_files import SETTINGS
 from idat_zoo.registry.registry import Registry
 from idat_zoo.registry.shelves import Family, unknown
 from idat_zoo.registry.terms import term_options
-from idat_zoo.registry.words import (
-    below,
-)
+from idat_zoo.registry.words import below
 from idat_zoo.specs import FLAT_OPTIONS, TermSpec
 
 OF_THE_TERM = ("distillation_weight", "detach")

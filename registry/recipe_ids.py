@@ -3,14 +3,9 @@
 import itertools
 
 from idat_zoo.errors import UnknownNameError, near_names
-from idat_zoo.recipe import (
-    Recipe,
-)
+from idat_zoo.recipe import Recipe
 from idat_zoo.registry.registry import Registry
-from idat_zoo.registry.resolve import (
-    applying_rules,
-    compose_recipe,
-)
+from idat_zoo.registry.resolve import applying_rules, compose_recipe
 from idat_zoo.registry.task_words import FOLDER
 
 

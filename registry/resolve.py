@@ -20,29 +20,20 @@ from idat_zoo.outside import (
 )
 from idat_zoo.recipe import Backbone, Recipe, check_recipe
 from idat_zoo.recipe_toml import parse_toml, read_text
+from idat_zoo.registry.checks import check_fields
 from idat_zoo.registry.load import load_registry
+from idat_zoo.registry.overrides import OF_THE_TERM, defaults_of, override
 from idat_zoo.registry.recipe_files import Rule
 from idat_zoo.registry.registry import Registry
 from idat_zoo.registry.suite_faults import task_faults
 from idat_zoo.registry.task_words import ARRAYS, FOLDER
+from idat_zoo.registry.words import Overrides, parse_words
 from idat_zoo.specs import NO_TERM, TermSpec
 from idat_zoo.values import Scalar
 
 if TYPE_CHECKING:
     from idat_zoo.data.arrays import Data
     from idat_zoo.data.reading import Reading
-from idat_zoo.registry.checks import (
-    check_fields,
-)
-from idat_zoo.registry.overrides import (
-    OF_THE_TERM,
-    defaults_of,
-    override,
-)
-from idat_zoo.registry.words import (
-    Overrides,
-    parse_words,
-)
 
 DEFAULT_WARMUP: int = Recipe.model_fields["warmup_epochs"].default
 
@@ -109,7 +100,10 @@ def with_folder(
 
 
 def _with_arrays(registry: Registry, data: "Data") -> tuple[Registry, str]:
-    """The shelves with a task for images and labels in memory, and its id. See `read_arrays`."""
+    """The shelves with a task for images and labels in memory, and its id.
+
+    Raises: what `read_arrays` raises.
+    """
     from idat_zoo.data.arrays import read_arrays
 
     own = read_arrays(data).task

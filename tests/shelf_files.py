@@ -7,9 +7,7 @@ import pytest
 
 from idat_zoo.errors import RecipeError
 from idat_zoo.recipe import Recipe
-from idat_zoo.registry import (
-    load_registry,
-)
+from idat_zoo.registry import load_registry
 
 RELEASED = {  # task: lr, weight decay, drop path; facts/vtab_and_peers.md 3.1
     "cifar100": (5e-3, 5e-5, 0.0),

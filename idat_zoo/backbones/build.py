@@ -8,9 +8,7 @@ from idat_zoo.adapters.base import Adapter
 from idat_zoo.adapters.peft import Peft
 from idat_zoo.adapters.tensors import trunc_normal
 from idat_zoo.backbones.frozen import FrozenBackbone
-from idat_zoo.backbones.network import (
-    Network,
-)
+from idat_zoo.backbones.network import Network
 from idat_zoo.errors import UsageError
 from idat_zoo.randomness import generator
 from idat_zoo.values import Rgb

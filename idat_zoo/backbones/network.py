@@ -1,6 +1,6 @@
 """The network: a frozen backbone with an adapter and a new classification head.
 
-Shape letters: B batch, C channels, H W image, N tokens, D width, K classes.
+Shape letters: B batch, C channels, H W image, D width, K classes.
 """
 
 from collections.abc import Callable, Container, Iterable
@@ -16,16 +16,9 @@ from idat_zoo.adapters.masks import Mask
 from idat_zoo.adapters.sites import Place, Site, SiteShape
 from idat_zoo.adapters.tensors import Carry, Created, Tensors, home_of
 from idat_zoo.backbones.frozen import FrozenBackbone
-from idat_zoo.backbones.named_tensors import (
-    NamedTensors,
-)
+from idat_zoo.backbones.named_tensors import NamedTensors
 from idat_zoo.backbones.sites import Compute, Visitor
-from idat_zoo.backbones.step_masks import (
-    by_rows,
-    draw_mask,
-    mask_prefix,
-    masks_at,
-)
+from idat_zoo.backbones.step_masks import by_rows, draw_mask, mask_prefix, masks_at
 from idat_zoo.backbones.walk import Holder, Partway, begin, features
 from idat_zoo.distillation.base import Output, Outputs
 from idat_zoo.randomness import Draws

@@ -16,13 +16,7 @@ from idat_zoo.adapters.peft_options import told
 from idat_zoo.adapters.tensors import Created, Tensors
 from idat_zoo.backbones.frozen import FrozenBackbone
 from idat_zoo.backbones.kinds.base import Kind
-from idat_zoo.backbones.network import (
-    DROP_PATH,
-    Features,
-    Images,
-    Network,
-    published_names,
-)
+from idat_zoo.backbones.network import DROP_PATH, Features, Images, Network, published_names
 from idat_zoo.backbones.sites import Visitor
 from idat_zoo.backbones.walk import Partway, begin, features
 from idat_zoo.errors import CheckpointError, UsageError

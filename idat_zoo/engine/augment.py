@@ -1,9 +1,9 @@
 """Random augmentation of training images; the recipes of VTAB-1K use none.
 
 The transforms are torchvision's, and run on the device that holds the images. torchvision draws
-from torch's global generators. So the global generator is seeded for each image by a key of (seed,
-step, position in the batch), and its former state is restored afterwards: an image's augmentation
-depends on its key alone, like every other random draw (`idat_zoo.randomness`).
+from torch's global generators. So these are seeded for each image by a key of (seed, step, position
+in the batch), and those of the CPU and of the images' CUDA device are restored afterwards: an
+image's augmentation depends on its key alone, like every other draw (`idat_zoo.randomness`).
 
 Shape letters: B batch, C channels, H W image.
 """

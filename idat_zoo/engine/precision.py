@@ -85,9 +85,9 @@ def autocast(device: torch.device, precision: Precision) -> AbstractContextManag
 
 @contextlib.contextmanager
 def computing(switches: Switches, device: torch.device) -> Iterator[None]:
-    """Apply the switches that act on the whole process, and undo them when the block ends.
+    """Apply the switches that act on the whole process until the block ends.
 
-    `keep_memory` cannot be undone. With it, glibc allocates large tensors from memory that was
+    `keep_memory` is not undone. With it, glibc allocates large tensors from memory that was
     freed before, not from new pages that the system must clear first.
     """
     if switches.keep_memory and device.type == "cpu":

@@ -21,10 +21,7 @@ from idat_zoo.backbones.pair import Role
 from idat_zoo.backbones.stack import Forward, forward_of
 from idat_zoo.distillation.base import Output
 from idat_zoo.engine.compiled import compile_or_not
-from idat_zoo.engine.learner import (
-    EpochLog,
-    Learner,
-)
+from idat_zoo.engine.learner import EpochLog, Learner
 from idat_zoo.engine.precision import autocast
 from idat_zoo.errors import TrainingError
 from idat_zoo.recipe import Recipe

@@ -24,12 +24,7 @@ from idat_zoo.backbones.kinds import load_kind
 from idat_zoo.checkpoint.writing import write_checkpoint
 from idat_zoo.errors import CheckpointError, RecipeError
 from idat_zoo.formats.peft_as_lora import Taken, as_lora, becomes_ours
-from idat_zoo.formats.peft_faults import (
-    head_names,
-    heads_amiss,
-    networks_amiss,
-    tensors_amiss,
-)
+from idat_zoo.formats.peft_faults import head_names, heads_amiss, networks_amiss, tensors_amiss
 from idat_zoo.formats.peft_folder import CONFIG_FILE, read_config, read_tensors
 from idat_zoo.formats.peft_modules import classifier, two_classifiers
 from idat_zoo.formats.peft_tuners import as_floats, choice_of

@@ -20,13 +20,7 @@ from typing import Any
 
 from idat_zoo import files
 from idat_zoo.errors import RecipeError, RunFolderError, UsageError, ZooError
-from idat_zoo.file_names import (
-    CALL_FILE,
-    FAULT_FILE,
-    NOTHING_TRAINED,
-    RECIPE_FILE,
-    RESULT_FILE,
-)
+from idat_zoo.file_names import CALL_FILE, FAULT_FILE, NOTHING_TRAINED, RECIPE_FILE, RESULT_FILE
 from idat_zoo.recipe import Recipe
 from idat_zoo.recipe_hash import recipe_hash
 from idat_zoo.recipe_toml import parse_recipe, read_text

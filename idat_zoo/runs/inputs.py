@@ -58,7 +58,7 @@ def load_views(recipe: Recipe, inputs: Inputs, *, seed: int) -> Views:
 def missing_inputs(recipe: Recipe, inputs: Inputs, *, seed: int = 0) -> list[str]:
     """The images and weights that a run needs and that are missing, each with the way to get it.
 
-    Weights count as missing only if `inputs` do not allow to download them.
+    Weights are only listed if `inputs` do not allow downloading them.
     """
     missing = []
     suite = suite_of(recipe.task)

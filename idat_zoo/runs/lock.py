@@ -155,7 +155,7 @@ def _acquire(
 
 
 def _write_owner(folder: Path) -> None:
-    from idat_zoo.results import now  # it loads torch, which `holder_of` must not
+    from idat_zoo.results import now  # only a holder needs it
 
     owner = {"host": socket.gethostname(), "pid": os.getpid(), "since": now()}
     (folder / OWNER_FILE).write_text(json.dumps(owner))

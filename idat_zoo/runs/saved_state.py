@@ -58,7 +58,7 @@ class SavedState:
     def restore(self, trainer: Trainer, learner: Learner) -> None:
         """Load the state after the last saved epoch into a learner; do nothing if none is saved.
 
-        Raises: RunFolderError if the state is damaged, or has another origin.
+        Raises: RunFolderError if the state's file is damaged, or has another origin.
         """
         path = self.folder / STATE_FILE
         if not path.exists():
@@ -66,11 +66,9 @@ class SavedState:
         try:
             state = files.parse_tensors(path.read_bytes())
             begun = json.loads(bytes(state["begun_with"].tolist()))
+            learner.done = int(state["epochs"])
         except (ValueError, KeyError) as error:
-            raise RunFolderError(
-                f"'{path}' is damaged: {error}", hint="Remove the folder."
-            ) from None
-        learner.done = int(state["epochs"])
+            raise _damaged(path, error) from None
         if learner.done == learner.epochs:  # nothing is left to train, so no pass to share
             self.origin = {**self.origin, SHARED: begun.get(SHARED, [])}
         other = [name for name, value in self.origin.items() if begun.get(name) != value]
@@ -81,8 +79,23 @@ class SavedState:
                 "folder to begin anew.",
             )
         load_state(trainer, learner, state)
-        lines = (self.folder / LOG_FILE).read_text().splitlines()[: learner.done]
-        self.logs = [EpochLog(**json.loads(line)) for line in lines]
+        self.logs = self._read_logs(learner.done)
+
+    def _read_logs(self, epochs: int) -> list[EpochLog]:
+        """The logs of the first epochs. Raises: RunFolderError if one of them cannot be read."""
+        path = self.folder / LOG_FILE
+        try:
+            lines = path.read_text().splitlines()[:epochs]
+            logs = [EpochLog(**json.loads(line)) for line in lines]
+        except (OSError, ValueError, TypeError) as error:
+            raise _damaged(path, error) from None
+        if len(logs) < epochs:
+            raise _damaged(path, f"it has {len(logs)} of {epochs} epochs")
+        return logs
+
+
+def _damaged(path: Path, why: object) -> RunFolderError:
+    return RunFolderError(f"'{path}' is damaged: {why}", hint="Remove the folder.")
 
 
 def diverged_before(folder: Path, recipe: Recipe) -> DivergedError | None:

@@ -16,13 +16,7 @@ from test_hub import Person, tells_one_error
 
 from idat_zoo.adapters.linear import Linear
 from idat_zoo.checkpoint.opened import open_checkpoints
-from idat_zoo.errors import (
-    CheckpointError,
-    HubError,
-    RunFolderError,
-    UnknownNameError,
-    UsageError,
-)
+from idat_zoo.errors import CheckpointError, HubError, RunFolderError, UnknownNameError, UsageError
 from idat_zoo.formats import peft_export
 from idat_zoo.hub.card_file import write_card
 from idat_zoo.hub.head import Head, read_head

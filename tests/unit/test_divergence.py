@@ -8,10 +8,7 @@ import torch
 
 from conftest import toy_recipe
 from idat_zoo.engine import train as train_module
-from idat_zoo.errors import (
-    DivergedError,
-    TrainingError,
-)
+from idat_zoo.errors import DivergedError, TrainingError
 from idat_zoo.evaluation import evaluate
 from idat_zoo.recipe import Recipe
 from idat_zoo.runs.folder import run_folder

@@ -5,10 +5,7 @@ from pathlib import Path
 import pytest
 from shelf_files import faults_of, write_shelf
 
-from idat_zoo.registry import (
-    find_recipe,
-    load_registry,
-)
+from idat_zoo.registry import find_recipe, load_registry
 
 
 def test_a_group_of_families_is_set_task_by_task_between_task_and_override(tmp_path: Path) -> None:

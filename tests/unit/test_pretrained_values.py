@@ -8,11 +8,7 @@ import tomli_w
 from shelf_files import faults_of, write_shelf
 
 from idat_zoo.recipe import Backbone
-from idat_zoo.registry import (
-    Registry,
-    differences,
-    load_registry,
-)
+from idat_zoo.registry import Registry, differences, load_registry
 
 
 @pytest.fixture(scope="module")

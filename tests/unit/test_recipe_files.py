@@ -12,12 +12,7 @@ from shelf_files import faults_of
 from idat_zoo.errors import RecipeError
 from idat_zoo.recipe import Recipe
 from idat_zoo.recipe_toml import dump_recipe, parse_recipe
-from idat_zoo.registry import (
-    Registry,
-    get_recipe,
-    load_registry,
-    recipe_from_file,
-)
+from idat_zoo.registry import Registry, get_recipe, load_registry, recipe_from_file
 from idat_zoo.values import MOST_NUMBER
 
 

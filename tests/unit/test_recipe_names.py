@@ -6,13 +6,7 @@ import pytest
 from shelf_files import write_shelf
 
 from idat_zoo.errors import RecipeError, UnknownNameError
-from idat_zoo.registry import (
-    Registry,
-    find_recipe,
-    get_recipe,
-    load_registry,
-    resolve_tasks,
-)
+from idat_zoo.registry import Registry, find_recipe, get_recipe, load_registry, resolve_tasks
 
 
 @pytest.fixture(scope="module")

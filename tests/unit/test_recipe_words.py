@@ -8,9 +8,7 @@ import fakes
 import pytest
 
 from idat_zoo.errors import RecipeError, UsageError
-from idat_zoo.registry import (
-    get_recipe,
-)
+from idat_zoo.registry import get_recipe
 from idat_zoo.specs import AdapterSpec
 
 

@@ -11,9 +11,7 @@ from toy_runs import Notes, same_but_for_times, stopped_after, trained
 
 from conftest import toy_recipe
 from idat_zoo.engine.precision import resolve_precision
-from idat_zoo.errors import (
-    RunFolderError,
-)
+from idat_zoo.errors import RunFolderError
 from idat_zoo.runs.folder import run_folder
 from idat_zoo.runs.many import run, run_many
 
@@ -75,6 +73,20 @@ def test_a_damaged_state_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     folder = stopped_after(1, toy_recipe(), tmp_path, monkeypatch)
     (folder / "resume.safetensors").write_bytes(b"\x00" * 40)
     with pytest.raises(RunFolderError, match="damaged"):
+        run(toy_recipe(), device="cpu", out=tmp_path, resume=True)
+
+
+@pytest.mark.parametrize("content", [None, b"", b'{"epoch": 1}\n', b"\xff\n", b"[1]\n"])
+def test_a_damaged_log_beside_a_state_is_refused(
+    content: bytes | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = stopped_after(1, toy_recipe(), tmp_path, monkeypatch)
+    log = folder / "log.jsonl"
+    if content is None:
+        log.unlink()
+    else:
+        log.write_bytes(content)
+    with pytest.raises(RunFolderError, match=r"log\.jsonl' is damaged"):
         run(toy_recipe(), device="cpu", out=tmp_path, resume=True)
 
 

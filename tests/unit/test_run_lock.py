@@ -16,9 +16,7 @@ from toy_runs import WRITTEN, Notes, below, same_but_for_times, trained
 
 from conftest import toy_recipe
 from idat_zoo.engine.precision import resolve_precision
-from idat_zoo.errors import (
-    RunFolderError,
-)
+from idat_zoo.errors import RunFolderError
 from idat_zoo.results import load_result
 from idat_zoo.runs import lock as run_lock
 from idat_zoo.runs.folder import run_folder

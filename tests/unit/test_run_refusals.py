@@ -13,13 +13,7 @@ from toy_runs import below, trained
 from conftest import toy_recipe
 from idat_zoo import files
 from idat_zoo.engine.precision import resolve_precision
-from idat_zoo.errors import (
-    DataError,
-    DeviceError,
-    RecipeError,
-    RunFolderError,
-    UsageError,
-)
+from idat_zoo.errors import DataError, DeviceError, RecipeError, RunFolderError, UsageError
 from idat_zoo.evaluation import evaluate
 from idat_zoo.runs.folder import run_folder
 from idat_zoo.runs.many import run

@@ -7,12 +7,7 @@ import pytest
 from shelf_files import OWN, RELEASED, faults_of, rows, write_shelf
 
 from idat_zoo.errors import RecipeError
-from idat_zoo.registry import (
-    compose_recipe,
-    find_recipe,
-    get_recipe,
-    load_registry,
-)
+from idat_zoo.registry import compose_recipe, find_recipe, get_recipe, load_registry
 
 
 def test_a_users_shelf_adds_and_its_tables_are_laid_in_order(tmp_path: Path) -> None:

@@ -11,12 +11,7 @@ from jaxtyping import TypeCheckError
 from conftest import TOY_PAIR, toy_backbone
 from idat_zoo import files
 from idat_zoo.backbones.anatomy import everywhere
-from idat_zoo.backbones.frozen import (
-    faults_of,
-    hash_network,
-    hash_tensors,
-    load_backbone,
-)
+from idat_zoo.backbones.frozen import faults_of, hash_network, hash_tensors, load_backbone
 from idat_zoo.backbones.kinds.vit import ViT
 from idat_zoo.backbones.pinned import weights_size
 from idat_zoo.backbones.walk import begin, features
