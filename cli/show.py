@@ -28,7 +28,7 @@ def show(
     plugin: PluginOption = None,
     json: JsonOption = False,
 ) -> None:
-    """One recipe, adapter, distillation term, pair, task or backbone, written out."""
+    """One recipe, adapter, term, pair, task or backbone, written out."""
     import tomli_w
 
     from idat_zoo.registry import load_registry
