@@ -106,7 +106,8 @@ def find_class(what: str, name: str, *, own: Mapping[str, str], group: str) -> A
             raise UsageError(f"{what} '{name}' of plugin {plugin}: {error}") from None
     if name not in own:
         unknown = UnknownNameError(what, name, [*own, *outside])
-        unknown.hint = f"{unknown.hint} A plugin may bring others: --plugin FILE".lstrip()
+        others = "A plugin may bring others: --plugin FILE"
+        unknown.hint = f"{unknown.hint.rstrip('.')}. {others}" if unknown.hint else others
         raise unknown
     return _import(own[name])
 
@@ -154,6 +155,8 @@ def lacking(what: str, name: str, plugin: Plugin) -> UsageError:
 def warn_if_changed(what: str, name: str | None, made_with: Plugin | None, *, group: str) -> None:
     """Warn if the present plugin of a name is not the recorded one, or its file has changed."""
     now = _plugin_of(group, name)
+    if now is None and name not in _taken.get(group, ()):
+        return  # nothing here has the name, and whoever needs it says so
     if made_with is not None and now != made_with:
         told = f"plugin {now}" if now is not None else "built in"
         warnings.warn(

@@ -98,5 +98,7 @@ def with_term(fields: Mapping[str, Any]) -> dict[str, Any]:
     if term.get("name") in (DEFAULT_TERM, NO_TERM):
         usual = {"temperature": 5.0, "temperature_squared": False}
         beside = {name: value for name, value in beside.items() if value != usual[name]}
-    options = {**term.get("options", {}), **beside}
-    return fields | {"distillation": {**term, "options": options}}
+    options = term.get("options", {})
+    if isinstance(options, Mapping):
+        term = {**term, "options": {**options, **beside}}
+    return fields | {"distillation": term}

@@ -4,12 +4,12 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from idat_zoo.errors import RecipeError
-from idat_zoo.outside import lacking, with_plugins
+from idat_zoo.outside import TERMS_GROUP, lacking, providers, with_plugins
 from idat_zoo.recipe import Recipe, check_recipe
 from idat_zoo.registry.recipe_files import SETTINGS
 from idat_zoo.registry.registry import Registry
 from idat_zoo.registry.shelves import Family, collecting, unknown
-from idat_zoo.registry.terms import check_option, term_options, write_out
+from idat_zoo.registry.terms import check_option, short_key, term_options, write_out
 from idat_zoo.specs import FLAT_OPTIONS, AdapterSpec, TermSpec
 from idat_zoo.values import Scalar
 
@@ -87,7 +87,12 @@ def _check_candidates(
         if key in FLAT_OPTIONS or role == "distillation":
             return check_option(recipe.distillation, option, value, where=where)
         if key == "distillation":
-            return write_out(TermSpec(name=str(value)), where=where).name
+            if value in providers(TERMS_GROUP):
+                raise RecipeError(
+                    [f"{where}: distillation: '{value}' is of a plugin, and no candidate can be"]
+                )
+            named = write_out(TermSpec(name=str(value)), where=where).name
+            return check_recipe(plain | {key: named}, where=where).distillation.name
         if key in CANDIDATE_SETTINGS:
             setting: Scalar = getattr(check_recipe(plain | {key: value}, where=where), key)
             return setting
@@ -95,11 +100,14 @@ def _check_candidates(
         return checked
 
     for key, values in recipe.candidates.items():
+        short = short_key(key)
         if key not in known:
             faults.append(f"{where}: {unknown('field', key, known)}")
-            continue
-        with collecting(faults):
-            checked[key] = tuple(check_value(key, value) for value in values)
+        elif short != key and short in recipe.candidates:
+            faults.append(f"{where}: {short} and {key} say the same; give one of them")
+        else:
+            with collecting(faults):
+                checked[short] = tuple(check_value(key, value) for value in values)
     if faults:
         raise RecipeError(faults)
     return checked

@@ -9,9 +9,9 @@ from idat_zoo.registry.checks import CANDIDATE_SETTINGS, check_fields
 from idat_zoo.registry.recipe_files import SETTINGS
 from idat_zoo.registry.registry import Registry
 from idat_zoo.registry.shelves import Family, unknown
-from idat_zoo.registry.terms import term_options
+from idat_zoo.registry.terms import short_key, term_options
 from idat_zoo.registry.words import below
-from idat_zoo.specs import FLAT_OPTIONS, TermSpec
+from idat_zoo.specs import TermSpec
 
 OF_THE_TERM = ("distillation_weight", "detach")
 """The fields that set how a distillation term acts; another term starts at their defaults."""
@@ -30,10 +30,10 @@ def override(recipe: Recipe, words: Mapping[str, Any], registry: Registry) -> Re
     student = registry.find_adapter(recipe.adapter.word)
     teacher_word = words.get("teacher_adapter", (recipe.teacher_adapter or recipe.adapter).word)
     teacher = registry.find_adapter(str(teacher_word))
+    words = _in_one_spelling(words)
     _check_words(words, recipe, student, teacher)
 
     settings = {key: value for key, value in words.items() if key in SETTINGS}
-    settings = {key: value for key, value in settings.items() if key not in FLAT_OPTIONS}
     candidates = below("candidates", words)
     if settings.get("selection") != "none":
         candidates = {**recipe.candidates, **candidates}
@@ -51,6 +51,21 @@ def override(recipe: Recipe, words: Mapping[str, Any], registry: Registry) -> Re
         where="override",
         fixed=words,
     )
+
+
+def _in_one_spelling(words: Mapping[str, Any]) -> dict[str, Any]:
+    """The words with `temperature` for `distillation.temperature`, and so on.
+
+    Raises: RecipeError where both are given.
+    """
+    spelt: dict[str, Any] = {}
+    for key, value in words.items():
+        prefix = "candidates." if key.startswith("candidates.") else ""
+        short = prefix + short_key(key.removeprefix(prefix))
+        if short in words and short != key:
+            raise RecipeError([f"override: {short} and {key} say the same; give one of them"])
+        spelt[short] = value
+    return spelt
 
 
 def _check_words(
@@ -104,11 +119,13 @@ def _term(recipe: Recipe, words: Mapping[str, Any]) -> dict[str, Any]:
     before = recipe.distillation
     given = words.get("distillation", before)
     fields = dict(given) if isinstance(given, Mapping | TermSpec) else {"name": given}
-    options = {**dict(fields.get("options") or {})}
-    if "options" not in fields and fields.get("name") == before.name:
-        options = dict(before.options)
-    beside = {name: words[name] for name in FLAT_OPTIONS if name in words}
-    return {**fields, "options": options | beside | below("distillation", words)}
+    fields = {"name": before.name, **fields}
+    options = fields.get("options")
+    if options is None:
+        options = before.options if fields["name"] == before.name else {}
+    if not isinstance(options, Mapping):  # which the recipe's own check refuses
+        return fields
+    return {**fields, "options": {**options, **below("distillation", words)}}
 
 
 def _teacher_adapter(

@@ -27,6 +27,7 @@ from idat_zoo.registry.recipe_files import Rule
 from idat_zoo.registry.registry import Registry
 from idat_zoo.registry.suite_faults import task_faults
 from idat_zoo.registry.task_words import ARRAYS, FOLDER
+from idat_zoo.registry.terms import laid_over
 from idat_zoo.registry.words import Overrides, parse_words
 from idat_zoo.specs import NO_TERM, TermSpec
 from idat_zoo.values import Scalar
@@ -130,7 +131,7 @@ def compose_recipe(
     settings: dict[str, Any] = {}
     options: dict[str, Scalar] = {}
     for rule in rules:
-        settings |= rule.settings
+        settings = laid_over(settings, rule.settings)
         options |= rule.options
     choice = family.as_fields(options)
     recipe = check_fields(

@@ -1,12 +1,13 @@
 """Distillation terms as recipes name them: their facts, and the checks of their options."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from idat_zoo.distillation import TERMS, build_term, find_term
 from idat_zoo.errors import RecipeError, ZooError
 from idat_zoo.outside import TERMS_GROUP, providers
 from idat_zoo.registry.shelves import unknown
-from idat_zoo.specs import NO_TERM, Plugin, TermSpec
+from idat_zoo.specs import DEFAULT_TERM, FLAT_OPTIONS, NO_TERM, Plugin, TermSpec
 from idat_zoo.values import Frozen, Scalar
 
 
@@ -28,11 +29,39 @@ def term_names() -> list[str]:
     return [*TERMS, *providers(TERMS_GROUP), NO_TERM]
 
 
+def short_key(key: str) -> str:
+    """The key of a recipe's setting: `temperature` for `distillation.temperature`, and so on."""
+    option = key.removeprefix("distillation.")
+    return option if option in FLAT_OPTIONS else key
+
+
 def term_options(name: object) -> list[str]:
     """The names of a term's options; empty for `none` and for unknown names."""
     if name == NO_TERM or name not in term_names():
         return []
     return list(find_term(str(name)).Options.model_fields)
+
+
+def laid_over(settings: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of a recipe with others laid over them.
+
+    Where these name another distillation term, the options of the one before are dropped; where
+    they name the same one, the options are kept.
+    """
+    if "distillation" not in own:
+        return {**settings, **own}
+    before, after = (_term_fields(one) for one in (settings, own))
+    if before.get("name") == after.get("name"):
+        options = {**before.get("options", {}), **after.get("options", {})}
+        return {**settings, **own, "distillation": {**after, "options": options}}
+    kept = {name: value for name, value in settings.items() if name not in FLAT_OPTIONS}
+    return {**kept, **own}
+
+
+def _term_fields(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of the distillation term, which may be given by its name alone."""
+    term = settings.get("distillation", DEFAULT_TERM)
+    return dict(term) if isinstance(term, Mapping) else {"name": term}
 
 
 def describe_terms() -> dict[str, TermFacts]:

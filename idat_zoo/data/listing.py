@@ -169,6 +169,29 @@ def is_unicode(name: str) -> bool:
     return True
 
 
+def describe_broken(listing: object, num_classes: int) -> list[str]:
+    """The faults in the form of a suite's lists; the suites of plugins may return anything."""
+    if not isinstance(listing, Listing):
+        return [f"expected a Listing (got {listing!r})"]
+    faults = [f"the split {split!r} is missing" for split in SPLITS if split not in listing.splits]
+    for split, rows in listing.splits.items():
+        if len(rows.names) != len(rows.targets):
+            faults.append(f"{split}: {len(rows.names)} images with {len(rows.targets)} classes")
+        wrong = [
+            target
+            for target in rows.targets
+            if not (isinstance(target, int) and 0 <= target < num_classes)
+        ]
+        if wrong:
+            faults.append(
+                f"{split}: classes are whole numbers from 0 to {num_classes - 1} (got "
+                f"{', '.join(map(repr, wrong[:SHOWN]))})"
+            )
+    if listing.class_names and len(listing.class_names) != num_classes:
+        faults.append(f"{len(listing.class_names)} class names for {num_classes} classes")
+    return faults
+
+
 def describe_classes(listing: Listing, num_classes: int) -> Iterator[str]:
     """Sentences on classes without images, with few images, or of very different sizes."""
     counts = Counter(listing.splits["train"].targets)

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from idat_zoo.data.listing import Listing, check_files
+from idat_zoo.data.listing import Listing, check_files, describe_broken, refuse
 from idat_zoo.data.on_disk import data_folder
 from idat_zoo.data.reading import Reading
 from idat_zoo.data.suites import suite_of
@@ -27,5 +27,8 @@ def read_listing(
     if absent:
         raise DataError(f"missing: {absent}", hint=f"{suite.how_to_get(task)}.")
     listing = suite.read(task, data_folder(data_dir), faults, seed=seed, reading=reading)
+    broken = describe_broken(listing, task.num_classes)
+    if broken and not faults:  # else the suite itself has said what is wrong
+        raise refuse(task.id, broken)
     check_files(listing, faults)
     return listing

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from idat_zoo.distillation.base import Term
+from idat_zoo.distillation.base import Output, Term
 from idat_zoo.errors import UsageError
 from idat_zoo.outside import TERMS_GROUP, check_class, claim, find_class, lacking, providers
 from idat_zoo.specs import TermSpec
@@ -34,6 +34,12 @@ def check_term(name: str, found: Any) -> type[Term]:
     term: type[Term] = found
     if term.name != name:
         raise UsageError(f"{WHAT} '{name}': its class has name = '{term.name}'.")
+    known = set(Output)
+    if not (isinstance(term.reads, frozenset) and term.reads and term.reads <= known):
+        raise UsageError(
+            f"{WHAT} '{name}': reads = {term.reads!r}; expected a frozenset of "
+            f"{', '.join(sorted(known))}."
+        )
     return term
 
 

@@ -168,6 +168,11 @@ class Learner:
             if self.recipe.detach != "none":
                 wide[self.recipe.detach] = _detached(wide[self.recipe.detach])
             term = self.term.loss(wide["student"], wide["teacher"])
+            if not isinstance(term, Tensor) or term.ndim:
+                got = list(term.shape) if isinstance(term, Tensor) else repr(term)
+                raise TrainingError(
+                    f"distillation '{self.term.name}': its loss is {got}; expected a scalar tensor."
+                )
             parts["distillation_loss"] = term
             loss = loss + self.recipe.distillation_weight * term
         return {"loss": loss} | parts

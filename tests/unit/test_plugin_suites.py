@@ -162,6 +162,7 @@ def test_recipes_say_which_plugin_and_others_stay_as_they_are(place: Path) -> No
         (('{"leaves": Leaves}', '{"leafs": Leaves}'), "its class has name = 'leaves'"),
         (("    layout =", "    form ="), "Leaves lacks layout"),
         (("    def read(", "    def reads("), "Leaves lacks read"),
+        (('groups = ("trees", "herbs")', "groups = 5"), "groups = 5; expected a tuple of names"),
     ],
 )
 def test_a_suite_that_cannot_be_taken_is_refused(
@@ -173,6 +174,41 @@ def test_a_suite_that_cannot_be_taken_is_refused(
     with pytest.raises(UsageError, match=re.escape(told)):
         load_plugin(file)
     assert not outside.providers(outside.SUITES_GROUP)
+
+
+LISTED = "        return Listing(root=folder, splits=splits, class_names=tuple(species))\n"
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (("species.index(row[1])", "99"), "train: classes are whole numbers from 0 to 2 (got 99, "),
+        (("species.index(row[1])", "row[1]"), "from 0 to 2 (got 'cork', 'holm'"),
+        (
+            (
+                "for row in own],\n                targets",
+                "for row in own][1:],\n                targets",
+            ),
+            "train: 23 images with 24 classes",
+        ),
+        (("class_names=tuple(species)", 'class_names=("x",)'), "1 class names for 3 classes"),
+        ((LISTED, "        del splits['val']\n" + LISTED), "the split 'val' is missing"),
+        ((LISTED, "        return None\n"), "expected a Listing (got None)"),
+    ],
+)
+def test_lists_that_a_suite_makes_wrong_are_told_before_anything_is_read(
+    change: tuple[str, str], told: str, place: Path
+) -> None:
+    assert change[0] in EXAMPLE
+    (place / "leaves.py").write_text(EXAMPLE.replace(*change))
+    on = ("--data-dir", "images", "--shelf", SHELF, "--plugin", "leaves.py")
+    verified = idat("data", "verify", "oaks", *on)
+    assert verified.exit_code == 1, verified.output
+    assert told in verified.output
+    trained = idat("train", "--task", "oaks", "--adapter", "lora", "--device", "cpu", *on)
+    assert trained.exit_code == 1, trained.output
+    assert told in trained.stderr
+    assert "Traceback" not in trained.stderr
 
 
 @pytest.mark.parametrize(

@@ -28,6 +28,7 @@ from idat_zoo.errors import (
     DataError,
     PluginWarning,
     RecipeError,
+    TrainingError,
     UnknownNameError,
     UsageError,
     WalkError,
@@ -37,7 +38,7 @@ from idat_zoo.randomness import generator
 from idat_zoo.recipe import Pair
 from idat_zoo.recipe_hash import recipe_hash
 from idat_zoo.recipe_toml import dump_recipe, parse_recipe
-from idat_zoo.registry import get_recipe, load_registry
+from idat_zoo.registry import get_recipe, load_registry, recipe_from_file
 from idat_zoo.runs.inputs import Inputs, require_inputs
 from idat_zoo.runs.states import resume_command
 from idat_zoo.specs import AdapterSpec, Plugin
@@ -612,6 +613,11 @@ def test_a_term_whose_plugin_is_not_here_is_refused_by_name(
         (('{"similarity": Similarity}', '{"alike": Similarity}'), "has name = 'similarity'"),
         (("(Term):", ":"), "is no subclass of idat_zoo.distillation.base.Term"),
         (("    reads = frozenset({Output.FEATURES})\n", ""), "lacks reads"),
+        (
+            ("frozenset({Output.FEATURES})", "None"),
+            "reads = None; expected a frozenset of features",
+        ),
+        (("Output.FEATURES}", '"attention"}'), "expected a frozenset of features, logits, tokens"),
     ],
 )
 def test_a_term_that_cannot_be_taken_is_refused(
@@ -621,3 +627,33 @@ def test_a_term_that_cannot_be_taken_is_refused(
     assert text != SIMILARITY
     with pytest.raises(UsageError, match=re.escape(message)):
         load_plugin(written(tmp_path, text, "similarity.py"))
+
+
+@pytest.mark.parametrize(
+    ("loss", "told"),
+    [("own", r"its loss is \[64, 64\]"), ("1.5", r"its loss is 1\.5; expected a scalar tensor")],
+)
+def test_a_loss_that_is_no_scalar_is_told(loss: str, told: str, tmp_path: Path) -> None:
+    text = SIMILARITY.replace("return self.options.scale * mse_loss(own, other)", f"return {loss}")
+    assert text != SIMILARITY
+    load_plugin(written(tmp_path, text, "similarity.py"))
+    with pytest.raises(TrainingError, match=told):
+        run(toy_recipe(distillation={"name": "similarity"}), device="cpu", out=tmp_path / "runs")
+
+
+def test_a_plugins_term_cannot_be_a_candidate(similarity: Path) -> None:
+    words = ["selection=val", 'candidates.distillation=["mse","similarity"]']
+    with pytest.raises(RecipeError, match="'similarity' is of a plugin, and no candidate can be"):
+        get_recipe("digits", "lora", overrides=words)
+
+
+def test_a_plugin_that_is_not_here_is_not_said_to_be_built_in(
+    similarity: Path, tmp_path: Path, recwarn: pytest.WarningsRecorder
+) -> None:
+    recipe = get_recipe("digits", "lora", overrides=["distillation=similarity"])
+    file = tmp_path / "recipe.toml"
+    file.write_text(dump_recipe(recipe))
+    outside.forget()
+    with pytest.raises(RecipeError, match="is of plugin 'similarity.py'"):
+        recipe_from_file(file, registry=load_registry())
+    assert not [one for one in recwarn if "built in" in str(one.message)]

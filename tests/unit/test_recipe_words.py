@@ -6,10 +6,11 @@ from pathlib import Path
 
 import fakes
 import pytest
+from shelf_files import write_shelf
 
 from idat_zoo.errors import RecipeError, UsageError
 from idat_zoo.registry import get_recipe
-from idat_zoo.specs import AdapterSpec
+from idat_zoo.specs import AdapterSpec, TermSpec
 
 
 def test_options_are_written_out_and_the_teacher_has_the_students() -> None:
@@ -141,6 +142,25 @@ def test_candidates_take_the_types_of_their_fields() -> None:
             ["candidates.lr=[1]"],
             "override: candidates need selection = 'val'",
         ),
+        (
+            ["distillation=kl", "temperature=2", "distillation.temperature=3"],
+            "override: temperature and distillation.temperature say the same; give one of them",
+        ),
+        (
+            [
+                *("distillation=kl", "selection=val"),
+                *("candidates.temperature=[2]", "candidates.distillation.temperature=[3]"),
+            ],
+            "override: candidates.temperature and candidates.distillation.temperature say the "
+            "same; give one of them",
+        ),
+        (
+            [
+                *("distillation=kl", "selection=val", "distillation.temperature=7"),
+                "candidates.temperature=[3]",
+            ],
+            "override: temperature: candidates.temperature chooses it; set only one of the two",
+        ),
     ],
 )
 def test_each_wrong_word_is_named(words: list[str], message: str) -> None:
@@ -153,6 +173,63 @@ def test_all_wrong_words_are_named_at_once() -> None:
     with pytest.raises(RecipeError) as caught:
         get_recipe("dtd", "lora", overrides=["lr=x", "epochs=-1", "adapter.rank=0"])
     assert len(caught.value.faults) == 3
+
+
+def test_an_option_of_the_term_has_two_spellings_and_one_recipe() -> None:
+    short, long = (
+        get_recipe("digits", "lora", overrides=["distillation=kl", "selection=val", *words])
+        for words in (
+            ["temperature_squared=true", "candidates.temperature=[2,7]"],
+            ["distillation.temperature_squared=true", "candidates.distillation.temperature=[2,7]"],
+        )
+    )
+    assert short == long
+    assert short.candidates == {"temperature": (2.0, 7.0)}
+
+
+def test_the_default_temperature_may_be_spelt_out_beside_any_term() -> None:
+    plain = get_recipe("digits", "lora")
+    assert get_recipe("digits", "lora", overrides=["temperature=5.0"]) == plain
+
+
+@pytest.mark.parametrize("value", [{"options": {"temperature": 3}}, {"name": "kl", "options": 3}])
+def test_a_term_as_a_mapping_is_checked(value: dict[str, object]) -> None:
+    fault = r"temperature.* act only with|distillation\.options: Input should be a valid dict"
+    with pytest.raises(RecipeError, match=fault):
+        get_recipe("digits", "lora", overrides={"distillation": value})
+    recipe = get_recipe("digits", "lora", overrides={"distillation": {"name": "kl", "options": {}}})
+    assert recipe.distillation.options["temperature"] == 5.0
+    assert get_recipe("digits", "lora", overrides={"distillation": {}}) == get_recipe(
+        "digits", "lora"
+    )
+
+
+def test_candidates_of_the_term_fit_the_recipe() -> None:
+    words = ["selection=val", 'candidates.distillation=["kl","mse"]']
+    recipe = get_recipe("digits", "lora", overrides=words)
+    assert recipe.candidates == {"distillation": ("kl", "mse")}
+    with pytest.raises(RecipeError, match=r"candidates: distillation = 'kl' needs a teacher"):
+        get_recipe("digits", "lora", teacher="none", overrides=words)
+
+
+def test_a_shelfs_tables_lay_terms_over_each_other(tmp_path: Path) -> None:
+    recipes = {
+        "recipes/micro.toml": (
+            '[defaults]\ndistillation = "kl"\ntemperature = 3.0\n'
+            '[task.digits]\ndistillation = "mse"\n'
+            '[task.textures]\ndistillation = "kl"\n'
+            '[task.lesions]\ndistillation = {name = "kl", options = {temperature_squared = true}}\n'
+        )
+    }
+    shelf = write_shelf(tmp_path, recipes)
+    found = {
+        task: get_recipe(task, "lora", pair="micro", shelf=shelf).distillation
+        for task in ("digits", "textures", "lesions")
+    }
+    squared = {"temperature": 3.0, "temperature_squared": True}
+    assert found["digits"] == TermSpec(name="mse")
+    assert found["textures"].options == squared | {"temperature_squared": False}
+    assert found["lesions"].options == squared
 
 
 def test_words_for_a_teacher_that_is_not_there_are_refused() -> None:

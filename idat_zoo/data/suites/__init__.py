@@ -61,6 +61,8 @@ def check_suite(name: str, found: Any) -> "type[Suite]":
     suite: type[Suite] = found
     if suite.name != name:
         raise UsageError(f"suite '{name}': its class has name = '{suite.name}'.")
+    if not (isinstance(suite.groups, tuple) and all(isinstance(one, str) for one in suite.groups)):
+        raise UsageError(f"suite '{name}': groups = {suite.groups!r}; expected a tuple of names.")
     needed = "make" if suite.place is Place.BUILT_IN else "read"
     if getattr(suite, needed) is getattr(Suite, needed):
         raise UsageError(f"suite '{name}': {suite.__name__} lacks {needed}.")
