@@ -654,6 +654,6 @@ def test_a_plugin_that_is_not_here_is_not_said_to_be_built_in(
     file = tmp_path / "recipe.toml"
     file.write_text(dump_recipe(recipe))
     outside.forget()
-    with pytest.raises(RecipeError, match="is of plugin 'similarity.py'"):
+    with pytest.raises(RecipeError, match=r"is of plugin 'similarity\.py'"):
         recipe_from_file(file, registry=load_registry())
     assert not [one for one in recwarn if "built in" in str(one.message)]
