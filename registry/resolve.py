@@ -27,9 +27,9 @@ from idat_zoo.registry.recipe_files import Rule
 from idat_zoo.registry.registry import Registry
 from idat_zoo.registry.suite_faults import task_faults
 from idat_zoo.registry.task_words import ARRAYS, FOLDER
-from idat_zoo.registry.terms import laid_over
+from idat_zoo.registry.terms import laid_over, term_names
 from idat_zoo.registry.words import Overrides, parse_words
-from idat_zoo.specs import NO_TERM, TermSpec
+from idat_zoo.specs import DEFAULT_TERM, NO_TERM, TermSpec
 from idat_zoo.values import Scalar
 
 if TYPE_CHECKING:
@@ -175,6 +175,10 @@ def recipe_from_file(
     warn_if_changed("distillation term", term.name, term.plugin, group=TERMS_GROUP)
     if written.task.suite in providers(SUITES_GROUP):
         warn_if_changed("suite", written.task.suite, written.task.plugin, group=SUITES_GROUP)
+    replaced = teacher == "none" or "distillation" in parse_words(overrides)
+    if replaced and term.name not in term_names():  # its plugin is not needed
+        fresh = {"distillation": TermSpec(name=DEFAULT_TERM), **defaults_of(OF_THE_TERM)}
+        written = written.model_copy(update=fresh)
     recipe = check_fields(dict(written), registry=registry, where=str(path))
     return _adjust(recipe, registry, teacher=teacher, overrides=overrides)
 

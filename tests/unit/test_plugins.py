@@ -657,3 +657,8 @@ def test_a_plugin_that_is_not_here_is_not_said_to_be_built_in(
     with pytest.raises(RecipeError, match=r"is of plugin 'similarity\.py'"):
         recipe_from_file(file, registry=load_registry())
     assert not [one for one in recwarn if "built in" in str(one.message)]
+    plain = get_recipe("digits", "lora")
+    words = ["distillation=mse"]
+    assert recipe_from_file(file, registry=load_registry(), overrides=words) == plain
+    alone = recipe_from_file(file, registry=load_registry(), teacher="none")
+    assert alone == get_recipe("digits", "lora", teacher="none")
