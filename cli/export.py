@@ -188,7 +188,7 @@ def import_adapter(
     yes: YesOption = False,
     json: JsonOption = False,
 ) -> None:
-    """Take over an adapter that PEFT trained on one of timm's networks.
+    """Import an adapter that PEFT trained on a timm network.
 
     Its logits stay the same. Properties that could not be checked are listed.
 
