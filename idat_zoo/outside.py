@@ -118,7 +118,7 @@ def _import(place: str) -> Any:
 
 
 def check_class(what: str, name: str, found: Any, *, base: type[Any], facts: Iterable[str]) -> None:
-    """Refuse an object that is no subclass of `base`, or lacks one of the `facts`.
+    """Refuse an object that is no subclass of `base`, lacks a fact, or says another name.
 
     Raises: UsageError.
     """
@@ -130,6 +130,9 @@ def check_class(what: str, name: str, found: Any, *, base: type[Any], facts: Ite
     lacks = {fact for fact in facts if not hasattr(found, fact)} | abstract
     if lacks:
         raise UsageError(f"{what} '{name}': {found.__name__} lacks {', '.join(sorted(lacks))}.")
+    own = getattr(found, "name", name)  # kinds of backbones do not say theirs
+    if own != name:
+        raise UsageError(f"{what} '{name}': its class has name = '{own}'.")
 
 
 def taken(what: str, name: str, plugin: Plugin) -> UsageError:

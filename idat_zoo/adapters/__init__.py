@@ -5,7 +5,6 @@ Plugins bring further families (`outside.py`).
 
 from typing import TYPE_CHECKING, Any
 
-from idat_zoo.errors import UsageError
 from idat_zoo.outside import ADAPTERS_GROUP, check_class, claim, find_class, lacking, providers
 from idat_zoo.specs import BRIDGE
 
@@ -79,8 +78,6 @@ def check_family(name: str, found: Any) -> "type[Adapter]":
 
     check_class("adapter", name, found, base=Adapter, facts=FACTS)
     family: type[Adapter] = found
-    if family.name != name:
-        raise UsageError(f"adapter '{name}': its class has name = '{family.name}'.")
     return family
 
 

@@ -32,8 +32,6 @@ def check_term(name: str, found: Any) -> type[Term]:
     """Check that a class is a term with this name, and return it. Raises: UsageError."""
     check_class(WHAT, name, found, base=Term, facts=FACTS)
     term: type[Term] = found
-    if term.name != name:
-        raise UsageError(f"{WHAT} '{name}': its class has name = '{term.name}'.")
     known = set(Output)
     if not (isinstance(term.reads, frozenset) and term.reads and term.reads <= known):
         raise UsageError(

@@ -59,8 +59,6 @@ def check_suite(name: str, found: Any) -> "type[Suite]":
 
     check_class("suite", name, found, base=Suite, facts=FACTS)
     suite: type[Suite] = found
-    if suite.name != name:
-        raise UsageError(f"suite '{name}': its class has name = '{suite.name}'.")
     if not (isinstance(suite.groups, tuple) and all(isinstance(one, str) for one in suite.groups)):
         raise UsageError(f"suite '{name}': groups = {suite.groups!r}; expected a tuple of names.")
     needed = "make" if suite.place is Place.BUILT_IN else "read"
