@@ -26,6 +26,7 @@ from killing import was_killed
 from idat_zoo import files
 from idat_zoo.data import decode as decoding
 from idat_zoo.data.cache import Cache
+from idat_zoo.data.digests import digest_images
 from idat_zoo.data.load import load_task
 from idat_zoo.data.reading import Reading
 from idat_zoo.data.task_data import TaskData
@@ -82,7 +83,7 @@ class Examiner:
         for name in set(left) - set(begun) - set(whole):
             self.wrong.append(f"{cache.name}: {name} is neither whole nor marked as a part")
         for key, entry in whole.items():
-            if decoding.digest_pixels(Cache(cache).open(key, entry)) != entry.pixels_sha256:
+            if digest_images(Cache(cache).open(key, entry)) != entry.pixels_sha256:
                 self.wrong.append(f"{cache.name}: {entry.what} is not what it says")
         decodes = self._load(cache)
         kept = sum(entry.count for entry in whole.values())
