@@ -11,8 +11,8 @@ COMPILED = """
 import sys
 import torch
 from idat_zoo.adapters import build_adapter
-from idat_zoo.backbones.network import build_network
-from idat_zoo.recipe import AdapterSpec
+from idat_zoo.backbones.build import build_network
+from idat_zoo.specs import AdapterSpec
 from kinds import frozen_of, images_of
 
 lora = build_adapter(AdapterSpec(name="lora"))
