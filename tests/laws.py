@@ -441,6 +441,26 @@ def mixes_as_alone(cell: Cell) -> None:
             assert furthest(network(own), found) < TOLERANCE
 
 
+MIXES_TOKENS = {"convpass", "dtl", "inducer"}
+"""The families that need every token after the last attention, or change that attention."""
+
+
+def needs_only_what_is_pooled(cell: Cell) -> None:
+    """The last block's tokens that are not pooled may stay uncomputed, without any difference."""
+    network = cell.network(**cell.facts.dropout)
+    assert network.pooled_only == (cell.family not in MIXES_TOKENS)
+    images = cell.pixels()
+    masks = masks_of(network, drop_path=0.3)
+    few = network(images, masks)
+    found = gradients([network], [few])
+    network.pooled_only = False
+    whole = network(images, masks)
+    expected = gradients([network], [whole])
+    assert furthest(few, whole) < TOLERANCE
+    for name, gradient in expected.items():
+        assert furthest(gradient, found[name]) <= TOLERANCE * gradient.abs().max(), name
+
+
 TRANSPOSED = {"res-post-norm"}
 """Its first qkv reads patches as the convolution laid them out in memory, and kept ones as rows:
 its products differ in the last bit."""
@@ -601,6 +621,7 @@ LAWS: dict[str, Callable[[str], None]] = {
     "merges to the same logits": on_vit(merges_to_the_same_logits),
     "stacks as alone": on_vit(stacks_as_alone),
     "mixes as alone": on_vit(mixes_as_alone),
+    "needs only what is pooled": on_vit(needs_only_what_is_pooled),
     "walks on from its prefix": on_vit(walks_on_from_its_prefix, drop_path=0.0),
     "walks on from its prefix, with drop path": on_vit(walks_on_from_its_prefix, drop_path=0.3),
     "is random in training alone": on_vit(is_random_in_training_alone),

@@ -63,6 +63,7 @@ class AdaptFormer(BottleneckAdapter):
     title = "AdaptFormer"
     paper = "arXiv:2205.13535"
     year = 2022
+    tokenwise = True
     Options = AdaptFormerOptions
     sites: ClassVar = frozenset({Site.AFTER_MLP})
     options: AdaptFormerOptions

@@ -44,6 +44,7 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from idat_zoo.adapters.anatomy import Anatomy, BlockAnatomy
+from idat_zoo.adapters.low_rank import RowsUpdate
 from idat_zoo.adapters.masks import Mask
 from idat_zoo.adapters.sites import EMBED, Place, Site, SiteShape
 from idat_zoo.adapters.tensors import Carry, Created, Tensors
@@ -62,6 +63,12 @@ class Adapter(ABC):
     year: ClassVar[int]
     Options: ClassVar[type[Frozen]]
     stacks_over: ClassVar[frozenset[str]] = frozenset()
+
+    tokenwise: ClassVar[bool] = False
+    """Whether after a block's attention it changes each token on its own, without the others.
+
+    Then the last block computes only the tokens that are pooled, and x and y have only these.
+    """
 
     lives_within: int = 2
     """The number of first steps within which every tensor of it must have received a gradient."""
@@ -189,6 +196,14 @@ class Adapter(ABC):
         is for families with the site `prompt`. Prompts are removed before the pooling.
         """
         return None
+
+    def row_updates(self, site: Site, tensors: Tensors) -> list[RowsUpdate]:
+        """The low-rank updates of the rows of the linear layer at a site, in the rows' order.
+
+        A family returns them where they are all that `apply` does there without masks. The layer is
+        then computed with its updated weight, and `apply` is not called. Empty otherwise.
+        """
+        return []
 
     @abstractmethod
     def apply(

@@ -43,6 +43,7 @@ class BiAdaptFormer(BottleneckAdapter):
     title = "Bi-AdaptFormer"
     paper = "arXiv:2307.16867"
     year = 2023
+    tokenwise = True
     Options = BiAdaptFormerOptions
     stacks_over = frozenset({"scale", "dropout"})  # padding would change mean and deviation
     sites: ClassVar = frozenset({Site.AFTER_MLP})

@@ -53,6 +53,7 @@ class Compacter(BlocksAdapter):
     title = "Compacter"
     paper = "arXiv:2106.04647"
     year = 2021
+    tokenwise = True
     Options = CompacterOptions
     stacks_over = frozenset({"reduction", "rank"})
     in_branches: ClassVar = True

@@ -36,6 +36,7 @@ def copies_of(adapter: Adapter, anatomy: Anatomy) -> dict[str, Tensor]:
 class Copies(Adapter):
     """A family that trains copies and changes nothing else."""
 
+    tokenwise = True
     Options = CopiesOptions
     options: CopiesOptions
     mergeable = True

@@ -37,6 +37,7 @@ class DroppedBottleneck(BottleneckAdapter):
     """A family of bottlenecks, each dropped by a draw of its own."""
 
     stacks_over = BottleneckAdapter.stacks_over | {"drop_path"}
+    tokenwise = True
     options: DroppedOptions
 
     def masks(self, site: Site, shape: SiteShape) -> dict[str, Mask]:

@@ -43,6 +43,7 @@ class IdatBottleneck(BottleneckAdapter):
 
     paper = "arXiv:2403.15750"
     year = 2024
+    tokenwise = True
     options: ParallelOptions
 
     def start(self, width: int, generator: torch.Generator) -> dict[str, Tensor]:

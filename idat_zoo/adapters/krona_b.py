@@ -59,6 +59,7 @@ class KronAB(BlocksAdapter):
     year = 2022
     Options: ClassVar = KronABOptions
     stacks_over = frozenset({"scale", "terms"})
+    tokenwise = True
     options: KronABOptions
 
     @property

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from idat_zoo.adapters.anatomy import Anatomy, BlockAnatomy
 from idat_zoo.adapters.base import Adapter
+from idat_zoo.adapters.low_rank import RowsUpdate
 from idat_zoo.adapters.masks import masked
 from idat_zoo.adapters.sites import Site, SiteShape
 from idat_zoo.adapters.tensors import Created, Tensors
@@ -52,6 +53,7 @@ class LayersAdapter(Adapter):
 
     sites: ClassVar = frozenset({Site.QKV, *ALONE})
     mergeable = True
+    tokenwise = True
 
     @property
     def parts(self) -> tuple[str, ...]:
@@ -205,6 +207,26 @@ class UpdatesAdapter(LayersAdapter):
     @abstractmethod
     def update(self, tensors: Tensors, x: Tensor, masks: Tensors) -> Tensor:
         """U x `[.., outputs]` for x `[.., inputs]`, with the arguments of `change`."""
+
+    def factors(self, tensors: Tensors) -> tuple[Tensor, Tensor] | None:
+        """`up` `[outputs, R]` and `down` `[R, inputs]` whose product is U, where R is small.
+
+        None for a family whose U is no such product.
+        """
+        return None
+
+    def row_updates(self, site: Site, tensors: Tensors) -> list[RowsUpdate]:
+        """The factors of each layer's update, with the rows that they change."""
+        layers = layers_at(site, tensors)
+        found = []
+        for name in layers:
+            factors = self.factors(own_of(tensors, name))
+            if factors is None:
+                return []
+            up, down = factors
+            start = ROWS.index(name) * up.shape[0] if _rows(site, layers) else 0
+            found.append(RowsUpdate(start=start, up=up, down=down))
+        return found
 
     def change(
         self, tensors: Tensors, x: Tensor, y: Tensor, frozen: Tensors, masks: Tensors

@@ -73,7 +73,11 @@ class LoRA(UpdatesAdapter):
         inputs = (shape.tokens, shape.inputs)
         return {"dropout": Mask(shape=inputs, rate=self.options.dropout)}
 
+    def factors(self, tensors: Tensors) -> tuple[Tensor, Tensor]:
+        """s B and A."""
+        return tensors["scale"] * tensors["up.weight"], tensors["down.weight"]
+
     def update(self, tensors: Tensors, x: Tensor, masks: Tensors) -> Tensor:
         """s B A x."""
-        hidden = F.linear(x, tensors["down.weight"])
-        return F.linear(hidden, tensors["scale"] * tensors["up.weight"])
+        up, down = self.factors(tensors)
+        return F.linear(F.linear(x, down), up)

@@ -27,6 +27,7 @@ class NormedAdapter(Adapter):
     """A family that changes the outputs of norms and is merged into the layers after them."""
 
     mergeable = True
+    tokenwise = True
 
     @property
     def sites(self) -> frozenset[Site]:

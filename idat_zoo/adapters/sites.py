@@ -61,6 +61,9 @@ class Site(StrEnum):
     FEATURES = "features"
 
 
+AFTER_ATTENTION = frozenset(list(Site)[list(Site).index(Site.PROJ) : -2])
+"""The sites of a block that come after its attention has mixed the tokens."""
+
 EMBED = -1
 """The block number of the patch embedding; the sites after the last block have number L."""
 

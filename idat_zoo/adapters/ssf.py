@@ -39,6 +39,7 @@ class SSF(Adapter):
     title = "SSF"
     paper = "arXiv:2210.08823"
     year = 2022
+    tokenwise = True
     Options = SSFOptions
     options: SSFOptions
     sites: ClassVar = NORMS | LINEAR | {Site.PATCH_EMBED}

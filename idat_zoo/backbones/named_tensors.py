@@ -14,6 +14,7 @@ class NamedTensors(nn.Module):
     def __init__(self, created: Created) -> None:
         super().__init__()
         self._names = {_attribute(name): name for name in (*created.trainable, *created.frozen)}
+        self._under: dict[tuple[str, ...], list[tuple[str, str]]] = {}  # asked for at every site
         for name, tensor in created.trainable.items():
             self.register_parameter(_attribute(name), nn.Parameter(tensor))
         for name, tensor in created.frozen.items():
@@ -25,12 +26,14 @@ class NamedTensors(nn.Module):
 
     def under(self, *prefixes: str) -> dict[str, Tensor]:
         """The tensors whose name begins with one of the prefixes, by the rest of the name."""
-        return {
-            name.removeprefix(prefix): getattr(self, attribute)
-            for attribute, name in self._names.items()
-            for prefix in prefixes
-            if name.startswith(prefix)
-        }
+        if prefixes not in self._under:
+            self._under[prefixes] = [
+                (name.removeprefix(prefix), attribute)
+                for attribute, name in self._names.items()
+                for prefix in prefixes
+                if name.startswith(prefix)
+            ]
+        return {name: getattr(self, attribute) for name, attribute in self._under[prefixes]}
 
 
 def _attribute(name: str) -> str:

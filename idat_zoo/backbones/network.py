@@ -3,7 +3,7 @@
 Shape letters: B batch, C channels, H W image, D width, K classes.
 """
 
-from collections.abc import Callable, Container, Iterable
+from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import replace
 from typing import ClassVar
 
@@ -12,13 +12,14 @@ from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
 from idat_zoo.adapters.base import Adapter
+from idat_zoo.adapters.low_rank import RowsUpdate, updated_linear
 from idat_zoo.adapters.masks import Mask
-from idat_zoo.adapters.sites import Place, Site, SiteShape
+from idat_zoo.adapters.sites import AFTER_ATTENTION, Place, Site, SiteShape
 from idat_zoo.adapters.tensors import Carry, Created, Tensors, home_of
 from idat_zoo.backbones.frozen import FrozenBackbone
 from idat_zoo.backbones.named_tensors import NamedTensors
 from idat_zoo.backbones.sites import Compute, Visitor
-from idat_zoo.backbones.step_masks import by_rows, draw_mask, mask_prefix, masks_at
+from idat_zoo.backbones.step_masks import by_rows, draw_mask, mask_prefix, masks_at, of_first_tokens
 from idat_zoo.backbones.walk import Holder, Partway, begin, features
 from idat_zoo.distillation.base import Output, Outputs
 from idat_zoo.randomness import Draws
@@ -36,7 +37,8 @@ class Network(nn.Module):
     `mean` and `std` normalise uint8 images scaled to [0, 1]; float images must be normalised
     already. `class_names` are the names of the K classes in order, or empty if they are not known.
     `mixes` tells whether a network of this class can share a pass over its backbone with others
-    (`stack.MixedNetwork`).
+    (`stack.MixedNetwork`). `pooled_only` says whether the last block computes, after its attention,
+    only the tokens that are pooled: the features are the same, with less work.
     """
 
     class_names: tuple[str, ...] = ()
@@ -64,6 +66,7 @@ class Network(nn.Module):
         self.anatomy = backbone.anatomy
         self.places = adapter.places_on(backbone.anatomy)
         self.first_block = min(adapter.numbers_in(backbone.anatomy))
+        self.pooled_only = _takes_pooled_only(adapter, self.places, backbone)
         self.adapter_tensors = NamedTensors(created)
         self.head = head
         constants = {name: torch.tensor(value) for name, value in adapter.constants.items()}
@@ -111,6 +114,13 @@ class Network(nn.Module):
         if site in self.anatomy.ends:
             return shape
         return replace(shape, tokens=shape.tokens + self.adapter.num_prompts)
+
+    def shape_of(self, site: Site, block: int, x: Tensor) -> SiteShape:
+        """The shape at a site, with the tokens of its input x: all, or the pooled ones alone."""
+        shape, last = self.shape(site, block), block == self.anatomy.depth - 1
+        if self.pooled_only and last and site in AFTER_ATTENTION:
+            return replace(shape, tokens=x.shape[1])
+        return shape
 
     def draw_masks(self, batch: int, *, drop_path: float, draws: Draws) -> dict[str, Tensor]:
         """Draw all random masks of one training step for a batch, before the forward pass.
@@ -169,7 +179,10 @@ class Network(nn.Module):
 
         def offer(site: Site, block: int, x: Tensor, compute: Compute, frozen: Tensors) -> Tensor:
             nonlocal carry
-            local = self.local(block)
+            local, own = self.local(block), self.masks_of(masks, site, block, x)
+            updates = self.adapter.row_updates(site, local)
+            if updates and not own and _adds_to_weights(frozen, updates):
+                return updated_linear(x, frozen["weight"], frozen.get("bias"), updates)
             y, carry = self.adapter.apply_carrying(
                 site,
                 local,
@@ -177,7 +190,7 @@ class Network(nn.Module):
                 compute(x, copies_at(self.adapter, site, local)),
                 carry,
                 frozen=frozen,
-                masks=by_rows(masks_at(masks, site, block), x),
+                masks=by_rows(own, x),
                 block=self.anatomy.block(block),
             )
             return y
@@ -188,13 +201,26 @@ class Network(nn.Module):
 
         if not isinstance(start, Partway):
             start = begin(self.normalise(start))
-        visitor = Visitor(self.places, offer, prompt, keeps_tokens=keeps_tokens)
+        visitor = Visitor(
+            self.places,
+            offer,
+            prompt,
+            keeps_tokens=keeps_tokens,
+            pooled_only=self.pooled_only and not keeps_tokens,
+        )
         (holder,) = self._holder
         pooled = holder.having(
             self.body_copies(),
             lambda: features(self.kind, start, visitor, masks.get(DROP_PATH)),
         )
         return pooled, visitor.tokens
+
+    def masks_of(self, masks: Tensors, site: Site, block: int, x: Tensor) -> dict[str, Tensor]:
+        """A step's masks at a site of a block, for the tokens of its input x."""
+        own, shape = masks_at(masks, site, block), self.shape_of(site, block, x)
+        if not own or shape == self.shape(site, block):
+            return own
+        return of_first_tokens(own, self.adapter.masks(site, shape))
 
     def prompt(self, block: int, masks: Tensors) -> Tensor | None:
         """The prompt tokens that the adapter inserts before a block, or None."""
@@ -249,3 +275,24 @@ def published_names(adapter: Tensors, head: nn.Module) -> dict[str, Tensor]:
     return own | {
         f"head.{name}": tensor for name, tensor in head.state_dict(keep_vars=True).items()
     }
+
+
+def _adds_to_weights(frozen: Tensors, updates: Sequence[RowsUpdate]) -> bool:
+    """Whether updates can be added to a frozen weight: that of a linear layer, in full precision.
+
+    A weight in 16 bits would round small updates away. A compiler gets the plain operations.
+    """
+    weight, up = frozen["weight"], updates[0].up
+    plain = not torch.is_autocast_enabled(weight.device.type) and not torch.compiler.is_compiling()
+    return plain and weight.ndim == 2 and weight.dtype == up.dtype
+
+
+def _takes_pooled_only(
+    adapter: Adapter, places: Container[Place], backbone: FrozenBackbone
+) -> bool:
+    """Whether the adapter can do without the last block's tokens that are not pooled."""
+    depth = backbone.anatomy.depth
+    if backbone.kind.pooled_tokens is None or Place(depth - 1, Site.ATTENTION) in places:
+        return False
+    later = {Place(depth - 1, site) for site in AFTER_ATTENTION} | {Place(depth, Site.FINAL_NORM)}
+    return adapter.tokenwise or not any(place in places for place in later)

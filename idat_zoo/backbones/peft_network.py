@@ -52,6 +52,7 @@ class PeftNetwork(Network):
         self.kind = type(backbone.kind)(model.base_model.model)
         self._trained = trained(model)
         self._draws = False
+        self.pooled_only = False  # PEFT's dropout would draw for fewer tokens
 
     def trainable(self) -> dict[str, nn.Parameter]:
         """The trained parameters by name: `adapter.…` and `head.…`."""

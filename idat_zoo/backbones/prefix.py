@@ -52,10 +52,19 @@ def prefix_bytes(network: Network, count: int, until: Place) -> int:
 
 @torch.no_grad()
 def walk_prefix(
-    network: Network, images: UInt8[Tensor, "N C H W"], *, until: Place, batch_size: int
+    network: Network,
+    images: UInt8[Tensor, "N C H W"],
+    *,
+    until: Place,
+    batch_size: int,
+    reads_tokens: bool = False,
 ) -> Partway:
     """Every image's walk up to a place, computed in batches of the training's size."""
-    nobody = Visitor((), lambda site, block, x, compute, frozen: compute(x, {}))
+    nobody = Visitor(
+        (),
+        lambda site, block, x, compute, frozen: compute(x, {}),
+        pooled_only=network.pooled_only and not reads_tokens,
+    )
     parts = [
         walk(network.kind, begin(network.normalise(batch)), nobody, None, until=until)
         for batch in images.split(batch_size)

@@ -42,7 +42,8 @@ class Visitor:
 
     It only sees `places`, as tokens. `prompt` returns a block's prompts `[B, P, D]` for its stream,
     or None. With `keeps_tokens`, `tokens` are after the walk those `[B, N, D]` that left the last
-    block.
+    block. With `pooled_only`, the last block computes after its attention only the tokens that the
+    pooling reads, where the kind of backbone knows them.
     """
 
     tokens: Tensor | None
@@ -54,8 +55,10 @@ class Visitor:
         prompt: Callable[[int, Tensor], Tensor | None] = _no_prompt,
         *,
         keeps_tokens: bool = False,
+        pooled_only: bool = False,
     ) -> None:
-        self.places, self.prompt = places, prompt
+        assert not (keeps_tokens and pooled_only), "all tokens are kept, or the pooled ones alone"
+        self.places, self.prompt, self.pooled_only = places, prompt, pooled_only
         self.keeps_tokens, self.tokens = keeps_tokens, None
         self._offer = offer
 

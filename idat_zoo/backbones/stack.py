@@ -22,7 +22,7 @@ from idat_zoo.adapters.sites import Place, Site
 from idat_zoo.adapters.tensors import Carry, Tensors
 from idat_zoo.backbones.network import DROP_PATH, Images, Logits, Network, copies_at
 from idat_zoo.backbones.sites import Compute, Visitor
-from idat_zoo.backbones.step_masks import by_rows, masks_at
+from idat_zoo.backbones.step_masks import by_rows
 from idat_zoo.backbones.walk import Partway, begin, features
 from idat_zoo.distillation.base import Output, Outputs
 from idat_zoo.errors import UsageError
@@ -108,7 +108,14 @@ class StackedNetwork:
             tokens: Tensor = torch.vmap(of_task)(self._local(block), pad_and_stack(own))
             return tokens.flatten(0, 1)
 
-        visitor = Visitor(self.places, offer, prompt, keeps_tokens=Output.TOKENS in reads)
+        keeps_tokens = Output.TOKENS in reads
+        visitor = Visitor(
+            self.places,
+            offer,
+            prompt,
+            keeps_tokens=keeps_tokens,
+            pooled_only=pooled_only(self.networks) and not keeps_tokens,
+        )
         begun = join(self.networks, starts)
         pooled = features(self.networks[0].kind, begun, visitor, self._drop_path(masks)).chunk(T)
         tokens = [None] * T if visitor.tokens is None else visitor.tokens.chunk(T)
@@ -129,11 +136,13 @@ class StackedNetwork:
         A task without a mask that others have gets a neutral one: ones, or zeros for noise. If its
         adapter does not declare the mask at all, it has no tensors there, so any shape will do.
         """
-        at_site = [masks_at(m, site, block) for m in masks]
+        at_site = [
+            n.masks_of(own, site, block, x) for n, own in zip(self.networks, masks, strict=True)
+        ]
         models = {name: mask for own in at_site for name, mask in own.items()}
         filled = []
         for network, own in zip(self.networks, at_site, strict=True):
-            declared = network.adapter.masks(site, network.shape(site, block))
+            declared = network.adapter.masks(site, network.shape_of(site, block, x))
             none = {n: _none_of(declared.get(n), m) for n, m in models.items()}
             filled.append(by_rows(none | own, x))
         return filled
@@ -236,8 +245,14 @@ class MixedNetwork:
 
         places = frozenset().union(*(network.places for network in networks))
         begun = join(networks, images)
-        pooled = features(networks[0].kind, begun, Visitor(places, offer, prompt), None)
+        visitor = Visitor(places, offer, prompt, pooled_only=pooled_only(networks))
+        pooled = features(networks[0].kind, begun, visitor, None)
         return [n.head(own) for n, own in zip(networks, pooled.split(sizes), strict=True)]
+
+
+def pooled_only(networks: Sequence[Network]) -> bool:
+    """Whether a shared pass can leave the last block's tokens that are not pooled uncomputed."""
+    return all(network.pooled_only for network in networks)
 
 
 def mixed_of(networks: Sequence[Network]) -> Callable[[Sequence[Tensor]], list[Tensor]]:

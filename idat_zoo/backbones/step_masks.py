@@ -3,6 +3,8 @@
 Shape letters: B batch, N tokens.
 """
 
+from collections.abc import Mapping
+
 from torch import Tensor
 
 from idat_zoo.adapters.masks import Mask
@@ -41,3 +43,11 @@ def by_rows(masks: Tensors, x: Tensor) -> dict[str, Tensor]:
         return mask.reshape(rows, -1, *mask.shape[2:])
 
     return {name: of_rows(mask) for name, mask in masks.items()}
+
+
+def of_first_tokens(masks: Tensors, declared: Mapping[str, Mask]) -> dict[str, Tensor]:
+    """Cut masks of all tokens to those of the first tokens, for which `declared` has the shapes.
+
+    Masks are drawn for all tokens, so that draws do not depend on how many are computed.
+    """
+    return {name: mask[:, : declared[name].shape[0]] for name, mask in masks.items()}

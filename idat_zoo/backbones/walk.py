@@ -121,7 +121,10 @@ def _enter(kind: Kind, here: Partway, visitor: Visitor, drop_path: DropPath) -> 
         here = replace(here, prompts=prompts.shape[1])
     if len(kind.branches[i]) == 1:
         return _last_branch(kind, replace(here, tensors=(x,)), visitor, drop_path)
-    h, branch = _branch(kind, here, x, 0, visitor)
+    first = kind.pooled_tokens if visitor.pooled_only and i == len(kind.branches) - 1 else None
+    h, branch = _branch(kind, here, x, 0, visitor, first)
+    if first is not None:  # nothing reads the other tokens, nor the prompts among them
+        x, here = x[:, :first], replace(here, prompts=0)
     branch = visitor.value(Site.ATTN, i, h, branch, layout=kind.branches[i][0].layout)
     after = x + _kept(kind.branches[i][0].leave(branch), drop_path, i, 0)
     after = visitor.value(Site.AFTER_ATTN, i, x, after, layout=kind.layout)
@@ -163,9 +166,12 @@ LEGS: dict[Site, Leg] = {
 
 
 def _branch(
-    kind: Kind, here: Partway, x: Tensor, which: int, visitor: Visitor
+    kind: Kind, here: Partway, x: Tensor, which: int, visitor: Visitor, first: int | None = None
 ) -> tuple[Tensor, Tensor]:
-    """The input of a branch's attention or MLP, and its output before it joins the stream."""
+    """The input of a branch's attention or MLP, and its output before it joins the stream.
+
+    With `first`, both are cut to this number of the first tokens.
+    """
     i = here.place.block
     own: Branch = kind.branches[i][which]
     norm = Site.NORM2 if which == len(kind.branches[i]) - 1 else Site.NORM1
@@ -179,7 +185,10 @@ def _branch(
         i, own.owners, attends=own.attends, prompts=here.prompts, prefix=kind.prefix
     )
     with inside:
-        branch = own.inner(h, context)
+        if first is None or own.first is None:
+            branch = own.inner(h, context)
+        else:
+            h, branch = h[:, :first], own.first(h, context, first)
     if own.norm_last:
         branch = visitor.module(norm, i, branch, own.norm, layout=own.layout)
     return h, own.scale(branch)

@@ -122,7 +122,11 @@ class Learner:
                 images = self.starts[role]
                 assert isinstance(images, Tensor), "prefixes are cached once"
                 self.starts[role] = walk_prefix(
-                    network, images, until=self.prefix(role), batch_size=self.batch_size
+                    network,
+                    images,
+                    until=self.prefix(role),
+                    batch_size=self.batch_size,
+                    reads_tokens=Output.TOKENS in self.reads,
                 )
 
     def order(self, epoch: int) -> Int64[Tensor, "N"]:

@@ -223,7 +223,8 @@ def test_adding_and_removing_while_it_runs_disturbs_no_one(checkpoints: dict[str
     guest.start()
     while guest.is_alive():
         got = pool.predict(images, names)
-        assert all(one.equal(other) for one, other in zip(got, expected, strict=True))
+        for one, other in zip(got, expected, strict=True):  # which share a pass is not fixed
+            assert (one - other).abs().max() < 1e-6
     guest.join()
     assert faults == []
 

@@ -45,6 +45,8 @@ class Branch:
     """One residual branch: x + leave(scale(inner(norm(enter(x))))), or with the norm after inner.
 
     `owners` are its linear layers. `layout` is the layout of tensors between enter and leave.
+    `first` computes what `inner` computes, for a number of the first tokens alone; None for a
+    branch that cannot.
     """
 
     norm: nn.Module
@@ -53,6 +55,7 @@ class Branch:
     scale: Callable[[Tensor], Tensor] = same
     norm_last: bool = False
     attends: bool = False
+    first: Callable[[Tensor, Context, int], Tensor] | None = None
     enter: Callable[[Tensor], Tensor] = same
     leave: Callable[[Tensor], Tensor] = same
     layout: Layout = "tokens"
@@ -90,6 +93,14 @@ class Kind(ABC):
     def prefix(self) -> int:
         """The number of tokens before the grid."""
         return int(getattr(self.body, "num_prefix_tokens", 0))
+
+    @property
+    def pooled_tokens(self) -> int | None:
+        """The number of first tokens that the pooling reads, None for all.
+
+        Where it is a number, the last block's attention has a `first`.
+        """
+        return None
 
     @property
     def patch_projection(self) -> nn.Module:
@@ -198,6 +209,7 @@ def attention_and_mlp(
     block: Any,
     *,
     attend: Callable[[Tensor, Context], Tensor],
+    first: Callable[[Tensor, Context, int], Tensor] | None = None,
     norm_last: bool = False,
     layout: Layout = "tokens",
 ) -> tuple[Branch, Branch]:
@@ -209,6 +221,7 @@ def attention_and_mlp(
         owners=owners(block, "attn"),
         scale=scaled(block, 1),
         attends=True,
+        first=first,
         **shared,
     )
     mlp = Branch(

@@ -1,0 +1,138 @@
+"""A linear layer with low-rank updates: equal to its plain form, and used only where it may be."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+import torch.nn.functional as F
+from laws import Cell, furthest, gradients, masks_of
+from torch import Tensor
+
+from idat_zoo.adapters.low_rank import RowsUpdate, updated_linear
+
+TOLERANCES = {torch.float32: 1e-6, torch.float64: 1e-12}
+SIZES = {"x": (3, 7, 24), "weight": (30, 24), "bias": (30,)}
+COVERED = {"whole": ((0, 30),), "first and third": ((0, 10), (20, 10)), "middle": ((10, 10),)}
+
+
+def drawn(shape: tuple[int, ...], dtype: torch.dtype, seed: int, scale: float = 1.0) -> Tensor:
+    source = torch.Generator().manual_seed(seed)
+    return torch.randn(*shape, generator=source, dtype=torch.float64).mul(scale).to(dtype)
+
+
+def updates_of(rows: tuple[tuple[int, int], ...], dtype: torch.dtype) -> list[RowsUpdate]:
+    """Of ranks 3 and 4, as large as trained ones."""
+    return [
+        RowsUpdate(
+            start=start,
+            up=drawn((outputs, rank), dtype, rank, 0.05).requires_grad_(),
+            down=drawn((rank, 24), dtype, 10 + rank, 0.2).requires_grad_(),
+        )
+        for rank, (start, outputs) in enumerate(rows, start=3)
+    ]
+
+
+def plain(x: Tensor, weight: Tensor, bias: Tensor | None, updates: list[RowsUpdate]) -> Tensor:
+    """The frozen layer's output, and the updates added to it."""
+    y = F.linear(x, weight, bias)
+    for own in updates:
+        added = F.linear(F.linear(x, own.down), own.up)
+        y = y + F.pad(added, (own.start, y.shape[-1] - own.start - added.shape[-1]))
+    return y
+
+
+@pytest.mark.parametrize("dtype", TOLERANCES)
+@pytest.mark.parametrize("rows", COVERED.values(), ids=COVERED)
+@pytest.mark.parametrize("biased", [True, False])
+def test_it_is_the_layer_with_its_updates(
+    dtype: torch.dtype, rows: tuple[tuple[int, int], ...], biased: bool
+) -> None:
+    x, weight, bias = (drawn(SIZES[name], dtype, k) for k, name in enumerate(SIZES))
+    x.requires_grad_()
+    updates = updates_of(rows, dtype)
+    learnt = [x, *(own.up for own in updates), *(own.down for own in updates)]
+    found = []
+    for form in (plain, updated_linear):
+        y = form(x, weight, bias if biased else None, updates)
+        found.append([y.detach(), *torch.autograd.grad(y.square().sum(), learnt)])
+    for expected, got in zip(*found, strict=True):
+        assert furthest(expected, got) <= TOLERANCES[dtype] * expected.abs().max()
+
+
+def test_its_derivatives_are_those_of_finite_differences() -> None:
+    x, weight, bias = (drawn(SIZES[name], torch.float64, k) for k, name in enumerate(SIZES))
+    (own,) = updates_of(((10, 10),), torch.float64)
+
+    def form(x: Tensor, up: Tensor, down: Tensor) -> Tensor:
+        return updated_linear(x, weight, bias, [RowsUpdate(start=10, up=up, down=down)])
+
+    assert torch.autograd.gradcheck(form, (x.requires_grad_(), own.up, own.down))
+    assert torch.autograd.gradgradcheck(form, (x[:1, :2], own.up, own.down))
+
+
+def test_a_frozen_input_gets_no_gradient_and_the_weight_none_either() -> None:
+    x, weight, bias = (drawn(SIZES[name], torch.float64, k) for k, name in enumerate(SIZES))
+    weight.requires_grad_()
+    updates = updates_of(((0, 30),), torch.float64)
+    updated_linear(x, weight, bias, updates).sum().backward()
+    assert x.grad is None
+    assert weight.grad is None
+    assert updates[0].up.grad is not None
+    assert updates[0].down.grad is not None
+
+
+def test_it_runs_under_vmap() -> None:
+    _, weight, bias = (drawn(SIZES[name], torch.float64, k) for k, name in enumerate(SIZES))
+    x = drawn((4, 7, 24), torch.float64, 9)
+    ups, downs = drawn((4, 30, 3), torch.float64, 5), drawn((4, 3, 24), torch.float64, 6)
+
+    def of_one(x: Tensor, up: Tensor, down: Tensor) -> Tensor:
+        return updated_linear(x, weight, bias, [RowsUpdate(start=0, up=up, down=down)])
+
+    together = torch.vmap(of_one)(x, ups, downs)
+    for k in range(4):
+        assert furthest(together[k], of_one(x[k], ups[k], downs[k])) < 1e-12
+
+
+def count_calls(monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:
+    calls = []
+
+    def counted(*args: Tensor) -> Tensor:
+        calls.append(args)
+        return updated_linear(*args)
+
+    monkeypatch.setattr("idat_zoo.backbones.network.updated_linear", counted)
+    return lambda: len(calls)
+
+
+def test_lora_adds_to_the_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It gives the logits and gradients that it gives beside the frozen layer."""
+    calls = count_calls(monkeypatch)
+    for options in ({}, {"parts": "qkv+fc1"}, {"parts": "k+proj+fc2"}):
+        network, before = Cell("lora").network(**options), calls()
+        images = Cell("lora").pixels()
+        with_weights = network(images)
+        found = gradients([network], [with_weights])
+        assert calls() > before
+        monkeypatch.setattr("idat_zoo.backbones.network._adds_to_weights", lambda *_: False)
+        beside = network(images)
+        expected = gradients([network], [beside])
+        monkeypatch.undo()
+        calls = count_calls(monkeypatch)
+        assert furthest(with_weights, beside) < 1e-12
+        for name, gradient in expected.items():
+            assert furthest(gradient, found[name]) <= 1e-12 * gradient.abs().max()
+
+
+def test_it_is_left_out_where_it_would_not_be_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With dropout on the update's input, and in 16 bits, which would round small updates away."""
+    calls = count_calls(monkeypatch)
+    network, images = Cell("lora").network(dropout=0.5), Cell("lora").pixels()
+    network(images, masks_of(network, drop_path=0.0))
+    assert calls() == 0
+    with torch.autocast("cpu", torch.bfloat16):
+        student = Cell("lora").learner().pair.student
+        student(images)
+    assert calls() == 0
+    student(images)
+    assert calls() > 0
