@@ -15,7 +15,7 @@ from tables import RATIO, keep_table, time_pairs
 from idat_zoo.adapters import build_adapter
 from idat_zoo.backbones.build import build_network
 from idat_zoo.backbones.frozen import load_backbone
-from idat_zoo.backbones.stack import MixedNetwork
+from idat_zoo.backbones.mixed import MixedNetwork
 from idat_zoo.engine.precision import computing, find_device
 from idat_zoo.randomness import generator
 from idat_zoo.registry import load_registry

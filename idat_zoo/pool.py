@@ -10,16 +10,18 @@ Shape letters: B batch, C channels, H W image, K classes.
 import threading
 from collections import OrderedDict
 from collections.abc import Hashable, Iterable, Iterator, Sequence
+from dataclasses import replace
 
 import torch
 from jaxtyping import Float32, UInt8
 from torch import Tensor
 
-from idat_zoo.backbones.frozen import FrozenBackbone
+from idat_zoo.backbones.adapter_table import Member, member_of
+from idat_zoo.backbones.mixed import Mixture
 from idat_zoo.backbones.network import Network
-from idat_zoo.backbones.stack import mixed_of, prompts_of
 from idat_zoo.checkpoint.loading import load_checkpoint
 from idat_zoo.checkpoint.opened import Opened, Reference
+from idat_zoo.checkpoint.tensors import map_tensors
 from idat_zoo.engine.precision import computing, find_device
 from idat_zoo.errors import UnknownNameError, UsageError
 from idat_zoo.switches import Switches
@@ -27,6 +29,10 @@ from idat_zoo.switches import Switches
 
 class AdapterPool:
     """Trained adapters by name; the `capacity` most recently used ones are on the device.
+
+    The tensors of the others are mapped from their files: they are read when an adapter is used,
+    and take no memory that the system cannot have back. So a pool may hold far more adapters than
+    fit into memory.
 
     The first adapter that is added determines the backbone; all others must have been trained on
     the same weights. `transfers` counts how often an adapter was moved to the device. Several
@@ -39,9 +45,9 @@ class AdapterPool:
         if capacity < 1:
             raise UsageError(f"an adapter pool's capacity is at least 1 (got {capacity}).")
         self.device, self.capacity, self.transfers = find_device(device), capacity, 0
-        self._backbone: FrozenBackbone | None = None
-        self._networks: dict[str, Network] = {}
-        self._on_device: OrderedDict[str, Network] = OrderedDict()  # most recently used last
+        self._mixture: Mixture | None = None
+        self._adapters: dict[str, Member | Network] = {}
+        self._on_device: OrderedDict[str, None] = OrderedDict()  # most recently used last
         self._lock = threading.RLock()
 
     def add(self, name: str, reference: Reference | Opened) -> None:
@@ -51,23 +57,30 @@ class AdapterPool:
         what `load_checkpoint` raises. The pool is then unchanged.
         """
         with self._lock:
-            network = load_checkpoint(reference, backbone=self._backbone).network
-            if self._backbone is None:
-                self._backbone = network.backbone
-                self._backbone.body.to(self.device)
-            self._on_device.pop(name, None)
-            self._networks[name] = network
+            backbone = None if self._mixture is None else self._mixture.backbone
+            checkpoint = load_checkpoint(reference, backbone=backbone)
+            network = checkpoint.network
+            if self._mixture is None:
+                network.backbone.body.to(self.device)
+                self._mixture = Mixture(network.backbone)
+            if name in self._adapters:
+                self.remove(name)
+            own = network if _is_alone(network) else member_of(network)
+            if isinstance(own, Member) and checkpoint.file is not None:
+                own = replace(own, tensors={**own.tensors, **map_tensors(checkpoint.file)})
+            self._adapters[name] = own
 
     def remove(self, name: str) -> None:
         """Remove an adapter. Raises: UnknownNameError."""
         with self._lock:
             self._find(name)
-            self._on_device.pop(name, None)
-            del self._networks[name]
+            if name in self._on_device:
+                self._displace(name)
+            del self._adapters[name]
 
     def names(self) -> list[str]:
         """The adapters' names, in the order in which they were added."""
-        return list(self._networks)
+        return list(self._adapters)
 
     @torch.inference_mode()
     def predict(
@@ -77,7 +90,8 @@ class AdapterPool:
 
         K may differ between adapters. If there are more adapters than the capacity, several passes
         are made, first with adapters that are on the device. Adapters that insert different numbers
-        of prompts, and each tuner of PEFT, need passes of their own.
+        of prompts, those that train parameters of the backbone, and each tuner of PEFT, need passes
+        of their own.
 
         Raises: UnknownNameError; UsageError if the numbers of images and names differ.
         """
@@ -91,29 +105,41 @@ class AdapterPool:
             asked = sorted(rows, key=lambda name: name not in self._on_device)
             logits: dict[int, Tensor] = {}
             for part in self._passes(asked):
-                mixed = mixed_of(self._bring(part))
-                outputs = mixed([images[rows[name]].to(self.device) for name in part])
-                for name, output in zip(part, outputs, strict=True):
-                    logits |= dict(zip(rows[name], output.float().cpu(), strict=True))
+                self._bring(part)
+                positions = sorted(row for name in part for row in rows[name])
+                own = images[positions].to(self.device)
+                outputs = self._logits(own, [names[row] for row in positions])
+                logits |= dict(zip(positions, outputs, strict=True))
         return [logits[row] for row in range(len(names))]
 
+    def _logits(self, images: Tensor, names: Sequence[str]) -> list[Tensor]:
+        """The float32 logits of images on the device, by adapters that are there."""
+        alone = self._adapters[names[0]]
+        if isinstance(alone, Network):
+            return list(alone(images).float().cpu())
+        assert self._mixture is not None
+        found = self._mixture(images, names)
+        sizes = [len(own) for own in found]
+        return list(torch.cat(found).float().cpu().split(sizes))  # one transfer for all
+
     def _passes(self, names: Iterable[str]) -> Iterator[list[str]]:
-        """The names for each pass: adapters with equal numbers of prompts, or one tuner of PEFT."""
+        """The names for each pass: adapters with equal numbers of prompts, or a single adapter."""
         alike: dict[Hashable, list[str]] = {}
         for name in names:
-            network = self._networks[name]
-            alike.setdefault(prompts_of(network) if network.mixes else name, []).append(name)
+            own = self._adapters[name]
+            alike.setdefault(own.prompts if isinstance(own, Member) else name, []).append(name)
         for group in alike.values():
             for start in range(0, len(group), self.capacity):
                 yield group[start : start + self.capacity]
 
-    def _find(self, name: str) -> Network:
-        if name not in self._networks:
-            raise UnknownNameError("adapter of this pool", name, self._networks)
-        return self._networks[name]
+    def _find(self, name: str) -> Member | Network:
+        if name not in self._adapters:
+            raise UnknownNameError("adapter of this pool", name, self._adapters)
+        return self._adapters[name]
 
-    def _bring(self, names: Sequence[str]) -> list[Network]:
+    def _bring(self, names: Sequence[str]) -> None:
         """Move these adapters to the device; they displace the least recently used ones."""
+        assert self._mixture is not None
         for name in names:
             if name in self._on_device:
                 self._on_device.move_to_end(name)
@@ -121,9 +147,26 @@ class AdapterPool:
             if name in self._on_device:
                 continue
             if len(self._on_device) >= self.capacity:
-                _, oldest = self._on_device.popitem(last=False)
-                oldest.move_own(torch.device("cpu"))
-            self._networks[name].move_own(self.device)
-            self._on_device[name] = self._networks[name]
+                self._displace(next(iter(self._on_device)))
+            own = self._adapters[name]
+            if isinstance(own, Network):
+                own.move_own(self.device)
+            else:
+                self._mixture.put(name, own)
+            self._on_device[name] = None
             self.transfers += 1
-        return [self._networks[name] for name in names]
+
+    def _displace(self, name: str) -> None:
+        """Take an adapter from the device."""
+        del self._on_device[name]
+        own = self._adapters[name]
+        if isinstance(own, Network):
+            own.move_own(torch.device("cpu"))
+        else:
+            assert self._mixture is not None
+            self._mixture.remove(name)
+
+
+def _is_alone(network: Network) -> bool:
+    """Whether a network cannot share a pass with others."""
+    return not network.mixes or bool(network.body_copies())

@@ -38,14 +38,16 @@ from idat_zoo.adapters import build_adapter
 from idat_zoo.adapters.base import Adapter
 from idat_zoo.adapters.sites import Site
 from idat_zoo.adapters.tensors import Created
+from idat_zoo.backbones.adapter_table import prompts_of
 from idat_zoo.backbones.anatomy import measure
 from idat_zoo.backbones.build import build_network
 from idat_zoo.backbones.frozen import FrozenBackbone, describe_anatomy, hash_network, outline
 from idat_zoo.backbones.kinds import load_kind
+from idat_zoo.backbones.mixed import MixedNetwork
 from idat_zoo.backbones.network import DROP_PATH, Network
 from idat_zoo.backbones.pair import Backbones, build_pair
 from idat_zoo.backbones.prefix import constant_until, walk_prefix
-from idat_zoo.backbones.stack import MixedNetwork, StackedNetwork, prompts_of
+from idat_zoo.backbones.stack import StackedNetwork
 from idat_zoo.backbones.walk import Partway, Place
 from idat_zoo.checkpoint.loading import load_checkpoint
 from idat_zoo.checkpoint.probe import probe_logits

@@ -9,8 +9,9 @@ from torch import Tensor
 from idat_zoo.adapters.base import Adapter
 from idat_zoo.backbones.build import new_head
 from idat_zoo.backbones.frozen import FrozenBackbone
+from idat_zoo.backbones.mixed import MixedNetwork
 from idat_zoo.backbones.network import Network
-from idat_zoo.backbones.stack import MixedNetwork, StackedNetwork
+from idat_zoo.backbones.stack import StackedNetwork
 from idat_zoo.randomness import generator
 
 TOLERANCE = 1e-12

@@ -3,7 +3,7 @@
 Shape letters: B batch, C channels, H W image, D width, K classes.
 """
 
-from collections.abc import Callable, Container, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable
 from dataclasses import replace
 from typing import ClassVar
 
@@ -12,7 +12,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
 from idat_zoo.adapters.base import Adapter
-from idat_zoo.adapters.low_rank import RowsUpdate, updated_linear
+from idat_zoo.adapters.low_rank import updated_linear
 from idat_zoo.adapters.masks import Mask
 from idat_zoo.adapters.sites import AFTER_ATTENTION, Place, Site, SiteShape
 from idat_zoo.adapters.tensors import Carry, Created, Tensors, home_of
@@ -181,7 +181,7 @@ class Network(nn.Module):
             nonlocal carry
             local, own = self.local(block), self.masks_of(masks, site, block, x)
             updates = self.adapter.row_updates(site, local)
-            if updates and not own and _adds_to_weights(frozen, updates):
+            if updates and not own and adds_to_weights(frozen, updates[0].up):
                 return updated_linear(x, frozen["weight"], frozen.get("bias"), updates)
             y, carry = self.adapter.apply_carrying(
                 site,
@@ -277,12 +277,12 @@ def published_names(adapter: Tensors, head: nn.Module) -> dict[str, Tensor]:
     }
 
 
-def _adds_to_weights(frozen: Tensors, updates: Sequence[RowsUpdate]) -> bool:
+def adds_to_weights(frozen: Tensors, up: Tensor) -> bool:
     """Whether updates can be added to a frozen weight: that of a linear layer, in full precision.
 
     A weight in 16 bits would round small updates away. A compiler gets the plain operations.
     """
-    weight, up = frozen["weight"], updates[0].up
+    weight = frozen["weight"]
     plain = not torch.is_autocast_enabled(weight.device.type) and not torch.compiler.is_compiling()
     return plain and weight.ndim == 2 and weight.dtype == up.dtype
 

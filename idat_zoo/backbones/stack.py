@@ -1,31 +1,28 @@
-"""Forward passes that several networks share over one frozen backbone: stacked or mixed.
+"""The forward pass of a stack: networks that share a frozen backbone, trained together.
 
-A stack is for training: adapters of one family, with equal batches, vectorised by `torch.vmap`. A
-mixed batch is for inference: adapters of any families, with any number of images for each.
+Adapters of one family, with equal batches, are vectorised by `torch.vmap`. For inference with any
+adapters, `mixed.py` has another pass.
 
 Shape letters: B batch, C channels, H W image, K classes, T tasks.
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from copy import copy
 from dataclasses import replace
 from functools import partial
 
 import torch
-from jaxtyping import Float, UInt8
 from torch import Tensor
 from torch.nn import functional as F
 
-from idat_zoo.adapters.base import Adapter
 from idat_zoo.adapters.masks import Mask
-from idat_zoo.adapters.sites import Place, Site
+from idat_zoo.adapters.sites import Site
 from idat_zoo.adapters.tensors import Carry, Tensors
 from idat_zoo.backbones.network import DROP_PATH, Images, Logits, Network, copies_at
+from idat_zoo.backbones.sharing import common_adapter, of_rows
 from idat_zoo.backbones.sites import Compute, Visitor
 from idat_zoo.backbones.step_masks import by_rows
 from idat_zoo.backbones.walk import Partway, begin, features
 from idat_zoo.distillation.base import Output, Outputs
-from idat_zoo.errors import UsageError
 
 Forward = Callable[[Sequence[Images | Partway], Sequence[Tensors]], list[Outputs]]
 """A forward pass: one batch and one set of masks per network, to the outputs of each network."""
@@ -114,7 +111,7 @@ class StackedNetwork:
             offer,
             prompt,
             keeps_tokens=keeps_tokens,
-            pooled_only=pooled_only(self.networks) and not keeps_tokens,
+            pooled_only=all(n.pooled_only for n in self.networks) and not keeps_tokens,
         )
         begun = join(self.networks, starts)
         pooled = features(self.networks[0].kind, begun, visitor, self._drop_path(masks)).chunk(T)
@@ -163,122 +160,6 @@ def _none_of(mask: Mask | None, model: Tensor) -> Tensor:
         return torch.ones_like(model)
     nothing = model.new_zeros if mask.noise else model.new_ones
     return nothing(model.shape[0], *mask.shape)
-
-
-def common_adapter(adapters: Sequence[Adapter]) -> Adapter:
-    """An adapter whose `apply` serves all; it lacks the options in which they may differ.
-
-    Raises: UsageError if the adapters cannot share a pass.
-    """
-    first = adapters[0]
-    alone = [own for own in adapters if not own.stackable or own.stack_key != first.stack_key]
-    if alone:
-        names = " and ".join(f"{own.name} ({own.options})" for own in (first, alone[-1]))
-        raise UsageError(
-            f"adapters cannot share a pass: {names}.",
-            hint=f"Only these options may differ: {', '.join(sorted(first.stacks_over)) or 'none'}",
-        )
-    common = copy(first)
-    common.options = first.options.model_copy()
-    for name in first.stacks_over:
-        del vars(common.options)[name]  # so that reading it is an error
-    return common
-
-
-class MixedNetwork:
-    """Adapters of any families over one frozen backbone, each on its own images, in one pass.
-
-    The frozen layers process all images at once, and at each site an adapter gets the rows of its
-    own images. It is for inference, so there are no masks. All adapters must insert equally many
-    prompts in each block (`prompts_of`).
-    """
-
-    def __init__(self, networks: Sequence[Network]) -> None:
-        assert all(n.body is networks[0].body for n in networks), "they share one backbone"
-        assert all(n.mixes for n in networks), "their adapters stand in the frozen pass"
-        assert len({prompts_of(n) for n in networks}) == 1, "their sequences are of one length"
-        self.networks = list(networks)
-
-    def __call__(self, images: Sequence[UInt8[Tensor, "_ C H W"]]) -> list[Float[Tensor, "_ _"]]:
-        """The logits `[B, K]` of each network for its own batch, of any size.
-
-        Networks that train copies of the backbone's parameters get passes of their own.
-        """
-        alone = [bool(network.body_copies()) for network in self.networks]
-        pairs = list(zip(self.networks, images, strict=True))
-        together = [pair for pair, own in zip(pairs, alone, strict=True) if not own]
-        shared = iter(self._shared(*zip(*together, strict=True)) if together else ())
-        return [n(x) if own else next(shared) for (n, x), own in zip(pairs, alone, strict=True)]
-
-    @staticmethod
-    def _shared(networks: Sequence[Network], images: Sequence[Tensor]) -> list[Tensor]:
-        sizes = [len(own) for own in images]
-        carries: list[Carry] = [{} for _ in networks]
-
-        def offer(site: Site, block: int, x: Tensor, compute: Compute, frozen: Tensors) -> Tensor:
-            rows = [size * (x.shape[0] // sum(sizes)) for size in sizes]  # a window is a row
-            parts = list(compute(x, {}).split(rows))
-            for i, (network, own) in enumerate(zip(networks, x.split(rows), strict=True)):
-                if Place(block, site) in network.places:
-                    local = network.local(block)
-                    copies = copies_at(network.adapter, site, local)
-                    parts[i], carries[i] = network.adapter.apply_carrying(
-                        site,
-                        local,
-                        own,
-                        compute(own, copies) if copies else parts[i],
-                        carries[i],
-                        frozen=of_rows(frozen, rows[i]),
-                        masks={},
-                        block=network.anatomy.block(block),
-                    )
-            return torch.cat(parts)
-
-        def prompt(block: int, x: Tensor) -> Tensor | None:
-            tokens = [network.prompt(block, {}) for network in networks]
-            given = [own for own in tokens if own is not None]
-            if not given:
-                return None
-            return torch.cat(
-                [own.expand(size, -1, -1) for own, size in zip(given, sizes, strict=True)]
-            )
-
-        places = frozenset().union(*(network.places for network in networks))
-        begun = join(networks, images)
-        visitor = Visitor(places, offer, prompt, pooled_only=pooled_only(networks))
-        pooled = features(networks[0].kind, begun, visitor, None)
-        return [n.head(own) for n, own in zip(networks, pooled.split(sizes), strict=True)]
-
-
-def pooled_only(networks: Sequence[Network]) -> bool:
-    """Whether a shared pass can leave the last block's tokens that are not pooled uncomputed."""
-    return all(network.pooled_only for network in networks)
-
-
-def mixed_of(networks: Sequence[Network]) -> Callable[[Sequence[Tensor]], list[Tensor]]:
-    """The pass of several networks that can be mixed, or of a single network."""
-    if len(networks) == 1 and not networks[0].mixes:
-        return lambda images: [networks[0](images[0])]
-    return MixedNetwork(networks)
-
-
-def prompts_of(network: Network) -> tuple[int, ...]:
-    """The number of prompts that a network inserts at each block; empty if it has none."""
-    if all(place.site is not Site.PROMPT for place in network.places):
-        return ()
-    tokens = [network.prompt(block, {}) for block in range(network.anatomy.depth)]
-    return tuple(0 if own is None else own.shape[-2] for own in tokens)
-
-
-def of_rows(frozen: Tensors, rows: int) -> Tensors:
-    """The frozen tensors for a number of rows.
-
-    The bias of attention scores may have one entry per window; it is cut to the first `rows`.
-    """
-    bias = frozen.get("bias")
-    if bias is None or bias.ndim < 4 or len(bias) <= rows:
-        return frozen
-    return {**frozen, "bias": bias[:rows]}
 
 
 def join(networks: Sequence[Network], starts: Sequence[Tensor | Partway]) -> Partway:

@@ -1,6 +1,7 @@
 """The loading of a checkpoint: its adapter and head on the backbone that it was trained on."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -21,10 +22,14 @@ from idat_zoo.randomness import generator
 
 @dataclass(frozen=True, kw_only=True)
 class Checkpoint:
-    """A network, which is an adapter and a head on a backbone, and the config of its checkpoint."""
+    """A network, which is an adapter and a head on a backbone, and the config of its checkpoint.
+
+    `file` holds the network's published tensors; None for a network that was not loaded.
+    """
 
     network: Network
     config: Config
+    file: Path | None = None
 
 
 def load_checkpoint(
@@ -46,7 +51,8 @@ def load_checkpoint(
     _check_fit(opened)
     adapter = config.adapter
     warn_if_changed("adapter", adapter.name, adapter.plugin, group=ADAPTERS_GROUP)
-    tensors = read_own_tensors(opened.find_tensors(), config)
+    file = opened.find_tensors()
+    tensors = read_own_tensors(file, config)
     backbone = backbone or load_backbone(config.backbone)
     if backbone.sha256 != config.backbone_sha256:
         raise CheckpointError(
@@ -64,7 +70,7 @@ def load_checkpoint(
     )
     network.fill(tensors)
     network.class_names = config.recipe.task.class_names
-    return Checkpoint(network=network.eval(), config=config)
+    return Checkpoint(network=network.eval(), config=config, file=file)
 
 
 def load(reference: Reference | Opened) -> tuple[Network, Transform]:

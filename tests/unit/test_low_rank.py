@@ -114,7 +114,7 @@ def test_lora_adds_to_the_weights(monkeypatch: pytest.MonkeyPatch) -> None:
         with_weights = network(images)
         found = gradients([network], [with_weights])
         assert calls() > before
-        monkeypatch.setattr("idat_zoo.backbones.network._adds_to_weights", lambda *_: False)
+        monkeypatch.setattr("idat_zoo.backbones.network.adds_to_weights", lambda *_: False)
         beside = network(images)
         expected = gradients([network], [beside])
         monkeypatch.undo()

@@ -13,14 +13,16 @@ from torch import Tensor
 from conftest import FAMILIES, toy_recipe
 from idat_zoo import pool as pool_module
 from idat_zoo.adapters import build_adapter
+from idat_zoo.backbones.adapter_table import Member
 from idat_zoo.backbones.build import build_network
-from idat_zoo.backbones.frozen import FrozenBackbone
+from idat_zoo.backbones.frozen import FrozenBackbone, load_backbone
+from idat_zoo.backbones.mixed import MixedNetwork, Mixture
 from idat_zoo.backbones.network import Network
-from idat_zoo.backbones.stack import MixedNetwork
 from idat_zoo.checkpoint.loading import Checkpoint, load_checkpoint
 from idat_zoo.checkpoint.writing import write_checkpoint
 from idat_zoo.errors import CheckpointError, UnknownNameError, UsageError
 from idat_zoo.pool import AdapterPool
+from idat_zoo.recipe import Backbone
 from idat_zoo.specs import AdapterSpec
 
 CLASSES = {"sequential": 10, "shared_parallel": 3, "idat_adaptformer": 5, "lora": 7, "linear": 2}
@@ -152,9 +154,20 @@ def test_a_mixed_batch_in_any_order_gives_what_each_checkpoint_gives_alone(
     assert pool.predict(images[:0], []) == []
 
 
-def test_all_adapters_stand_on_one_backbone(checkpoints: dict[str, Path]) -> None:
+def test_all_adapters_stand_on_one_backbone(
+    checkpoints: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is loaded once, and no adapter has a copy of it."""
+    loaded: list[FrozenBackbone] = []
+
+    def watched(spec: Backbone) -> FrozenBackbone:
+        loaded.append(load_backbone(spec))
+        return loaded[-1]
+
+    monkeypatch.setattr("idat_zoo.checkpoint.loading.load_backbone", watched)
     pool = filled(checkpoints)
-    assert len({id(network.body) for network in pool._networks.values()}) == 1
+    assert len(loaded) == 1
+    assert all(isinstance(own, Member) for own in pool._adapters.values())
 
 
 def test_the_adapter_that_was_not_used_for_longest_makes_room(
@@ -163,13 +176,18 @@ def test_the_adapter_that_was_not_used_for_longest_makes_room(
     a, b, c, d, e = CLASSES
     pool = filled(checkpoints, capacity=2)
     moved: list[str] = []
-    plain = Network.move_own
+    put, remove = Mixture.put, Mixture.remove
 
-    def watched(network: Network, device: torch.device) -> None:
-        moved.append(network.adapter.name)
-        plain(network, device)
+    def watched_put(mixture: Mixture, name: str, member: Member) -> None:
+        moved.append(name)
+        put(mixture, name, member)
 
-    monkeypatch.setattr(Network, "move_own", watched)
+    def watched_remove(mixture: Mixture, name: str) -> None:
+        moved.append(name)
+        remove(mixture, name)
+
+    monkeypatch.setattr(Mixture, "put", watched_put)
+    monkeypatch.setattr(Mixture, "remove", watched_remove)
 
     def ask(*names: str) -> int:
         """How many adapters are moved to the device."""

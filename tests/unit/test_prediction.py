@@ -147,9 +147,8 @@ def test_several_checkpoints_of_one_backbone_share_a_pass(
     predictor = Predictor(find_adapters(references), device="cpu")
     passes: list[int] = []
     for pool in predictor._pools.values():
-        backbone = pool._backbone
-        assert backbone is not None
-        backbone.body.patch_embed.register_forward_hook(
+        assert pool._mixture is not None
+        pool._mixture.backbone.body.patch_embed.register_forward_hook(
             lambda module, inputs, output: passes.append(len(output))
         )
     pictures = [Picture(name=f"{k}", content=png(k)) for k in range(3)]

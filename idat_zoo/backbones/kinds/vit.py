@@ -25,10 +25,9 @@ class ViT(Kind):
     def pooled_tokens(self) -> int | None:
         """One, the class token, where nothing else is pooled."""
         body, attention = self.body, self.branches[-1][0]
-        if type(body) is not VisionTransformer or body.attn_pool is not None:
-            return None  # a distilled network reads two tokens
-        cut = attention.first is not None and not attention.norm_last
-        return 1 if body.global_pool == "token" and cut else None
+        exact = type(body) is VisionTransformer  # a distilled network reads two tokens
+        alone = exact and body.global_pool == "token" and body.attn_pool is None
+        return 1 if alone and attention.first is not None and not attention.norm_last else None
 
     def embed(self, images: Tensor) -> tuple[Tensor, Context]:
         """Patches, prefix and positions."""
