@@ -7,17 +7,18 @@ from dataclasses import dataclass, replace
 from functools import cache, lru_cache
 from typing import Any, get_type_hints
 
-import timm
 import torch
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 from torch import Tensor, nn
 
 from idat_zoo.adapters.anatomy import Anatomy
 from idat_zoo.backbones.anatomy import frozen_tensors, measure, parameters_read
+from idat_zoo.backbones.installed import timm
 from idat_zoo.backbones.kinds import KINDS, WHAT, candidates, kind_of, load_kind
 from idat_zoo.backbones.kinds.base import Kind
 from idat_zoo.backbones.pinned import UNBUILDABLE, load_pinned, told, weights_path
 from idat_zoo.backbones.self_check import check_walk
+from idat_zoo.backbones.without_compiler import without_compiler
 from idat_zoo.errors import RecipeError, UnknownNameError, UsageError, WeightsError
 from idat_zoo.hub import weights as hub_weights
 from idat_zoo.outside import KINDS_GROUP, warn_if_changed
@@ -80,9 +81,10 @@ def describe_anatomy(spec: Backbone) -> Anatomy:
 def _described(spec_json: str) -> Anatomy:
     """Cached, as building a network takes about a second, and a command asks more than once."""
     spec = Backbone.model_validate_json(spec_json)
-    body = outline(spec)
-    name = str(kind_of(candidates(spec), type(body)))
-    return measure(load_kind(name)(body), name, spec.img_size)
+    with without_compiler():
+        body = outline(spec)
+        name = str(kind_of(candidates(spec), type(body)))
+        return measure(load_kind(name)(body), name, spec.img_size)
 
 
 def outline(spec: Backbone) -> nn.Module:
