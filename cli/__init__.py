@@ -28,6 +28,7 @@ from idat_zoo.cli import (
     validate,
 )
 from idat_zoo.cli.help import CONTEXT, PlainCommand, PlainGroup
+from idat_zoo.cli.imports import leave_uncollected_at_exit
 from idat_zoo.cli.unknown import NoSuchOption, unknown_option
 from idat_zoo.errors import UnknownNameError, ZooError
 
@@ -129,4 +130,5 @@ app.add_typer(data.app, name="data", cls=ZooGroup)
 
 def main() -> None:
     """The entry point of the `idat` command."""
+    leave_uncollected_at_exit()
     app(prog_name="idat")

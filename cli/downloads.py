@@ -166,7 +166,6 @@ def _agrees(
 
 def _list_missing(wanted: "Wanted", weights: dict[str, "Backbone"], data_dir: Path | None) -> None:
     """Print what would be downloaded: source, size, licence and destination."""
-    from idat_zoo.backbones.pinned import weights_size
     from idat_zoo.data.on_disk import data_folder
 
     for source, tasks in wanted.values():
@@ -178,6 +177,8 @@ def _list_missing(wanted: "Wanted", weights: dict[str, "Backbone"], data_dir: Pa
             screen.note(f"  note: {source.remarks}")
         screen.note(f"  to: {data_folder(data_dir)}")
     for repo, backbone in weights.items():
+        from idat_zoo.backbones.pinned import weights_size  # which loads torch
+
         size = weights_size(backbone)
         amount = f"about {screen.size(size)}" if size else "size not known"
         screen.note(f"weights of {repo}, {amount} (licence: {backbone.licence or 'not stated'})")

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from idat_zoo.cli import screen
+from idat_zoo.cli.imports import uncollected
 from idat_zoo.cli.options import (
     CheckpointOption,
     CheckpointsArgument,
@@ -60,16 +61,17 @@ def evaluate_command(
     """
     named = named_checkpoints(checkpoints or [], checkpoint)
     check_references(named, require_pinned=require_pinned)
-    from idat_zoo.backbones.pair import Backbones
-    from idat_zoo.cli import present
-    from idat_zoo.cli.checkpoint_notes import tell_cached
-    from idat_zoo.cli.downloads import offer, require_weights
-    from idat_zoo.cli.progress import LiveProgress
-    from idat_zoo.data.reading import Reading
-    from idat_zoo.engine.precision import find_device, resolve_precision
-    from idat_zoo.engine.timing import slowness
-    from idat_zoo.evaluation import evaluate
-    from idat_zoo.registry import load_registry
+    with uncollected():
+        from idat_zoo.backbones.pair import Backbones
+        from idat_zoo.cli import present
+        from idat_zoo.cli.checkpoint_notes import tell_cached
+        from idat_zoo.cli.downloads import offer, require_weights
+        from idat_zoo.cli.progress import LiveProgress
+        from idat_zoo.data.reading import Reading
+        from idat_zoo.engine.precision import find_device, resolve_precision
+        from idat_zoo.engine.timing import slowness
+        from idat_zoo.evaluation import evaluate
+        from idat_zoo.registry import load_registry
 
     reading = Reading(
         skip_corrupt=skip_corrupt, stream_test=stream_test, max_megapixels=max_megapixels

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from idat_zoo.cli import shelf_rows
+from idat_zoo.cli.imports import uncollected
 from idat_zoo.cli.list_runs import list_runs
 from idat_zoo.cli.options import (
     RUNS,
@@ -82,7 +83,8 @@ def list_shelves(
     json: JsonOption = False,
 ) -> None:
     """What there is and what runs here now, or all of one kind."""
-    from idat_zoo.registry import load_registry
+    with uncollected():
+        from idat_zoo.registry import load_registry
 
     filters = {"--task": task, "--adapter": adapter, "--pair": pair}
     given = [flag for flag, value in filters.items() if value is not None]

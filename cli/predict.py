@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from idat_zoo.cli import screen
+from idat_zoo.cli.imports import uncollected
 from idat_zoo.cli.options import (
     DeviceOption,
     JsonOption,
@@ -70,11 +71,12 @@ def predict(
         raise UsageError("--json and --csv exclude each other.", hint="Leave one of them out.")
     references, images = _told_apart(words or [], checkpoint or [])
     check_references(references, require_pinned=require_pinned)
-    from idat_zoo.cli.checkpoint_notes import tell_cached, tell_diverged
-    from idat_zoo.cli.downloads import offer_weights
-    from idat_zoo.data.reading import Reading
-    from idat_zoo.pictures import find_pictures
-    from idat_zoo.prediction import Predictor, find_adapters
+    with uncollected():
+        from idat_zoo.cli.checkpoint_notes import tell_cached, tell_diverged
+        from idat_zoo.cli.downloads import offer_weights
+        from idat_zoo.data.reading import Reading
+        from idat_zoo.pictures import find_pictures
+        from idat_zoo.prediction import Predictor, find_adapters
 
     found: list[Path | None] = []
     for name in images:

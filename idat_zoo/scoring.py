@@ -1,4 +1,4 @@
-"""Scoring: logits and true classes -> Metrics. Loads torch and scikit-learn.
+"""Scoring: logits and true classes -> Metrics. Loads torch.
 
 Shape letters: N images, K classes.
 """
@@ -24,19 +24,24 @@ def score(
     Balanced accuracy is the mean recall of the classes that occur; calibration error is the
     expected calibration error of Guo et al., arXiv:1706.04599, in 15 bins of equal width.
     """
-    from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
-
-    labels = np.arange(logits.shape[1])
-    names: Sequence[str | None] = class_names or [None] * len(labels)
+    classes = logits.shape[1]
+    names: Sequence[str | None] = class_names or [None] * classes
     predicted = logits.argmax(dim=1).numpy()
     truth = targets.numpy()
-    columns = precision_recall_fscore_support(truth, predicted, labels=labels, zero_division=0.0)
+    confusion = np.bincount(truth * classes + predicted, minlength=classes**2)
+    confusion = confusion.reshape(classes, classes)
+    hits, of_class, as_class = confusion.diagonal(), confusion.sum(axis=1), confusion.sum(axis=0)
+    columns = (
+        _share(hits, as_class),
+        _share(hits, of_class),
+        _share(2 * hits, of_class + as_class),
+        of_class,
+    )
     per_class = tuple(
         ClassScore(name=name, precision=float(p), recall=float(r), f1=float(f), count=int(n))
         for name, p, r, f, n in zip(names, *columns, strict=True)
     )
     correct = int((predicted == truth).sum())
-    matrix = confusion_matrix(truth, predicted, labels=labels)
     return Metrics(
         top1=correct / len(truth),
         top1_interval=wilson_interval(correct, len(truth)),
@@ -44,8 +49,15 @@ def score(
         calibration_error=_calibration_error(logits, targets),
         count=len(truth),
         per_class=per_class,
-        confusion=tuple(tuple(int(n) for n in row) for row in matrix),
+        confusion=tuple(tuple(int(n) for n in row) for row in confusion),
     )
+
+
+def _share(part: Int64[np.ndarray, "K"], whole: Int64[np.ndarray, "K"]) -> np.ndarray:
+    """The quotients, 0 where the whole is 0."""
+    quotients = np.zeros(len(part))
+    np.divide(part, whole, out=quotients, where=whole > 0)
+    return quotients
 
 
 def _calibration_error(logits: Tensor, targets: Tensor) -> float:

@@ -18,11 +18,9 @@ IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 def new_head(embed_dim: int, num_classes: int, source: torch.Generator) -> nn.Linear:
     """A new linear head: normal weights of std 0.02, zero biases, as in timm and iDAT's code."""
-    head = nn.utils.skip_init(nn.Linear, embed_dim, num_classes)
-    assert isinstance(head, nn.Linear)
-    with torch.no_grad():
-        head.weight.copy_(trunc_normal(num_classes, embed_dim, std=0.02, generator=source))
-        head.bias.zero_()
+    head = nn.Linear(embed_dim, num_classes, device="meta")  # where nothing is drawn
+    head.weight = nn.Parameter(trunc_normal(num_classes, embed_dim, std=0.02, generator=source))
+    head.bias = nn.Parameter(torch.zeros(num_classes))
     return head
 
 

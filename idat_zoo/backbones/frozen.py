@@ -7,17 +7,19 @@ from dataclasses import dataclass, replace
 from functools import cache, lru_cache
 from typing import Any, get_type_hints
 
-import timm
 import torch
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from idat_zoo.adapters.anatomy import Anatomy
 from idat_zoo.backbones.anatomy import frozen_tensors, measure, parameters_read
+from idat_zoo.backbones.installed import timm
 from idat_zoo.backbones.kinds import KINDS, WHAT, candidates, kind_of, load_kind
 from idat_zoo.backbones.kinds.base import Kind
 from idat_zoo.backbones.pinned import UNBUILDABLE, load_pinned, told, weights_path
 from idat_zoo.backbones.self_check import check_walk
+from idat_zoo.backbones.without_compiler import without_compiler
 from idat_zoo.errors import RecipeError, UnknownNameError, UsageError, WeightsError
 from idat_zoo.hub import weights as hub_weights
 from idat_zoo.outside import KINDS_GROUP, warn_if_changed
@@ -28,6 +30,10 @@ GIVEN = {"self", "img_size", "in_chans", "num_classes", "device", "dtype"}
 """The arguments of timm's classes that `args` may not set."""
 MOST_BLOCKS, MOST_NUMBERS = 512, 4 * 10**9
 """Limits on blocks and parameters, which no backbone of timm reaches."""
+FEW_NUMBERS, FEW_PIXELS = 4 * 10**6, 224
+"""Up to these, a network is measured in memory: on the meta device, torch's Python kernels of norms
+import a computer algebra system, which takes longer."""
+SETTERS = {"add_", "clamp_", "erfinv_", "fill_", "mul_", "normal_", "uniform_", "zero_"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,9 +86,15 @@ def describe_anatomy(spec: Backbone) -> Anatomy:
 def _described(spec_json: str) -> Anatomy:
     """Cached, as building a network takes about a second, and a command asks more than once."""
     spec = Backbone.model_validate_json(spec_json)
-    body = outline(spec)
-    name = str(kind_of(candidates(spec), type(body)))
-    return measure(load_kind(name)(body), name, spec.img_size)
+    with without_compiler():
+        body = _sized(spec)
+        if _numbers(body) <= FEW_NUMBERS and spec.img_size <= FEW_PIXELS:
+            body = _create(spec)
+        _try_out(body, spec)
+        name = str(kind_of(candidates(spec), type(body)))
+        anatomy = measure(load_kind(name)(body), name, spec.img_size)
+        body.to("meta")
+    return anatomy
 
 
 def outline(spec: Backbone) -> nn.Module:
@@ -91,18 +103,41 @@ def outline(spec: Backbone) -> nn.Module:
     Raises: UsageError where timm has no such network, or none of a known kind, or where it exceeds
     the limits.
     """
+    body = _sized(spec)
+    _try_out(body, spec)
+    return body
+
+
+def _sized(spec: Backbone) -> nn.Module:
+    """The network on the meta device, within the limits; whether it runs is not tried."""
     for name in ("depth", "depths"):
         depths = spec.args.get(name, 0)
         depth = sum(depths) if isinstance(depths, tuple) else depths  # type: ignore[arg-type]
         if isinstance(depth, int) and depth > MOST_BLOCKS:
             raise UsageError(f"backbone '{spec.name}' would have {depth:,} blocks.")
-    with torch.device("meta"):
+    with torch.device("meta"), Unset():
         body = _create(spec)
-    count = sum(tensor.numel() for tensor in body.state_dict().values())
+    count = _numbers(body)
     if count > MOST_NUMBERS:
         raise UsageError(f"backbone '{spec.name}' would have {count:,} parameters.")
-    _try_out(body, spec)
     return body
+
+
+def _numbers(body: nn.Module) -> int:
+    return sum(tensor.numel() for tensor in body.state_dict().values())
+
+
+class Unset(TorchFunctionMode):
+    """Leaves out what initialises tensors: on the meta device, it computes nothing but is slow."""
+
+    def __torch_function__(
+        self, func: Any, types: object, args: Any = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        """The first argument of a function that only sets values; other functions as they are."""
+        named = kwargs or {}
+        if func.__name__ in SETTERS:
+            return args[0] if args else named["tensor"]
+        return func(*args, **named)
 
 
 def faults_of(spec: Backbone) -> list[str]:
@@ -272,9 +307,11 @@ def _check_args(spec: Backbone, kind: type[Kind] | None) -> None:
 
 def _try_out(body: nn.Module, spec: Backbone) -> None:
     """Refuse a network that can be built but not run; on the meta device, nothing is computed."""
-    image = torch.empty(1, 3, spec.img_size, spec.img_size, device="meta")
+    where = next(body.parameters()).device
+    image = torch.zeros(1, 3, spec.img_size, spec.img_size, device=where)
     try:
-        body.eval()(image)
+        with torch.no_grad():
+            body.eval()(image)
     except UNBUILDABLE as error:
         raise UsageError(
             f"backbone '{spec.name}' ({_as_asked(spec)}) cannot take an image of "

@@ -8,11 +8,11 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import timm
 import torch
 from torch import Tensor, nn
 
 from idat_zoo import files
+from idat_zoo.backbones.installed import timm
 from idat_zoo.errors import WeightsError
 from idat_zoo.hub import weights as hub_weights
 from idat_zoo.recipe import Backbone

@@ -11,13 +11,13 @@ import os
 import sys
 from pathlib import Path
 
-import timm
 import torch
 from torch import Tensor, nn
 
 from idat_zoo import files
 from idat_zoo.backbones import sites, walk
 from idat_zoo.backbones.anatomy import blank_image, everywhere
+from idat_zoo.backbones.installed import timm
 from idat_zoo.backbones.kinds import base
 from idat_zoo.backbones.kinds.base import Kind
 from idat_zoo.errors import RunFolderError, WalkError

@@ -11,6 +11,7 @@ from idat_zoo.backbones.build import build_network, check_carries
 from idat_zoo.backbones.frozen import FrozenBackbone, describe_anatomy, load_backbone
 from idat_zoo.backbones.inputs import check_inputs
 from idat_zoo.backbones.network import Network, published_names
+from idat_zoo.backbones.without_compiler import without_compiler
 from idat_zoo.checkpoint.config import Config
 from idat_zoo.checkpoint.opened import Opened, Reference, open_checkpoint
 from idat_zoo.checkpoint.tensors import read_own_tensors, spec_of
@@ -100,7 +101,7 @@ def _check_fit(opened: Opened) -> None:
     config = opened.config
     anatomy, adapter = describe_anatomy(config.backbone), build_adapter(config.adapter)
     check_carries(anatomy, adapter, config.backbone.name)
-    with torch.device("meta"):  # where nothing is drawn
+    with without_compiler(), torch.device("meta"):  # where nothing is drawn
         created = adapter.create(anatomy, generator(config.seed, config.role, "adapter"))
         head = nn.Linear(anatomy.num_features, config.recipe.task.num_classes)
     expected = published_names({**created.trainable, **created.frozen}, head)

@@ -99,7 +99,8 @@ def computing(switches: Switches, device: torch.device) -> Iterator[None]:
     try:
         yield
     finally:
-        torch.use_deterministic_algorithms(before)
+        if torch.are_deterministic_algorithms_enabled() != before:  # setting it imports a compiler
+            torch.use_deterministic_algorithms(before)
 
 
 def _keep_freed_memory() -> None:

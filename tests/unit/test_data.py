@@ -74,6 +74,27 @@ def test_images_labels_and_raw_pixels_of_digits_belong_together(digits: TaskData
     assert digits.test.held[:, 0].equal(digits.test.held[:, 2])
 
 
+def test_digits_and_their_splits_are_scikit_learns(digits: TaskData) -> None:
+    from sklearn.datasets import load_digits
+    from sklearn.model_selection import train_test_split
+
+    source = load_digits()
+    trainval, test = train_test_split(
+        np.arange(1797), train_size=1000, stratify=source.target, random_state=0
+    )
+    train, val = train_test_split(
+        trainval, train_size=800, stratify=source.target[trainval], random_state=0
+    )
+    for split, index in ((digits.train, train), (digits.val, val), (digits.test, test)):
+        assert np.array_equal(split.index.numpy(), index)
+        assert np.array_equal(split.targets.numpy(), source.target[index])
+    assert digits.raw_pixels is not None
+    both = np.concatenate([train, val])
+    for raw, index in ((digits.raw_pixels.trainval, both), (digits.raw_pixels.test, test)):
+        assert raw.dtype == source.data.dtype
+        assert np.array_equal(raw, source.data[index])
+
+
 def test_digits_at_their_own_size_are_their_grey_levels() -> None:
     data = load_task(DIGITS, img_size=8)
     assert data.raw_pixels is not None

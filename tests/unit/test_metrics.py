@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.text import Text
 from scipy.optimize import brentq, minimize_scalar
+from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
 from idat_zoo.cli import present
 from idat_zoo.intervals import Z95, paired_interval, unpaired_interval, wilson_interval
@@ -269,3 +270,27 @@ def test_metrics_are_fractions_and_no_order_of_images_changes_them(
     assert abs(gap) < 1e-12
     fields = {"calibration_error": 0.0}
     assert shuffled.model_copy(update=fields) == metrics.model_copy(update=fields)
+
+
+@given(
+    st.integers(2, 12).flatmap(
+        lambda classes: st.tuples(
+            st.just(classes),
+            st.lists(
+                st.tuples(st.integers(0, classes - 1), st.integers(0, classes - 1)), min_size=1
+            ),
+        )
+    )
+)
+def test_tables_by_class_are_scikit_learns_to_the_bit(
+    case: tuple[int, list[tuple[int, int]]],
+) -> None:
+    classes, pairs = case
+    predicted, truth = [first for first, _ in pairs], [second for _, second in pairs]
+    found = score(logits_for(predicted, classes), torch.tensor(truth))
+    labels = range(classes)
+    columns = precision_recall_fscore_support(truth, predicted, labels=labels, zero_division=0.0)
+    rows = [(one.precision, one.recall, one.f1, one.count) for one in found.per_class]
+    assert rows == list(zip(*(column.tolist() for column in columns), strict=True))
+    matrix = confusion_matrix(truth, predicted, labels=labels)
+    assert found.confusion == tuple(map(tuple, matrix.tolist()))

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-import timm
 import torch
 from torch import Tensor, nn
 
+from idat_zoo.backbones.installed import timm
 from idat_zoo.backbones.weights.formulas import COARSE, FINE
 from idat_zoo.backbones.weights.labels import LABELS
 

@@ -20,12 +20,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
-import timm
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
 from idat_zoo import files
+from idat_zoo.backbones.installed import timm
 from idat_zoo.backbones.weights.formulas import BLOCK, FINE, Block, Formulas
 from idat_zoo.backbones.weights.learner import LR, Learner
 from idat_zoo.backbones.weights.micro_network import GRID
