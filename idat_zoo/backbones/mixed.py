@@ -191,16 +191,17 @@ class _SharedPass:
             if updates and adds_to_weights(frozen, updates[0].up):
                 return updated_linear(x, frozen["weight"], frozen.get("bias"), updates)
         y = compute(x, {})
-        before, after = [], []
+        if y.data_ptr() == x.data_ptr():
+            y = y.clone()  # what follows may write into y, and the stream is read again
         for run in self._runs:
-            rows = slice(run.start * windows, run.end * windows)
-            before.append(y[rows])
-            acts = any(place in member.places for member in run.table.members.values())
-            own = self._applied(run, place, x[rows], y[rows], compute, frozen) if acts else y[rows]
-            after.append(own)
-        if all(one.data_ptr() == own.data_ptr() for one, own in zip(before, after, strict=True)):
-            return y  # the updates were added to it
-        return after[0] if len(after) == 1 else torch.cat(after)
+            if any(place in member.places for member in run.table.members.values()):
+                rows = slice(run.start * windows, run.end * windows)
+                own = self._applied(run, place, x[rows], y[rows], compute, frozen)
+                if len(self._runs) == 1:
+                    return own
+                if own.data_ptr() != y[rows].data_ptr():
+                    y[rows] = own
+        return y
 
     def prompt(self, block: int, x: Tensor) -> Tensor | None:
         """The prompts of all images before a block, `[B, P, D]`, or None."""
@@ -258,10 +259,9 @@ def _prompts(run: _Run, block: int) -> Tensor | None:
     if isinstance(run.rows, int):
         same = of_one(local)
         return None if same is None else same.expand(run.size, -1, -1)
-    if of_one({name: tensor[0] for name, tensor in local.items()}) is None:
+    if of_one({name: own[0] for name, own in local.items()}) is None:
         return None
-    each: Tensor = torch.vmap(of_one)(local)
-    return each
+    return torch.vmap(of_one)(local)
 
 
 def _add_updates(x: Tensor, y: Tensor, factors: tuple[Tensor, Tensor]) -> Tensor:

@@ -2,10 +2,10 @@
 
 `digits` is real: 1,797 images of 8 x 8 pixels in 17 grey levels (UCI "Optical Recognition of
 Handwritten Digits", its test part), as `sklearn.datasets.load_digits` ships them, split 800 / 200 /
-797, stratified by class with seed 0. `digits.safetensors` beside this file holds the grey levels,
-the labels and the three splits, as importing scikit-learn takes two seconds; a test compares them
-with scikit-learn's. The other five are drawn by code, and their images are split in the order in
-which they are drawn: 800 / 200 / 1,000.
+797, stratified by class with seed 0. Importing scikit-learn takes two seconds, so its file of
+digits is read directly, and `digits_splits.safetensors` beside this file holds the three splits, as
+scikit-learn makes them; a test compares both with its own functions. The other five tasks are drawn
+by code, and their images are split in the order in which they are drawn: 800 / 200 / 1,000.
 
 Shape letters: N images, H W image, S input size, P pixels.
 """
@@ -13,6 +13,7 @@ Shape letters: N images, H W image, S input size, P pixels.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +30,7 @@ from idat_zoo.errors import UsageError
 from idat_zoo.recipe import Task
 
 DIGITS = "digits"
-DIGITS_FILE = Path(__file__).with_name("digits.safetensors")
+SPLITS_FILE = Path(__file__).with_name("digits_splits.safetensors")
 SIZES = (800, 200)
 
 
@@ -75,15 +76,28 @@ def load_mini(task: Task, img_size: int) -> TaskData:
 
 
 def _read_digits() -> _Source:
-    found = load_file(DIGITS_FILE)
-    images = found["images"]
-    grey = np.rint(images * (255 / 16)).astype(np.uint8)
+    numbers, splits = _digits_numbers(), load_file(SPLITS_FILE)
+    raw, targets = numbers[:, :-1], numbers[:, -1].astype(np.int64)
+    grey = np.rint(raw.reshape(-1, 8, 8) * (255 / 16)).astype(np.uint8)
     return _Source(
         images=np.repeat(grey[..., None], 3, axis=3),
-        targets=found["targets"].astype(np.int64),
-        raw=images.reshape(len(images), -1).astype(np.float64),
-        splits=[found[name].astype(np.int64) for name in ("train", "val", "test")],
+        targets=targets,
+        raw=raw,
+        splits=[splits[name].astype(np.int64) for name in ("train", "val", "test")],
     )
+
+
+def _digits_numbers() -> Float[np.ndarray, "N 65"]:
+    """The 64 grey levels of each digit, 0 to 16, and its class."""
+    spec = find_spec("sklearn")  # which finds the package and does not import it
+    for folder in (spec.submodule_search_locations or ()) if spec is not None else ():
+        file = Path(folder) / "datasets" / "data" / "digits.csv.gz"
+        if file.is_file():
+            return np.loadtxt(file, delimiter=",")
+    from sklearn.datasets import load_digits
+
+    found = load_digits()
+    return np.column_stack([found.data, found.target])
 
 
 def _draw(name: str) -> _Source:
