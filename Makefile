@@ -61,6 +61,7 @@ bench: .venv/installed-dev
 	$(BIN)/python benchmarks/toggle.py
 	$(BIN)/python benchmarks/cotrain.py
 	$(BIN)/python benchmarks/whole_run.py
+	$(BIN)/python benchmarks/jobs.py
 	$(BIN)/python benchmarks/startup.py
 	$(BIN)/python benchmarks/mixed.py
 	$(BIN)/python benchmarks/decode.py
