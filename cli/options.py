@@ -239,6 +239,16 @@ StackOption = Annotated[
         rich_help_panel=SPEED,
     ),
 ]
+JobsOption = Annotated[
+    int,
+    typer.Option(
+        "--jobs",
+        metavar="N",
+        min=1,
+        help="N processes train at the same time and share out the threads; on CUDA, one a device.",
+        rich_help_panel=SPEED,
+    ),
+]
 PrefixCacheOption = Annotated[
     bool,
     typer.Option(

@@ -75,11 +75,14 @@ def _time_left(task: Task) -> str:
 
 
 class LiveProgress(Listener):
-    """Shows run, epoch, loss, images per second, remaining time, and the parts of the loss."""
+    """Shows run, epoch, loss, images per second, remaining time, and the parts of the loss.
 
-    def __init__(self) -> None:
+    With several worker processes each has a line below the other, on the same `bar`.
+    """
+
+    def __init__(self, bar: Progress | None = None) -> None:
         console = Console(stderr=True)
-        self._bar = Progress(
+        self._bar = bar or Progress(
             Line(console),
             console=console,
             disable=not sys.stderr.isatty(),
@@ -104,6 +107,17 @@ class LiveProgress(Listener):
         trace: TracebackType | None,
     ) -> None:
         self._bar.stop()
+
+    def worker(self, number: int) -> "LiveProgress":
+        """The progress of one worker process: a line of its own among those of the others."""
+        return LiveProgress(self._bar)
+
+    def ended(self) -> None:
+        """Remove the worker's lines."""
+        for shown in (self._task, *self._counts.values()):
+            if shown is not None:
+                self._bar.remove_task(shown)
+        self._task, self._counts = None, {}
 
     def run(self, number: int, *, of: int) -> None:
         """Remember which of several runs this is; the following bars show it."""

@@ -17,6 +17,7 @@ from idat_zoo.cli.options import (
     DeviceOption,
     DryRunOption,
     FusedOption,
+    JobsOption,
     JsonOption,
     KeepDivergedOption,
     KeepMemoryOption,
@@ -74,6 +75,7 @@ def train(
     yes: YesOption = False,
     json: JsonOption = False,
     stack: StackOption = None,
+    jobs: JobsOption = 1,
     prefix_cache: PrefixCacheOption = True,
     compile: CompileOption = False,
     fused: FusedOption = None,
@@ -126,7 +128,7 @@ def train(
         keep_memory=keep_memory,
         deterministic=deterministic,
     )
-    setup = set_up(where, switches, stack=stack)
+    setup = set_up(where, switches, stack=stack, jobs=jobs)
     unfinished = [run.recipe for run in planned if not run.finished]
     agreed = offer(
         [one.task for one in unfinished],

@@ -81,6 +81,12 @@ def add(group: str, found: Mapping[str, Provider]) -> None:
     _loaded.setdefault(group, {}).update(found)
 
 
+def loaded_files() -> dict[Path, Plugin]:
+    """The plugin files that are loaded, each as recipes record it, in the order of loading."""
+    found = (provider for own in _loaded.values() for provider in own.values())
+    return {one.file: one.plugin for one in found if one.file is not None}
+
+
 def forget() -> None:
     """Remove all providers from plugin files."""
     _loaded.clear()

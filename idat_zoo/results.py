@@ -93,10 +93,11 @@ class Result(Frozen):
     `top1` is the top-1 of the student on test after the last epoch, a fraction; `student` and
     `teacher` hold all metrics. `top1_best_on_test` exists only under `protocol = "paper"` and is
     optimistic. `kind` is `run` for a training, `eval` for a checkpoint evaluated later. `stack`
-    lists the runs that were trained in one pass, this one included; it and `switches` can change
-    the last bits, and `seconds` is the share of this run. `data_copy` names the source that the
-    images were downloaded from. `raw_pixels` is set if the raw-pixel baselines saw fewer images or
-    smaller ones. `diverged` marks a training that diverged and was kept on purpose.
+    lists the runs that were trained in one pass, this one included, and `threads` is the number of
+    threads of a training off CUDA; both and `switches` can change the last bits. `seconds` is the
+    share of this run. `data_copy` names the source that the images were downloaded from.
+    `raw_pixels` is set if the raw-pixel baselines saw fewer images or smaller ones. `diverged`
+    marks a training that diverged and was kept on purpose.
     """
 
     schema_version: int = SCHEMA_VERSION
@@ -123,6 +124,7 @@ class Result(Frozen):
     versions: dict[str, str]
     switches: Switches | None = None
     stack: Annotated[tuple[str, ...], Strict(False)] = ()
+    threads: int | None = None
     seconds: float
     images_per_second: float | None = None
     finished: str

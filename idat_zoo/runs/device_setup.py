@@ -14,32 +14,64 @@ class DeviceSetup:
     """A device, the switches that say how it computes, and the backbones loaded on it.
 
     `stack` is the largest number of runs that share one pass. None means as many as fit into the
-    memory of a CUDA device, and one elsewhere, because a larger batch is no faster there.
+    memory of a CUDA device, and one elsewhere, because a larger batch is no faster there. `jobs` is
+    the number of processes that train at the same time, each on a CUDA device of its own or with
+    its share of the CPU.
     """
 
     device: torch.device
     backbones: Backbones
     switches: Switches = field(default_factory=Switches)
     stack: int | None = None
+    jobs: int = 1
 
     @property
     def one_at_a_time(self) -> bool:
         """Whether every run is trained in a pass of its own."""
         return self.stack == 1 or (self.stack is None and self.device.type != "cuda")
 
+    def share(self, part: float) -> float:
+        """This process's share of a part of the device's memory."""
+        return part if self.device.type == "cuda" else part / self.jobs
+
 
 def set_up(
-    device: torch.device, switches: Switches | None = None, *, stack: int | None = None
+    device: torch.device,
+    switches: Switches | None = None,
+    *,
+    stack: int | None = None,
+    jobs: int = 1,
 ) -> DeviceSetup:
     """Set up a device; no backbone is loaded yet.
 
-    Raises: UsageError for a `stack` below one.
+    Raises: UsageError for a `stack` or `jobs` below one, or for more jobs than there are devices of
+    a type that serves one process.
     """
     if stack is not None and stack < 1:
         raise UsageError(f"a pass holds at least one run (stack = {stack}).")
+    if jobs < 1:
+        raise UsageError(f"runs are trained by at least one process (jobs = {jobs}).")
+    if jobs > 1 and device.type != "cpu":
+        _check_devices(device, jobs)
     return DeviceSetup(
         device=device,
         backbones=Backbones(device),
         switches=switches or Switches(),
         stack=stack,
+        jobs=jobs,
     )
+
+
+def _check_devices(device: torch.device, jobs: int) -> None:
+    if str(device) != device.type:
+        raise UsageError(
+            f"jobs = {jobs} takes as many devices, and '{device}' is one of them.",
+            hint=f"--device {device.type} takes the first {jobs}.",
+        )
+    found = torch.cuda.device_count() if device.type == "cuda" else 1
+    if jobs > found:
+        raise UsageError(
+            f"jobs = {jobs} takes one device of type {device.type} each, and there "
+            f"{'is' if found == 1 else 'are'} {found}.",
+            hint="On one device, --stack trains several runs in one pass.",
+        )

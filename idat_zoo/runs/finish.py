@@ -1,5 +1,7 @@
 """The last stage of a run: write its checkpoints, predictions and probe, and then its result."""
 
+import torch
+
 from idat_zoo import files
 from idat_zoo.backbones.pair import count_parameters
 from idat_zoo.baselines import find_baselines
@@ -38,6 +40,7 @@ def finish(
     recipe, seed, folder = run.planned.recipe, run.planned.seed, run.planned.folder
     pair, digest = trained.pair, recipe_hash(recipe)
     data, diverged = run.views["student"], trained.divergence is not None
+    device = pair.student.mean.device
     run.still_ours()
     final = final.model_copy(update={"task": data.task})  # this task has the names of its classes
     logits = {
@@ -81,10 +84,11 @@ def finish(
         data_fingerprint=data.fingerprint,
         data_copy=data.copy,
         backbone_sha256={role: network.backbone.sha256 for role, network in pair.roles()},
-        device=describe_device(pair.student.mean.device),
+        device=describe_device(device),
         versions=versions(),
         switches=trained.switches,
         stack=trained.stack,
+        threads=None if device.type == "cuda" else torch.get_num_threads(),
         seconds=trained.seconds,
         images_per_second=trained.images_per_second,
         finished=now(),

@@ -1,7 +1,8 @@
 """The training of one recipe or of many: the functions that turn recipes and seeds into results."""
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from idat_zoo.backbones.pair import check_carried
@@ -9,28 +10,17 @@ from idat_zoo.data.arrays import Data, read_arrays
 from idat_zoo.data.reading import Reading
 from idat_zoo.engine.precision import computing, find_device
 from idat_zoo.engine.timing import slowness
-from idat_zoo.errors import RunFolderError, UsageError, ZooError
+from idat_zoo.errors import UsageError, ZooError
 from idat_zoo.recipe import Recipe
 from idat_zoo.results import Result
+from idat_zoo.runs.alike import cut_turns
 from idat_zoo.runs.device_setup import DeviceSetup, set_up
-from idat_zoo.runs.finish import finish
-from idat_zoo.runs.folder import (
-    check_resumable,
-    find_finished,
-    keep_call,
-    keep_fault,
-    run_label,
-    tell_beside,
-)
+from idat_zoo.runs.folder import run_label
 from idat_zoo.runs.inputs import Inputs
-from idat_zoo.runs.loaded import LoadedRun, load_run
-from idat_zoo.runs.lock import alone_in
-from idat_zoo.runs.memory_errors import plain_memory_errors
-from idat_zoo.runs.passes import train_all
 from idat_zoo.runs.plan import Planned, plan
 from idat_zoo.runs.progress import Progress
-from idat_zoo.runs.saved_state import diverged_before
-from idat_zoo.runs.selection import select, with_values
+from idat_zoo.runs.turn import Outcome, Terms, Turn
+from idat_zoo.runs.workers import train_in_workers
 from idat_zoo.switches import Switches
 
 
@@ -98,13 +88,16 @@ def run_many(
     download: bool = False,
     switches: Switches | None = None,
     stack: int | None = None,
+    jobs: int = 1,
     progress: Progress | None = None,
 ) -> list[Result | ZooError]:
     """Train several recipes, each with a seed, on one copy of each backbone; see `run`.
 
     Up to `stack` runs share one pass; None means as many as fit into memory on CUDA, and one
-    elsewhere. Each run has its own folder. Returns the result of each run, or the error that ended
-    it, in the order of `asked`; the error of one run does not affect the others.
+    elsewhere. `jobs` processes train at the same time, with equal shares of this process's threads,
+    and on CUDA with a device each. Each run has its own folder. Returns the result of each run, or
+    the error that ended it, in the order of `asked`; the error of one run does not affect the
+    others.
 
     Raises: UsageError for an error that concerns all runs, or a run that is given twice; InputError
     for an object that is no recipe, or an invalid seed.
@@ -119,7 +112,7 @@ def run_many(
         listener=progress,
     )
     where = find_device(device)
-    setup = set_up(where, switches, stack=stack)
+    setup = set_up(where, switches, stack=stack, jobs=jobs)
     planned = plan(asked, out=Path(out), device=where, inputs=inputs)
     if arrays is not None:
         for one in planned:
@@ -153,52 +146,48 @@ def train_planned(
 
     Raises: UsageError for an error that concerns all runs.
     """
+    terms = Terms(
+        inputs=inputs,
+        asked=tuple(one.folder for one in planned),
+        resume=resume,
+        wait=wait,
+        keep_diverged=keep_diverged,
+        words=tuple(words),
+    )
     outcomes = _Outcomes(planned, progress)
     for position, one in enumerate(planned):
         if not one.finished:
             with outcomes.of(position):
                 check_carried(one.recipe)
     open_runs = outcomes.missing()
-    noted = set[str]()
-    with computing(setup.switches, setup.device):
-        turns = [[position] for position in open_runs] if setup.one_at_a_time else [open_runs]
-        for number, positions in enumerate(turns, start=1):
-            progress.run(number, of=len(turns))
-            with ExitStack() as locks:
-                claims: dict[int, Callable[[], None]] = {}
-                in_order = sorted(positions, key=lambda position: planned[position].folder)
-                for position in in_order:  # the same order in all processes, so no deadlock
-                    with outcomes.of(position):
-                        claim = _claim(
-                            planned[position],
-                            locks,
-                            progress,
-                            resume=resume,
-                            wait=wait,
-                            keep_diverged=keep_diverged,
-                            asked=[one.folder for one in planned],
-                        )
-                        if isinstance(claim, Result):
-                            outcomes.settle(position, claim)
-                        else:
-                            claims[position] = claim
-                loaded: dict[int, LoadedRun] = {}
-                for position in positions:
-                    if position in claims:
-                        with outcomes.of(position):
-                            one = planned[position]
-                            _note_slowness(one.recipe, setup, progress, noted)
-                            progress.doing(one.recipe.task.id, "loading images")
-                            run = load_run(one, inputs, claims[position])
-                            keep_call(one.folder, words=words, data_dir=inputs.data_dir)
-                            loaded[position] = run
-                places, runs = list(loaded), list(loaded.values())
-                completed = _complete(runs, setup, progress, keep_diverged=keep_diverged)
-                for place, outcome in completed:
-                    if isinstance(outcome, ZooError):
-                        _keep_error(runs[place], outcome)
-                    outcomes.settle(places[place], outcome)
+    _note_slowness([planned[position] for position in open_runs], setup, progress)
+    parts = cut_turns(planned, open_runs, setup, progress, data_dir=inputs.data_dir)
+    turns = [
+        Turn(
+            number=number,
+            positions=tuple(positions),
+            runs=tuple(planned[position] for position in positions),
+            of=len(parts),
+            is_pass=not setup.one_at_a_time,
+        )
+        for number, positions in enumerate(parts, start=1)
+    ]
+    setup = replace(setup, jobs=max(1, min(setup.jobs, len(turns))))
+    train = _train_here if setup.jobs == 1 else train_in_workers
+    with closing(train(turns, setup, terms, progress)) as settled:
+        for position, outcome in settled:
+            outcomes.settle(position, outcome)
     return outcomes.in_order()
+
+
+def _train_here(
+    turns: Sequence[Turn], setup: DeviceSetup, terms: Terms, progress: Progress
+) -> Generator[tuple[int, Outcome], None, None]:
+    """Train turns in this process, one after the other; yields each run's position and outcome."""
+    with computing(setup.switches, setup.device):
+        for turn in turns:
+            turn.announce(progress)
+            yield from turn.train(setup, terms, progress)
 
 
 class _Outcomes:
@@ -234,90 +223,8 @@ class _Outcomes:
         return [self._settled[position] for position in range(len(self._planned))]
 
 
-def _claim(
-    one: Planned,
-    locks: ExitStack,
-    progress: Progress,
-    *,
-    resume: bool,
-    wait: bool,
-    keep_diverged: bool,
-    asked: Sequence[Path],
-) -> Result | Callable[[], None]:
-    """The result of a finished run, or a claim on its folder, which `locks` hold.
-
-    The claim is a function that raises a RunFolderError once another process has the folder.
-
-    Raises: RunFolderError where the run cannot begin or go on; DivergedError where it diverged.
-    """
-    finished = find_finished(one.folder, one.recipe, out=one.out)
-    if finished is None:
-        still_ours = locks.enter_context(alone_in(one.folder, wait=wait, note=progress.note))
-        finished = find_finished(one.folder, one.recipe, out=one.out)  # by whom we waited for
-    if finished is not None:
-        progress.note(f"finished before: {one.folder}")
-        return finished
-    diverged = diverged_before(one.folder, one.recipe)
-    if diverged is not None and not keep_diverged:
-        raise diverged
-    check_resumable(one.folder, resume=resume or diverged is not None)
-    beside = tell_beside(one.folder, one.recipe, asked=asked)
-    if resume and beside:
-        progress.note(beside)
-    return still_ours
-
-
-def _note_slowness(recipe: Recipe, setup: DeviceSetup, progress: Progress, noted: set[str]) -> None:
-    """Say once for each number format that it is slow on the device."""
-    slow = slowness(recipe.precision, setup.device)
-    if slow and slow not in noted:
-        noted.add(slow)
+def _note_slowness(runs: Sequence[Planned], setup: DeviceSetup, progress: Progress) -> None:
+    """Say once for each number format of unfinished runs that it is slow on the device."""
+    formats = dict.fromkeys(one.recipe.precision for one in runs if not one.finished)
+    for slow in filter(None, (slowness(precision, setup.device) for precision in formats)):
         progress.note(f"{slow}; precision=float32 is the better choice")
-
-
-def _keep_error(run: LoadedRun, error: ZooError) -> None:
-    """Write the error that ended a run into its folder."""
-    if isinstance(error, RunFolderError) and isinstance(error.__cause__, OSError):
-        error.hint += " What was saved is kept: --resume goes on with it."
-    with suppress(RunFolderError):  # another process has the folder, or the disk is full
-        run.still_ours()
-        keep_fault(run.planned.folder, error)
-
-
-def _complete(
-    runs: Sequence[LoadedRun], setup: DeviceSetup, progress: Progress, *, keep_diverged: bool
-) -> Iterator[tuple[int, Result | ZooError]]:
-    """Select candidates, train and finish; yields the position of each run and its outcome."""
-    choosing = [k for k, run in enumerate(runs) if run.planned.recipe.selection == "val"]
-    found = select([runs[k] for k in choosing], setup, progress)
-    selections = dict(zip(choosing, found, strict=True))
-    positions, trainings = [], []
-    for position, run in enumerate(runs):
-        selection = selections.get(position)
-        if isinstance(selection, ZooError):
-            yield position, selection
-            continue
-        recipe = run.planned.recipe
-        if selection is not None:
-            recipe = with_values(recipe, selection.tried[selection.chosen].values)
-        positions.append(position)
-        trainings.append(run.training("trainval", recipe))
-    for number, outcome in train_all(trainings, setup, progress):
-        position = positions[number]
-        if isinstance(outcome, ZooError):
-            yield position, outcome
-            continue
-        if outcome.divergence is not None and not keep_diverged:
-            yield position, outcome.divergence
-            continue
-        run, selection = runs[position], selections.get(position)
-        assert not isinstance(selection, ZooError)
-        progress.doing(run.planned.recipe.task.id, "evaluating on test")
-        final = trainings[number].recipe
-        try:
-            with plain_memory_errors(final):
-                result = finish(run, outcome, final=final, selection=selection)
-        except ZooError as error:
-            yield position, error
-        else:
-            yield position, result

@@ -1,20 +1,16 @@
 """Passes: groups of trainings that share forward passes, each trained from first to last epoch."""
 
-import math
 import time
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from idat_zoo.adapters import build_adapter
-from idat_zoo.adapters.sites import Site
 from idat_zoo.backbones.pair import build_pair
-from idat_zoo.distillation import find_term
-from idat_zoo.distillation.base import Output
 from idat_zoo.engine.learner import EpochLog, Learner
 from idat_zoo.engine.memory import prefixes_fit, runs_in_one_pass
 from idat_zoo.engine.train import Trainer
 from idat_zoo.errors import DivergedError, RunFolderError, ZooError
 from idat_zoo.logits import score_network
+from idat_zoo.runs.alike import evenly, grouped, passes_in_words, single_in_words, stack_key
 from idat_zoo.runs.device_setup import DeviceSetup
 from idat_zoo.runs.memory_errors import plain_memory_errors
 from idat_zoo.runs.progress import Progress
@@ -59,44 +55,20 @@ def plan_passes(
     if setup.one_at_a_time:
         yield from ([position] for position in range(len(trainings)))
         return
-    keys = [_stack_key(training) for training in trainings]
-    alike: dict[Hashable, list[int]] = {}
-    for position, key in enumerate(keys):
-        alike.setdefault(position if key is None else key, []).append(position)
+    keys = [stack_key(one.recipe, len(one.targets)) for one in trainings]
     single = [one.label for one, key in zip(trainings, keys, strict=True) if key is None]
     if single and len(trainings) > 1:
-        progress.note(f"cannot be stacked, so one after the other: {', '.join(single)}")
-    for positions in alike.values():
+        progress.note(single_in_words(single))
+    for positions in grouped(keys):
         most = min(setup.stack or len(positions), len(positions))
         if most > 1:
             first = trainings[positions[0]]
             with plain_memory_errors(first.recipe):
-                most = min(most, runs_in_one_pass(_learner_of(first, setup)))
-        count = math.ceil(len(positions) / most)
-        if count > 1:
-            progress.note(f"{len(positions)} runs take {count} passes, {most} at most in each")
-        size = math.ceil(len(positions) / count)
-        yield from (positions[i : i + size] for i in range(0, len(positions), size))
-
-
-def _stack_key(training: Training) -> Hashable | None:
-    """A key that is equal for trainings that can share a pass; None for one that never can."""
-    recipe = training.recipe
-    choices = [choice for choice in (recipe.adapter, recipe.teacher_adapter) if choice is not None]
-    adapters = [build_adapter(choice) for choice in choices]
-    if recipe.precision == "fp16" or not all(adapter.stackable for adapter in adapters):
-        return None
-    tokens = recipe.distils and Output.TOKENS in find_term(recipe.distillation.name).reads
-    probes = any(adapter.sites == {Site.FEATURES} for adapter in adapters)
-    return (
-        recipe.pair.model_dump_json(),
-        recipe.precision,
-        *(adapter.stack_key for adapter in adapters),
-        len(training.targets),
-        recipe.batch_size,
-        bool(recipe.augmentation),
-        probes and (recipe.drop_path > 0, tokens),  # decide how much of the backbone never changes
-    )
+                learner = _learner_of(first, setup)
+                most = min(most, runs_in_one_pass(learner, share=setup.share(0.8)))
+        if most < len(positions):
+            progress.note(passes_in_words(len(positions), most))
+        yield from evenly(positions, most)
 
 
 def _learner_of(training: Training, setup: DeviceSetup) -> Learner:
@@ -118,7 +90,7 @@ def _train_together(
             f"batches hold {batch} images instead of {asked}: there are no more to train on"
         )
     progress.doing(name, "computing what comes before the first adapter")
-    switches = _cache_prefixes(learners, setup.switches, progress)
+    switches = _cache_prefixes(learners, setup, progress)
     trainer = Trainer(learners, switches=switches, note=progress.note)
     switches = switches.model_copy(update={"fused": trainer.fused})
     stack = [training.label for training in trainings] if len(trainings) > 1 else []
@@ -185,11 +157,12 @@ def _origin(
 
 
 def _cache_prefixes(
-    learners: Sequence[Learner], switches: Switches, progress: Progress
+    learners: Sequence[Learner], setup: DeviceSetup, progress: Progress
 ) -> Switches:
     """Cache the prefixes if switched on and possible; returns the switches with the outcome."""
+    switches = setup.switches
     possible = all(learner.has_prefix for learner in learners)
-    fit = possible and prefixes_fit(learners)
+    fit = possible and prefixes_fit(learners, share=min(0.25, setup.share(0.8)))
     if switches.prefix_cache and possible and not fit:
         progress.note("what comes before the first adapter takes too much memory to be kept")
     if not (switches.prefix_cache and fit):

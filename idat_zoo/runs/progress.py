@@ -11,7 +11,18 @@ if TYPE_CHECKING:
 
 
 class Progress(Listener):
-    """Callbacks for the progress of trainings. These do nothing; the command line draws a bar."""
+    """Callbacks for the progress of trainings. These do nothing; the command line draws a bar.
+
+    With several worker processes, `worker` gives the listener of each. Unless it is overridden, all
+    of them are this one, and the callbacks of runs that are trained at the same time alternate.
+    """
+
+    def worker(self, number: int) -> "Progress":
+        """The listener for the runs that worker process `number`, from 0, trains."""
+        return self
+
+    def ended(self) -> None:
+        """A worker process has ended: its listener is not called again."""
 
     def run(self, number: int, *, of: int) -> None:
         """Run `number` of `of` begins; they are trained one after the other."""

@@ -138,7 +138,7 @@ def test_repeating_a_finished_run_prints_its_result_and_trains_nothing(
     runs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = below(runs)
-    monkeypatch.setattr("idat_zoo.runs.many.load_run", None)
+    monkeypatch.setattr("idat_zoo.runs.turn.load_run", None)
     monkeypatch.setattr("idat_zoo.runs.inputs.load_task", None)
     result = idat(*LORA, "--out", runs, "--json")
     assert result.exit_code == 0, result.output

@@ -55,6 +55,7 @@ MAY_KNOW = {
         "logits",
         "metrics",
         "outside",
+        "plugins",
         "recipe_hash",
         "recipe_toml",
         "results",

@@ -18,7 +18,7 @@ from idat_zoo.runs.many import run, run_many
 
 def test_a_finished_run_is_not_repeated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = run(toy_recipe(), device="cpu", out=tmp_path)
-    monkeypatch.setattr("idat_zoo.runs.many.load_run", None)
+    monkeypatch.setattr("idat_zoo.runs.turn.load_run", None)
     assert run(toy_recipe(), device="cpu", out=tmp_path) == first
 
 
