@@ -4,8 +4,9 @@
 
 The pair's student alone. PEFT adapts the fused qkv with one A and one B of rank 2R, ours q and v
 with one of rank R each: the same 2R columns on the way down. Both train the head too, with AdamW,
-on the same uint8 images in the device's memory, without drop path. Ours without the prefix cache,
-which PEFT has not. Needs the extra `test`. Writes benchmarks/results/peft_step.<device>.json.
+on the same uint8 images in the device's memory, without drop path. Ours is what `idat train` runs
+by default, with the prefix cache; `--plain` leaves it out, as PEFT has none. Needs the extra
+`test`. Writes benchmarks/results/peft_step.<device>.json, or peft_step_plain.<device>.json.
 """
 
 import argparse
@@ -59,14 +60,15 @@ class PeftEpochs:
 
 
 def time_backbone(
-    pair: str, batch: int, device: torch.device, *, repeats: int, steps: int
+    pair: str, batch: int, device: torch.device, *, repeats: int, steps: int, prefix_cache: bool
 ) -> list[str]:
     """One row: PEFT's time of a step, ours, their ratio."""
     recipe = recipe_for(pair, "lora", batch, device, teacher="none")
     recipe = recipe.model_copy(update={"drop_path": 0.0})
     images, targets = noise(recipe, batch * steps)
     theirs = PeftEpochs(recipe, images.to(device), targets.to(device))
-    ours = Epochs([learner_for(recipe, images, targets, Backbones(device), prefix_cache=False)])
+    own = learner_for(recipe, images, targets, Backbones(device), prefix_cache=prefix_cache)
+    ours = Epochs([own])
     found = time_pairs(theirs, ours, device, repeats=repeats)
     their, our = (1000 * one / steps for one in found.medians)
     name, precision = recipe.pair.student.name, recipe.precision
@@ -79,17 +81,25 @@ def main() -> None:
     parser.add_argument("--pair", nargs="+", default=["micro", "vit_ti_to_vit_s_random"])
     parser.add_argument("--batch", type=int, nargs="+", default=[64, 16], help="one for each pair")
     parser.add_argument("--device", default="auto")
-    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--plain", action="store_true", help="without the prefix cache")
+    parser.add_argument("--repeats", type=int, default=9)
     parser.add_argument("--steps", type=int, default=3, help="in each repeat")
     asked = parser.parse_args()
     device = find_device(asked.device)
     with computing(Switches(), device):
         rows = [
-            time_backbone(pair, batch, device, repeats=asked.repeats, steps=asked.steps)
+            time_backbone(
+                pair,
+                batch,
+                device,
+                repeats=asked.repeats,
+                steps=asked.steps,
+                prefix_cache=not asked.plain,
+            )
             for pair, batch in zip(asked.pair, itertools.cycle(asked.batch), strict=False)
         ]
     keep_table(
-        f"peft_step.{device.type}",
+        f"peft_step{'_plain' if asked.plain else ''}.{device.type}",
         ["backbone", "batch", "precision", "PEFT, ms", "ours, ms", *RATIO],
         rows,
         device=device,

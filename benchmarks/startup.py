@@ -99,8 +99,9 @@ def main() -> None:
                 if tree is not None and name not in OURS_ALONE:
                     theirs[name].append(wait(words, tree, folder))
                 ours[name].append(wait(words, ROOT, folder))
-            if not turn:
-                ours, theirs = ({name: [] for name in WAITS} for _ in range(2))
+            if not turn:  # to warm up
+                for own in (*ours.values(), *theirs.values()):
+                    own.clear()
     columns = ["command", "seconds", "range"]
     rows = [[name, *cells(ours[name], theirs[name])] for name in WAITS]
     how = f"medians of {asked.repeats} processes each, in turn"

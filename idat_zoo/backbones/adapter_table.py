@@ -67,19 +67,19 @@ def prompts_of(network: Network) -> tuple[int, ...]:
 
 
 class AdapterTable:
-    """The tensors of adapters that can share a pass, a row of each table for each adapter.
+    """The tensors of adapters with one stack key, a row of each table for each adapter.
 
     Ranks and numbers of classes may differ: smaller tensors are padded with zeros. A row that was
     freed is taken by the next adapter.
     """
 
-    def __init__(self, anatomy: Anatomy, device: torch.device) -> None:
+    def __init__(self, adapter: Adapter, anatomy: Anatomy, device: torch.device) -> None:
+        self.adapter = common_adapter([adapter]) if adapter.stackable else adapter
         self._anatomy, self._device = anatomy, device
         self._tables: dict[str, Tensor] = {}
         self._free: list[int] = []
         self._names: dict[int, list[tuple[str, str]]] = {}
         self.members: dict[int, Member] = {}
-        self.adapter: Adapter
 
     @torch.inference_mode(mode=False)  # tables are changed in and outside of that mode
     def put(self, member: Member) -> int:
@@ -90,9 +90,11 @@ class AdapterTable:
             self._tables = {n: _enlarged(t, (size, *t.shape[1:])) for n, t in self._tables.items()}
         row = self._free.pop()
         self.members[row] = member
-        for name, tensor in {**member.tensors, **self._factors(member)}.items():
+        tensors = {**member.tensors, **self._factors(member)}
+        for name, tensor in tensors.items():
             self._write(row, name, tensor.detach())
-        self._changed()
+        for name in self._tables.keys() - tensors.keys():
+            self._tables[name][row] = 0  # of the adapter that had the row before
         return row
 
     def _write(self, row: int, name: str, tensor: Tensor) -> None:
@@ -101,11 +103,14 @@ class AdapterTable:
         table = self._tables.get(name)
         if table is None:
             table = torch.zeros(rows, *tensor.shape, dtype=tensor.dtype, device=self._device)
+            self._names = {}
         sizes = [max(pair) for pair in zip(table.shape[1:], tensor.shape, strict=True)]
         self._tables[name] = table = _enlarged(table, (rows, *sizes))
         own = table[row]
-        for axis, size in enumerate(tensor.shape):
-            own = own.narrow(axis, 0, size)
+        if own.shape != tensor.shape:
+            own.zero_()
+            for axis, size in enumerate(tensor.shape):
+                own = own.narrow(axis, 0, size)
         own.copy_(tensor)
 
     def _factors(self, member: Member) -> dict[str, Tensor]:
@@ -144,16 +149,7 @@ class AdapterTable:
     def remove(self, row: int) -> None:
         """Free a row."""
         del self.members[row]
-        for table in self._tables.values():
-            table[row] = 0
         self._free.append(row)
-        self._changed()
-
-    def _changed(self) -> None:
-        self._names = {}
-        adapters = [member.adapter for member in self.members.values()]
-        if adapters:
-            self.adapter = common_adapter(adapters) if adapters[0].stackable else adapters[0]
 
     def local(self, block: int, rows: Tensor | int) -> dict[str, Tensor]:
         """The tensors for `apply` in a block: of one row, or gathered by rows `[B]` with a B first.

@@ -51,7 +51,9 @@ class Mixture:
         device = next(self.backbone.body.parameters()).device
         adapter = member.adapter
         key = (adapter.stack_key, member.prompts) if adapter.stackable else name
-        table = self._tables.setdefault(key, AdapterTable(self.backbone.anatomy, device))
+        if key not in self._tables:
+            self._tables[key] = AdapterTable(adapter, self.backbone.anatomy, device)
+        table = self._tables[key]
         self._homes[name] = table, table.put(member)
 
     def remove(self, name: Hashable) -> None:

@@ -1,5 +1,6 @@
 """The adapter pool: a mixed batch gives what each adapter gives alone, and few adapters move."""
 
+import shutil
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +14,7 @@ from torch import Tensor
 from conftest import FAMILIES, toy_recipe
 from idat_zoo import pool as pool_module
 from idat_zoo.adapters import build_adapter
-from idat_zoo.backbones.adapter_table import Member
+from idat_zoo.backbones.adapter_table import AdapterTable, Member
 from idat_zoo.backbones.build import build_network
 from idat_zoo.backbones.frozen import FrozenBackbone, load_backbone
 from idat_zoo.backbones.mixed import MixedNetwork, Mixture
@@ -258,3 +259,85 @@ def test_what_cannot_be_is_refused(checkpoints: dict[str, Path], tmp_path: Path)
     with pytest.raises(CheckpointError, match="no checkpoint folder"):
         pool.add("lora", tmp_path / "none")
     assert len(pool.predict(pixels(1), ["lora"])) == 1
+
+
+def write_lora(folder: Path, backbone: FrozenBackbone, seed: int, rank: int, classes: int) -> None:
+    """A LoRA checkpoint of its own rank, parts and number of classes."""
+    recipe = toy_recipe("lora")
+    task = recipe.task.model_copy(update={"num_classes": classes})
+    options = {"rank": rank, "parts": ("q+v", "qkv", "k+fc1")[seed % 3], "scale": 0.5 + seed}
+    choice = AdapterSpec(name="lora", options=options)
+    recipe = recipe.model_copy(update={"task": task, "adapter": choice})
+    network = build_network(
+        backbone,
+        build_adapter(choice),
+        num_classes=classes,
+        normalisation="model",
+        seed=seed,
+        role="student",
+    )
+    write_checkpoint(
+        folder, shaken(network, seed), recipe, role="student", recipe_hash="0" * 64, seed=seed
+    )
+
+
+def test_no_image_is_answered_with_anothers_adapter(
+    toy_student: FrozenBackbone, tmp_path: Path
+) -> None:
+    """With four times as many adapters as fit, of unlike ranks, parts, scales and classes."""
+    pool, alone = AdapterPool(device="cpu", capacity=3), {}
+    for seed in range(12):
+        name = f"{seed}"
+        write_lora(tmp_path / name, toy_student, seed, rank=1 + seed % 5, classes=2 + seed % 4)
+        pool.add(name, tmp_path / name)
+        alone[name] = load_checkpoint(tmp_path / name).network
+    source = torch.Generator().manual_seed(0)
+    for turn in range(12):
+        names = [f"{k}" for k in torch.randint(12, (9,), generator=source).tolist()]
+        images = pixels(9, seed=turn)
+        for image, name, logits in zip(images, names, pool.predict(images, names), strict=True):
+            expected = alone[name](image[None])[0]
+            assert logits.shape == expected.shape
+            assert (logits - expected).abs().max() < 1e-5
+    assert pool.transfers > 24
+
+
+def test_an_adapter_with_many_images_beside_others_gets_its_own_logits(
+    checkpoints: dict[str, Path],
+) -> None:
+    pool = filled(checkpoints)
+    names = ["lora"] * 20 + ["sequential", "linear"] + ["sequential"] * 17 + ["lora"]
+    images = pixels(len(names))
+    for image, name, logits in zip(images, names, pool.predict(images, names), strict=True):
+        alone = load_checkpoint(checkpoints[name]).network(image[None])[0]
+        assert (logits - alone).abs().max() < 1e-5
+
+
+def test_files_may_be_removed_once_they_are_in_the_pool(checkpoints: dict[str, Path]) -> None:
+    pool = filled(checkpoints, capacity=1)
+    images, names = pixels(2), ["lora", "sequential"]
+    before = pool.predict(images, names)
+    for folder in checkpoints.values():
+        shutil.rmtree(folder)
+    after = pool.predict(images, names)
+    assert pool.transfers == 2 + 1  # the one that had made room came back
+    assert all(one.equal(other) for one, other in zip(before, after, strict=True))
+
+
+def test_large_heads_and_large_adapters_are_not_gathered_for_each_image(
+    toy_student: FrozenBackbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They take their own rows in turn, and answer as before."""
+    pool = AdapterPool(device="cpu")
+    for seed in range(3):
+        write_lora(tmp_path / f"{seed}", toy_student, seed=3 * seed, rank=2, classes=4)
+        pool.add(f"{seed}", tmp_path / f"{seed}")
+    images, names = pixels(6), ["0", "1", "2", "1", "0", "0"]
+    gathered = pool.predict(images, names)
+    monkeypatch.setattr("idat_zoo.backbones.mixed.MOST_HEAD_BYTES", 0)
+    heads = pool.predict(images, names)
+    monkeypatch.setattr(AdapterTable, "bytes_of_a_block", lambda table: 10**9)
+    nothing = pool.predict(images, names)
+    for one, other, third in zip(gathered, heads, nothing, strict=True):
+        assert (one - other).abs().max() < 1e-5
+        assert (one - third).abs().max() < 1e-5
