@@ -31,6 +31,11 @@ def everywhere() -> Visitor:
     return Visitor(Everywhere(), lambda site, block, x, compute, frozen: compute(x, {}))
 
 
+def pooled_alone() -> Visitor:
+    """A visitor that changes nothing and leaves the tokens that are not pooled uncomputed."""
+    return Visitor((), lambda site, block, x, compute, frozen: compute(x, {}), pooled_only=True)
+
+
 def measure(kind: Kind, name: str, img_size: int) -> Anatomy:
     """The anatomy of a backbone at an image size. On the meta device nothing is computed."""
     shapes: dict[int, dict[Site, SiteShape]] = {}

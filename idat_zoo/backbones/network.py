@@ -292,7 +292,7 @@ def _takes_pooled_only(
 ) -> bool:
     """Whether the adapter can do without the last block's tokens that are not pooled."""
     depth = backbone.anatomy.depth
-    if backbone.kind.pooled_tokens is None or Place(depth - 1, Site.ATTENTION) in places:
+    if not backbone.kind.pools_first_token or Place(depth - 1, Site.ATTENTION) in places:
         return False
     later = {Place(depth - 1, site) for site in AFTER_ATTENTION} | {Place(depth, Site.FINAL_NORM)}
     return adapter.tokenwise or not any(place in places for place in later)

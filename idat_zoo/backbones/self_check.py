@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from idat_zoo import files
 from idat_zoo.backbones import sites, walk
-from idat_zoo.backbones.anatomy import blank_image, everywhere
+from idat_zoo.backbones.anatomy import blank_image, everywhere, pooled_alone
 from idat_zoo.backbones.installed import timm
 from idat_zoo.backbones.kinds import base
 from idat_zoo.backbones.kinds.base import Kind
@@ -51,16 +51,20 @@ def check_walk(kind: Kind, spec: Backbone, sha256: str) -> None:
 def relative_difference(kind: Kind, spec: Backbone, head: nn.Module | None = None) -> float:
     """The difference of the walk from timm on an image of noise, over timm's largest feature.
 
+    It is the larger one of two walks: with all tokens, and with the pooled ones alone at the end.
     With the `head` that timm's network ends in, outputs are compared instead.
     """
     blank = blank_image(kind, spec.img_size)
     image = torch.randn(blank.shape, generator=generator(0, "walk", "image")).to(blank)
+    differences = []
     with torch.no_grad():
         expected: Tensor = kind.body(image)
-        found = walk.features(kind, walk.begin(image), everywhere(), None)
-        found = found if head is None else head(found)
+        for visitor in (everywhere(), pooled_alone()):
+            found = walk.features(kind, walk.begin(image), visitor, None)
+            found = found if head is None else head(found)
+            differences.append((found - expected).abs().max())
     largest = expected.abs().max().clamp_min(torch.finfo(expected.dtype).tiny)  # of a head of zeros
-    return ((found - expected).abs().max() / largest).item()
+    return (torch.stack(differences).max() / largest).item()
 
 
 def _key(kind: Kind, sha256: str) -> str:

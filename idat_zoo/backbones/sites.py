@@ -122,11 +122,12 @@ class Visitor:
         attends: bool = False,
         prompts: int = 0,
         prefix: int = 0,
+        first_alone: bool = False,
     ) -> AbstractContextManager[object]:
         """Inside the block, intercept calls that read the owners' weights, and attention.
 
         `prompts` is the number of prompts after the `prefix` tokens, which biases of the scores
-        lack.
+        lack. With `first_alone`, attention and its layer `proj` compute the first token alone.
         """
         weights = [
             (module.weight, site)
@@ -134,14 +135,27 @@ class Visitor:
             if Place(block, site) in self.places and hasattr(module, "weight")  # not nn.Identity
         ]
         attention = Place(block, Site.ATTENTION) in self.places
-        attends = attends and (attention or prompts > 0 or _is_exporting())
+        attends = attends and (attention or prompts > 0 or first_alone or _is_exporting())
         if not weights and not attends:
             return nullcontext()
-        return Inside(self, block, weights, attends=attends, prompts=prompts, prefix=prefix)
+        proj: Any = owners[Site.PROJ] if first_alone else None
+        return Inside(
+            self,
+            block,
+            weights,
+            attends=attends,
+            prompts=prompts,
+            prefix=prefix,
+            for_first=None if proj is None else proj.weight,
+        )
 
 
 class Inside(TorchFunctionMode):
-    """Intercepts calls by the weight that they read, and calls of fused attention."""
+    """Intercepts calls by the weight that they read, and calls of fused attention.
+
+    With `for_first`, the weight of the attention's last layer, queries and that layer's inputs are
+    cut to the first token.
+    """
 
     def __init__(
         self,
@@ -152,8 +166,10 @@ class Inside(TorchFunctionMode):
         attends: bool,
         prompts: int,
         prefix: int,
+        for_first: Any = None,
     ) -> None:
         super().__init__()
+        self._for_first = for_first
         self._visitor, self._block, self._weights = visitor, block, weights
         self._attends, self._prompts, self._prefix = attends, prompts, prefix
 
@@ -164,6 +180,8 @@ class Inside(TorchFunctionMode):
         if func in WEIGHT_AT:
             place = WEIGHT_AT[func]
             weight = args[place] if len(args) > place else kwargs.get("weight")
+            if self._for_first is not None and weight is self._for_first:
+                args = (args[0][:, :1], *args[1:])
             for own, site in self._weights:
                 if own is weight:
                     return self._meet(site, func, place, args, kwargs)
@@ -203,6 +221,11 @@ class Inside(TorchFunctionMode):
         scale: float | None = None,
         **others: Any,
     ) -> Tensor:
+        if self._for_first is not None:
+            assert not is_causal, "the first token sees all others"
+            return self._attend_first(
+                query, key, value, attn_mask, dropout_p=dropout_p, scale=scale, **others
+            )
         factor = scale or query.shape[-1] ** -0.5
         if attn_mask is not None and self._prompts and attn_mask.shape[-1] < key.shape[-2]:
             attn_mask = self._padded(attn_mask)
@@ -223,6 +246,15 @@ class Inside(TorchFunctionMode):
         x = torch.stack((query, key, value), dim=1)
         layouts: tuple[Layout, Layout] = ("tokens", "tokens")
         return self._visitor.call(Site.ATTENTION, self._block, x, compute, frozen, layouts)
+
+    def _attend_first(
+        self, query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, **others: Any
+    ) -> Tensor:
+        """The first token's attention, expanded to all tokens, as many as timm's code expects."""
+        if bias is not None:
+            bias = bias[..., :1, :]
+        first = F.scaled_dot_product_attention(query[..., :1, :], key, value, bias, **others)
+        return first.expand(*query.shape[:-1], value.shape[-1])
 
     def _padded(self, bias: Tensor) -> Tensor:
         """[..., N, N] with rows and columns of zeros for the prompts after the prefix."""

@@ -121,10 +121,10 @@ def _enter(kind: Kind, here: Partway, visitor: Visitor, drop_path: DropPath) -> 
         here = replace(here, prompts=prompts.shape[1])
     if len(kind.branches[i]) == 1:
         return _last_branch(kind, replace(here, tensors=(x,)), visitor, drop_path)
-    first = kind.pooled_tokens if visitor.pooled_only and i == len(kind.branches) - 1 else None
-    h, branch = _branch(kind, here, x, 0, visitor, first)
-    if first is not None:  # nothing reads the other tokens, nor the prompts among them
-        x, here = x[:, :first], replace(here, prompts=0)
+    first = visitor.pooled_only and kind.pools_first_token and i == len(kind.branches) - 1
+    h, branch = _branch(kind, here, x, 0, visitor, first_alone=first)
+    if first:  # nothing reads the other tokens, nor the prompts among them
+        x, here = x[:, :1], replace(here, prompts=0)
     branch = visitor.value(Site.ATTN, i, h, branch, layout=kind.branches[i][0].layout)
     after = x + _kept(kind.branches[i][0].leave(branch), drop_path, i, 0)
     after = visitor.value(Site.AFTER_ATTN, i, x, after, layout=kind.layout)
@@ -166,11 +166,17 @@ LEGS: dict[Site, Leg] = {
 
 
 def _branch(
-    kind: Kind, here: Partway, x: Tensor, which: int, visitor: Visitor, first: int | None = None
+    kind: Kind,
+    here: Partway,
+    x: Tensor,
+    which: int,
+    visitor: Visitor,
+    *,
+    first_alone: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """The input of a branch's attention or MLP, and its output before it joins the stream.
 
-    With `first`, both are cut to this number of the first tokens.
+    With `first_alone`, both are of the first token alone.
     """
     i = here.place.block
     own: Branch = kind.branches[i][which]
@@ -182,13 +188,17 @@ def _branch(
     if not own.norm_last:
         h = visitor.module(norm, i, h, own.norm, layout=own.layout)
     inside = visitor.inside(
-        i, own.owners, attends=own.attends, prompts=here.prompts, prefix=kind.prefix
+        i,
+        own.owners,
+        attends=own.attends,
+        prompts=here.prompts,
+        prefix=kind.prefix,
+        first_alone=first_alone,
     )
     with inside:
-        if first is None or own.first is None:
-            branch = own.inner(h, context)
-        else:
-            h, branch = h[:, :first], own.first(h, context, first)
+        branch = own.inner(h, context)
+    if first_alone:
+        h = h[:, :1]
     if own.norm_last:
         branch = visitor.module(norm, i, branch, own.norm, layout=own.layout)
     return h, own.scale(branch)

@@ -45,8 +45,6 @@ class Branch:
     """One residual branch: x + leave(scale(inner(norm(enter(x))))), or with the norm after inner.
 
     `owners` are its linear layers. `layout` is the layout of tensors between enter and leave.
-    `first` computes what `inner` computes, for a number of the first tokens alone; None for a
-    branch that cannot.
     """
 
     norm: nn.Module
@@ -55,7 +53,6 @@ class Branch:
     scale: Callable[[Tensor], Tensor] = same
     norm_last: bool = False
     attends: bool = False
-    first: Callable[[Tensor, Context, int], Tensor] | None = None
     enter: Callable[[Tensor], Tensor] = same
     leave: Callable[[Tensor], Tensor] = same
     layout: Layout = "tokens"
@@ -95,12 +92,11 @@ class Kind(ABC):
         return int(getattr(self.body, "num_prefix_tokens", 0))
 
     @property
-    def pooled_tokens(self) -> int | None:
-        """The number of first tokens that the pooling reads, None for all.
-
-        Where it is a number, the last block's attention has a `first`.
+    def pools_first_token(self) -> bool:
+        """Whether the pooling reads the first token alone, and nothing else mixes tokens after the
+        last block's fused attention, which ends in a layer `proj`.
         """
-        return None
+        return False
 
     @property
     def patch_projection(self) -> nn.Module:
@@ -209,7 +205,6 @@ def attention_and_mlp(
     block: Any,
     *,
     attend: Callable[[Tensor, Context], Tensor],
-    first: Callable[[Tensor, Context, int], Tensor] | None = None,
     norm_last: bool = False,
     layout: Layout = "tokens",
 ) -> tuple[Branch, Branch]:
@@ -221,7 +216,6 @@ def attention_and_mlp(
         owners=owners(block, "attn"),
         scale=scaled(block, 1),
         attends=True,
-        first=first,
         **shared,
     )
     mlp = Branch(
