@@ -123,11 +123,13 @@ class Visitor:
         prompts: int = 0,
         prefix: int = 0,
         first_alone: bool = False,
+        few: bool = False,
     ) -> AbstractContextManager[object]:
         """Inside the block, intercept calls that read the owners' weights, and attention.
 
         `prompts` is the number of prompts after the `prefix` tokens, which biases of the scores
         lack. With `first_alone`, attention and its layer `proj` compute the first token alone.
+        `few` says that there are few tokens and gradients are computed on a CPU.
         """
         weights = [
             (module.weight, site)
@@ -135,7 +137,8 @@ class Visitor:
             if Place(block, site) in self.places and hasattr(module, "weight")  # not nn.Identity
         ]
         attention = Place(block, Site.ATTENTION) in self.places
-        attends = attends and (attention or prompts > 0 or first_alone or _is_exporting())
+        asked = attention or prompts > 0 or first_alone or few or _is_exporting()
+        attends = attends and asked
         if not weights and not attends:
             return nullcontext()
         proj: Any = owners[Site.PROJ] if first_alone else None
@@ -233,6 +236,9 @@ class Inside(TorchFunctionMode):
         def compute(x: Tensor, copies: Tensors) -> Tensor:
             if attn_mask is not None and _is_exporting():
                 return _plain_attention(query, key, value, attn_mask, factor)
+            plain = attn_mask is None and not is_causal and not dropout_p
+            if plain and _is_faster_plain(query):
+                return _plain_attention(query, key, value, None, factor)
             return F.scaled_dot_product_attention(
                 query, key, value, attn_mask, dropout_p, is_causal, scale=scale, **others
             )
@@ -267,11 +273,25 @@ class Inside(TorchFunctionMode):
 
 
 def _plain_attention(
-    query: Tensor, key: Tensor, value: Tensor, bias: Tensor, scale: float
+    query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, scale: float
 ) -> Tensor:
-    """Attention in separate products: ONNX has no form of fused attention with a bias."""
-    scores = (query * scale) @ key.transpose(-2, -1) + bias
-    return scores.softmax(dim=-1) @ value
+    """Attention in separate products.
+
+    ONNX has no form of fused attention with a bias.
+    """
+    scores = (query * scale) @ key.transpose(-2, -1)
+    return (scores if bias is None else scores + bias).softmax(dim=-1) @ value
+
+
+FEW_TOKENS = 64
+"""The number of tokens up to which torch's fused attention on a CPU is slower than its parts, with
+the backward pass."""
+
+
+def _is_faster_plain(query: Tensor) -> bool:
+    """Whether separate products are faster than fused attention, for queries `[B, M, N, C]`."""
+    few = query.shape[-2] <= FEW_TOKENS and query.device.type == "cpu"
+    return few and query.requires_grad and not torch.compiler.is_compiling()
 
 
 def _is_exporting() -> bool:
