@@ -7,6 +7,8 @@ A block is what stands between the lines `<!-- table: NAME -->` and `<!-- end --
 
     benchmarks/results/NAME/**/result.json   runs, shown as `idat report` shows them
     benchmarks/results/NAME.json             {"columns": [...], "rows": [[...]], "note": "..."}
+
+A file NAME.cuda.json may be missing, since few machines can make it; its block then says so.
 """
 
 import argparse
@@ -30,6 +32,7 @@ from idat_zoo.values import Frozen, Scalar
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = Path("benchmarks/results")
+CUDA, UNMEASURED = ".cuda", "\nNot measured yet.\n\n"
 
 OPENING = re.compile(r"^<!-- table: (.+) -->$", re.MULTILINE)
 BLOCK = re.compile(r"^<!-- table: ([^\n]+) -->\n(.*?)^<!-- end -->$", re.MULTILINE | re.DOTALL)
@@ -102,12 +105,17 @@ def _block(name: str, root: Path) -> str:
 
 
 def render(name: str, root: Path) -> str:
-    """What stands in the block of this name. Raises: UnknownNameError; ZooError for bad files."""
+    """What stands in the block of this name.
+
+    Raises: UnknownNameError, unless the name is of a CUDA table; ZooError for bad files.
+    """
     folder, file = root / RESULTS / name, root / RESULTS / f"{name}.json"
     if folder.is_dir():
         return f"\n{_runs(folder, root)}\n"
     if file.is_file():
         return f"\n{_document(file, root)}\n"
+    if name.endswith(CUDA):
+        return UNMEASURED
     raise UnknownNameError("table", name, _known(root / RESULTS))
 
 
