@@ -15,6 +15,7 @@ from idat_zoo.adapters.sites import EMBED, Place, Site
 from idat_zoo.backbones.network import Network
 from idat_zoo.backbones.sites import Visitor
 from idat_zoo.backbones.walk import START, Partway, begin, places, walk
+from idat_zoo.joined_images import JoinedImages
 
 
 def constant_until(network: Network, drop_path: float, *, reads_tokens: bool = False) -> Place:
@@ -53,7 +54,7 @@ def prefix_bytes(network: Network, count: int, until: Place) -> int:
 @torch.no_grad()
 def walk_prefix(
     network: Network,
-    images: UInt8[Tensor, "N C H W"],
+    images: UInt8[Tensor, "N C H W"] | JoinedImages,
     *,
     until: Place,
     batch_size: int,
