@@ -62,6 +62,7 @@ bench: .venv/installed-dev
 	$(BIN)/python benchmarks/cotrain.py
 	$(BIN)/python benchmarks/whole_run.py
 	$(BIN)/python benchmarks/startup.py --against e269931
+	$(BIN)/python benchmarks/memory.py --against e269931 --folder 50000
 	$(BIN)/python benchmarks/mixed.py
 	$(BIN)/python benchmarks/decode.py
 	$(BIN)/python docs/write_tables.py

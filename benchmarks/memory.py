@@ -17,13 +17,14 @@ import argparse
 import os
 import re
 import shutil
-import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
+from subprocess import DEVNULL, Popen
+from typing import IO
 
 from beside import ROOT, checkout
 from decode import write_files
@@ -90,43 +91,49 @@ CLASSES, DISTINCT = 10, 8
 MIB = 1024
 
 
-def start(words: Sequence[str], tree: Path, cache: Path) -> "subprocess.Popen[str]":
-    """A process of the code of a tree, with an own cache of decoded images."""
-    return subprocess.Popen(
-        words,
-        cwd=cache.parent,
-        env=os.environ | {"PYTHONPATH": str(tree), "IDAT_CACHE_DIR": str(cache)},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+def start(words: Sequence[str], tree: Path, cache: Path, told: IO[bytes]) -> Popen[bytes]:
+    """A process of the code of a tree, with its own cache of decoded images; `told` is its stderr.
+
+    It is a file and no pipe, which would have to be emptied meanwhile.
+    """
+    own = {"PYTHONPATH": str(tree), "IDAT_CACHE_DIR": str(cache)}
+    return Popen(words, cwd=cache.parent, env=os.environ | own, stdout=DEVNULL, stderr=told)
+
+
+def require_success(process: Popen[bytes], told: IO[bytes]) -> str:
+    """What a process wrote to stderr, once it has ended well; else the benchmark ends."""
+    code = process.wait()
+    told.seek(0)
+    text = told.read().decode()
+    if code:
+        raise SystemExit(f"{process.args!r} ended with {code}:\n{text}")
+    return text
 
 
 def peak_resident(words: Sequence[str], tree: Path, cache: Path) -> float:
     """The peak resident memory in MiB of a Python process that runs the code of a tree."""
     meter = [GNU_TIME, "-v"] if GNU_TIME else [sys.executable, "-c", GETRUSAGE]
-    process = start([*meter, sys.executable, "-c", *words], tree, cache)
-    _, told = process.communicate()
-    found = re.search(r"Maximum resident set size \(kbytes\): (\d+)", told)
-    if process.returncode or found is None:
-        raise SystemExit(f"{words} ended with {process.returncode}:\n{told}")
-    return int(found[1]) / MIB
+    with tempfile.TemporaryFile() as told:
+        process = start([*meter, sys.executable, "-c", *words], tree, cache, told)
+        text = require_success(process, told)
+    (peak,) = re.findall(r"Maximum resident set size \(kbytes\): (\d+)", text)
+    return int(peak) / MIB
 
 
 def peak_anonymous(words: Sequence[str], cache: Path) -> float:
     """The peak of RssAnon in MiB of a Python process that runs our code."""
-    process, peak = start([sys.executable, "-c", *words], ROOT, cache), 0
-    status = Path(f"/proc/{process.pid}/status")
-    try:
-        while process.poll() is None:
-            found = re.search(r"RssAnon:\s+(\d+) kB", status.read_text())
-            peak = max(peak, int(found[1]) if found else 0)
-            time.sleep(0.02)
-    finally:
-        process.kill()
-    _, told = process.communicate()
-    if process.returncode:
-        raise SystemExit(f"{words} ended with {process.returncode}:\n{told}")
+    peak = 0
+    with tempfile.TemporaryFile() as told:
+        process = start([sys.executable, "-c", *words], ROOT, cache, told)
+        status = Path(f"/proc/{process.pid}/status")
+        try:
+            while process.poll() is None:
+                found = re.findall(r"RssAnon:\s+(\d+) kB", status.read_text())
+                peak = max([peak, *map(int, found)])
+                time.sleep(0.02)
+        finally:
+            process.kill()
+        require_success(process, told)
     return peak / MIB
 
 
