@@ -13,7 +13,7 @@ help:
 	@echo "make check        ruff, format, mypy"
 	@echo "make test-system  the long sweeps (under 40 minutes)"
 	@echo "make test-live    try the live Hub, with a token of yours: REPO=ORG/NAME"
-	@echo "make bench        time all that is timed, and write the tables (half an hour)"
+	@echo "make bench        time all that is timed, and write the tables (over an hour)"
 	@echo "make micro        pretrain the micro pair anew, and all that depends on it (hours)"
 	@echo "make registry     write registry/{adapters,parameters,pretrained}.toml from code and timm"
 	@echo "make tables       write the tables of README and docs, and docs/families.md"
@@ -57,13 +57,17 @@ test-live: .venv/installed-dev
 
 bench: .venv/installed-dev
 	$(BIN)/python benchmarks/joint_step.py
+	$(BIN)/python benchmarks/beside.py e269931
 	$(BIN)/python benchmarks/peft_step.py
+	$(BIN)/python benchmarks/last_blocks.py
 	$(BIN)/python benchmarks/toggle.py
 	$(BIN)/python benchmarks/cotrain.py
 	$(BIN)/python benchmarks/whole_run.py
 	$(BIN)/python benchmarks/startup.py --against e269931
 	$(BIN)/python benchmarks/jobs.py
+	$(BIN)/python benchmarks/memory.py --against e269931 --folder 50000
 	$(BIN)/python benchmarks/mixed.py
+	$(BIN)/python benchmarks/pool_stream.py
 	$(BIN)/python benchmarks/decode.py
 	$(BIN)/python docs/write_tables.py
 	$(BIN)/python docs/write_families.py

@@ -15,6 +15,7 @@ from idat_zoo.adapters.sites import EMBED, Place, Site
 from idat_zoo.backbones.network import Network
 from idat_zoo.backbones.sites import Visitor
 from idat_zoo.backbones.walk import START, Partway, begin, places, walk
+from idat_zoo.joined_images import JoinedImages
 
 
 def constant_until(network: Network, drop_path: float, *, reads_tokens: bool = False) -> Place:
@@ -53,7 +54,7 @@ def prefix_bytes(network: Network, count: int, until: Place) -> int:
 @torch.no_grad()
 def walk_prefix(
     network: Network,
-    images: UInt8[Tensor, "N C H W"],
+    images: UInt8[Tensor, "N C H W"] | JoinedImages,
     *,
     until: Place,
     batch_size: int,
@@ -65,9 +66,25 @@ def walk_prefix(
         lambda site, block, x, compute, frozen: compute(x, {}),
         pooled_only=network.pooled_only and not reads_tokens,
     )
-    parts = [
-        walk(network.kind, begin(network.normalise(batch)), nobody, None, until=until)
-        for batch in images.split(batch_size)
-    ]
-    tensors = zip(*(part.tensors for part in parts), strict=True)
-    return Partway(until, tuple(torch.cat(own) for own in tensors), parts[0].context)
+    wholes: tuple[Tensor, ...] = ()
+    for number, batch in enumerate(images.split(batch_size)):
+        part = walk(network.kind, begin(network.normalise(batch)), nobody, None, until=until)
+        if not number:
+            context = part.context
+            wholes = tuple(_empty_like(own, len(images)) for own in part.tensors)
+        for whole, own in zip(wholes, part.tensors, strict=True):
+            whole[number * batch_size :][: len(own)] = own
+    return Partway(until, wholes, context)
+
+
+def _empty_like(part: Tensor, count: int) -> Tensor:
+    """An uninitialised tensor of `count` rows like those of `part`, as `torch.cat` would have.
+
+    It is filled batch by batch: joining the batches at the end would take twice the memory.
+    """
+    channels_last = part.ndim == 4 and part.is_contiguous(memory_format=torch.channels_last)
+    form = torch.contiguous_format
+    if channels_last and not part.is_contiguous():
+        form = torch.channels_last
+    shape = (count, *part.shape[1:])
+    return torch.empty(shape, dtype=part.dtype, device=part.device, memory_format=form)

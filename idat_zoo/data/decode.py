@@ -34,6 +34,7 @@ from idat_zoo.data.parallel import in_parallel
 from idat_zoo.data.pixel_file import map_pixels, nameless_file, write_at
 from idat_zoo.data.reading import Listener, Reading
 from idat_zoo.errors import DataError, RunFolderError
+from idat_zoo.joined_images import JoinedImages
 
 Sink = Callable[[int, UInt8[np.ndarray, "S S 3"]], None]
 
@@ -61,7 +62,7 @@ class StreamedImages:
         return channels_first(images)
 
 
-Images = UInt8[Tensor, "N C H W"] | StreamedImages
+Images = UInt8[Tensor, "N C H W"] | StreamedImages | JoinedImages
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,10 +12,11 @@ import torch
 from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 
-from idat_zoo.data.decode import Images
+from idat_zoo.data.decode import Images, StreamedImages
 from idat_zoo.data.image_file import PROCEDURE
 from idat_zoo.data.listing import Listing
 from idat_zoo.data.on_disk import pulled_from
+from idat_zoo.joined_images import JoinedImages
 from idat_zoo.recipe import Task
 
 
@@ -36,8 +37,17 @@ class Split:
 
     @property
     def held(self) -> UInt8[Tensor, "N C H W"]:
-        """The images as one contiguous tensor, as training needs them."""
+        """The images as one contiguous tensor, which may be a copy of all."""
         return self.images[:].contiguous()
+
+    @property
+    def joined(self) -> JoinedImages:
+        """The images as training reads them: where they are, with a copy of each batch alone."""
+        if isinstance(self.images, JoinedImages):
+            return self.images
+        if isinstance(self.images, StreamedImages):
+            return JoinedImages([self.held])
+        return JoinedImages([self.images])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +82,7 @@ class TaskData:
         """All images to train on: `train` followed by `val`."""
         first, second = self.train, self.val
         return Split(
-            images=torch.cat([first.held, second.held]),
+            images=JoinedImages([*first.joined.parts, *second.joined.parts]),
             targets=torch.cat([first.targets, second.targets]),
             index=torch.cat([first.index, second.index]),
             pixels_sha256=fingerprint([first, second]),

@@ -22,6 +22,7 @@ from idat_zoo.engine.augment import augment
 from idat_zoo.engine.precision import autocast, cast_frozen
 from idat_zoo.engine.schedule import learning_rates, total_epochs
 from idat_zoo.errors import DataError, DivergedError, TrainingError, ZooError
+from idat_zoo.joined_images import JoinedImages
 from idat_zoo.randomness import Draws, generator
 from idat_zoo.recipe import Recipe
 
@@ -63,7 +64,7 @@ class Learner:
     def __init__(
         self,
         pair: NetworkPair,
-        images: Mapping[Role, UInt8[Tensor, "N C H W"]],
+        images: Mapping[Role, UInt8[Tensor, "N C H W"] | JoinedImages],
         targets: Int64[Tensor, "N"],
         recipe: Recipe,
         *,
@@ -75,7 +76,7 @@ class Learner:
         self.pair, self.recipe, self.seed, self.precision = pair, recipe, seed, recipe.precision
         self.device = pair.student.mean.device
         copies = {id(part): part.to(self.device) for part in images.values()}  # once if shared
-        self.starts: dict[Role, Tensor | Partway] = {
+        self.starts: dict[Role, Tensor | JoinedImages | Partway] = {
             role: copies[id(part)] for role, part in images.items()
         }
         self.targets = targets.to(self.device)
@@ -120,7 +121,7 @@ class Learner:
         with autocast(self.device, self.precision):
             for role, network in self.pair.roles():
                 images = self.starts[role]
-                assert isinstance(images, Tensor), "prefixes are cached once"
+                assert not isinstance(images, Partway), "prefixes are cached once"
                 self.starts[role] = walk_prefix(
                     network,
                     images,

@@ -35,14 +35,14 @@ class LoadedRun:
         A given recipe is the run's own with the values of one candidate.
         """
         splits = {id(data): getattr(data, split) for data in self.views.values()}
-        held = {key: part.held for key, part in splits.items()}  # once if input sizes are equal
+        joined = {key: part.joined for key, part in splits.items()}  # one if sizes are equal
         student = self.views["student"]
         recipe = recipe or self.planned.recipe
         return Training(
             recipe=recipe,
             seed=self.planned.seed,
             folder=self.planned.folder,
-            images={role: held[id(data)] for role, data in self.views.items()},
+            images={role: joined[id(data)] for role, data in self.views.items()},
             targets=splits[id(student)].targets,
             data="".join(dict.fromkeys(data.fingerprint for data in self.views.values())),
             test=student.test if recipe.protocol == "paper" else None,

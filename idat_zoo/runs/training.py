@@ -14,6 +14,7 @@ from idat_zoo.backbones.pair import NetworkPair, Role
 from idat_zoo.data.task_data import Split
 from idat_zoo.engine.learner import EpochLog, divergence
 from idat_zoo.errors import DivergedError
+from idat_zoo.joined_images import JoinedImages
 from idat_zoo.recipe import Recipe
 from idat_zoo.runs.folder import run_label
 from idat_zoo.switches import Switches
@@ -31,7 +32,7 @@ class Training:
     recipe: Recipe
     seed: int
     folder: Path
-    images: Mapping[Role, UInt8[Tensor, "N C H W"]]
+    images: Mapping[Role, UInt8[Tensor, "N C H W"] | JoinedImages]
     targets: Int64[Tensor, "N"]
     data: str
     test: Split | None = None

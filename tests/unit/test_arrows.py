@@ -23,6 +23,7 @@ MAY_KNOW = {
     "sources": RECIPE,
     "files": {"errors"},
     "randomness": set(),
+    "joined_images": set(),
     "places": set(),
     "hub": {"errors"},
     "intervals": set(),
@@ -36,11 +37,12 @@ MAY_KNOW = {
     "plugins": FLOOR | {"adapters", "backbones", "data", "distillation", "outside"},
     "adapters": FLOOR | {"option_words", "outside"},
     "distillation": FLOOR | {"outside"},
-    "data": FLOOR | {"files", "outside", "places"},
+    "data": FLOOR | {"files", "joined_images", "outside", "places"},
     "backbones": FLOOR
-    | {"adapters", "distillation", "files", "hub", "outside", "places", "randomness"},
+    | {"adapters", "distillation", "files", "hub", "joined_images", "outside", "places"}
+    | {"randomness"},
     "builtin": set(),
-    "engine": FLOOR | {"backbones", "distillation", "randomness", "switches"},
+    "engine": FLOOR | {"backbones", "distillation", "joined_images", "randomness", "switches"},
     "recipe_hash": RECIPE | {"adapters", "distillation"},
     "runs": FLOOR
     | {
@@ -52,6 +54,7 @@ MAY_KNOW = {
         "distillation",
         "engine",
         "files",
+        "joined_images",
         "logits",
         "metrics",
         "outside",
