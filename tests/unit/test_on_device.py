@@ -65,9 +65,9 @@ def commands() -> list[list[str]]:
 
 
 def test_the_steps_fit_a_machine_lent_for_half_an_hour() -> None:
-    assert sum(limit for limit, _ in steps().values()) <= 1320
-    assert "add up to 22 minutes" in DOCS
-    assert "add up to 22 minutes" in SCRIPT.read_text()
+    assert sum(limit for limit, _ in steps().values()) <= 1380
+    assert "add up to 23 minutes" in DOCS
+    assert "add up to 23 minutes" in SCRIPT.read_text()
 
 
 def test_the_documented_commands_have_each_step_once_and_fit_ten_minutes_and_eight_files() -> None:
