@@ -71,8 +71,10 @@ def write_theirs(folder: Path, backbone: FrozenBackbone, count: int) -> None:
 class Switching:
     """PEFT's model, with the least recently used adapter deleted beyond a capacity."""
 
-    def __init__(self, folder: Path, backbone: FrozenBackbone, capacity: int) -> None:
-        self._folder, self._capacity = folder, capacity
+    def __init__(
+        self, folder: Path, backbone: FrozenBackbone, capacity: int, device: torch.device
+    ) -> None:
+        self._folder, self._capacity, self._device = folder, capacity, device
         self._body = copy.deepcopy(backbone.body)
         self._body.head = nn.Linear(backbone.anatomy.num_features, CLASSES)
         self._model: PeftModel | None = None
@@ -82,18 +84,19 @@ class Switching:
         """The logits of one normalised image by one adapter."""
         path = str(self._folder / name)
         if self._model is None:
-            self._model = PeftModel.from_pretrained(self._body, path, adapter_name=name).eval()
+            model = PeftModel.from_pretrained(self._body, path, adapter_name=name)
+            self._model = model.to(self._device).eval()
         elif name not in self._loaded:
             if len(self._loaded) >= self._capacity:
                 self._model.delete_adapter(self._loaded.popitem(last=False)[0])
-            self._model.load_adapter(path, adapter_name=name)
+            self._model.load_adapter(path, adapter_name=name, torch_device=str(self._device))
             self._model.eval()
         self._loaded[name] = None
         self._loaded.move_to_end(name)
         self._model.set_adapter(name)
         with torch.inference_mode():
-            logits: Tensor = self._model(image)
-        return logits
+            logits: Tensor = self._model(image.to(self._device))
+        return logits.cpu()
 
 
 def requests(kind: str, adapters: int, count: int) -> list[str]:
@@ -161,7 +164,7 @@ def main() -> None:
             def by_pool(start: int, end: int) -> object:
                 return pool.predict(images[start:end], names[start:end])  # noqa: B023
 
-            switching = Switching(theirs, backbone, asked.capacity)
+            switching = Switching(theirs, backbone, asked.capacity, device)
 
             def by_peft(start: int, end: int) -> object:
                 return switching.answer(normal[start:end], names[start])  # noqa: B023
