@@ -1,5 +1,6 @@
 """A module that holds tensors under dotted names, which torch forbids for parameters."""
 
+import torch
 from torch import Tensor, nn
 
 from idat_zoo.adapters.tensors import Created
@@ -26,14 +27,22 @@ class NamedTensors(nn.Module):
 
     def under(self, *prefixes: str) -> dict[str, Tensor]:
         """The tensors whose name begins with one of the prefixes, by the rest of the name."""
-        if prefixes not in self._under:
-            self._under[prefixes] = [
-                (name.removeprefix(prefix), attribute)
-                for attribute, name in self._names.items()
-                for prefix in prefixes
-                if name.startswith(prefix)
-            ]
-        return {name: getattr(self, attribute) for name, attribute in self._under[prefixes]}
+        return {name: getattr(self, attribute) for name, attribute in self._named(prefixes)}
+
+    def _named(self, prefixes: tuple[str, ...]) -> list[tuple[str, str]]:
+        """The rest of each name under the prefixes, and the attribute that holds its tensor."""
+        known = self._under.get(prefixes)
+        if known is not None:
+            return known
+        found = [
+            (name.removeprefix(prefix), attribute)
+            for attribute, name in self._names.items()
+            for prefix in prefixes
+            if name.startswith(prefix)
+        ]
+        if not torch.compiler.is_compiling():  # a compiler would compile anew when this changes
+            self._under[prefixes] = found
+        return found
 
 
 def _attribute(name: str) -> str:

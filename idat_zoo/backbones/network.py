@@ -280,11 +280,11 @@ def published_names(adapter: Tensors, head: nn.Module) -> dict[str, Tensor]:
 def adds_to_weights(frozen: Tensors, up: Tensor) -> bool:
     """Whether updates can be added to a frozen weight: that of a linear layer, in full precision.
 
-    A weight in 16 bits would round small updates away. A compiler gets the plain operations.
+    A weight in 16 bits would round small updates away.
     """
     weight = frozen["weight"]
-    plain = not torch.is_autocast_enabled(weight.device.type) and not torch.compiler.is_compiling()
-    return plain and weight.ndim == 2 and weight.dtype == up.dtype
+    full = not torch.is_autocast_enabled(weight.device.type) and weight.dtype == up.dtype
+    return full and weight.ndim == 2
 
 
 def _takes_pooled_only(

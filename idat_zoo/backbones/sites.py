@@ -291,7 +291,7 @@ the backward pass."""
 def _is_faster_plain(query: Tensor) -> bool:
     """Whether separate products are faster than fused attention, for queries `[B, M, N, C]`."""
     few = query.shape[-2] <= FEW_TOKENS and query.device.type == "cpu"
-    return few and query.requires_grad and not torch.compiler.is_compiling()
+    return few and query.requires_grad
 
 
 def _is_exporting() -> bool:
