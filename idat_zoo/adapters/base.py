@@ -44,7 +44,7 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from idat_zoo.adapters.anatomy import Anatomy, BlockAnatomy
-from idat_zoo.adapters.low_rank import RowsUpdate
+from idat_zoo.adapters.low_rank import WeightUpdate
 from idat_zoo.adapters.masks import Mask
 from idat_zoo.adapters.sites import EMBED, Place, Site, SiteShape
 from idat_zoo.adapters.tensors import Carry, Created, Tensors
@@ -197,13 +197,13 @@ class Adapter(ABC):
         """
         return None
 
-    def row_updates(self, site: Site, tensors: Tensors) -> list[RowsUpdate]:
-        """The low-rank updates of the rows of the linear layer at a site, in the rows' order.
+    def weight_update(self, site: Site, tensors: Tensors) -> WeightUpdate | None:
+        """The low-rank update of the weight of the linear layer at a site.
 
-        A family returns them where they are all that `apply` does there without masks. The layer is
-        then computed with its updated weight, and `apply` is not called. Empty otherwise.
+        A family returns it where it is all that `apply` does there without masks. The layer is then
+        computed with its updated weight, and `apply` is not called. None otherwise.
         """
-        return []
+        return None
 
     @abstractmethod
     def apply(

@@ -13,11 +13,12 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from idat_zoo.adapters.anatomy import Anatomy, BlockAnatomy
 from idat_zoo.adapters.base import Adapter
-from idat_zoo.adapters.low_rank import RowsUpdate
+from idat_zoo.adapters.low_rank import WeightUpdate
 from idat_zoo.adapters.masks import masked
 from idat_zoo.adapters.sites import Site, SiteShape
 from idat_zoo.adapters.tensors import Created, Tensors
@@ -215,18 +216,21 @@ class UpdatesAdapter(LayersAdapter):
         """
         return None
 
-    def row_updates(self, site: Site, tensors: Tensors) -> list[RowsUpdate]:
-        """The factors of each layer's update, with the rows that they change."""
+    def weight_update(self, site: Site, tensors: Tensors) -> WeightUpdate | None:
+        """The updates of all layers at a site in one, whose rank is the sum of theirs."""
         layers = layers_at(site, tensors)
-        found = []
+        ups, downs = [], []
         for name in layers:
             factors = self.factors(own_of(tensors, name))
             if factors is None:
-                return []
+                return None
             up, down = factors
-            start = ROWS.index(name) * up.shape[0] if _rows(site, layers) else 0
-            found.append(RowsUpdate(start=start, up=up, down=down))
-        return found
+            if _rows(site, layers):
+                before, after = ROWS.index(name), len(ROWS) - 1 - ROWS.index(name)
+                up = F.pad(up, (0, 0, before * up.shape[0], after * up.shape[0]))
+            ups.append(up)
+            downs.append(down)
+        return WeightUpdate(torch.cat(ups, dim=1), torch.cat(downs)) if ups else None
 
     def change(
         self, tensors: Tensors, x: Tensor, y: Tensor, frozen: Tensors, masks: Tensors

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from idat_zoo.adapters.anatomy import Anatomy
 from idat_zoo.adapters.base import Adapter
+from idat_zoo.adapters.low_rank import WeightUpdate
 from idat_zoo.adapters.sites import Place, Site
 from idat_zoo.adapters.tensors import Tensors, home_of
 from idat_zoo.backbones.network import Network
@@ -90,7 +91,7 @@ class AdapterTable:
             self._tables = {n: _enlarged(t, (size, *t.shape[1:])) for n, t in self._tables.items()}
         row = self._free.pop()
         self.members[row] = member
-        tensors = {**member.tensors, **self._factors(member)}
+        tensors = {**member.tensors, **self._updates(member)}
         for name, tensor in tensors.items():
             self._write(row, name, tensor.detach())
         for name in self._tables.keys() - tensors.keys():
@@ -113,22 +114,13 @@ class AdapterTable:
                 own = own.narrow(axis, 0, size)
         own.copy_(tensor)
 
-    def _factors(self, member: Member) -> dict[str, Tensor]:
-        """The factors of all updates of a layer's rows in one: `[R, inputs]` and `[R, outputs]`.
-
-        R is the sum of the updates' ranks, so one product adds them all.
-        """
+    def _updates(self, member: Member) -> dict[str, Tensor]:
+        """The low-rank updates of a member's layers: factors with the rank as their first axis."""
         found = {}
         for place in member.places:
-            updates = member.adapter.row_updates(place.site, self._own(member, place.block))
-            if updates:
-                outputs = self._anatomy.shape(place.site, place.block).outputs
-                ups = [
-                    F.pad(own.up.mT, (own.start, outputs - own.start - own.up.shape[0]))
-                    for own in updates
-                ]
-                found[_name(DOWN, place)] = torch.cat([own.down for own in updates])
-                found[_name(UP, place)] = torch.cat(ups)
+            update = member.adapter.weight_update(place.site, self._own(member, place.block))
+            if update is not None:
+                found[_name(UP, place)], found[_name(DOWN, place)] = update.up.mT, update.down
         return found
 
     def _own(self, member: Member, block: int) -> dict[str, Tensor]:
@@ -165,15 +157,15 @@ class AdapterTable:
         blocks = [self.local(block, 0).values() for block in range(-1, self._anatomy.depth + 1)]
         return max(sum(tensor.nbytes for tensor in own) for own in blocks)
 
-    def factors(self, place: Place, rows: Tensor) -> tuple[Tensor, Tensor] | None:
-        """The factors of the updates of a linear layer, `[B, R, inputs]` and `[B, R, outputs]`.
+    def weight_updates(self, place: Place, rows: Tensor) -> WeightUpdate | None:
+        """The updates of a linear layer's weight, gathered by rows: factors `[B, ..]`.
 
         None for a family that does something else at the place.
         """
-        down, up = (self._tables.get(_name(which, place)) for which in (DOWN, UP))
-        if down is None or up is None:
+        up, down = (self._tables.get(_name(which, place)) for which in (UP, DOWN))
+        if up is None or down is None:
             return None
-        return down.index_select(0, rows), up.index_select(0, rows)
+        return WeightUpdate(up.index_select(0, rows).mT, down.index_select(0, rows))
 
     @property
     def head_bytes(self) -> int:

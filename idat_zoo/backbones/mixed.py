@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from idat_zoo.adapters.low_rank import updated_linear
+from idat_zoo.adapters.low_rank import WeightUpdate, updated_linear
 from idat_zoo.adapters.sites import Place, Site
 from idat_zoo.adapters.tensors import Carry, Tensors
 from idat_zoo.backbones.adapter_table import AdapterTable, Member, member_of, prompts_of
@@ -189,9 +189,9 @@ class _SharedPass:
         place, windows = Place(block, site), x.shape[0] // self._images  # a window is a row
         if len(self._runs) == 1 and isinstance(self._runs[0].rows, int):
             run = self._runs[0]
-            updates = run.table.adapter.row_updates(site, run.local(block))
-            if updates and adds_to_weights(frozen, updates[0].up):
-                return updated_linear(x, frozen["weight"], frozen.get("bias"), updates)
+            update = run.table.adapter.weight_update(site, run.local(block))
+            if update is not None and adds_to_weights(frozen, update):
+                return updated_linear(x, frozen["weight"], frozen.get("bias"), update)
         y = compute(x, {})
         if y.data_ptr() == x.data_ptr():
             y = y.clone()  # what follows may write into y, and the stream is read again
@@ -216,9 +216,9 @@ class _SharedPass:
     ) -> Tensor:
         """The value that replaces y for the images of one run; updates are added to y itself."""
         if isinstance(run.rows, Tensor):
-            factors = run.table.factors(place, run.rows)
-            if factors is not None and adds_to_weights(frozen, factors[1]):
-                return _add_updates(x, y, factors)
+            update = run.table.weight_updates(place, run.rows)
+            if update is not None and adds_to_weights(frozen, update):
+                return _add_updates(x, y, update)
         adapter, site, local = run.table.adapter, place.site, run.local(place.block)
         copies, block = copies_at(adapter, site, local), self._anatomy.block(place.block)
         if isinstance(run.rows, int):
@@ -266,11 +266,11 @@ def _prompts(run: _Run, block: int) -> Tensor | None:
     return torch.vmap(of_one)(local)
 
 
-def _add_updates(x: Tensor, y: Tensor, factors: tuple[Tensor, Tensor]) -> Tensor:
+def _add_updates(x: Tensor, y: Tensor, update: WeightUpdate) -> Tensor:
     """Add x A^T B^T to y in place, for x `[.., N, D]` and y `[.., N, O]` that was just computed."""
-    down, up = factors
+    up, down = update
     own = y.view(len(up), -1, y.shape[-1])
-    own.baddbmm_(x.reshape(len(down), -1, x.shape[-1]) @ down.mT, up)
+    own.baddbmm_(x.reshape(len(down), -1, x.shape[-1]) @ down.mT, up.mT)
     return y
 
 

@@ -12,7 +12,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
 from idat_zoo.adapters.base import Adapter
-from idat_zoo.adapters.low_rank import updated_linear
+from idat_zoo.adapters.low_rank import WeightUpdate, updated_linear
 from idat_zoo.adapters.masks import Mask
 from idat_zoo.adapters.sites import AFTER_ATTENTION, Place, Site, SiteShape
 from idat_zoo.adapters.tensors import Carry, Created, Tensors, home_of
@@ -180,9 +180,9 @@ class Network(nn.Module):
         def offer(site: Site, block: int, x: Tensor, compute: Compute, frozen: Tensors) -> Tensor:
             nonlocal carry
             local, own = self.local(block), self.masks_of(masks, site, block, x)
-            updates = self.adapter.row_updates(site, local)
-            if updates and not own and adds_to_weights(frozen, updates[0].up):
-                return updated_linear(x, frozen["weight"], frozen.get("bias"), updates)
+            update = None if own else self.adapter.weight_update(site, local)
+            if update is not None and adds_to_weights(frozen, update):
+                return updated_linear(x, frozen["weight"], frozen.get("bias"), update)
             y, carry = self.adapter.apply_carrying(
                 site,
                 local,
@@ -277,13 +277,13 @@ def published_names(adapter: Tensors, head: nn.Module) -> dict[str, Tensor]:
     }
 
 
-def adds_to_weights(frozen: Tensors, up: Tensor) -> bool:
-    """Whether updates can be added to a frozen weight: that of a linear layer, in full precision.
+def adds_to_weights(frozen: Tensors, update: WeightUpdate) -> bool:
+    """Whether an update can be added to a frozen weight: that of a linear layer, in full precision.
 
     A weight in 16 bits would round small updates away.
     """
     weight = frozen["weight"]
-    full = not torch.is_autocast_enabled(weight.device.type) and weight.dtype == up.dtype
+    full = not torch.is_autocast_enabled(weight.device.type) and weight.dtype == update.up.dtype
     return full and weight.ndim == 2
 
 

@@ -109,6 +109,6 @@ def test_an_adapter_that_gets_no_gradient_stops_the_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("idat_zoo.adapters.lora.LoRA.apply", lambda *args, **more: args[4])
-    monkeypatch.setattr("idat_zoo.adapters.lora.LoRA.row_updates", lambda *args: [])
+    monkeypatch.setattr("idat_zoo.adapters.lora.LoRA.weight_update", lambda *args: None)
     with pytest.raises(TrainingError, match=r"8 of 10 trainable tensors got no gradient"):
         run(toy_recipe(teacher=False), device="cpu", out=tmp_path)

@@ -4,7 +4,6 @@ A wrong start, in every tensor; a wrong scale; a wrong term of the merge.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from fnmatch import fnmatch
 from typing import Any
 
@@ -17,7 +16,7 @@ from torch import Tensor
 
 from idat_zoo.adapters import ADAPTERS, find_adapter
 from idat_zoo.adapters.base import Adapter
-from idat_zoo.adapters.low_rank import RowsUpdate
+from idat_zoo.adapters.low_rank import WeightUpdate
 from idat_zoo.adapters.tensors import Created
 from idat_zoo.randomness import generator
 
@@ -80,7 +79,7 @@ def test_a_wrong_start_is_seen(family: str, pattern: str, monkeypatch: pytest.Mo
 def test_half_as_much_again_is_seen(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """All that it adds to y is 1.5 times as much; its prompts are."""
     cls = find_adapter(family)
-    apply, prompt, updates = cls.apply_carrying, cls.prompt, cls.row_updates
+    apply, prompt, whole = cls.apply_carrying, cls.prompt, cls.weight_update
 
     def scaled(self: Adapter, site: Any, tensors: Any, x: Any, y: Tensor, *more: Any, **named: Any):  # noqa: ANN202
         out, carry = apply(self, site, tensors, x, y, *more, **named)
@@ -90,12 +89,13 @@ def test_half_as_much_again_is_seen(family: str, monkeypatch: pytest.MonkeyPatch
         tokens = prompt(self, *args, **named)
         return None if tokens is None else 1.5 * tokens
 
-    def larger(self: Adapter, *args: Any) -> list[RowsUpdate]:
-        return [replace(own, up=1.5 * own.up) for own in updates(self, *args)]
+    def larger(self: Adapter, *args: Any) -> WeightUpdate | None:
+        update = whole(self, *args)
+        return update and update._replace(up=1.5 * update.up)
 
     monkeypatch.setattr(cls, "apply_carrying", scaled)
     monkeypatch.setattr(cls, "prompt", longer)
-    monkeypatch.setattr(cls, "row_updates", larger)
+    monkeypatch.setattr(cls, "weight_update", larger)
     with pytest.raises(AssertionError):
         laws.is_the_authors(family)
 
