@@ -123,13 +123,11 @@ class Visitor:
         prompts: int = 0,
         prefix: int = 0,
         first_alone: bool = False,
-        few: bool = False,
     ) -> AbstractContextManager[object]:
         """Inside the block, intercept calls that read the owners' weights, and attention.
 
         `prompts` is the number of prompts after the `prefix` tokens, which biases of the scores
         lack. With `first_alone`, attention and its layer `proj` compute the first token alone.
-        `few` says that there are few tokens and gradients are computed on a CPU.
         """
         weights = [
             (module.weight, site)
@@ -137,8 +135,8 @@ class Visitor:
             if Place(block, site) in self.places and hasattr(module, "weight")  # not nn.Identity
         ]
         attention = Place(block, Site.ATTENTION) in self.places
-        asked = attention or prompts > 0 or first_alone or few or _is_exporting()
-        attends = attends and asked
+        faster = first_alone or torch.is_grad_enabled()
+        attends = attends and (attention or prompts > 0 or faster or _is_exporting())
         if not weights and not attends:
             return nullcontext()
         proj: Any = owners[Site.PROJ] if first_alone else None
@@ -190,6 +188,8 @@ class Inside(TorchFunctionMode):
                     return self._meet(site, func, place, args, kwargs)
         if func is F.scaled_dot_product_attention and self._attends:
             return self._attend(*args, **kwargs)
+        if func is Tensor.unbind and self._attends and _is_packed(*args, **kwargs):
+            return _unpacked(args[0])
         return func(*args, **kwargs)
 
     def _meet(
@@ -281,6 +281,20 @@ def _plain_attention(
     """
     scores = (query * scale) @ key.transpose(-2, -1)
     return (scores if bias is None else scores + bias).softmax(dim=-1) @ value
+
+
+def _is_packed(x: Tensor, dim: int = 0) -> bool:
+    """Whether x holds queries, keys and values `[3, B, M, N, C]`, that are unbound."""
+    return x.ndim == 5 and dim == 0
+
+
+def _unpacked(x: Tensor) -> tuple[Tensor, ...]:
+    """The queries, keys and values `[B, M, N, C]` of `[3, B, M, N, C]`, as views.
+
+    They are unbound in the order of memory, `[B, N, 3, M, C]`, so the backward pass writes their
+    gradients where the layer `qkv` reads them, with one copy instead of two.
+    """
+    return tuple(own.transpose(1, 2) for own in x.permute(1, 3, 0, 2, 4).unbind(2))
 
 
 FEW_TOKENS = 64

@@ -28,7 +28,7 @@ from idat_zoo.adapters.sites import EMBED, Site
 from idat_zoo.adapters.sites import Place as Place
 from idat_zoo.adapters.tensors import Tensors
 from idat_zoo.backbones.kinds.base import Branch, Context, Kind
-from idat_zoo.backbones.sites import FEW_TOKENS, Visitor
+from idat_zoo.backbones.sites import Visitor
 
 DropPath = Float[Tensor, "L R B"] | None
 """The drop-path factors of each image's branches (0: dropped)."""
@@ -194,7 +194,6 @@ def _branch(
         prompts=here.prompts,
         prefix=kind.prefix,
         first_alone=first_alone,
-        few=h.shape[1] <= FEW_TOKENS and h.device.type == "cpu" and torch.is_grad_enabled(),
     )
     with inside:
         branch = own.inner(h, context)
