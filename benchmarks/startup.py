@@ -56,14 +56,19 @@ OURS_ALONE = {"python, import torch and timm", "first training step of digits"}
 
 
 def wait(words: Sequence[str], tree: Path, folder: Path) -> float:
-    """Seconds of a process that runs the code of a tree in a folder."""
+    """Seconds of a process that runs the code of a tree in a folder.
+
+    Its bytecode is kept, as that of installed packages is.
+    """
+    env = os.environ | {"PYTHONPATH": str(tree), "PYTHONPYCACHEPREFIX": str(folder / "bytecode")}
+    env.pop("PYTHONDONTWRITEBYTECODE", None)
     work = partial(
         subprocess.run,
         [sys.executable, "-c", *words],
         check=True,
         capture_output=True,
         cwd=folder,
-        env=os.environ | {"PYTHONPATH": str(tree)},
+        env=env,
     )
     return seconds(work, find_device("cpu"))
 

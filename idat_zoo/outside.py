@@ -53,10 +53,16 @@ def claim(group: str, names: Container[str]) -> None:
 
 
 @cache
+def _entry_points() -> Any:  # the class has another name from Python 3.12 on
+    """The entry points of all distributions; to look for those of one group takes as long."""
+    return metadata.entry_points()
+
+
+@cache
 def installed(group: str) -> Mapping[str, Provider]:
     """The providers from installed distributions, by name. None of them is imported."""
     found = {}
-    for entry in metadata.entry_points(group=group):
+    for entry in _entry_points().select(group=group):
         assert entry.dist is not None
         plugin = Plugin(distribution=entry.dist.name, version=entry.dist.version)
         if entry.name in _taken.get(group, ()):

@@ -1,27 +1,27 @@
-"""Write registry/pretrained.toml from timm's configurations of weights: `make registry`.
+"""Write registry/pretrained.json from timm's configurations of weights: `make registry`.
 
 With this file, a shelf's backbone may leave image size, mean and std to timm's weights, and the
 shelf is read without loading timm.
 """
 
+import json
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
 import timm
-import tomli_w
 
 from idat_zoo.hub.weights import weights_repo
 from idat_zoo.registry.pretrained import TABLE
 
-HEADER = (
-    "# Source: written by command from the pretrained_cfg of timm {version}: all weights that lie "
-    "under timm/ARCHITECTURE.TAG on the Hub.\n\n"
+SOURCE = (
+    "written by command from the pretrained_cfg of timm {version}: all weights that lie under "
+    "timm/ARCHITECTURE.TAG on the Hub"
 )
 
 
 def render_pretrained() -> str:
-    """The table as TOML: image size, mean and std, each with the weights that it holds for."""
+    """The table as JSON: image size, mean and std, each with the weights that it holds for."""
     weights: dict[tuple[Any, ...], list[str]] = defaultdict(list)
     for name in timm.list_pretrained():
         config = timm.get_pretrained_cfg(name)
@@ -34,8 +34,9 @@ def render_pretrained() -> str:
         {"img_size": size, "mean": list(mean), "std": list(std), "of": sorted(names)}
         for (size, mean, std), names in sorted(weights.items())
     ]
-    document = {"timm": timm.__version__, "values": values}
-    return HEADER.format(version=timm.__version__) + tomli_w.dumps(document)
+    version = timm.__version__
+    document = {"source": SOURCE.format(version=version), "timm": version, "values": values}
+    return json.dumps(document, indent=1) + "\n"
 
 
 def main() -> None:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from idat_zoo.backbones.pair import build_pair
 from idat_zoo.engine.learner import EpochLog, Learner
 from idat_zoo.engine.memory import prefixes_fit, runs_in_one_pass
+from idat_zoo.engine.precision import describe_device
 from idat_zoo.engine.train import Trainer
 from idat_zoo.errors import DivergedError, RunFolderError, ZooError
 from idat_zoo.logits import score_network
@@ -95,7 +96,12 @@ def _train_together(
     switches = switches.model_copy(update={"fused": trainer.fused})
     stack = [training.label for training in trainings] if len(trainings) > 1 else []
     saved = [
-        SavedState(training.folder, _origin(training, learner, switches, stack))
+        SavedState(
+            training.folder,
+            _origin(training, learner, switches, stack),
+            device=describe_device(setup.device),
+            note=progress.note,
+        )
         for training, learner in zip(trainings, learners, strict=True)
     ]
     for state, learner in zip(saved, learners, strict=True):

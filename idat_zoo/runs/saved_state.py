@@ -18,6 +18,7 @@ from idat_zoo.recipe import Recipe
 from idat_zoo.runs.folder import STATE_FILE
 
 SHARED = "runs in one pass"
+DEVICE = "device"
 
 
 @dataclass
@@ -25,11 +26,14 @@ class SavedState:
     """The log and state of a training in a folder, from which a later process can resume it.
 
     `origin` holds facts that must not change between the start and the end of a training, by names
-    used in messages. A saved state with another origin is refused.
+    used in messages. A saved state with another origin is refused. `device` describes where the
+    epochs are computed; one that changed may change the last bits, which `note` is told.
     """
 
     folder: Path
     origin: Mapping[str, object]
+    device: str
+    note: Callable[[str], None]
     logs: list[EpochLog] = field(default_factory=list)
 
     @property
@@ -50,7 +54,8 @@ class SavedState:
         self.logs.append(log)
         lines = "".join(json.dumps(log.as_json()) + "\n" for log in self.logs)
         files.write_whole(self.folder / LOG_FILE, lines.encode())
-        origin = torch.tensor(list(json.dumps(self.origin).encode()), dtype=torch.uint8)
+        facts = json.dumps({**self.origin, DEVICE: self.device})
+        origin = torch.tensor(list(facts.encode()), dtype=torch.uint8)
         state = {"epochs": torch.tensor(len(self.logs)), "begun_with": origin}
         state |= state_of(trainer, learner)
         files.write_whole(self.folder / STATE_FILE, files.dump_tensors(state))
@@ -77,6 +82,12 @@ class SavedState:
                 f"'{self.folder}' was begun with other {' and '.join(other)}.",
                 hint="Repeat the command it was begun with, choose another --out, or remove the "
                 "folder to begin anew.",
+            )
+        before = begun.get(DEVICE, self.device)
+        if before != self.device and learner.done < learner.epochs:
+            self.note(
+                f"trained so far on {before}, and now on {self.device}: the last bits may differ "
+                "from those of a training in one go"
             )
         load_state(trainer, learner, state)
         self.logs = self._read_logs(learner.done)

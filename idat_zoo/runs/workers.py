@@ -175,6 +175,8 @@ class _Workers:
         worker.turn = turns.popleft()
         worker.left = list(worker.turn.positions)
         worker.turn.announce(worker.listener)
+        if not worker.begun:
+            worker.listener.doing(worker.turn.runs[0].recipe.task.id, "starting a process")
         with suppress(OSError):  # it has died, as reading from it will tell
             if not worker.begun:
                 worker.connection.send_bytes(pickle.dumps(self._assignment))

@@ -10,7 +10,7 @@ import torch
 from toy_runs import Notes, same_but_for_times, stopped_after, trained
 
 from conftest import toy_recipe
-from idat_zoo.engine.precision import resolve_precision
+from idat_zoo.engine.precision import describe_device, resolve_precision
 from idat_zoo.errors import RunFolderError
 from idat_zoo.runs.folder import run_folder
 from idat_zoo.runs.many import run, run_many
@@ -51,6 +51,20 @@ def test_an_fp16_run_trains_and_goes_on_to_the_same_bits(
     assert same_but_for_times(whole, folder)
     first, *_ = (whole / "log.jsonl").read_text().splitlines()
     assert json.loads(first)["skipped"] > 2
+
+
+def test_resuming_on_another_device_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stopped_after(1, toy_recipe(), tmp_path, monkeypatch)
+    told = Notes()
+    monkeypatch.setattr("idat_zoo.runs.passes.describe_device", lambda device: "cpu: another one")
+    run(toy_recipe(), device="cpu", out=tmp_path, resume=True, progress=told)
+    here = describe_device(torch.device("cpu"))
+    assert told.told == [
+        f"trained so far on {here}, and now on cpu: another one: the last bits may differ from "
+        "those of a training in one go"
+    ]
 
 
 def test_resuming_on_other_data_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
