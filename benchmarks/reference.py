@@ -29,7 +29,7 @@ class ReferenceLoop:
     def __init__(self, pair: NetworkPair, recipe: Recipe, *, device: torch.device) -> None:
         self.pair, self.recipe, self.device = pair, recipe, device
         self.optimisers = {
-            role: torch.optim.AdamW(parameter_groups(network, recipe), lr=recipe.lr)
+            role: torch.optim.AdamW(parameter_groups(network.trainable(), recipe), lr=recipe.lr)
             for role, network in pair.roles()
         }
         self.steps = 0

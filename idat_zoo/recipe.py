@@ -14,6 +14,7 @@ from idat_zoo.specs import (
     DEFAULT_TERM,
     FLAT_OPTIONS,
     NO_TERM,
+    OF_THE_TERM,
     AdapterSpec,
     Plugin,
     TermSpec,
@@ -124,10 +125,13 @@ class Recipe(Frozen):
     """Everything that determines a run except seed, device and paths.
 
     `epochs` and `warmup_epochs` count epochs; `lr` is the peak learning rate of AdamW, for both
-    networks. The term `distillation` has weight `distillation_weight`; `detach` names the side
-    whose outputs are constants in it (iDAT as released: `none`, both learn). `candidates` (field ->
-    values) are what `selection = "val"` chooses among. `protocol = "imported"` marks an adapter
-    trained elsewhere, whose training is not known.
+    networks. The term `distillation` has weight `distillation_weight`, which rises linearly from 0
+    over `distillation_warmup_epochs`; `detach` names the side whose outputs are constants in it
+    (iDAT as released: `none`, both learn). With `distillation_gate = "teacher_right"` it acts on
+    the images that the teacher classifies correctly, and with `distillation_until = "teacher"` it
+    ends after the first epoch in which the student's training accuracy is above the teacher's.
+    `candidates` (field -> values) are what `selection = "val"` chooses among. `protocol =
+    "imported"` marks an adapter trained elsewhere, whose training is not known.
 
     Recipes of the older form are accepted, in which `distillation` is the term's name, and
     `temperature` and `temperature_squared` are fields of their own.
@@ -147,6 +151,9 @@ class Recipe(Frozen):
 
     distillation: TermSpec = TermSpec(name=DEFAULT_TERM)
     distillation_weight: Number = Field(default=1.0, ge=0)
+    distillation_warmup_epochs: int = Field(default=0, ge=0, le=MOST_EPOCHS)
+    distillation_gate: Literal["none", "teacher_right"] = "none"
+    distillation_until: Literal["end", "teacher"] = "end"
     detach: Literal["none", "teacher", "student"] = "none"
 
     protocol: Literal["standard", "paper", "imported"] = "standard"
@@ -183,6 +190,8 @@ class Recipe(Frozen):
 
     @model_validator(mode="after")
     def _fits_together(self) -> "Recipe":
+        usual = type(self).model_fields
+        acting = [name for name in OF_THE_TERM if getattr(self, name) != usual[name].default]
         faults = [
             message
             for wrong, message in (
@@ -205,8 +214,8 @@ class Recipe(Frozen):
                     "temperature and temperature_squared act only with distillation = 'kl'",
                 ),
                 (
-                    not self.distils and (self.detach != "none" or self.distillation_weight != 1.0),
-                    "detach and distillation_weight need a distillation term",
+                    not self.distils and bool(acting),
+                    f"{' and '.join(acting)} need{'s' * (len(acting) == 1)} a distillation term",
                 ),
                 (
                     self.selection == "val" and not self.candidates,

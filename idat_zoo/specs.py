@@ -19,6 +19,14 @@ TUNER = r"[a-z0-9_]+"
 DEFAULT_TERM = "mse"
 NO_TERM = "none"
 """The term's name in a recipe without distillation."""
+OF_THE_TERM = (
+    "distillation_weight",
+    "distillation_warmup_epochs",
+    "distillation_gate",
+    "distillation_until",
+    "detach",
+)
+"""The fields of a recipe that act on whichever term it names."""
 FLAT_OPTIONS = ("temperature", "temperature_squared")
 """Options of `kl` that older recipes, and words of a command line, give as fields of the recipe."""
 

@@ -11,9 +11,8 @@ from idat_zoo.registry.registry import Registry
 from idat_zoo.registry.shelves import Family, unknown
 from idat_zoo.registry.terms import short_key, term_options
 from idat_zoo.registry.words import below
-from idat_zoo.specs import TermSpec
+from idat_zoo.specs import OF_THE_TERM, TermSpec
 
-OF_THE_TERM = ("distillation_weight", "detach")
 """The fields that set how a distillation term acts; another term starts at their defaults."""
 
 HAS_A_FLAG = {

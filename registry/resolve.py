@@ -22,14 +22,14 @@ from idat_zoo.recipe import Backbone, Recipe, check_recipe
 from idat_zoo.recipe_toml import parse_toml, read_text
 from idat_zoo.registry.checks import check_fields
 from idat_zoo.registry.load import load_registry
-from idat_zoo.registry.overrides import OF_THE_TERM, defaults_of, override
+from idat_zoo.registry.overrides import defaults_of, override
 from idat_zoo.registry.recipe_files import Rule
 from idat_zoo.registry.registry import Registry
 from idat_zoo.registry.suite_faults import task_faults
 from idat_zoo.registry.task_words import ARRAYS, FOLDER
 from idat_zoo.registry.terms import laid_over, term_names
 from idat_zoo.registry.words import Overrides, parse_words
-from idat_zoo.specs import DEFAULT_TERM, NO_TERM, TermSpec
+from idat_zoo.specs import DEFAULT_TERM, NO_TERM, OF_THE_TERM, TermSpec
 from idat_zoo.values import Scalar
 
 if TYPE_CHECKING:

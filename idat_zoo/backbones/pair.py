@@ -7,10 +7,11 @@ from typing import Literal
 import torch
 
 from idat_zoo.adapters import build_adapter
+from idat_zoo.adapters.anatomy import Anatomy
 from idat_zoo.backbones.build import build_network, check_carries
 from idat_zoo.backbones.frozen import FrozenBackbone, describe_anatomy, load_backbone
 from idat_zoo.backbones.network import Network
-from idat_zoo.distillation import build_term
+from idat_zoo.distillation import term_for
 from idat_zoo.distillation.base import Sizes
 from idat_zoo.errors import UsageError
 from idat_zoo.recipe import Backbone, Recipe
@@ -96,17 +97,21 @@ def check_carried(recipe: Recipe) -> None:
         if spec is not None and choice is not None:
             anatomy = describe_anatomy(spec)
             check_carries(anatomy, build_adapter(choice), spec.name)
-            last = anatomy.blocks[-1]
-            tokens = (last.tokens, last.width)
-            sizes.append(Sizes(recipe.task.num_classes, anatomy.num_features, tokens))
+            sizes.append(sizes_of(anatomy, recipe.task.num_classes))
     if recipe.distils:
         student, teacher = sizes
-        why = build_term(recipe.distillation).why_not(student, teacher)
+        why = term_for(recipe.distillation, recipe.task.num_classes).why_not(student, teacher)
         if why:
             raise UsageError(
                 f"distillation '{recipe.distillation.name}' cannot compare the networks of pair "
                 f"'{pair.name}': {why}."
             )
+
+
+def sizes_of(anatomy: Anatomy, num_classes: int) -> Sizes:
+    """The sizes of a network's outputs, by which a term knows whether it can compare them."""
+    last = anatomy.blocks[-1]
+    return Sizes(num_classes, anatomy.num_features, (last.tokens, last.width))
 
 
 def count_parameters(roles: Iterable[tuple[Role, Network]]) -> dict[str, int]:

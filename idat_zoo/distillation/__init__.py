@@ -10,7 +10,21 @@ from idat_zoo.specs import TermSpec
 TERMS = {
     "mse": "idat_zoo.distillation.mse:MeanSquaredError",
     "kl": "idat_zoo.distillation.kl:KullbackLeibler",
+    "kl_t2": "idat_zoo.distillation.kl_t2:Hinton",
+    "centred_mse": "idat_zoo.distillation.centred_mse:CentredMeanSquaredError",
+    "standardised_kl": "idat_zoo.distillation.standardised_kl:StandardisedKullbackLeibler",
+    "reverse_kl": "idat_zoo.distillation.reverse_kl:ReverseKullbackLeibler",
+    "symmetric_kl": "idat_zoo.distillation.symmetric_kl:SymmetricKullbackLeibler",
+    "mutual": "idat_zoo.distillation.mutual:Mutual",
+    "ensemble": "idat_zoo.distillation.ensemble:Ensemble",
+    "dkd": "idat_zoo.distillation.dkd:Decoupled",
+    "dist": "idat_zoo.distillation.dist:Relations",
+    "weak_to_strong": "idat_zoo.distillation.weak_to_strong:WeakToStrong",
+    "features": "idat_zoo.distillation.features:MappedFeatures",
+    "token_similarity": "idat_zoo.distillation.token_similarity:TokenSimilarity",
 }
+FALLBACK = "kl_t2"
+"""The term that stands in for one that needs more classes than a task has."""
 
 claim(TERMS_GROUP, TERMS)
 
@@ -39,6 +53,15 @@ def check_term(name: str, found: Any) -> type[Term]:
             f"{', '.join(sorted(known))}."
         )
     return term
+
+
+def term_for(spec: TermSpec, num_classes: int) -> Term:
+    """The term of a spec for a task, which is `FALLBACK` where the spec's needs more classes.
+
+    Raises: what `build_term` raises.
+    """
+    term = build_term(spec)
+    return term if num_classes >= term.least_classes else build_term(TermSpec(name=FALLBACK))
 
 
 def build_term(spec: TermSpec) -> Term:

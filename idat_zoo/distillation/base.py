@@ -1,16 +1,17 @@
 """The base class of distillation terms, and the network outputs that a term can compare.
 
 iDAT, arXiv:2403.15750, adds one term D between student and teacher to the sum of their task losses.
-A term is a pure function of the outputs that it declares in `reads`; no others are kept, except for
-the logits.
-Terms have no tensors of their own: student and teacher differ in width, so a term that reads
-features compares something that does not depend on it, such as similarities between images.
+A term is a function of the outputs that it declares in `reads`; no others are kept, except for the
+logits. Student and teacher differ in width, so a term that reads features compares something that
+does not depend on it, such as similarities between images, or maps them by tensors that it learns.
 
 Shape letters: B batch, K classes, N tokens, D width.
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from enum import StrEnum
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from pydantic import ValidationError
@@ -20,7 +21,7 @@ from idat_zoo.recipe import describe_faults
 from idat_zoo.values import Frozen
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Generator, Tensor
 
 
 class Output(StrEnum):
@@ -59,7 +60,9 @@ class NoOptions(Frozen):
 class Term(ABC):
     """One distillation term with its options, which `Options` checks.
 
-    `reads` are the outputs that it compares; `paper` is an arXiv id.
+    `reads` are the outputs that it compares; `paper` is an arXiv id. With fewer than
+    `least_classes` it, or a part of it, has no gradient: `FALLBACK` stands in for it. `tensors` are those that it
+    learns: what `create` returned, as the training has changed it.
 
     Raises: RecipeError with every fault of the options.
     """
@@ -70,8 +73,10 @@ class Term(ABC):
     year: ClassVar[int]
     Options: ClassVar[type[Frozen]] = NoOptions
     reads: ClassVar[frozenset[Output]]
+    least_classes: ClassVar[int] = 2
 
     options: Any
+    tensors: "Mapping[str, Tensor]" = MappingProxyType({})
 
     def __init__(self, **options: Any) -> None:  # values are checked by Options
         try:
@@ -83,10 +88,14 @@ class Term(ABC):
         """The reason why outputs of these sizes cannot be compared, or ''."""
         return ""
 
+    def create(self, student: Sizes, teacher: Sizes, source: "Generator") -> dict[str, "Tensor"]:
+        """The tensors that the term learns, at their start; they are dropped after the training."""
+        return {}
+
     @abstractmethod
-    def loss(self, student: Outputs, teacher: Outputs) -> "Tensor":
+    def loss(self, student: Outputs, teacher: Outputs, targets: "Tensor") -> "Tensor":
         """The term D without its weight, a scalar: a mean over the batch.
 
-        Both sides have the outputs that the term reads, in float32 or wider. The engine has
-        detached the side that the recipe's `detach` names.
+        Both sides have the outputs that the term reads, in float32 or wider, and `targets` are the
+        true classes `[B]`. The engine has detached the side that the recipe's `detach` names.
         """

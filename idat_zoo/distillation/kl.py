@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from pydantic import Field
 
 from idat_zoo.distillation.base import Output, Outputs, Term
+from idat_zoo.distillation.softened import kl_divergence
 from idat_zoo.values import Frozen, Number
 
 if TYPE_CHECKING:
@@ -33,15 +34,8 @@ class KullbackLeibler(Term):
     options: KullbackLeiblerOptions
     reads = frozenset({Output.LOGITS})
 
-    def loss(self, student: Outputs, teacher: Outputs) -> "Tensor":
+    def loss(self, student: Outputs, teacher: Outputs, targets: "Tensor") -> "Tensor":
         """[B, K] and [B, K] to a scalar."""
-        from torch.nn.functional import kl_div, log_softmax
-
         temperature = self.options.temperature
-        term = kl_div(
-            log_softmax(student.logits / temperature, dim=-1),
-            log_softmax(teacher.logits / temperature, dim=-1),
-            reduction="batchmean",
-            log_target=True,
-        )
+        term = kl_divergence(teacher.logits, student.logits, temperature)
         return term * temperature**2 if self.options.temperature_squared else term

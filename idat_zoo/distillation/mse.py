@@ -18,7 +18,7 @@ class MeanSquaredError(Term):
     name, title, paper, year = "mse", "Mean squared error of the logits", "2403.15750", 2024
     reads = frozenset({Output.LOGITS})
 
-    def loss(self, student: Outputs, teacher: Outputs) -> "Tensor":
+    def loss(self, student: Outputs, teacher: Outputs, targets: "Tensor") -> "Tensor":
         """[B, K] and [B, K] to a scalar."""
         from torch.nn.functional import mse_loss
 

@@ -4,7 +4,7 @@ Shape letters: B batch, N images, C channels, H W image, K classes.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -13,11 +13,11 @@ import torch.nn.functional as F
 from jaxtyping import Int64, UInt8
 from torch import Tensor, nn
 
-from idat_zoo.backbones.pair import NetworkPair, Role
+from idat_zoo.backbones.pair import NetworkPair, Role, sizes_of
 from idat_zoo.backbones.prefix import constant_until, walk_prefix
 from idat_zoo.backbones.walk import START, Partway, Place
-from idat_zoo.distillation import build_term
-from idat_zoo.distillation.base import Output, Outputs
+from idat_zoo.distillation import term_for
+from idat_zoo.distillation.base import Output, Outputs, Term
 from idat_zoo.engine.augment import augment
 from idat_zoo.engine.precision import autocast, cast_frozen
 from idat_zoo.engine.schedule import learning_rates, total_epochs
@@ -31,8 +31,9 @@ from idat_zoo.recipe import Recipe
 class EpochLog:
     """The mean losses of one epoch over its steps; None for a loss that the run does not have.
 
-    `lr` is the learning rate of the last step. `test_top1` is a fraction. `skipped` is the number
-    of optimiser steps that the fp16 gradient scaler skipped, or None if it skipped none.
+    `lr` is the learning rate of the last step. `skipped` is the number of optimiser steps that the
+    fp16 gradient scaler skipped, or None if it skipped none. Accuracies are fractions; those in
+    training are of the images as each step saw them, and are known with `distillation_until`.
     """
 
     epoch: int
@@ -41,6 +42,8 @@ class EpochLog:
     student_task_loss: float
     teacher_task_loss: float | None = None
     distillation_loss: float | None = None
+    student_train_top1: float | None = None
+    teacher_train_top1: float | None = None
     test_top1: float | None = None
     skipped: int | None = None
 
@@ -84,7 +87,8 @@ class Learner:
         self.steps_per_epoch = len(targets) // self.batch_size  # drop_last
         self.epochs = total_epochs(recipe)
         self.rates = learning_rates(recipe, self.steps_per_epoch)
-        self.term = build_term(recipe.distillation) if recipe.distils else None
+        self.term = self._build_term() if recipe.distils else None
+        self.surpassed = False  # the student is past the teacher, which `distillation_until` asks
         self.done = 0
         self.fault: ZooError | None = None
         self.watched = True  # while `check_alive` still records which tensors get a gradient
@@ -94,6 +98,21 @@ class Learner:
         if self.precision != "float32":
             for _, network in pair.roles():
                 cast_frozen(network, self.precision)
+
+    def _build_term(self) -> Term:
+        """The distillation term, with the tensors that it learns as parameters."""
+        classes = self.recipe.task.num_classes
+        term = term_for(self.recipe.distillation, classes)
+        student, teacher = (
+            sizes_of(network.anatomy, classes)
+            for network in (self.pair.student, self.pair.network("teacher"))
+        )
+        source = generator(self.seed, "pair", "distillation")
+        term.tensors = {
+            name: nn.Parameter(tensor.to(self.device))
+            for name, tensor in term.create(student, teacher, source).items()
+        }
+        return term
 
     @property
     def has_prefix(self) -> bool:
@@ -158,7 +177,9 @@ class Learner:
         """The outputs that the distillation term reads; the logits are computed in any case."""
         return self.term.reads if self.term is not None else frozenset()
 
-    def losses(self, outputs: Mapping[Role, Outputs], targets: Tensor) -> dict[str, Tensor]:
+    def losses(
+        self, outputs: Mapping[Role, Outputs], targets: Tensor, *, step: int = 0
+    ) -> dict[str, Tensor]:
         """The scalar losses of a batch, computed in float32 or wider.
 
         `student_task_loss` and `teacher_task_loss` are cross-entropies, `distillation_loss` is the
@@ -170,25 +191,53 @@ class Learner:
         }
         loss = sum(parts.values(), start=torch.zeros((), device=targets.device))
         if self.term is not None:
-            if self.recipe.detach != "none":
-                wide[self.recipe.detach] = _detached(wide[self.recipe.detach])
-            term = self.term.loss(wide["student"], wide["teacher"])
-            if not isinstance(term, Tensor) or term.ndim:
-                got = list(term.shape) if isinstance(term, Tensor) else repr(term)
-                raise TrainingError(
-                    f"distillation '{self.term.name}': its loss is {got}; expected a scalar tensor."
-                )
+            term = loss.new_zeros(()) if self.surpassed else self._distilled(wide, targets)
             parts["distillation_loss"] = term
-            loss = loss + self.recipe.distillation_weight * term
+            loss = loss + self._weight(step) * term
+        if self.recipe.distillation_until == "teacher":
+            right = {role: own.logits.argmax(dim=-1) == targets for role, own in wide.items()}
+            parts |= {f"{role}_train_top1": own.float().mean() for role, own in right.items()}
         return {"loss": loss} | parts
 
+    def _distilled(self, wide: Mapping[Role, Outputs], targets: Tensor) -> Tensor:
+        """The distillation term of a batch; where it is gated, times the share of its images."""
+        assert self.term is not None
+        sides = dict(wide)
+        if self.recipe.detach != "none":
+            sides[self.recipe.detach] = _of_each(sides[self.recipe.detach], Tensor.detach)
+        share = 1.0
+        if self.recipe.distillation_gate == "teacher_right":
+            (rows,) = (sides["teacher"].logits.argmax(dim=-1) == targets).nonzero(as_tuple=True)
+            if not len(rows):
+                return torch.zeros((), device=targets.device)
+            share, targets = len(rows) / len(targets), targets[rows]
+            sides = {role: _of_each(own, lambda z: z[rows]) for role, own in sides.items()}
+        term = self.term.loss(sides["student"], sides["teacher"], targets)
+        if not isinstance(term, Tensor) or term.ndim:
+            got = list(term.shape) if isinstance(term, Tensor) else repr(term)
+            raise TrainingError(
+                f"distillation '{self.term.name}': its loss is {got}; expected a scalar tensor."
+            )
+        return term if share == 1.0 else share * term
+
+    def _weight(self, step: int) -> float:
+        """The weight of the term in a step, which rises linearly during its warm-up."""
+        rising = self.recipe.distillation_warmup_epochs * self.steps_per_epoch
+        return self.recipe.distillation_weight * min(1.0, (step + 1) / rising if rising else 1.0)
+
     def trainable(self) -> dict[str, nn.Parameter]:
-        """The trained parameters of both networks, named `student/NAME` and `teacher/NAME`."""
+        """All trained parameters: `student/NAME`, `teacher/NAME` and, of the term, `term/NAME`."""
         return {
             f"{role}/{name}": parameter
             for role, network in self.pair.roles()
             for name, parameter in network.trainable().items()
-        }
+        } | {f"term/{name}": parameter for name, parameter in self.of_term.items()}
+
+    @property
+    def of_term(self) -> dict[str, nn.Parameter]:
+        """The parameters that the distillation term learns."""
+        tensors = {} if self.term is None else self.term.tensors
+        return {name: one for name, one in tensors.items() if isinstance(one, nn.Parameter)}
 
     def set_learning(self, learns: bool) -> None:
         """Turn gradients on or off; AdamW does not change a parameter that has no gradient."""
@@ -205,7 +254,7 @@ class Learner:
         if taken == self._taken:
             return
         self._taken, self.watched = taken, taken < self._lives_within
-        named = self.trainable()
+        named = {n: p for n, p in self.trainable().items() if not n.startswith("term/")}
         self._alive |= {n for n, p in named.items() if p.grad is not None and p.grad.any()}
         dead = sorted(named.keys() - self._alive)
         if taken == self._lives_within and dead:
@@ -235,9 +284,17 @@ class Learner:
             )
         if self.fault is not None:
             return None
-        return EpochLog(
+        log = EpochLog(
             epoch=self.done, lr=self.rates[self.done * self.steps_per_epoch - 1], **means
         )
+        self.watch(log)
+        return log
+
+    def watch(self, log: EpochLog) -> None:
+        """Take note of an epoch's log, after it has ended or when its training is resumed."""
+        own, other = log.student_train_top1, log.teacher_train_top1
+        if own is not None and other is not None:
+            self.surpassed = self.surpassed or own > other
 
 
 def divergence(log: EpochLog, recipe: Recipe) -> DivergedError | None:
@@ -272,8 +329,8 @@ def _widened(outputs: Outputs) -> Outputs:
     )
 
 
-def _detached(outputs: Outputs) -> Outputs:
-    return Outputs(*(None if z is None else z.detach() for z in outputs))  # type: ignore[arg-type]
+def _of_each(outputs: Outputs, change: Callable[[Tensor], Tensor]) -> Outputs:
+    return Outputs(*(None if z is None else change(z) for z in outputs))  # type: ignore[arg-type]
 
 
 def _is_finite(value: float) -> bool:

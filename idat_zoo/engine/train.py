@@ -57,8 +57,8 @@ class Trainer:
             [
                 group | {"learner": place, "lr": self._as_rates(learner)[0]}
                 for place, learner in enumerate(learners)
-                for _, network in learner.pair.roles()
-                for group in parameter_groups(network, learner.recipe)
+                for own in (*(n.trainable() for _, n in learner.pair.roles()), learner.of_term)
+                for group in parameter_groups(own, learner.recipe)
             ],
             fused=self.fused or None,
         )
@@ -154,7 +154,9 @@ class Trainer:
                 for role, forward in forwards.items()
             }
         parts = [
-            one.losses({role: own[k] for role, own in outputs.items()}, one.targets[batches[k]])
+            one.losses(
+                {role: own[k] for role, own in outputs.items()}, one.targets[batches[k]], step=step
+            )
             for k, one in enumerate(present)
             if one in learning
         ]
@@ -224,11 +226,13 @@ def double_gradients(teacher: Network) -> None:
             parameter.grad.mul_(2)
 
 
-def parameter_groups(network: Network, recipe: Recipe) -> list[dict[str, Any]]:
+def parameter_groups(
+    parameters: Mapping[str, nn.Parameter], recipe: Recipe
+) -> list[dict[str, Any]]:
     """The parameter groups for AdamW: 1-D tensors and biases have no weight decay."""
     decayed: list[nn.Parameter] = []
     plain: list[nn.Parameter] = []
-    for name, parameter in network.trainable().items():
+    for name, parameter in parameters.items():
         (plain if parameter.ndim <= 1 or name.endswith("bias") else decayed).append(parameter)
     groups = [
         {"params": decayed, "weight_decay": recipe.weight_decay},

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from idat_zoo.distillation import build_term
 from idat_zoo.recipe import DESCRIPTIVE, Backbone, Recipe
 from idat_zoo.results import Result
-from idat_zoo.specs import BRIDGE, FLAT_OPTIONS, AdapterSpec
+from idat_zoo.specs import BRIDGE, FLAT_OPTIONS, OF_THE_TERM, AdapterSpec
 from idat_zoo.values import OptionValue, Scalar
 
 Fields = Mapping[str, Scalar]
@@ -114,7 +114,7 @@ def _settings(recipe: Recipe) -> dict[str, Scalar]:
     """The distillation term and the recipe's plain fields, as far as they act."""
     idle = {"pair", "task", "adapter", "teacher_adapter"}
     if not recipe.distils:
-        idle |= {"distillation_weight", "detach"}
+        idle |= {*OF_THE_TERM}
     if recipe.selection == "none":
         idle |= {"candidates"}
     fields: dict[str, Scalar] = {}

@@ -15,10 +15,10 @@ from idat_zoo.report.fields import Fields, label, telling
 from idat_zoo.report.predictions import paired_counts, read_predictions
 from idat_zoo.report.rows import Group, Over, over_seeds, wider
 from idat_zoo.results import Result
+from idat_zoo.specs import OF_THE_TERM
 from idat_zoo.values import Frozen, Scalar
 
 OF_THE_TEACHER = ("teacher", "teacher_adapter", "distillation")
-OF_THE_TERM = ("distillation_weight", "detach")
 BELOW = ("teacher.", "teacher_adapter.", "distillation.")
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from idat_zoo.backbones.pair import check_carried
 from idat_zoo.data.arrays import Data, read_arrays
 from idat_zoo.data.reading import Reading
+from idat_zoo.distillation import build_term, term_for
 from idat_zoo.engine.precision import computing, find_device
 from idat_zoo.engine.timing import slowness
 from idat_zoo.errors import UsageError, ZooError
@@ -161,6 +162,7 @@ def train_planned(
                 check_carried(one.recipe)
     open_runs = outcomes.missing()
     _note_slowness([planned[position] for position in open_runs], setup, progress)
+    _note_other_terms([planned[position] for position in open_runs], progress)
     parts = cut_turns(planned, open_runs, setup, progress, data_dir=inputs.data_dir)
     turns = [
         Turn(
@@ -221,6 +223,21 @@ class _Outcomes:
     def in_order(self) -> list[Result | ZooError]:
         """All outcomes, in the order of the runs."""
         return [self._settled[position] for position in range(len(self._planned))]
+
+
+def _note_other_terms(runs: Sequence[Planned], progress: Progress) -> None:
+    """Say for which unfinished runs another distillation term stands in."""
+    notes = []
+    for recipe in (one.recipe for one in runs if not one.finished and one.recipe.distils):
+        task, asked = recipe.task, build_term(recipe.distillation)
+        term = term_for(recipe.distillation, task.num_classes)
+        if term.name != asked.name:
+            notes.append(
+                f"distillation '{asked.name}' needs {asked.least_classes} classes, and task "
+                f"'{task.id}' has {task.num_classes}: '{term.name}' takes its place"
+            )
+    for note in dict.fromkeys(notes):
+        progress.note(note)
 
 
 def _note_slowness(runs: Sequence[Planned], setup: DeviceSetup, progress: Progress) -> None:

@@ -91,6 +91,8 @@ class SavedState:
             )
         load_state(trainer, learner, state)
         self.logs = self._read_logs(learner.done)
+        for log in self.logs:
+            learner.watch(log)
 
     def _read_logs(self, epochs: int) -> list[EpochLog]:
         """The logs of the first epochs. Raises: RunFolderError if one of them cannot be read."""

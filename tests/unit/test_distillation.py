@@ -28,13 +28,14 @@ def logits(seed: int) -> torch.Tensor:
 
 
 STUDENT, TEACHER = logits(1), logits(2)
+TARGETS = torch.arange(7) % 5
 
 
 def distill(
     student: torch.Tensor, teacher: torch.Tensor, name: str, **options: Any
 ) -> torch.Tensor:
     term = build_term(TermSpec(name=name, options=options))
-    return term.loss(Outputs(student), Outputs(teacher))
+    return term.loss(Outputs(student), Outputs(teacher), TARGETS)
 
 
 def distill_mse(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
@@ -136,7 +137,7 @@ class Probe(Term):
     reads = frozenset({Output.FEATURES, Output.TOKENS})
     seen: ClassVar[list[tuple[Outputs, Outputs]]] = []
 
-    def loss(self, student: Outputs, teacher: Outputs) -> torch.Tensor:
+    def loss(self, student: Outputs, teacher: Outputs, targets: torch.Tensor) -> torch.Tensor:
         self.seen.append((student, teacher))
         assert student.tokens is not None
         return student.tokens.square().mean() + student.logits.square().mean()

@@ -128,7 +128,7 @@ def test_only_matrices_decay(family: str) -> None:
     recipe = toy_recipe(family, weight_decay=0.03)
     network = toy_pair(recipe).student
     names = {id(parameter): name for name, parameter in network.trainable().items()}
-    groups = parameter_groups(network, recipe)
+    groups = parameter_groups(network.trainable(), recipe)
     decays = {names[id(p)]: group["weight_decay"] for group in groups for p in group["params"]}
     assert decays.keys() == network.trainable().keys()
     for name, parameter in network.trainable().items():
