@@ -61,8 +61,8 @@ class Term(ABC):
     """One distillation term with its options, which `Options` checks.
 
     `reads` are the outputs that it compares; `paper` is an arXiv id. With fewer than
-    `least_classes` it, or a part of it, has no gradient: `FALLBACK` stands in for it. `tensors` are those that it
-    learns: what `create` returned, as the training has changed it.
+    `least_classes` it, or a part of it, has no gradient: `FALLBACK` stands in for it. `tensors` are
+    those that it learns: what `create` returned, as the training has changed it.
 
     Raises: RecipeError with every fault of the options.
     """
