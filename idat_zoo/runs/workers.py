@@ -86,7 +86,7 @@ class _Worker:
     """A process, the socket to it, and the turn that it is training.
 
     `output` is the pipe of what it writes to stdout and stderr, or None once that is closed. `left`
-    are the positions of runs whose outcome is not known yet.
+    are the positions of runs whose outcome is not known yet. `crash` is the exception that ends it.
     """
 
     number: int
@@ -98,6 +98,7 @@ class _Worker:
     turn: Turn | None = None
     left: list[int] = field(default_factory=list)
     line: bytes = b""
+    crash: str = ""
 
 
 class _Workers:
@@ -198,6 +199,7 @@ class _Workers:
                 warnings.warn(text, PluginWarning, stacklevel=2)
             case "crashed", (trace,):
                 self._progress.note(trace.rstrip())
+                worker.crash = trace.rstrip().rpartition("\n")[2]
             case "over", (error,):
                 if error is not None:
                     raise error
@@ -212,7 +214,7 @@ class _Workers:
         if worker.output is not None:
             self._show(worker)
         self._close(worker)
-        yield from ((position, _death(code)) for position in worker.left)
+        yield from ((position, _death(code, worker.crash)) for position in worker.left)
         if turns:
             self.start(worker.number)
             self._give(self._all[-1], turns)
@@ -262,8 +264,12 @@ def _end(process: "subprocess.Popen[bytes]", deadline: float) -> int:
         return process.wait()
 
 
-def _death(code: int) -> TrainingError:
+def _death(code: int, crash: str) -> TrainingError:
     """The error of a run whose worker has ended with an exit code, negative for a signal."""
+    if crash:
+        return TrainingError(
+            f"its worker process failed: {crash}", hint="The traceback was shown when it happened."
+        )
     hint = "What was saved is kept: --resume goes on with it."
     if code >= 0:
         return TrainingError(f"its worker process ended with exit code {code}.", hint=hint)

@@ -238,7 +238,8 @@ def test_a_bug_in_a_plugin_ends_its_run_alone_and_is_shown(tmp_path: Path) -> No
     fault, fine = many("runs", [toy_recipe("affine"), short()], progress=heard)
     assert isinstance(fine, Result)
     assert isinstance(fault, TrainingError)
-    assert fault.message == "its worker process ended with exit code 1."
+    assert fault.message == "its worker process failed: KeyError: 'a bug'"
+    assert fault.hint == "The traceback was shown when it happened."
     (trace,) = [note for note in heard.notes if "Traceback" in note]
     assert trace.endswith("KeyError: 'a bug'")
 
