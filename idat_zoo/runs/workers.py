@@ -21,7 +21,7 @@ from typing import Any
 
 import torch
 
-from idat_zoo.data.reading import Listener
+from idat_zoo.data.reading import Listener, usable_cores
 from idat_zoo.errors import DataError, PluginWarning, TrainingError
 from idat_zoo.outside import loaded_files
 from idat_zoo.runs.assignment import Assignment
@@ -55,8 +55,9 @@ def train_in_workers(
         else:
             open_turns.append(turn)
     threads, count = torch.get_num_threads(), min(setup.jobs, len(open_turns))
-    if setup.device.type == "cpu" and count > threads:
-        shared_out = f"{threads} thread{'s' if threads > 1 else ''}"
+    cores = usable_cores()
+    if setup.device.type == "cpu" and count > cores:
+        shared_out = f"{cores} core{'s' if cores > 1 else ''}"
         progress.note(f"{count} processes share {shared_out}: fewer may be faster")
     with ExitStack() as stack:
         try:

@@ -231,7 +231,10 @@ def test_the_fault_of_one_run_is_told_once_and_the_exit_code_is_3() -> None:
 
 
 @pytest.mark.slow
-def test_a_bug_in_a_plugin_ends_its_run_alone_and_is_shown(tmp_path: Path) -> None:
+def test_a_bug_in_a_plugin_ends_its_run_alone_and_is_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("idat_zoo.runs.workers.usable_cores", lambda: 1)
     (tmp_path / "affine.py").write_text(AFFINE + BUG)
     load_plugin(tmp_path / "affine.py")
     heard = Watching()
@@ -242,6 +245,7 @@ def test_a_bug_in_a_plugin_ends_its_run_alone_and_is_shown(tmp_path: Path) -> No
     assert fault.hint == "The traceback was shown when it happened."
     (trace,) = [note for note in heard.notes if "Traceback" in note]
     assert trace.endswith("KeyError: 'a bug'")
+    assert "2 processes share 1 core: fewer may be faster" in heard.notes
 
 
 @pytest.mark.slow
@@ -434,4 +438,3 @@ def test_on_a_terminal_each_worker_has_a_line() -> None:
     )
     assert both is not None, plain
     assert both[1] != both[2]
-    assert "2 processes share 1 thread: fewer may be faster" in plain
