@@ -148,7 +148,7 @@ PluginOption = Annotated[
         is_eager=True,
         callback=_load_plugins,
         show_default=False,
-        help="Python of your own that brings adapter families or kinds of backbones. It is run.",
+        help="Python of your own that brings adapters, backbones, terms or suites. It is run.",
     ),
 ]
 OutOption = Annotated[

@@ -23,7 +23,7 @@ from idat_zoo.checkpoint.loading import load_checkpoint
 from idat_zoo.checkpoint.opened import Opened, Reference
 from idat_zoo.checkpoint.tensors import map_tensors
 from idat_zoo.engine.precision import computing, find_device
-from idat_zoo.errors import UnknownNameError, UsageError
+from idat_zoo.errors import InputError, UnknownNameError, UsageError
 from idat_zoo.switches import Switches
 
 
@@ -93,8 +93,14 @@ class AdapterPool:
         of prompts, those that train parameters of the backbone, and each tuner of PEFT, need passes
         of their own.
 
-        Raises: UnknownNameError; UsageError if the numbers of images and names differ.
+        Raises: UnknownNameError; InputError for images of another form; UsageError if the numbers
+        of images and names differ.
         """
+        self._check(images)
+        if isinstance(names, str):
+            raise UsageError(
+                f"names is a sequence with a name for each image, not '{names}' alone."
+            )
         if len(images) != len(names):
             raise UsageError(f"{len(images)} images need as many names (got {len(names)}).")
         with self._lock, computing(Switches(), self.device):
@@ -111,6 +117,24 @@ class AdapterPool:
                 outputs = self._logits(own, [names[row] for row in positions])
                 logits |= dict(zip(positions, outputs, strict=True))
         return [logits[row] for row in range(len(names))]
+
+    def _check(self, images: object) -> None:
+        """Refuse all but uint8 images `[B, 3, S, S]` of the backbone's size. Raises: InputError."""
+        spec = None if self._mixture is None else self._mixture.backbone.spec
+        size = None if spec is None or spec.args.get("dynamic_img_size") else spec.img_size
+        if not isinstance(images, Tensor):
+            got = type(images).__name__
+        elif images.ndim != 4 or images.shape[1] != 3 or not _has_size(images, size):
+            got = f"the shape {list(images.shape)}"
+        elif images.dtype != torch.uint8:
+            got = str(images.dtype)
+        else:
+            return
+        side = size or "S"
+        raise InputError(
+            f"a pool takes uint8 images [B, 3, {side}, {side}]; got {got}.",
+            hint="network, transform = load(REFERENCE); transform(Image.open(path))[None]",
+        )
 
     def _logits(self, images: Tensor, names: Sequence[str]) -> list[Tensor]:
         """The float32 logits of images on the device, by adapters that are there."""
@@ -165,6 +189,10 @@ class AdapterPool:
         else:
             assert self._mixture is not None
             self._mixture.remove(name)
+
+
+def _has_size(images: Tensor, size: int | None) -> bool:
+    return size is None or tuple(images.shape[2:]) == (size, size)
 
 
 def _is_alone(network: Network) -> bool:

@@ -15,7 +15,7 @@ from idat_zoo.registry.shelves import unknown
 from idat_zoo.values import Frozen, Rgb
 
 TABLE = Path(__file__).with_name("pretrained.json")
-"""JSON, as it is read at every start, and tomllib takes forty times as long for it."""
+"""JSON, as it is read at every start, and tomllib is many times slower than json."""
 NATIVE = "native"
 """The value by which a table may ask for timm's, instead of leaving the key out."""
 

@@ -280,11 +280,13 @@ def published_names(adapter: Tensors, head: nn.Module) -> dict[str, Tensor]:
 def adds_to_weights(frozen: Tensors, update: WeightUpdate) -> bool:
     """Whether an update can be added to a frozen weight: that of a linear layer, in full precision.
 
-    A weight in 16 bits would round small updates away.
+    A weight in 16 bits would round small updates away. Where the caller trains the layer's own
+    tensors too, they would get no gradient.
     """
     weight = frozen["weight"]
     full = not torch.is_autocast_enabled(weight.device.type) and weight.dtype == update.up.dtype
-    return full and weight.ndim == 2
+    trained = any(tensor.requires_grad for tensor in frozen.values())
+    return full and weight.ndim == 2 and not trained
 
 
 def _takes_pooled_only(

@@ -11,7 +11,8 @@ turns. It answers with messages, tuples whose first item names their kind:
     ("crashed", traceback)                       an exception that is no ZooError; the process ends
 
 When its parent closes the socket, or dies, the process ends: at once if it is idle, and otherwise
-as soon as Python code runs again. What was saved stays, and folders are unlocked.
+as soon as Python code runs again, which while it imports torch takes seconds. What was saved stays,
+and folders are unlocked.
 """
 
 import os

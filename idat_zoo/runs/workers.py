@@ -21,7 +21,7 @@ from typing import Any
 
 import torch
 
-from idat_zoo.data.reading import Listener
+from idat_zoo.data.reading import Listener, usable_cores
 from idat_zoo.errors import DataError, PluginWarning, TrainingError
 from idat_zoo.outside import loaded_files
 from idat_zoo.runs.assignment import Assignment
@@ -55,8 +55,9 @@ def train_in_workers(
         else:
             open_turns.append(turn)
     threads, count = torch.get_num_threads(), min(setup.jobs, len(open_turns))
-    if setup.device.type == "cpu" and count > threads:
-        shared_out = f"{threads} thread{'s' if threads > 1 else ''}"
+    cores = usable_cores()
+    if setup.device.type == "cpu" and count > cores:
+        shared_out = f"{cores} core{'s' if cores > 1 else ''}"
         progress.note(f"{count} processes share {shared_out}: fewer may be faster")
     with ExitStack() as stack:
         try:
@@ -86,7 +87,7 @@ class _Worker:
     """A process, the socket to it, and the turn that it is training.
 
     `output` is the pipe of what it writes to stdout and stderr, or None once that is closed. `left`
-    are the positions of runs whose outcome is not known yet.
+    are the positions of runs whose outcome is not known yet. `crash` is the exception that ends it.
     """
 
     number: int
@@ -98,6 +99,7 @@ class _Worker:
     turn: Turn | None = None
     left: list[int] = field(default_factory=list)
     line: bytes = b""
+    crash: str = ""
 
 
 class _Workers:
@@ -198,6 +200,7 @@ class _Workers:
                 warnings.warn(text, PluginWarning, stacklevel=2)
             case "crashed", (trace,):
                 self._progress.note(trace.rstrip())
+                worker.crash = trace.rstrip().rpartition("\n")[2]
             case "over", (error,):
                 if error is not None:
                     raise error
@@ -212,7 +215,7 @@ class _Workers:
         if worker.output is not None:
             self._show(worker)
         self._close(worker)
-        yield from ((position, _death(code)) for position in worker.left)
+        yield from ((position, _death(code, worker.crash)) for position in worker.left)
         if turns:
             self.start(worker.number)
             self._give(self._all[-1], turns)
@@ -262,8 +265,12 @@ def _end(process: "subprocess.Popen[bytes]", deadline: float) -> int:
         return process.wait()
 
 
-def _death(code: int) -> TrainingError:
+def _death(code: int, crash: str) -> TrainingError:
     """The error of a run whose worker has ended with an exit code, negative for a signal."""
+    if crash:
+        return TrainingError(
+            f"its worker process failed: {crash}", hint="The traceback was shown when it happened."
+        )
     hint = "What was saved is kept: --resume goes on with it."
     if code >= 0:
         return TrainingError(f"its worker process ended with exit code {code}.", hint=hint)

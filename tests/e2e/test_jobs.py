@@ -231,16 +231,21 @@ def test_the_fault_of_one_run_is_told_once_and_the_exit_code_is_3() -> None:
 
 
 @pytest.mark.slow
-def test_a_bug_in_a_plugin_ends_its_run_alone_and_is_shown(tmp_path: Path) -> None:
+def test_a_bug_in_a_plugin_ends_its_run_alone_and_is_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("idat_zoo.runs.workers.usable_cores", lambda: 1)
     (tmp_path / "affine.py").write_text(AFFINE + BUG)
     load_plugin(tmp_path / "affine.py")
     heard = Watching()
     fault, fine = many("runs", [toy_recipe("affine"), short()], progress=heard)
     assert isinstance(fine, Result)
     assert isinstance(fault, TrainingError)
-    assert fault.message == "its worker process ended with exit code 1."
+    assert fault.message == "its worker process failed: KeyError: 'a bug'"
+    assert fault.hint == "The traceback was shown when it happened."
     (trace,) = [note for note in heard.notes if "Traceback" in note]
     assert trace.endswith("KeyError: 'a bug'")
+    assert "2 processes share 1 core: fewer may be faster" in heard.notes
 
 
 @pytest.mark.slow
@@ -433,4 +438,3 @@ def test_on_a_terminal_each_worker_has_a_line() -> None:
     )
     assert both is not None, plain
     assert both[1] != both[2]
-    assert "2 processes share 1 thread: fewer may be faster" in plain

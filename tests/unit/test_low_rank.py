@@ -107,6 +107,20 @@ def test_lora_adds_to_the_weights(monkeypatch: pytest.MonkeyPatch) -> None:
             assert furthest(gradient, found[name]) <= 1e-12 * gradient.abs().max()
 
 
+def test_it_is_left_out_where_the_layer_is_trained_too() -> None:
+    network, images = Cell("lora").network(), Cell("lora").pixels()
+    biases = {n: p for n, p in network.body.named_parameters() if n.endswith("qkv.bias")}
+    for bias in biases.values():
+        bias.requires_grad_()
+    try:
+        found = torch.autograd.grad(network(images).square().sum(), list(biases.values()))
+    finally:
+        for bias in biases.values():
+            bias.requires_grad_(False)
+    assert len(found) > 1
+    assert all(gradient.any() for gradient in found)
+
+
 def test_it_is_left_out_where_it_would_not_be_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     """With dropout on the update's input, and in 16 bits, which would round small updates away."""
     calls = count_calls(monkeypatch)

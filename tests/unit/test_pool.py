@@ -1,9 +1,11 @@
 """The adapter pool: a mixed batch gives what each adapter gives alone, and few adapters move."""
 
+import inspect
 import shutil
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -21,7 +23,7 @@ from idat_zoo.backbones.mixed import MixedNetwork, Mixture
 from idat_zoo.backbones.network import Network
 from idat_zoo.checkpoint.loading import Checkpoint, load_checkpoint
 from idat_zoo.checkpoint.writing import write_checkpoint
-from idat_zoo.errors import CheckpointError, UnknownNameError, UsageError
+from idat_zoo.errors import CheckpointError, InputError, UnknownNameError, UsageError
 from idat_zoo.pool import AdapterPool
 from idat_zoo.recipe import Backbone
 from idat_zoo.specs import AdapterSpec
@@ -341,3 +343,25 @@ def test_large_heads_and_large_adapters_are_not_gathered_for_each_image(
     for one, other, third in zip(gathered, heads, nothing, strict=True):
         assert (one - other).abs().max() < 1e-5
         assert (one - third).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("images", "got"),
+    [
+        (torch.zeros(1, 3, 48, 48), r"torch\.float32"),
+        (torch.zeros(1, 1, 48, 48, dtype=torch.uint8), r"the shape \[1, 1, 48, 48\]"),
+        (torch.zeros(1, 3, 32, 32, dtype=torch.uint8), r"the shape \[1, 3, 32, 32\]"),
+        (torch.zeros(3, 48, 48, dtype=torch.uint8), r"the shape \[3, 48, 48\]"),
+        ([torch.zeros(3, 48, 48, dtype=torch.uint8)], "list"),
+    ],
+)
+def test_images_of_another_form_are_refused(images: Any, got: str) -> None:
+    pool = AdapterPool(device="cpu")
+    pool.add("digits", "builtin:digits-lora")
+    predict = inspect.unwrap(
+        AdapterPool.predict
+    )  # without the check of annotations, as users have it
+    with pytest.raises(InputError, match=rf"a pool takes uint8 images \[B, 3, 48, 48\]; got {got}"):
+        predict(pool, images, ["digits"])
+    with pytest.raises(UsageError, match="not 'digits' alone"):
+        pool.predict(torch.zeros(6, 3, 48, 48, dtype=torch.uint8), "digits")
