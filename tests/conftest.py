@@ -1,5 +1,6 @@
 """Fixtures all rooms share: a toy pair with random weights, recipes for it, a fast CPU."""
 
+import random
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -7,6 +8,7 @@ from typing import Any
 
 import checked_shapes  # noqa: F401  before what it checks
 import fakes
+import numpy as np
 import pytest
 import torch
 
@@ -93,6 +95,14 @@ class Notes(Progress):
 def _one_thread() -> None:
     """Toy tensors are slower on two threads, and tests run side by side."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def _same_draws() -> None:
+    """Whatever a library draws from the global generators is the same in every run of a test."""
+    torch.manual_seed(0)
+    np.random.seed(0)
+    random.seed(0)
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -113,7 +113,8 @@ def test_there_an_update_of_peft_acts_only_once_it_is_merged() -> None:
         expected = body(images)
         model = get_peft_model(body, LoraConfig(target_modules=["qkv"], init_lora_weights=False))
         assert model(images).equal(expected)
-        assert not torch.allclose(model.merge_and_unload()(images), expected, atol=0.01)
+        moved = (model.merge_and_unload()(images) - expected).abs().max()
+    assert moved > 1e-4 * expected.abs().max()
 
 
 EVERY = "qkv+proj+fc1+fc2"
