@@ -20,6 +20,7 @@ def _completer(kind: str) -> Callable[[typer.Context, str], list[str]]:
 
     def complete(context: typer.Context, incomplete: str) -> list[str]:
         from idat_zoo.registry import ALL, FOLDER, GROUPS, SUITES, load_registry
+        from idat_zoo.registry.controls import CONTROLS
 
         shelf = context.params.get("shelf") or os.environ.get(SHELF_VARIABLE)
         try:
@@ -31,6 +32,7 @@ def _completer(kind: str) -> Callable[[typer.Context, str], list[str]]:
             "adapter": [*registry.adapters, ALL],
             "pair": list(registry.pairs),
             "teacher": ["none", *registry.backbones],
+            "control": list(CONTROLS),
         }[kind]
         done, comma, last = incomplete.rpartition(",")
         return [done + comma + name for name in names if name.startswith(last)]
@@ -82,6 +84,15 @@ TeacherOption = Annotated[
         metavar="none|BACKBONE",
         help="Another teacher, or none: train the student's adapter alone.",
         autocompletion=_completer("teacher"),
+    ),
+]
+ControlOption = Annotated[
+    str | None,
+    typer.Option(
+        "--control",
+        metavar="NAME",
+        help="Train a control of the recipe instead: `idat list controls`.",
+        autocompletion=_completer("control"),
     ),
 ]
 RecipeOption = Annotated[

@@ -99,6 +99,16 @@ def term_rows() -> list[Row]:
     ]
 
 
+def control_rows() -> list[Row]:
+    """The controls, and the number of a run's result that counts in each."""
+    from idat_zoo.registry.controls import CONTROLS
+
+    return [
+        {"name": one.name, "title": one.title, "metric": one.metric, "own": False}
+        for one in CONTROLS.values()
+    ]
+
+
 def published_rows() -> list[Row]:
     """The trained adapters that ship with the package."""
     from idat_zoo.registry.published import load_published

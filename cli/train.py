@@ -12,6 +12,7 @@ from idat_zoo.cli.options import (
     RUNS,
     AdapterOption,
     CompileOption,
+    ControlOption,
     DataDirOption,
     DeterministicOption,
     DeviceOption,
@@ -40,7 +41,7 @@ from idat_zoo.cli.options import (
     WaitOption,
     YesOption,
 )
-from idat_zoo.errors import UsageError, ZooError
+from idat_zoo.errors import UnknownNameError, UsageError, ZooError
 
 if TYPE_CHECKING:
     from idat_zoo.data.reading import Reading
@@ -57,6 +58,7 @@ def train(
     adapter: AdapterOption = None,
     pair: PairOption = None,
     teacher: TeacherOption = None,
+    control: ControlOption = None,
     recipe: RecipeOption = None,
     seed: SeedOption = None,
     seeds: SeedsOption = None,
@@ -99,6 +101,8 @@ def train(
     recipes = _recipes(
         task, adapter, pair, teacher, recipe, overrides or [], shelf, data_dir, reading
     )
+    if control is not None:
+        recipes = _controlled(recipes, control, teacher, shelf)
     backbones = [spec for one in recipes for spec in one.pair.backbones()]
     for note in dict.fromkeys(note for spec in backbones for note in differences(spec)):
         screen.note(note)
@@ -239,6 +243,21 @@ def _recipes(
         for family in families
         for own in settings
     ]
+
+
+def _controlled(
+    recipes: Sequence["Recipe"], name: str, teacher: str | None, shelf: Path | None
+) -> list["Recipe"]:
+    """The control of each recipe. Raises: UsageError; UnknownNameError."""
+    from idat_zoo.registry import load_registry
+    from idat_zoo.registry.controls import CONTROLS
+
+    if name not in CONTROLS:
+        raise UnknownNameError("control", name, CONTROLS)
+    if teacher is not None:
+        raise UsageError("--control and --teacher both choose the teacher; give one of them.")
+    registry = load_registry(shelf)
+    return [CONTROLS[name].apply(one, registry) for one in recipes]
 
 
 def _check_options(families: Sequence["Family"], words: Sequence[str]) -> None:

@@ -130,6 +130,8 @@ class Recipe(Frozen):
     (iDAT as released: `none`, both learn). With `distillation_gate = "teacher_right"` it acts on
     the images that the teacher classifies correctly, and with `distillation_until = "teacher"` it
     ends after the first epoch in which the student's training accuracy is above the teacher's.
+    With `task_loss = "joint"` the cross-entropy of the sum of both networks' logits takes the place
+    of the two separate ones.
     `candidates` (field -> values) are what `selection = "val"` chooses among. `protocol =
     "imported"` marks an adapter trained elsewhere, whose training is not known.
 
@@ -155,6 +157,7 @@ class Recipe(Frozen):
     distillation_gate: Literal["none", "teacher_right"] = "none"
     distillation_until: Literal["end", "teacher"] = "end"
     detach: Literal["none", "teacher", "student"] = "none"
+    task_loss: Literal["each", "joint"] = "each"
 
     protocol: Literal["standard", "paper", "imported"] = "standard"
     selection: Literal["none", "val"] = "none"
@@ -216,6 +219,18 @@ class Recipe(Frozen):
                 (
                     not self.distils and bool(acting),
                     f"{' and '.join(acting)} need{'s' * (len(acting) == 1)} a distillation term",
+                ),
+                (
+                    self.task_loss == "joint" and self.pair.teacher is None,
+                    "task_loss = 'joint' needs a teacher, whose logits are added to the student's",
+                ),
+                (
+                    self.task_loss == "joint" and self.selection == "val",
+                    "task_loss = 'joint' takes no selection = 'val', which scores the student",
+                ),
+                (
+                    self.task_loss == "joint" and self.protocol == "paper",
+                    "task_loss = 'joint' takes no protocol = 'paper', which tests the student",
                 ),
                 (
                     self.selection == "val" and not self.candidates,

@@ -34,6 +34,8 @@ class EpochLog:
     `lr` is the learning rate of the last step. `skipped` is the number of optimiser steps that the
     fp16 gradient scaler skipped, or None if it skipped none. Accuracies are fractions; those in
     training are of the images as each step saw them, and are known with `distillation_until`.
+    `joint_task_loss` is that of the summed logits, with `task_loss = "joint"`; the student's and
+    the teacher's own are not minimised then.
     """
 
     epoch: int
@@ -41,6 +43,7 @@ class EpochLog:
     loss: float
     student_task_loss: float
     teacher_task_loss: float | None = None
+    joint_task_loss: float | None = None
     distillation_loss: float | None = None
     student_train_top1: float | None = None
     teacher_train_top1: float | None = None
@@ -183,13 +186,18 @@ class Learner:
         """The scalar losses of a batch, computed in float32 or wider.
 
         `student_task_loss` and `teacher_task_loss` are cross-entropies, `distillation_loss` is the
-        term without its weight, and `loss` is the weighted sum to be minimised.
+        term without its weight, and `loss` is the weighted sum to be minimised. With `task_loss =
+        "joint"` it has `joint_task_loss`, of the summed logits, in place of these two.
         """
         wide = {role: _widened(own) for role, own in outputs.items()}
         parts = {
             f"{role}_task_loss": F.cross_entropy(own.logits, targets) for role, own in wide.items()
         }
-        loss = sum(parts.values(), start=torch.zeros((), device=targets.device))
+        if self.recipe.task_loss == "joint":
+            joint = wide["student"].logits + wide["teacher"].logits
+            parts["joint_task_loss"] = loss = F.cross_entropy(joint, targets)
+        else:
+            loss = sum(parts.values(), start=torch.zeros((), device=targets.device))
         if self.term is not None:
             term = loss.new_zeros(()) if self.surpassed else self._distilled(wide, targets)
             parts["distillation_loss"] = term
@@ -301,15 +309,19 @@ def divergence(log: EpochLog, recipe: Recipe) -> DivergedError | None:
     """The error for a run whose student is far worse than guessing after its last epoch, or None.
 
     Uniform predictions have a task loss of ln K, and so has a network trained on random labels. A
-    loss above 2 ln K is confidently wrong, which a merely inaccurate network does not reach.
+    loss above 2 ln K is confidently wrong, which a merely inaccurate network does not reach. With
+    `task_loss = "joint"` it is the loss of both networks together.
     """
     classes = recipe.task.num_classes
     bound = 2 * math.log(classes)
-    if log.student_task_loss <= bound:
+    own, whose = log.student_task_loss, "the student's"
+    if log.joint_task_loss is not None:
+        own, whose = log.joint_task_loss, "the joint"
+    if own <= bound:
         return None
     return DivergedError(
-        f"the training diverged: the student's task loss in its last epoch, {log.epoch}, is "
-        f"{log.student_task_loss:.6g}, above 2 ln K = {bound:.3g} (K = {classes} classes; guessing "
+        f"the training diverged: {whose} task loss in its last epoch, {log.epoch}, is "
+        f"{own:.6g}, above 2 ln K = {bound:.3g} (K = {classes} classes; guessing "
         "has half of that). No result is written.",
         hint=f"A lower learning rate often helps: {lower_rate(recipe)}. --keep-diverged writes the "
         "result of this training, labelled; nothing is trained again.",

@@ -119,6 +119,7 @@ MAY_KNOW = {
     | {"data", "distillation", "option_words", "outside"}
     | {"recipe_toml", "registry.families", "sources"},
     "registry.families": FLOOR | {"adapters", "option_words", "outside", "registry"},
+    "registry.controls": FLOOR | {"adapters", "backbones", "randomness", "registry"},
     "registry.write_pretrained": {"hub", "registry"},
     "registry.write_adapters": FLOOR
     | {"adapters", "backbones", "randomness", "registry", "registry.families"},
