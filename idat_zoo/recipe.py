@@ -131,7 +131,10 @@ class Recipe(Frozen):
     the images that the teacher classifies correctly, and with `distillation_until = "teacher"` it
     ends after the first epoch in which the student's training accuracy is above the teacher's.
     With `task_loss = "joint"` the cross-entropy of the sum of both networks' logits takes the place
-    of the two separate ones.
+    of the two separate ones. `class_weights = "balanced"` weights each image in cross-entropies by
+    N / (K n), for n of the N training images in its class and K classes. `watch` names the images
+    on which the student's top-1 is logged after every epoch, by which nothing is chosen; with `val`
+    the run is trained on the train split alone, so that these images are new to it.
     `candidates` (field -> values) are what `selection = "val"` chooses among. `protocol =
     "imported"` marks an adapter trained elsewhere, whose training is not known.
 
@@ -158,12 +161,14 @@ class Recipe(Frozen):
     distillation_until: Literal["end", "teacher"] = "end"
     detach: Literal["none", "teacher", "student"] = "none"
     task_loss: Literal["each", "joint"] = "each"
+    class_weights: Literal["none", "balanced"] = "none"
 
     protocol: Literal["standard", "paper", "imported"] = "standard"
     selection: Literal["none", "val"] = "none"
     candidates: dict[str, Annotated[tuple[Scalar, ...], Strict(False)]] = Field(
         default_factory=dict
     )
+    watch: Literal["none", "val", "test"] = "none"
     precision: Literal["auto", "float32", "bf16", "fp16"] = "auto"
     normalisation: Literal["model", "imagenet", "none"] = "model"
     augmentation: Annotated[tuple[Augmentation, ...], Strict(False)] = ()
@@ -231,6 +236,15 @@ class Recipe(Frozen):
                 (
                     self.task_loss == "joint" and self.protocol == "paper",
                     "task_loss = 'joint' takes no protocol = 'paper', which tests the student",
+                ),
+                (
+                    self.watch == "val" and self.selection != "none",
+                    "watch = 'val' takes no selection, whose last training uses the val images",
+                ),
+                (
+                    self.watch != "none" and self.protocol != "standard",
+                    f"watch is of protocol = 'standard'; '{self.protocol}' takes none"
+                    + " and tests after every epoch" * (self.protocol == "paper"),
                 ),
                 (
                     self.selection == "val" and not self.candidates,

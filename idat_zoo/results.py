@@ -24,6 +24,11 @@ if TYPE_CHECKING:
 SCHEMA_VERSION = 1
 PREDICTIONS_FILE = "predictions.safetensors"
 JOINT = "task_loss = joint: the two were trained to answer together; top-1 is the student's alone"
+WATCHED = {
+    "val": "watched on val after every epoch (log.jsonl), and not trained on these images",
+    "test": "watched on test after every epoch (log.jsonl); nothing was chosen by it",
+}
+"""The sentences on a run that was watched, by its recipe's `watch`."""
 DIVERGED = "the training diverged, and its result was kept by --keep-diverged"
 
 
@@ -205,6 +210,8 @@ def _summary(result: Result) -> Iterator[str]:
     if result.top1_best_on_test is not None:
         best = percent(result.top1_best_on_test)
         yield f"  best epoch on test {best} (protocol = paper: chosen on test, optimistic)"
+    if result.recipe.watch in WATCHED:
+        yield f"  {WATCHED[result.recipe.watch]}"
     if result.selection is not None:
         chosen = result.selection.tried[result.selection.chosen]
         values = ", ".join(f"{name} = {value}" for name, value in chosen.values.items())

@@ -15,7 +15,7 @@ from idat_zoo.values import Scalar
 
 NO_CANDIDATES = {
     *("selection", "candidates", "protocol", "precision", "augmentation"),
-    "task_loss",
+    *("task_loss", "watch"),
 }
 CANDIDATE_SETTINGS = [name for name in SETTINGS if name not in NO_CANDIDATES]
 

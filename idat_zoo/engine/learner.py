@@ -9,7 +9,6 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Int64, UInt8
 from torch import Tensor, nn
 
@@ -21,6 +20,7 @@ from idat_zoo.distillation.base import Output, Outputs, Term
 from idat_zoo.engine.augment import augment
 from idat_zoo.engine.precision import autocast, cast_frozen
 from idat_zoo.engine.schedule import learning_rates, total_epochs
+from idat_zoo.engine.task_losses import TaskLosses
 from idat_zoo.errors import DataError, DivergedError, TrainingError, ZooError
 from idat_zoo.joined_images import JoinedImages
 from idat_zoo.randomness import Draws, generator
@@ -34,6 +34,7 @@ class EpochLog:
     `lr` is the learning rate of the last step. `skipped` is the number of optimiser steps that the
     fp16 gradient scaler skipped, or None if it skipped none. Accuracies are fractions; those in
     training are of the images as each step saw them, and are known with `distillation_until`.
+    `val_top1` and `test_top1` are the student's after the epoch, if the recipe watches them.
     `joint_task_loss` is that of the summed logits, with `task_loss = "joint"`; the student's and
     the teacher's own are not minimised then.
     """
@@ -47,6 +48,7 @@ class EpochLog:
     distillation_loss: float | None = None
     student_train_top1: float | None = None
     teacher_train_top1: float | None = None
+    val_top1: float | None = None
     test_top1: float | None = None
     skipped: int | None = None
 
@@ -90,6 +92,7 @@ class Learner:
         self.steps_per_epoch = len(targets) // self.batch_size  # drop_last
         self.epochs = total_epochs(recipe)
         self.rates = learning_rates(recipe, self.steps_per_epoch)
+        self.task_losses = TaskLosses(recipe, self.targets)
         self.term = self._build_term() if recipe.distils else None
         self.surpassed = False  # the student is past the teacher, which `distillation_until` asks
         self.done = 0
@@ -190,14 +193,7 @@ class Learner:
         "joint"` it has `joint_task_loss`, of the summed logits, in place of these two.
         """
         wide = {role: _widened(own) for role, own in outputs.items()}
-        parts = {
-            f"{role}_task_loss": F.cross_entropy(own.logits, targets) for role, own in wide.items()
-        }
-        if self.recipe.task_loss == "joint":
-            joint = wide["student"].logits + wide["teacher"].logits
-            parts["joint_task_loss"] = loss = F.cross_entropy(joint, targets)
-        else:
-            loss = sum(parts.values(), start=torch.zeros((), device=targets.device))
+        loss, parts = self.task_losses({role: own.logits for role, own in wide.items()}, targets)
         if self.term is not None:
             term = loss.new_zeros(()) if self.surpassed else self._distilled(wide, targets)
             parts["distillation_loss"] = term

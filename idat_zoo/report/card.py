@@ -17,7 +17,7 @@ from idat_zoo.report.build import build_report
 from idat_zoo.report.layout import lay_out
 from idat_zoo.report.markdown import as_markdown, escaped, markdown_table
 from idat_zoo.report.means import Averaged
-from idat_zoo.results import RESULT_FILE, Result
+from idat_zoo.results import RESULT_FILE, WATCHED, Result
 
 T = TypeVar("T")
 
@@ -87,6 +87,7 @@ def card_scores(results: Mapping[str, Result]) -> list[dict[str, Any]]:
             "dataset_split": "test",
             "metric_type": "accuracy",
             "metric_name": METRICS[result.recipe.protocol]
+            + (", watched on test" if result.recipe.watch == "test" else "")
             + (", diverged" if result.diverged else ""),
             "metric_value": result.top1,
             "metric_args": {
@@ -143,7 +144,7 @@ def card_text(
         "## Results",
         "",
         as_markdown(lay_out(report)),
-        *(PROTOCOLS[name] for name in dict.fromkeys(r.recipe.protocol for r in results.values())),
+        *dict.fromkeys(_about_numbers(run) for run in results.values()),
         "",
         *(_folders(results) if len(results) > 1 else []),
         "## Use",
@@ -161,6 +162,13 @@ def card_text(
         "",
     ]
     return "\n".join(lines)
+
+
+def _about_numbers(result: Result) -> str:
+    """The sentence about how a run's number came about."""
+    if result.recipe.watch == "test":
+        return f"Top-1 of the last epoch. **watch = test**: {WATCHED['test']}."
+    return PROTOCOLS[result.recipe.protocol]
 
 
 def _folders(results: Mapping[str, Result]) -> list[str]:

@@ -42,6 +42,8 @@ PLAIN = {
     "protocol": "standard",
     "selection": "none",
     "task_loss": "each",
+    "class_weights": "none",
+    "watch": "none",
 }
 """Fields that are shown exactly where they have another value than this one."""
 

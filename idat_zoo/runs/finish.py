@@ -69,12 +69,13 @@ def finish(
         both = both if recipe.task_loss == "joint" else both / 2
         metrics["logit_ensemble"] = score(both, data.test.targets, data.task.class_names)
     baselines = find_baselines(data, run.cache)
-    watched = [log.test_top1 for log in trained.logs if log.test_top1 is not None]
+    tested = [log.test_top1 for log in trained.logs if log.test_top1 is not None]
+    best = max(tested, default=None) if recipe.protocol == "paper" else None
     result = Result(
         kind="run",
         top1=metrics["student"].top1,
         top1_interval=metrics["student"].top1_interval,
-        top1_best_on_test=max(watched, default=None),
+        top1_best_on_test=best,
         student=metrics["student"],
         teacher=metrics.get("teacher"),
         logit_ensemble=metrics.get("logit_ensemble"),

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from idat_zoo.backbones.pair import build_pair
+from idat_zoo.data.task_data import Split
 from idat_zoo.engine.learner import EpochLog, Learner
 from idat_zoo.engine.memory import prefixes_fit, runs_in_one_pass
 from idat_zoo.engine.precision import describe_device
@@ -179,8 +180,11 @@ def _cache_prefixes(
 
 
 def _tested(log: EpochLog, training: Training, learner: Learner) -> EpochLog:
-    """The epoch's log, with the top-1 on test if the protocol evaluates test after every epoch."""
-    if training.test is None:
-        return log
-    top1 = score_network(learner.pair.student, training.test, training.recipe).top1
-    return replace(log, test_top1=top1)
+    """The epoch's log, with the student's top-1 on the splits that are watched."""
+
+    def top1(split: Split | None) -> float | None:
+        if split is None:
+            return None
+        return score_network(learner.pair.student, split, training.recipe).top1
+
+    return replace(log, val_top1=top1(training.val), test_top1=top1(training.test))
