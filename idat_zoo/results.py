@@ -200,13 +200,13 @@ def _summary(result: Result) -> Iterator[str]:
         yield f"  {DIVERGED}"
     if result.teacher is not None:
         yield f"  teacher {percent(result.teacher.top1)} {interval(result.teacher.top1_interval)}"
+    joint = result.recipe.task_loss == "joint"
     if result.logit_ensemble is not None:
         both = result.logit_ensemble
-        joint = result.recipe.task_loss == "joint"
         what = "student and teacher together" if joint else "mean of both networks' logits"
         yield f"  {what} {percent(both.top1)} {interval(both.top1_interval)}"
-        if joint:
-            yield f"  {JOINT}"
+    if joint:
+        yield f"  {JOINT}"
     if result.top1_best_on_test is not None:
         best = percent(result.top1_best_on_test)
         yield f"  best epoch on test {best} (protocol = paper: chosen on test, optimistic)"

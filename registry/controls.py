@@ -234,7 +234,7 @@ CONTROLS: Mapping[str, Control] = {
         _control("alone", "The student is trained without a teacher.", _alone),
         _control(
             "equal_compute",
-            "The student is trained alone, for so many more epochs as the teacher would cost.",
+            "The student is trained alone, for as many more epochs as a teacher would cost.",
             _equal_compute,
         ),
         _control(
