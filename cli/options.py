@@ -71,7 +71,8 @@ PairOption = Annotated[
     typer.Option(
         "--pair",
         metavar="NAME",
-        help="A teacher–student pair instead of the task's own.",
+        help="A teacher–student pair instead of the task's own; PAIR_swapped and PAIR_twins are "
+        "its controls.",
         autocompletion=_completer("pair"),
     ),
 ]

@@ -202,7 +202,7 @@ def _with_short_warmup(fields: Mapping[str, Any], registry: Registry) -> Mapping
 
 def applying_rules(registry: Registry, *, pair: str, adapter: str, task: str) -> list[Rule]:
     """The tables of the pair's recipe file that apply to an adapter on a task, in order."""
-    return [rule for rule in registry.rules.get(pair, ()) if rule.fits(adapter=adapter, task=task)]
+    return [rule for rule in registry.rules_of(pair) if rule.fits(adapter=adapter, task=task)]
 
 
 def _places(rules: Iterable[Rule]) -> str:
