@@ -85,6 +85,15 @@ TeacherOption = Annotated[
         autocompletion=_completer("teacher"),
     ),
 ]
+TeacherFromOption = Annotated[
+    str | None,
+    typer.Option(
+        "--teacher-from",
+        metavar="REF",
+        help="A trained teacher, whose logits are computed once: a run's folder, hub:… or "
+        "builtin:NAME.",
+    ),
+]
 RecipeOption = Annotated[
     Path | None,
     typer.Option("--recipe", metavar="FILE", help="A resolved recipe, as `idat cp` writes it."),

@@ -36,6 +36,7 @@ from idat_zoo.cli.options import (
     StackOption,
     StreamTestOption,
     TaskOption,
+    TeacherFromOption,
     TeacherOption,
     WaitOption,
     YesOption,
@@ -57,6 +58,7 @@ def train(
     adapter: AdapterOption = None,
     pair: PairOption = None,
     teacher: TeacherOption = None,
+    teacher_from: TeacherFromOption = None,
     recipe: RecipeOption = None,
     seed: SeedOption = None,
     seeds: SeedsOption = None,
@@ -99,6 +101,15 @@ def train(
     recipes = _recipes(
         task, adapter, pair, teacher, recipe, overrides or [], shelf, data_dir, reading
     )
+    opened = None
+    if teacher_from is not None:
+        _check_alone(teacher, overrides or [])
+        with screen.waiting("loading torch"):
+            from idat_zoo.checkpoint.opened import open_checkpoint
+            from idat_zoo.runs.offline import with_offline_teachers
+
+            opened = open_checkpoint(teacher_from)
+            recipes = with_offline_teachers(recipes, opened)
     backbones = [spec for one in recipes for spec in one.pair.backbones()]
     for note in dict.fromkeys(note for spec in backbones for note in differences(spec)):
         screen.note(note)
@@ -113,7 +124,7 @@ def train(
         from idat_zoo.runs.inputs import Inputs
         from idat_zoo.runs.many import train_planned
         from idat_zoo.runs.plan import plan
-    where, inputs = find_device(device), Inputs(data_dir=data_dir, reading=reading)
+    where, inputs = find_device(device), Inputs(data_dir=data_dir, reading=reading, teacher=opened)
     planned = plan(asked, out=out or RUNS, device=where, inputs=inputs)
     for run in planned:
         if dry_run or not run.finished:
@@ -160,6 +171,16 @@ def train(
     _print_results(results, json=json)
     if failures:
         raise typer.Exit(screen.SOME_FAILED if results else failures[-1].exit_code)
+
+
+def _check_alone(teacher: str | None, words: Sequence[str]) -> None:
+    """Check that nothing else names the teacher that --teacher-from names. Raises: UsageError."""
+    beside = [word for word in words if word.startswith("teacher_adapter")]
+    named = beside or (["--teacher"] if teacher is not None else [])
+    if named:
+        raise UsageError(
+            f"--teacher-from names a trained teacher with its adapter; leave out {named[0]}."
+        )
 
 
 def _words(context: typer.Context) -> list[str]:

@@ -130,6 +130,8 @@ class Recipe(Frozen):
     (iDAT as released: `none`, both learn). With `distillation_gate = "teacher_right"` it acts on
     the images that the teacher classifies correctly, and with `distillation_until = "teacher"` it
     ends after the first epoch in which the student's training accuracy is above the teacher's.
+    With `teacher_mode = "offline"` the teacher is a checkpoint that was trained before, and its
+    logits are constants; `teacher_sha256` is the SHA-256 of its adapter_model.safetensors.
     `candidates` (field -> values) are what `selection = "val"` chooses among. `protocol =
     "imported"` marks an adapter trained elsewhere, whose training is not known.
 
@@ -155,6 +157,8 @@ class Recipe(Frozen):
     distillation_gate: Literal["none", "teacher_right"] = "none"
     distillation_until: Literal["end", "teacher"] = "end"
     detach: Literal["none", "teacher", "student"] = "none"
+    teacher_mode: Literal["online", "offline"] = "online"
+    teacher_sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
 
     protocol: Literal["standard", "paper", "imported"] = "standard"
     selection: Literal["none", "val"] = "none"
@@ -216,6 +220,25 @@ class Recipe(Frozen):
                 (
                     not self.distils and bool(acting),
                     f"{' and '.join(acting)} need{'s' * (len(acting) == 1)} a distillation term",
+                ),
+                (
+                    (self.teacher_mode == "offline") != (self.teacher_sha256 is not None),
+                    "teacher_mode = 'offline' and teacher_sha256 come together; --teacher-from REF "
+                    "sets both",
+                ),
+                (
+                    self.teacher_mode == "offline" and not self.distils,
+                    "teacher_mode = 'offline' needs a teacher and a distillation term",
+                ),
+                (
+                    self.teacher_mode == "offline" and self.detach == "student",
+                    "detach = 'student' leaves nothing to learn with teacher_mode = 'offline', "
+                    "where the teacher is constant",
+                ),
+                (
+                    self.teacher_mode == "offline" and bool(self.augmentation),
+                    "augmentation needs an online teacher: an offline teacher's logits are of the "
+                    "images as they are",
                 ),
                 (
                     self.selection == "val" and not self.candidates,

@@ -10,14 +10,14 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Int64, UInt8
+from jaxtyping import Float, Int64, UInt8
 from torch import Tensor, nn
 
 from idat_zoo.backbones.pair import NetworkPair, Role, sizes_of
 from idat_zoo.backbones.prefix import constant_until, walk_prefix
 from idat_zoo.backbones.walk import START, Partway, Place
 from idat_zoo.distillation import term_for
-from idat_zoo.distillation.base import Output, Outputs, Term
+from idat_zoo.distillation.base import Output, Outputs, Sizes, Term
 from idat_zoo.engine.augment import augment
 from idat_zoo.engine.precision import autocast, cast_frozen
 from idat_zoo.engine.schedule import learning_rates, total_epochs
@@ -59,7 +59,8 @@ class Learner:
     their classes `[N]`. `done` is the number of completed epochs. `fault` is the error that ended
     the training, or None. `starts` holds the input of each network: the images, or after
     `cache_prefixes` the activations at the end of the prefix, which is the part of the forward pass
-    that gives the same values at every step.
+    that gives the same values at every step. `teacher_logits` `[N, K]` are those of an offline
+    teacher, which is not among the networks.
 
     Raises: DataError if there are no images.
     """
@@ -72,6 +73,7 @@ class Learner:
         recipe: Recipe,
         *,
         seed: int,
+        teacher_logits: Float[Tensor, "N K"] | None = None,
     ) -> None:
         if not len(targets):
             raise DataError("there are no images to train on.")
@@ -83,6 +85,8 @@ class Learner:
             role: copies[id(part)] for role, part in images.items()
         }
         self.targets = targets.to(self.device)
+        assert (teacher_logits is not None) == (recipe.teacher_mode == "offline")
+        self._constants = None if teacher_logits is None else teacher_logits.to(self.device)
         self.batch_size = min(recipe.batch_size, len(targets))
         self.steps_per_epoch = len(targets) // self.batch_size  # drop_last
         self.epochs = total_epochs(recipe)
@@ -103,10 +107,9 @@ class Learner:
         """The distillation term, with the tensors that it learns as parameters."""
         classes = self.recipe.task.num_classes
         term = term_for(self.recipe.distillation, classes)
-        student, teacher = (
-            sizes_of(network.anatomy, classes)
-            for network in (self.pair.student, self.pair.network("teacher"))
-        )
+        student = sizes_of(self.pair.student.anatomy, classes)
+        beside = self.pair.teacher
+        teacher = Sizes(classes, 0, (0, 0)) if beside is None else sizes_of(beside.anatomy, classes)
         source = generator(self.seed, "pair", "distillation")
         term.tensors = {
             name: nn.Parameter(tensor.to(self.device))
@@ -177,6 +180,14 @@ class Learner:
         """The outputs that the distillation term reads; the logits are computed in any case."""
         return self.term.reads if self.term is not None else frozenset()
 
+    def beside_constants(
+        self, outputs: Mapping[Role, Outputs], batch: Int64[Tensor, "B"]
+    ) -> Mapping[Role, Outputs]:
+        """The networks' outputs for a batch, with the logits of an offline teacher, if any."""
+        if self._constants is None:
+            return outputs
+        return {**outputs, "teacher": Outputs(self._constants[batch])}
+
     def losses(
         self, outputs: Mapping[Role, Outputs], targets: Tensor, *, step: int = 0
     ) -> dict[str, Tensor]:
@@ -187,7 +198,8 @@ class Learner:
         """
         wide = {role: _widened(own) for role, own in outputs.items()}
         parts = {
-            f"{role}_task_loss": F.cross_entropy(own.logits, targets) for role, own in wide.items()
+            f"{role}_task_loss": F.cross_entropy(wide[role].logits, targets)
+            for role, _ in self.pair.roles()  # an offline teacher does not learn
         }
         loss = sum(parts.values(), start=torch.zeros((), device=targets.device))
         if self.term is not None:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from idat_zoo import files
+from idat_zoo.checkpoint.opened import Opened
 from idat_zoo.data.folder import split_csv
 from idat_zoo.data.suites import suite_of
 from idat_zoo.file_names import RECIPE_FILE, SPLIT_FILE
@@ -12,6 +13,7 @@ from idat_zoo.recipe import Recipe
 from idat_zoo.recipe_toml import dump_recipe
 from idat_zoo.runs.inputs import Inputs, Views, load_views, require_inputs
 from idat_zoo.runs.memory_errors import plain_memory_errors
+from idat_zoo.runs.offline import check_offline_teacher
 from idat_zoo.runs.plan import Planned
 from idat_zoo.runs.training import Training
 
@@ -21,13 +23,15 @@ class LoadedRun:
     """A planned run with its images at each network's input size, whose folder is locked.
 
     `still_ours` raises a RunFolderError if another process has taken over the folder. `cache` is
-    the folder for what is computed from the images, such as baselines.
+    the folder for what is computed from the images, such as baselines. `teacher` is the checkpoint
+    of an offline teacher.
     """
 
     planned: Planned
     views: Views
     still_ours: Callable[[], None]
     cache: Path
+    teacher: Opened | None = None
 
     def training(self, split: str, recipe: Recipe | None = None) -> Training:
         """The training on a split (`train` or `trainval`), with the run's recipe or the given one.
@@ -45,6 +49,7 @@ class LoadedRun:
             images={role: joined[id(data)] for role, data in self.views.items()},
             targets=splits[id(student)].targets,
             data="".join(dict.fromkeys(data.fingerprint for data in self.views.values())),
+            teacher=self.teacher,
             test=student.test if recipe.protocol == "paper" else None,
             still_ours=self.still_ours,
         )
@@ -55,9 +60,11 @@ def load_run(
 ) -> LoadedRun:
     """Read a run's images, and write its recipe into its folder, which reserves it for this run.
 
-    Raises: DataError if images or weights are missing; WeightsError if a download fails.
+    Raises: DataError if images or weights are missing; WeightsError if a download fails;
+    CheckpointError for the checkpoint of another offline teacher, or none.
     """
     recipe = planned.recipe
+    check_offline_teacher(recipe, inputs.teacher)
     require_inputs(recipe, inputs, seed=planned.seed)
     with plain_memory_errors(recipe):
         views = load_views(recipe, inputs, seed=planned.seed)
@@ -66,5 +73,9 @@ def load_run(
     if suite_of(recipe.task).is_split_here and listing is not None:
         files.write_whole(planned.folder / SPLIT_FILE, split_csv(listing))
     return LoadedRun(
-        planned=planned, views=views, still_ours=still_ours, cache=inputs.reading.cache
+        planned=planned,
+        views=views,
+        still_ours=still_ours,
+        cache=inputs.reading.cache,
+        teacher=inputs.teacher if recipe.teacher_mode == "offline" else None,
     )
