@@ -36,7 +36,13 @@ PARENTS = {
 }
 """Values are compared only between recipes with the same parent; `a.b` has parent `a`."""
 
-PLAIN = {"kind": "run", "network": "student", "protocol": "standard", "selection": "none"}
+PLAIN = {
+    "kind": "run",
+    "network": "student",
+    "protocol": "standard",
+    "selection": "none",
+    "teacher_mode": "online",
+}
 """Fields that are shown exactly where they have another value than this one."""
 
 OF_TRAINING = {
