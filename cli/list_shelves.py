@@ -122,6 +122,8 @@ def list_shelves(
         _print_rows(rows, COLUMNS[kind] if kind != Kind.ADAPTERS or pair is None else ON_A_PAIR)
         if kind == Kind.ADAPTERS and glob is None:
             note("and peft:NAME, any tuner of PEFT: docs/peft.md tells which")
+        if kind == Kind.PAIRS and glob is None:
+            note("and of each PAIR_swapped, the roles exchanged, and PAIR_twins, two students")
     if not rows:
         end(ZooError(f"no {kind.value} match" + (f" '{glob}'" if glob else "") + "."))
 

@@ -73,7 +73,8 @@ PairOption = Annotated[
     typer.Option(
         "--pair",
         metavar="NAME",
-        help="A teacher–student pair instead of the task's own.",
+        help="A teacher–student pair instead of the task's own; PAIR_swapped and PAIR_twins are "
+        "its controls.",
         autocompletion=_completer("pair"),
     ),
 ]
@@ -93,6 +94,15 @@ ControlOption = Annotated[
         metavar="NAME",
         help="Train a control of the recipe instead: `idat list controls`.",
         autocompletion=_completer("control"),
+    ),
+]
+TeacherFromOption = Annotated[
+    str | None,
+    typer.Option(
+        "--teacher-from",
+        metavar="REF",
+        help="A trained teacher, whose logits are computed once: a run's folder, hub:… or "
+        "builtin:NAME.",
     ),
 ]
 RecipeOption = Annotated[

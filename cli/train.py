@@ -37,6 +37,7 @@ from idat_zoo.cli.options import (
     StackOption,
     StreamTestOption,
     TaskOption,
+    TeacherFromOption,
     TeacherOption,
     WaitOption,
     YesOption,
@@ -59,6 +60,7 @@ def train(
     pair: PairOption = None,
     teacher: TeacherOption = None,
     control: ControlOption = None,
+    teacher_from: TeacherFromOption = None,
     recipe: RecipeOption = None,
     seed: SeedOption = None,
     seeds: SeedsOption = None,
@@ -103,6 +105,15 @@ def train(
     )
     if control is not None:
         recipes = _controlled(recipes, control, teacher, shelf)
+    opened = None
+    if teacher_from is not None:
+        _check_alone(teacher, control, overrides or [])
+        with screen.waiting("loading torch"):
+            from idat_zoo.checkpoint.opened import open_checkpoint
+            from idat_zoo.runs.offline import with_offline_teachers
+
+            opened = open_checkpoint(teacher_from)
+            recipes = with_offline_teachers(recipes, opened)
     backbones = [spec for one in recipes for spec in one.pair.backbones()]
     for note in dict.fromkeys(note for spec in backbones for note in differences(spec)):
         screen.note(note)
@@ -117,7 +128,7 @@ def train(
         from idat_zoo.runs.inputs import Inputs
         from idat_zoo.runs.many import train_planned
         from idat_zoo.runs.plan import plan
-    where, inputs = find_device(device), Inputs(data_dir=data_dir, reading=reading)
+    where, inputs = find_device(device), Inputs(data_dir=data_dir, reading=reading, teacher=opened)
     planned = plan(asked, out=out or RUNS, device=where, inputs=inputs)
     for run in planned:
         if dry_run or not run.finished:
@@ -164,6 +175,16 @@ def train(
     _print_results(results, json=json)
     if failures:
         raise typer.Exit(screen.SOME_FAILED if results else failures[-1].exit_code)
+
+
+def _check_alone(teacher: str | None, control: str | None, words: Sequence[str]) -> None:
+    """Check that nothing else names the teacher that --teacher-from names. Raises: UsageError."""
+    named = [word for word in words if word.startswith("teacher_adapter")]
+    named += ["--teacher"] * (teacher is not None) + ["--control"] * (control is not None)
+    if named:
+        raise UsageError(
+            f"--teacher-from names a trained teacher with its adapter; leave out {named[0]}."
+        )
 
 
 def _words(context: typer.Context) -> list[str]:

@@ -135,6 +135,8 @@ class Recipe(Frozen):
     N / (K n), for n of the N training images in its class and K classes. `watch` names the images
     on which the student's top-1 is logged after every epoch, by which nothing is chosen; with `val`
     the run is trained on the train split alone, so that these images are new to it.
+    With `teacher_mode = "offline"` the teacher is a checkpoint that was trained before, and its
+    logits are constants; `teacher_sha256` is the SHA-256 of its adapter_model.safetensors.
     `candidates` (field -> values) are what `selection = "val"` chooses among. `protocol =
     "imported"` marks an adapter trained elsewhere, whose training is not known.
 
@@ -162,6 +164,8 @@ class Recipe(Frozen):
     detach: Literal["none", "teacher", "student"] = "none"
     task_loss: Literal["each", "joint"] = "each"
     class_weights: Literal["none", "balanced"] = "none"
+    teacher_mode: Literal["online", "offline"] = "online"
+    teacher_sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
 
     protocol: Literal["standard", "paper", "imported"] = "standard"
     selection: Literal["none", "val"] = "none"
@@ -230,6 +234,10 @@ class Recipe(Frozen):
                     "task_loss = 'joint' needs a teacher, whose logits are added to the student's",
                 ),
                 (
+                    self.task_loss == "joint" and self.teacher_mode == "offline",
+                    "task_loss = 'joint' needs an online teacher, which learns with the student",
+                ),
+                (
                     self.task_loss == "joint" and self.selection == "val",
                     "task_loss = 'joint' takes no selection = 'val', which scores the student",
                 ),
@@ -245,6 +253,25 @@ class Recipe(Frozen):
                     self.watch != "none" and self.protocol != "standard",
                     f"watch is of protocol = 'standard'; '{self.protocol}' takes none"
                     + " and tests after every epoch" * (self.protocol == "paper"),
+                ),
+                (
+                    (self.teacher_mode == "offline") != (self.teacher_sha256 is not None),
+                    "teacher_mode = 'offline' and teacher_sha256 come together; --teacher-from REF "
+                    "sets both",
+                ),
+                (
+                    self.teacher_mode == "offline" and not self.distils,
+                    "teacher_mode = 'offline' needs a teacher and a distillation term",
+                ),
+                (
+                    self.teacher_mode == "offline" and self.detach == "student",
+                    "detach = 'student' leaves nothing to learn with teacher_mode = 'offline', "
+                    "where the teacher is constant",
+                ),
+                (
+                    self.teacher_mode == "offline" and bool(self.augmentation),
+                    "augmentation needs an online teacher: an offline teacher's logits are of the "
+                    "images as they are",
                 ),
                 (
                     self.selection == "val" and not self.candidates,

@@ -184,6 +184,8 @@ class Result(Frozen):
 def _summary(result: Result) -> Iterator[str]:
     teacher = result.recipe.pair.teacher
     trained_with = "alone" if teacher is None else f"with {teacher.name}"
+    if teacher is not None and result.recipe.teacher_mode == "offline":
+        trained_with = f"with the fixed logits of {teacher.name}"
     if result.recipe.protocol == "imported":
         trained_with = "trained elsewhere (protocol = imported)"
     yield (

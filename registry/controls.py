@@ -11,6 +11,7 @@ from typing import Any, Literal
 from idat_zoo.errors import RecipeError, UsageError
 from idat_zoo.recipe import Pair, Recipe
 from idat_zoo.registry.checks import check_fields
+from idat_zoo.registry.pair_forms import swapped, twins
 from idat_zoo.registry.registry import Registry
 from idat_zoo.registry.resolve import adjust, applying_rules
 from idat_zoo.registry.shelves import Family
@@ -164,16 +165,13 @@ def trained_numbers(spec: Any, choice: AdapterSpec, num_classes: int) -> int:
 
 def _twins(recipe: Recipe, registry: Registry) -> Recipe:
     pair, _ = _require_teacher(recipe)
-    twins = Pair(name=f"{pair.name}_twins", teacher=pair.student, student=pair.student)
-    changed = {"pair": twins, "teacher_adapter": recipe.adapter}
+    changed = {"pair": twins(pair), "teacher_adapter": recipe.adapter}
     return check_fields(dict(recipe) | changed, registry=registry, where="twins")
 
 
 def _swapped(recipe: Recipe, registry: Registry) -> Recipe:
     pair, of_teacher = _require_teacher(recipe)
-    assert pair.teacher is not None
-    swapped = Pair(name=f"{pair.name}_swapped", teacher=pair.student, student=pair.teacher)
-    changed = {"pair": swapped, "adapter": of_teacher, "teacher_adapter": recipe.adapter}
+    changed = {"pair": swapped(pair), "adapter": of_teacher, "teacher_adapter": recipe.adapter}
     return check_fields(dict(recipe) | changed, registry=registry, where="swapped")
 
 

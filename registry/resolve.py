@@ -29,7 +29,7 @@ from idat_zoo.registry.suite_faults import task_faults
 from idat_zoo.registry.task_words import ARRAYS, FOLDER
 from idat_zoo.registry.terms import laid_over, term_names
 from idat_zoo.registry.words import Overrides, parse_words
-from idat_zoo.specs import DEFAULT_TERM, NO_TERM, OF_THE_TERM, TermSpec
+from idat_zoo.specs import DEFAULT_TERM, NO_TERM, OF_THE_TEACHER, OF_THE_TERM, TermSpec
 from idat_zoo.values import Scalar
 
 if TYPE_CHECKING:
@@ -202,7 +202,7 @@ def _with_short_warmup(fields: Mapping[str, Any], registry: Registry) -> Mapping
 
 def applying_rules(registry: Registry, *, pair: str, adapter: str, task: str) -> list[Rule]:
     """The tables of the pair's recipe file that apply to an adapter on a task, in order."""
-    return [rule for rule in registry.rules.get(pair, ()) if rule.fits(adapter=adapter, task=task)]
+    return [rule for rule in registry.rules_of(pair) if rule.fits(adapter=adapter, task=task)]
 
 
 def _places(rules: Iterable[Rule]) -> str:
@@ -240,7 +240,7 @@ def _find_teacher(name: str, registry: Registry) -> Backbone:
 
 
 def _without_teacher(recipe: Recipe) -> dict[str, Any]:
-    return defaults_of((*OF_THE_TERM, "task_loss")) | {
+    return defaults_of((*OF_THE_TERM, *OF_THE_TEACHER, "task_loss")) | {
         "pair": recipe.pair.model_copy(update={"teacher": None}),
         "teacher_adapter": None,
         "distillation": TermSpec(name=NO_TERM),
@@ -252,6 +252,7 @@ def _with_teacher(recipe: Recipe, teacher: Backbone) -> dict[str, Any]:
         return {}
     name = f"{teacher.name}_to_{recipe.pair.student.name}"
     changed = {"pair": recipe.pair.model_copy(update={"name": name, "teacher": teacher})}
+    changed |= defaults_of(OF_THE_TEACHER)
     if recipe.pair.teacher is not None:
         return changed
     return changed | defaults_of(["distillation"]) | {"teacher_adapter": recipe.adapter}

@@ -9,14 +9,14 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Int64, UInt8
+from jaxtyping import Float, Int64, UInt8
 from torch import Tensor, nn
 
 from idat_zoo.backbones.pair import NetworkPair, Role, sizes_of
 from idat_zoo.backbones.prefix import constant_until, walk_prefix
 from idat_zoo.backbones.walk import START, Partway, Place
 from idat_zoo.distillation import term_for
-from idat_zoo.distillation.base import Output, Outputs, Term
+from idat_zoo.distillation.base import Output, Outputs, Sizes, Term
 from idat_zoo.engine.augment import augment
 from idat_zoo.engine.precision import autocast, cast_frozen
 from idat_zoo.engine.schedule import learning_rates, total_epochs
@@ -64,7 +64,8 @@ class Learner:
     their classes `[N]`. `done` is the number of completed epochs. `fault` is the error that ended
     the training, or None. `starts` holds the input of each network: the images, or after
     `cache_prefixes` the activations at the end of the prefix, which is the part of the forward pass
-    that gives the same values at every step.
+    that gives the same values at every step. `teacher_logits` `[N, K]` are those of an offline
+    teacher, which is not among the networks.
 
     Raises: DataError if there are no images.
     """
@@ -77,6 +78,7 @@ class Learner:
         recipe: Recipe,
         *,
         seed: int,
+        teacher_logits: Float[Tensor, "N K"] | None = None,
     ) -> None:
         if not len(targets):
             raise DataError("there are no images to train on.")
@@ -88,6 +90,8 @@ class Learner:
             role: copies[id(part)] for role, part in images.items()
         }
         self.targets = targets.to(self.device)
+        assert (teacher_logits is not None) == (recipe.teacher_mode == "offline")
+        self._constants = None if teacher_logits is None else teacher_logits.to(self.device)
         self.batch_size = min(recipe.batch_size, len(targets))
         self.steps_per_epoch = len(targets) // self.batch_size  # drop_last
         self.epochs = total_epochs(recipe)
@@ -109,10 +113,9 @@ class Learner:
         """The distillation term, with the tensors that it learns as parameters."""
         classes = self.recipe.task.num_classes
         term = term_for(self.recipe.distillation, classes)
-        student, teacher = (
-            sizes_of(network.anatomy, classes)
-            for network in (self.pair.student, self.pair.network("teacher"))
-        )
+        student = sizes_of(self.pair.student.anatomy, classes)
+        beside = self.pair.teacher
+        teacher = Sizes(classes, 0, (0, 0)) if beside is None else sizes_of(beside.anatomy, classes)
         source = generator(self.seed, "pair", "distillation")
         term.tensors = {
             name: nn.Parameter(tensor.to(self.device))
@@ -183,6 +186,14 @@ class Learner:
         """The outputs that the distillation term reads; the logits are computed in any case."""
         return self.term.reads if self.term is not None else frozenset()
 
+    def beside_constants(
+        self, outputs: Mapping[Role, Outputs], batch: Int64[Tensor, "B"]
+    ) -> Mapping[Role, Outputs]:
+        """The networks' outputs for a batch, with the logits of an offline teacher, if any."""
+        if self._constants is None:
+            return outputs
+        return {**outputs, "teacher": Outputs(self._constants[batch])}
+
     def losses(
         self, outputs: Mapping[Role, Outputs], targets: Tensor, *, step: int = 0
     ) -> dict[str, Tensor]:
@@ -193,7 +204,8 @@ class Learner:
         "joint"` it has `joint_task_loss`, of the summed logits, in place of these two.
         """
         wide = {role: _widened(own) for role, own in outputs.items()}
-        loss, parts = self.task_losses({role: own.logits for role, own in wide.items()}, targets)
+        learning = {role: wide[role].logits for role, _ in self.pair.roles()}  # not if offline
+        loss, parts = self.task_losses(learning, targets)
         if self.term is not None:
             term = loss.new_zeros(()) if self.surpassed else self._distilled(wide, targets)
             parts["distillation_loss"] = term

@@ -133,6 +133,11 @@ def card_text(
         if teacher is not None
         else "alone"
     )
+    if teacher is not None and recipe.teacher_mode == "offline":
+        trained = (
+            f"with the fixed logits of a trained {escaped(teacher.name)} (offline; its "
+            f"adapter_model.safetensors has SHA-256 {recipe.teacher_sha256})"
+        )
     found = [(Path(below) / RESULT_FILE, run) for below, run in results.items()]
     report = build_report(found, averaged=averaged)
     lines = [

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from idat_zoo.backbones.pair import Role
 from idat_zoo.backbones.pinned import missing_weights, weights_path
+from idat_zoo.checkpoint.opened import Opened
 from idat_zoo.data.arrays import Arrays
 from idat_zoo.data.load import load_task
 from idat_zoo.data.reading import Listener, Reading
@@ -21,13 +22,15 @@ class Inputs:
     """The sources of images and weights, the same for all runs of one call.
 
     `arrays` are images that a Python program holds in memory. `download` allows downloading missing
-    weights. `listener` is informed about the reading of images.
+    weights. `teacher` is the checkpoint of the offline teacher. `listener` is informed about the
+    reading of images.
     """
 
     data_dir: Path | None = None
     arrays: Arrays | None = None
     reading: Reading = field(default_factory=Reading)
     download: bool = False
+    teacher: Opened | None = None
     listener: Listener = field(default_factory=Listener)
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from idat_zoo import files
+from idat_zoo.checkpoint.opened import Opened
 from idat_zoo.data.folder import split_csv
 from idat_zoo.data.suites import suite_of
 from idat_zoo.errors import DataError
@@ -13,6 +14,7 @@ from idat_zoo.recipe import Recipe
 from idat_zoo.recipe_toml import dump_recipe
 from idat_zoo.runs.inputs import Inputs, Views, load_views, require_inputs
 from idat_zoo.runs.memory_errors import plain_memory_errors
+from idat_zoo.runs.offline import check_offline_teacher
 from idat_zoo.runs.plan import Planned
 from idat_zoo.runs.training import Training
 
@@ -22,13 +24,15 @@ class LoadedRun:
     """A planned run with its images at each network's input size, whose folder is locked.
 
     `still_ours` raises a RunFolderError if another process has taken over the folder. `cache` is
-    the folder for what is computed from the images, such as baselines.
+    the folder for what is computed from the images, such as baselines. `teacher` is the checkpoint
+    of an offline teacher.
     """
 
     planned: Planned
     views: Views
     still_ours: Callable[[], None]
     cache: Path
+    teacher: Opened | None = None
 
     @property
     def final_split(self) -> str:
@@ -55,6 +59,7 @@ class LoadedRun:
             data="".join(dict.fromkeys(data.fingerprint for data in self.views.values())),
             val=student.val if recipe.watch == "val" else None,
             test=student.test if tested else None,
+            teacher=self.teacher,
             still_ours=self.still_ours,
         )
 
@@ -64,9 +69,11 @@ def load_run(
 ) -> LoadedRun:
     """Read a run's images, and write its recipe into its folder, which reserves it for this run.
 
-    Raises: DataError if images or weights are missing; WeightsError if a download fails.
+    Raises: DataError if images or weights are missing; WeightsError if a download fails;
+    CheckpointError for the checkpoint of another offline teacher, or none.
     """
     recipe = planned.recipe
+    check_offline_teacher(recipe, inputs.teacher)
     require_inputs(recipe, inputs, seed=planned.seed)
     with plain_memory_errors(recipe):
         views = load_views(recipe, inputs, seed=planned.seed)
@@ -79,5 +86,9 @@ def load_run(
     if suite_of(recipe.task).is_split_here and listing is not None:
         files.write_whole(planned.folder / SPLIT_FILE, split_csv(listing))
     return LoadedRun(
-        planned=planned, views=views, still_ours=still_ours, cache=inputs.reading.cache
+        planned=planned,
+        views=views,
+        still_ours=still_ours,
+        cache=inputs.reading.cache,
+        teacher=inputs.teacher if recipe.teacher_mode == "offline" else None,
     )

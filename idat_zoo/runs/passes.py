@@ -15,6 +15,7 @@ from idat_zoo.logits import score_network
 from idat_zoo.runs.alike import evenly, grouped, passes_in_words, single_in_words, stack_key
 from idat_zoo.runs.device_setup import DeviceSetup
 from idat_zoo.runs.memory_errors import plain_memory_errors
+from idat_zoo.runs.offline import offline_logits
 from idat_zoo.runs.progress import Progress
 from idat_zoo.runs.saved_state import SHARED, SavedState
 from idat_zoo.runs.training import Trained, Training
@@ -76,7 +77,19 @@ def plan_passes(
 def _learner_of(training: Training, setup: DeviceSetup) -> Learner:
     pair = build_pair(training.recipe, seed=training.seed, backbones=setup.backbones)
     images = {role: training.images[role] for role, _ in pair.roles()}
-    return Learner(pair, images, training.targets, training.recipe, seed=training.seed)
+    logits = None
+    if training.teacher is not None:
+        logits = offline_logits(
+            training.teacher, training.images["teacher"], backbones=setup.backbones
+        )
+    return Learner(
+        pair,
+        images,
+        training.targets,
+        training.recipe,
+        seed=training.seed,
+        teacher_logits=logits,
+    )
 
 
 def _train_together(
