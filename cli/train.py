@@ -40,6 +40,7 @@ from idat_zoo.cli.options import (
     WaitOption,
     YesOption,
 )
+from idat_zoo.cli.own_weights import WeightsOption
 from idat_zoo.errors import UsageError, ZooError
 
 if TYPE_CHECKING:
@@ -57,6 +58,7 @@ def train(
     adapter: AdapterOption = None,
     pair: PairOption = None,
     teacher: TeacherOption = None,
+    weights: WeightsOption = None,
     recipe: RecipeOption = None,
     seed: SeedOption = None,
     seeds: SeedsOption = None,
@@ -90,7 +92,9 @@ def train(
     """
     from idat_zoo.cli.downloads import offer
     from idat_zoo.data.reading import Reading
+    from idat_zoo.own_weights import parse_roles
     from idat_zoo.registry import ALL, differences, load_registry
+    from idat_zoo.registry.own_files import with_own_weights
     from idat_zoo.switches import Switches
 
     reading = Reading(
@@ -99,6 +103,9 @@ def train(
     recipes = _recipes(
         task, adapter, pair, teacher, recipe, overrides or [], shelf, data_dir, reading
     )
+    if weights:
+        own = parse_roles(weights)
+        recipes = [with_own_weights(one, own) for one in recipes]
     backbones = [spec for one in recipes for spec in one.pair.backbones()]
     for note in dict.fromkeys(note for spec in backbones for note in differences(spec)):
         screen.note(note)

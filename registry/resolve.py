@@ -23,6 +23,7 @@ from idat_zoo.recipe_toml import parse_toml, read_text
 from idat_zoo.registry.checks import check_fields
 from idat_zoo.registry.load import load_registry
 from idat_zoo.registry.overrides import defaults_of, override
+from idat_zoo.registry.own_files import with_own_weights
 from idat_zoo.registry.recipe_files import Rule
 from idat_zoo.registry.registry import Registry
 from idat_zoo.registry.suite_faults import task_faults
@@ -53,6 +54,7 @@ def get_recipe(
     data_dir: Path | str | None = None,
     data: "Data | None" = None,
     shelf: Path | None = None,
+    weights: Mapping[str, Path | str] | None = None,
 ) -> Recipe:
     """The recipe of an adapter on a task, with the task's default pair or a given one.
 
@@ -61,10 +63,13 @@ def get_recipe(
     `folder` stands for your own images in the folder `data_dir`. The task `arrays` stands for
     images and labels that your program holds in `data`: {"train": (images, labels), "test": …} or
     torch data sets; give the same `data` to `run`. `shelf` is a folder of your own TOML files.
+    `weights` are files of your own, {"student": path, "teacher": path}; the recipe has their
+    SHA-256 (`idat_zoo.own_weights`).
 
-    Raises: UnknownNameError; RecipeError with every fault of the shelves or of the overrides;
-    UsageError if `data_dir` or `data` is missing for its task, or given for another task; DataError
-    for faults of the folder or of the data.
+    Raises: WeightsError; UnknownNameError; RecipeError with every fault of the shelves or of the
+    overrides; UsageError if `data_dir` or `data` is missing for its task, or given for another
+    task, or for weights of a teacher without one; DataError for faults of the folder or of the
+    data.
     """
     registry = load_registry(shelf)
     if (task == ARRAYS) != (data is not None):
@@ -83,7 +88,10 @@ def get_recipe(
         registry, task = with_folder(registry, Path(data_dir))
     if data is not None:
         registry, task = _with_arrays(registry, data)
-    return compose_recipe(registry, task, adapter, pair=pair, teacher=teacher, overrides=overrides)
+    recipe = compose_recipe(
+        registry, task, adapter, pair=pair, teacher=teacher, overrides=overrides
+    )
+    return with_own_weights(recipe, weights or {})
 
 
 def with_folder(

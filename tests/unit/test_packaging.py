@@ -38,24 +38,25 @@ FLAGS = {
         "--data-dir", "--out", "--shelf", "--resume", "--wait", "--keep-diverged", "--dry-run",
         "--skip-corrupt", "--stream-test", "--max-megapixels", "--yes", "-y", "--json", "--stack",
         "--prefix-cache", "--compile", "--fused", "--keep-memory", "--deterministic", "--plugin",
-        "--jobs",
+        "--jobs", "--weights",
     },
     "eval": {
         "--checkpoint", "--require-pinned", "--task", "--fail-under", "--device", "--data-dir",
-        "--skip-corrupt", "--stream-test", "--max-megapixels", "--out", "--shelf",
+        "--skip-corrupt", "--stream-test", "--max-megapixels", "--out", "--shelf", "--weights",
         "--yes", "-y", "--json", "--plugin",
     },
     "predict": {
         "--checkpoint", "--require-pinned", "--top-k", "--device", "--max-megapixels", "--yes",
-        "-y", "--json", "--csv", "--plugin",
+        "-y", "--json", "--csv", "--plugin", "--weights",
     },
-    "merge": {"--checkpoint", "--out", "-o", "--plugin", "--yes", "-y", "--json"},
+    "merge": {"--checkpoint", "--out", "-o", "--plugin", "--weights", "--yes", "-y", "--json"},
     "publish": {
         "--repo", "--tag", "--public", "--with-teacher", "--create-pr", "--overwrite", "--dry-run",
-        "--json", "--plugin",
+        "--json", "--plugin", "--weights",
     },
     "export": {
         "--checkpoint", "--to", "--out", "-o", "--plugin", "--rank", "--yes", "-y", "--json",
+        "--weights",
     },
     "import": {
         "--backbone", "--task", "--data-dir", "--out", "-o", "--shelf", "--yes", "-y", "--json",
