@@ -92,9 +92,7 @@ def train(
     """
     from idat_zoo.cli.downloads import offer
     from idat_zoo.data.reading import Reading
-    from idat_zoo.own_weights import parse_roles
     from idat_zoo.registry import ALL, differences, load_registry
-    from idat_zoo.registry.own_files import with_own_weights
     from idat_zoo.switches import Switches
 
     reading = Reading(
@@ -104,6 +102,9 @@ def train(
         task, adapter, pair, teacher, recipe, overrides or [], shelf, data_dir, reading
     )
     if weights:
+        from idat_zoo.own_weights import parse_roles
+        from idat_zoo.registry.own_files import with_own_weights
+
         own = parse_roles(weights)
         recipes = [with_own_weights(one, own) for one in recipes]
     backbones = [spec for one in recipes for spec in one.pair.backbones()]

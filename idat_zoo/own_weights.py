@@ -7,13 +7,10 @@ bytes are hashed again whenever they are read. Loads no torch.
 
 import contextlib
 import hashlib
-import io
 import json
-import zipfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from idat_zoo import files
 from idat_zoo.errors import RunFolderError, UsageError, WeightsError
 from idat_zoo.places import default_cache
 from idat_zoo.recipe import Backbone
@@ -39,6 +36,8 @@ def remember_weights(path: Path | str) -> str:
         raise WeightsError(f"'{place}' {_told_format(content)}; expected {FORMATS}.")
     sha256 = hashlib.sha256(content).hexdigest()
     _seen[sha256] = place
+    from idat_zoo import files  # what lists recipes does without
+
     with contextlib.suppress(RunFolderError):  # where it cannot be written, this process knows it
         files.write_whole(_entry(sha256), files.dump_json({"path": str(place)}))
     return PREFIX + sha256
@@ -46,7 +45,7 @@ def remember_weights(path: Path | str) -> str:
 
 def take_only(path: Path | str) -> None:
     """Remember a file, and refuse the others for the rest of this process. Raises: WeightsError."""
-    sha256 = sha256_of(remember_weights(path))
+    sha256 = remember_weights(path).removeprefix(PREFIX)
     _asked[sha256] = _seen[sha256]
 
 
@@ -69,17 +68,12 @@ def parse_roles(words: Iterable[str]) -> dict[str, Path]:
     return found
 
 
-def sha256_of(weights: str) -> str:
-    """The SHA-256 in a backbone's `weights`, or '' where they are not a file of the user's own."""
-    return weights.removeprefix(PREFIX) if weights.startswith(PREFIX) else ""
-
-
 def missing_file(spec: Backbone) -> str:
     """Why a backbone's own file cannot be read, in one line; '' if it is there, or not needed.
 
     Its bytes are not hashed.
     """
-    sha256 = sha256_of(spec.weights)
+    sha256 = spec.own_file
     if not sha256:
         return ""
     known = _known_path(sha256)
@@ -94,7 +88,7 @@ def read_file(spec: Backbone) -> bytes:
 
     Raises: WeightsError where no path is known, or the file is gone or another one.
     """
-    sha256 = sha256_of(spec.weights)
+    sha256 = spec.own_file
     if _asked and sha256 not in _asked:
         given = "; ".join(f"'{path}' has SHA-256 {other}" for other, path in _asked.items())
         raise WeightsError(
@@ -157,6 +151,9 @@ def _told_format(content: bytes) -> str:
 
 
 def _names_in_zip(content: bytes) -> list[str]:
+    import io
+    import zipfile
+
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             return archive.namelist()

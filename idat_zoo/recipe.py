@@ -69,6 +69,11 @@ class Backbone(Frozen):
         """Whether its weights are timm's weights on the Hub."""
         return self.weights != "random" and ":" not in self.weights
 
+    @property
+    def own_file(self) -> str:
+        """The SHA-256 of its weights where they are a file of the user's own, else ''."""
+        return self.weights.removeprefix("file:") if self.weights.startswith("file:") else ""
+
 
 class Pair(Frozen):
     """A small teacher and a larger student, named teacher first, as knowledge flows in iDAT."""

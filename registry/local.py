@@ -5,7 +5,6 @@ from pathlib import Path
 
 import idat_zoo.recipe
 from idat_zoo.data.suites import suite_of
-from idat_zoo.own_weights import missing_file, sha256_of
 from idat_zoo.recipe import Backbone, Pair, Task
 
 SHIPPED = Path(idat_zoo.recipe.__file__).parent / "backbones" / "weights"
@@ -15,7 +14,9 @@ def weights_here(backbone: Backbone) -> bool:
     """Whether a backbone needs no download: its weights are random, shipped, cached or a file."""
     if backbone.weights == "random":
         return True
-    if sha256_of(backbone.weights):
+    if backbone.own_file:
+        from idat_zoo.own_weights import missing_file  # few backbones need it
+
         return not missing_file(backbone)
     kind, _, file = backbone.weights.partition(":")
     if kind == "builtin":

@@ -23,7 +23,6 @@ from idat_zoo.recipe_toml import parse_toml, read_text
 from idat_zoo.registry.checks import check_fields
 from idat_zoo.registry.load import load_registry
 from idat_zoo.registry.overrides import defaults_of, override
-from idat_zoo.registry.own_files import with_own_weights
 from idat_zoo.registry.recipe_files import Rule
 from idat_zoo.registry.registry import Registry
 from idat_zoo.registry.suite_faults import task_faults
@@ -91,7 +90,11 @@ def get_recipe(
     recipe = compose_recipe(
         registry, task, adapter, pair=pair, teacher=teacher, overrides=overrides
     )
-    return with_own_weights(recipe, weights or {})
+    if not weights:
+        return recipe
+    from idat_zoo.registry.own_files import with_own_weights
+
+    return with_own_weights(recipe, weights)
 
 
 def with_folder(

@@ -56,9 +56,10 @@ def load_npz(body: nn.Module, content: bytes) -> set[str]:
     if count != depth:
         raise ValueError(f"they have {count} blocks, expected {depth}")
     parameters = dict(body.named_parameters())
-    with _Copies(parameters) as copies:
+    copies = _Copies(parameters)
+    with copies:
         module.load_pretrained(io.BytesIO(content))
-    return set(parameters) - copies.filled
+    return parameters.keys() - copies.filled
 
 
 def _num_blocks(content: bytes) -> int:

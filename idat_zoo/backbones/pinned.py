@@ -68,7 +68,7 @@ def load_pinned(body: nn.Module, spec: Backbone) -> None:
 
     Raises: WeightsError.
     """
-    own = own_weights.sha256_of(spec.weights)
+    own = spec.own_file
     try:
         content = own_weights.read_file(spec) if own else weights_path(spec).read_bytes()
         if own and own_weights.is_npz(content):

@@ -13,7 +13,6 @@ from typing import Any, TypeVar
 
 from idat_zoo.data.suites import suite_of
 from idat_zoo.data.suites.base import Place
-from idat_zoo.own_weights import sha256_of
 from idat_zoo.recipe import Backbone
 from idat_zoo.report.build import build_report
 from idat_zoo.report.layout import lay_out
@@ -167,7 +166,7 @@ def card_text(
 
 def _told_weights(backbone: Backbone) -> str:
     """A backbone's weights in words; a file of the publisher's own has a SHA-256 and no name."""
-    sha256 = sha256_of(backbone.weights)
+    sha256 = backbone.own_file
     return f"of the publisher's own, SHA-256 `{sha256}`" if sha256 else escaped(backbone.weights)
 
 
@@ -193,7 +192,7 @@ def _use(repo: str, place: str, result: Result, exports: Exports, *, in_peft: bo
     images = " --data-dir DIR" if place_of_images is Place.DATA_DIR else ""
     words = result.recipe.plugin_words
     named = f" {shlex.join(words)}" if words else ""
-    own = sha256_of(result.recipe.pair.student.weights)
+    own = result.recipe.pair.student.own_file
     named += " --weights student=FILE" if own else ""
     files = [plugin.file for plugin in result.recipe.plugins if plugin.file is not None]
     lines = [
@@ -261,7 +260,7 @@ def _with_peft(repo: str, place: str, result: Result) -> list[str]:
     recipe, student = result.recipe, result.recipe.pair.student
     folder = f"{place}/{PEFT_FOLDER}" if place else PEFT_FOLDER
     if not student.from_hub:
-        whose = "the publisher" if sha256_of(student.weights) else "idat-zoo"
+        whose = "the publisher" if student.own_file else "idat-zoo"
         return [
             f"With PEFT: `{folder}/`, on the backbone's weights, which {whose} alone has.",
             "",

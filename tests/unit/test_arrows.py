@@ -115,7 +115,7 @@ MAY_KNOW = {
         "switches",
     },
     "report": FLOOR
-    | {"adapters", "checkpoint", "data", "distillation", "own_weights"}
+    | {"adapters", "checkpoint", "data", "distillation"}
     | {"files", "intervals", "metrics", "results", "standing"},
     "registry": FLOOR
     | {"data", "distillation", "option_words", "outside", "own_weights"}
