@@ -161,7 +161,7 @@ def test_the_flags_of_the_command_line_are_these() -> None:
 
 HOSTS = {
     "127.0.0.1", "example.org", "git-lfs.github.com", "hf.co", "huggingface.co",
-    "keepachangelog.com", "www.apache.org", "www.w3.org",
+    "keepachangelog.com", "tech.zalando.com", "www.apache.org", "www.w3.org",
 }  # fmt: skip
 """The hosts that a file of the project may name: none of them is where packages come from."""
 LOCK_FILES = {"uv.lock", "poetry.lock", "Pipfile.lock", "pdm.lock"}
