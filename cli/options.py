@@ -45,8 +45,9 @@ TaskOption = Annotated[
     typer.Option(
         "--task",
         metavar="TASK,…",
-        help="Tasks, suites (mini, vtab1k or all, fgvc, fewshot) and VTAB-1K's groups (natural, "
-        "specialized, structured), with commas between; or folder: the images of --data-dir.",
+        help="Tasks, suites (mini, real, vtab1k or all, fgvc, fewshot) and VTAB-1K's groups "
+        "(natural, specialized, structured), with commas between; or folder: the images of "
+        "--data-dir.",
         autocompletion=_completer("task"),
     ),
 ]

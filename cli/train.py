@@ -42,6 +42,7 @@ from idat_zoo.cli.options import (
     WaitOption,
     YesOption,
 )
+from idat_zoo.cli.own_weights import WeightsOption
 from idat_zoo.errors import UnknownNameError, UsageError, ZooError
 
 if TYPE_CHECKING:
@@ -61,6 +62,7 @@ def train(
     teacher: TeacherOption = None,
     control: ControlOption = None,
     teacher_from: TeacherFromOption = None,
+    weights: WeightsOption = None,
     recipe: RecipeOption = None,
     seed: SeedOption = None,
     seeds: SeedsOption = None,
@@ -103,6 +105,12 @@ def train(
     recipes = _recipes(
         task, adapter, pair, teacher, recipe, overrides or [], shelf, data_dir, reading
     )
+    if weights:
+        from idat_zoo.own_weights import parse_roles
+        from idat_zoo.registry.own_files import with_own_weights
+
+        own = parse_roles(weights)
+        recipes = [with_own_weights(one, own) for one in recipes]
     if control is not None:
         recipes = _controlled(recipes, control, teacher, shelf)
     opened = None

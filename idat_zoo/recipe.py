@@ -45,14 +45,17 @@ DESCRIPTIVE: Any = {  # as pydantic's `exclude` takes it
 class Backbone(Frozen):
     """A pretrained network by its name in timm, with its weights pinned.
 
-    `weights` is a timm tag (`augreg_in21k`), `random`, or `builtin:<file>` for weights that ship
-    with the package. `kind` names the kind of backbone where a `plugin` brings it; a built-in kind
-    is found from the class that timm builds.
+    `weights` is a timm tag (`augreg_in21k`), `random`, `builtin:<file>` for weights that ship with
+    the package, or `file:<sha256>` for a file of the user's own (`idat_zoo.own_weights`). `kind`
+    names the kind of backbone where a `plugin` brings it; a built-in kind is found from the class
+    that timm builds.
     """
 
     name: str
     timm: str = Field(pattern=r"^[A-Za-z0-9_]+$")
-    weights: str = Field(pattern=r"^(?:builtin:)?[A-Za-z0-9_-][A-Za-z0-9_.-]*$")
+    weights: str = Field(
+        pattern=r"^(?:(?:builtin:)?[A-Za-z0-9_-][A-Za-z0-9_.-]*|file:[0-9a-f]{64})$"
+    )
     img_size: int = Field(default=224, gt=0, le=MOST_PIXELS)
     args: dict[str, Values] = Field(default_factory=dict)
     mean: Rgb = (0.5, 0.5, 0.5)
@@ -64,7 +67,12 @@ class Backbone(Frozen):
     @property
     def from_hub(self) -> bool:
         """Whether its weights are timm's weights on the Hub."""
-        return self.weights != "random" and not self.weights.startswith("builtin:")
+        return self.weights != "random" and ":" not in self.weights
+
+    @property
+    def own_file(self) -> str:
+        """The SHA-256 of its weights where they are a file of the user's own, else ''."""
+        return self.weights.removeprefix("file:") if self.weights.startswith("file:") else ""
 
 
 class Pair(Frozen):

@@ -53,6 +53,7 @@ def get_recipe(
     data_dir: Path | str | None = None,
     data: "Data | None" = None,
     shelf: Path | None = None,
+    weights: Mapping[str, Path | str] | None = None,
 ) -> Recipe:
     """The recipe of an adapter on a task, with the task's default pair or a given one.
 
@@ -61,10 +62,13 @@ def get_recipe(
     `folder` stands for your own images in the folder `data_dir`. The task `arrays` stands for
     images and labels that your program holds in `data`: {"train": (images, labels), "test": …} or
     torch data sets; give the same `data` to `run`. `shelf` is a folder of your own TOML files.
+    `weights` are files of your own, {"student": path, "teacher": path}; the recipe has their
+    SHA-256 (`idat_zoo.own_weights`).
 
-    Raises: UnknownNameError; RecipeError with every fault of the shelves or of the overrides;
-    UsageError if `data_dir` or `data` is missing for its task, or given for another task; DataError
-    for faults of the folder or of the data.
+    Raises: WeightsError; UnknownNameError; RecipeError with every fault of the shelves or of the
+    overrides; UsageError if `data_dir` or `data` is missing for its task, or given for another
+    task, or for weights of a teacher without one; DataError for faults of the folder or of the
+    data.
     """
     registry = load_registry(shelf)
     if (task == ARRAYS) != (data is not None):
@@ -83,7 +87,14 @@ def get_recipe(
         registry, task = with_folder(registry, Path(data_dir))
     if data is not None:
         registry, task = _with_arrays(registry, data)
-    return compose_recipe(registry, task, adapter, pair=pair, teacher=teacher, overrides=overrides)
+    recipe = compose_recipe(
+        registry, task, adapter, pair=pair, teacher=teacher, overrides=overrides
+    )
+    if not weights:
+        return recipe
+    from idat_zoo.registry.own_files import with_own_weights
+
+    return with_own_weights(recipe, weights)
 
 
 def with_folder(

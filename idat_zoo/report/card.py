@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 from idat_zoo.data.suites import suite_of
 from idat_zoo.data.suites.base import Place
+from idat_zoo.recipe import Backbone
 from idat_zoo.report.build import build_report
 from idat_zoo.report.layout import lay_out
 from idat_zoo.report.markdown import as_markdown, escaped, markdown_table
@@ -144,7 +145,7 @@ def card_text(
         f"# {repo.partition('/')[2]}",
         "",
         f"{recipe.adapter.word} on {escaped(student.name)} (timm {escaped(student.timm)}, weights "
-        f"{escaped(student.weights)}), trained {trained} by idat-zoo.",
+        f"{_told_weights(student)}), trained {trained} by idat-zoo.",
         "",
         "## Results",
         "",
@@ -176,6 +177,12 @@ def _about_numbers(result: Result) -> str:
     return PROTOCOLS[result.recipe.protocol]
 
 
+def _told_weights(backbone: Backbone) -> str:
+    """A backbone's weights in words; a file of the publisher's own has a SHA-256 and no name."""
+    sha256 = backbone.own_file
+    return f"of the publisher's own, SHA-256 `{sha256}`" if sha256 else escaped(backbone.weights)
+
+
 def _folders(results: Mapping[str, Result]) -> list[str]:
     columns = ["folder", "task", "seed", "top-1 %", "protocol"]
     rows = [
@@ -198,9 +205,12 @@ def _use(repo: str, place: str, result: Result, exports: Exports, *, in_peft: bo
     images = " --data-dir DIR" if place_of_images is Place.DATA_DIR else ""
     words = result.recipe.plugin_words
     named = f" {shlex.join(words)}" if words else ""
+    own = result.recipe.pair.student.own_file
+    named += " --weights student=FILE" if own else ""
     files = [plugin.file for plugin in result.recipe.plugins if plugin.file is not None]
     lines = [
         *_plugin(result),
+        *_own_weights(own),
         "```",
         *([] if place_of_images is Place.MEMORY else [f"idat eval {reference}{images}{named}"]),
         f"idat predict {reference} photo.jpg{named}",
@@ -208,9 +218,11 @@ def _use(repo: str, place: str, result: Result, exports: Exports, *, in_peft: bo
         "```",
         "",
         "```python",
-        f"from idat_zoo import load{', load_plugin' if files else ''}",
+        f"from idat_zoo import load{', load_plugin' if files else ''}"
+        f"{', own_weights' if own else ''}",
         "",
         *(f"load_plugin({file!r})" for file in files),
+        *(["own_weights.remember_weights(FILE)"] if own else []),
         f'network, transform = load("{reference}")  # an nn.Module; PIL image -> uint8 tensor',
         "```",
         "",
@@ -245,13 +257,25 @@ def _plugin(result: Result) -> list[str]:
     ]
 
 
+def _own_weights(sha256: str) -> list[str]:
+    """Which file the adapter needs where the backbone's weights are the publisher's own."""
+    if not sha256:
+        return []
+    return [
+        "The backbone's weights are a file of the publisher's own, which is not in this "
+        f"repository: FILE below, with SHA-256 `{sha256}`.",
+        "",
+    ]
+
+
 def _with_peft(repo: str, place: str, result: Result) -> list[str]:
     """How PEFT loads the adapter from the folder of its form."""
     recipe, student = result.recipe, result.recipe.pair.student
     folder = f"{place}/{PEFT_FOLDER}" if place else PEFT_FOLDER
     if not student.from_hub:
+        whose = "the publisher" if student.own_file else "idat-zoo"
         return [
-            f"With PEFT: `{folder}/`, on the backbone's weights, which idat-zoo alone has.",
+            f"With PEFT: `{folder}/`, on the backbone's weights, which {whose} alone has.",
             "",
         ]
     arguments = {"num_classes": recipe.task.num_classes, "img_size": student.img_size}

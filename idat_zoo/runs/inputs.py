@@ -14,6 +14,7 @@ from idat_zoo.data.reading import Listener, Reading
 from idat_zoo.data.suites import suite_of
 from idat_zoo.data.task_data import TaskData
 from idat_zoo.errors import DataError
+from idat_zoo.own_weights import how_to_give, missing_file
 from idat_zoo.recipe import Recipe
 
 
@@ -72,6 +73,11 @@ def missing_inputs(recipe: Recipe, inputs: Inputs, *, seed: int = 0) -> list[str
     if not inputs.download:
         repos = [missing_weights(spec) for spec in recipe.pair.backbones()]
         missing += [f"weights of '{r}'; --yes downloads them from the Hub" for r in repos if r]
+    missing += [
+        f"{line}; {how_to_give()}"
+        for spec in recipe.pair.backbones()
+        if (line := missing_file(spec))
+    ]
     return missing
 
 
