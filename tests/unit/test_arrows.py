@@ -112,12 +112,16 @@ MAY_KNOW = {
         "scoring",
         "switches",
     },
+    "study": FLOOR
+    | {"files", "runs", "runs.folder", "runs.lock", "runs.states", "study.design", "study.plan"},
+    "study.design": RECIPE,
+    "study.plan": FLOOR | {"files", "study.design"},
     "report": FLOOR
     | {"adapters", "checkpoint", "data", "distillation"}
     | {"files", "intervals", "metrics", "results", "standing"},
     "registry": FLOOR
     | {"data", "distillation", "option_words", "outside"}
-    | {"recipe_toml", "registry.families", "sources"},
+    | {"recipe_toml", "registry.families", "sources", "study.design"},
     "registry.families": FLOOR | {"adapters", "option_words", "outside", "registry"},
     "registry.write_pretrained": {"hub", "registry"},
     "registry.write_adapters": FLOOR
