@@ -145,7 +145,7 @@ def compose_recipe(
         registry=registry,
         where=_places(rules),
     )
-    return _adjust(recipe, registry, teacher=teacher, overrides=overrides)
+    return adjust(recipe, registry, teacher=teacher, overrides=overrides)
 
 
 def recipe_from_file(
@@ -180,7 +180,7 @@ def recipe_from_file(
         fresh = {"distillation": TermSpec(name=DEFAULT_TERM), **defaults_of(OF_THE_TERM)}
         written = written.model_copy(update=fresh)
     recipe = check_fields(dict(written), registry=registry, where=str(path))
-    return _adjust(recipe, registry, teacher=teacher, overrides=overrides)
+    return adjust(recipe, registry, teacher=teacher, overrides=overrides)
 
 
 def _with_short_warmup(fields: Mapping[str, Any], registry: Registry) -> Mapping[str, Any]:
@@ -213,9 +213,13 @@ def _places(rules: Iterable[Rule]) -> str:
     return "; ".join(f"{file}: {', '.join(names)}" for file, names in tables.items()) or "recipe"
 
 
-def _adjust(
-    recipe: Recipe, registry: Registry, *, teacher: str | None, overrides: Overrides
+def adjust(
+    recipe: Recipe, registry: Registry, *, teacher: str | None = None, overrides: Overrides = ()
 ) -> Recipe:
+    """The recipe with another teacher, or none, and then with overrides, as by `get_recipe`.
+
+    Raises: UnknownNameError; RecipeError with every fault of the overrides.
+    """
     if teacher is not None:
         changed = (
             _without_teacher(recipe)
