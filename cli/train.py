@@ -147,7 +147,7 @@ def train(
             resume=resume,
             wait=wait,
             keep_diverged=keep_diverged,
-            words=_words(context),
+            words=said_words(context),
         )
     failures = [outcome for outcome in outcomes if isinstance(outcome, ZooError)]
     if len(asked) == 1 and failures:
@@ -162,7 +162,7 @@ def train(
         raise typer.Exit(screen.SOME_FAILED if results else failures[-1].exit_code)
 
 
-def _words(context: typer.Context) -> list[str]:
+def said_words(context: typer.Context) -> list[str]:
     """The words of the command line, with options set by environment variables added."""
     name, *rest = context.obj
     said = []

@@ -113,7 +113,8 @@ MAY_KNOW = {
         "switches",
     },
     "study": FLOOR
-    | {"files", "runs", "runs.folder", "runs.lock", "runs.states", "study.design", "study.plan"},
+    | {"backbones", "data", "engine", "files", "file_names", "outside", "results", "runs"}
+    | {"runs.folder", "runs.lock", "study.design", "study.plan", "switches"},
     "study.design": RECIPE,
     "study.plan": FLOOR | {"files", "study.design"},
     "report": FLOOR
