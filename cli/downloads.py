@@ -96,7 +96,8 @@ def pull_asked(
     if nowhere:
         raise UsageError(
             f"{f'source {own.name!r}' if own else 'no source'} has {', '.join(nowhere)}.",
-            hint="Tasks of mini are built in; sources.toml on a shelf of your own adds a source.",
+            hint="Tasks of mini and real are built in; sources.toml on a shelf of your own adds a "
+            "source.",
         )
     if wanted and not _agrees(wanted, {}, data_dir, yes=yes):
         places = ", ".join(f"{one.place} (licence: {one.licence})" for one, _ in wanted.values())

@@ -25,6 +25,7 @@ from idat_zoo.cli.options import (
     check_references,
     named_checkpoints,
 )
+from idat_zoo.cli.own_weights import GivenWeightsOption
 from idat_zoo.errors import UsageError, ZooError
 
 if TYPE_CHECKING:
@@ -51,6 +52,7 @@ def evaluate_command(
     max_megapixels: MegapixelsOption = 64,
     out: OutOption = None,
     shelf: ShelfOption = None,
+    weights: GivenWeightsOption = None,
     plugin: PluginOption = None,
     yes: YesOption = False,
     json: JsonOption = False,

@@ -15,6 +15,7 @@ from idat_zoo.cli.options import (
     YesOption,
     one_checkpoint,
 )
+from idat_zoo.cli.own_weights import GivenWeightsOption
 from idat_zoo.cli.written import (
     NewFolderOption,
     Written,
@@ -58,6 +59,7 @@ def export(
             "what is lost.",
         ),
     ] = None,
+    weights: GivenWeightsOption = None,
     plugin: PluginOption = None,
     yes: YesOption = False,
     json: JsonOption = False,

@@ -32,6 +32,7 @@ class Kind(StrEnum):
     RECIPES = "recipes"
     ADAPTERS = "adapters"
     TERMS = "terms"
+    CONTROLS = "controls"
     PAIRS = "pairs"
     BACKBONES = "backbones"
     TASKS = "tasks"
@@ -43,6 +44,7 @@ COLUMNS = {
     Kind.RECIPES: ("name", *RECIPE_FIELDS, "options"),
     Kind.ADAPTERS: ("name", "title", "merge", "stack", "paper", "year"),
     Kind.TERMS: ("name", "title", "reads", "options", "paper", "year"),
+    Kind.CONTROLS: ("name", "title", "metric"),
     Kind.PUBLISHED: ("name", "task", "adapter", "pair", "trained", "top1", "95 %"),
     Kind.PAIRS: ("name", "teacher", "student", "weights_here"),
     Kind.BACKBONES: ("name", "timm", "weights", "img_size", "licence", "weights_here"),
@@ -106,6 +108,7 @@ def list_shelves(
         every = {
             Kind.ADAPTERS: lambda: shelf_rows.adapter_rows(registry, pair),
             Kind.TERMS: lambda: shelf_rows.term_rows(),
+            Kind.CONTROLS: lambda: shelf_rows.control_rows(),
             Kind.PUBLISHED: lambda: shelf_rows.published_rows(),
             Kind.PAIRS: lambda: shelf_rows.pair_rows(registry),
             Kind.BACKBONES: lambda: shelf_rows.backbone_rows(registry),
@@ -119,6 +122,8 @@ def list_shelves(
         _print_rows(rows, COLUMNS[kind] if kind != Kind.ADAPTERS or pair is None else ON_A_PAIR)
         if kind == Kind.ADAPTERS and glob is None:
             note("and peft:NAME, any tuner of PEFT: docs/peft.md tells which")
+        if kind == Kind.PAIRS and glob is None:
+            note("and of each PAIR_swapped, the roles exchanged, and PAIR_twins, two students")
     if not rows:
         end(ZooError(f"no {kind.value} match" + (f" '{glob}'" if glob else "") + "."))
 

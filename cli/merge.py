@@ -8,6 +8,7 @@ from idat_zoo.cli.options import (
     YesOption,
     one_checkpoint,
 )
+from idat_zoo.cli.own_weights import GivenWeightsOption
 from idat_zoo.cli.written import (
     NewFolderOption,
     Written,
@@ -20,6 +21,7 @@ def merge(
     out: NewFolderOption,
     checkpoint: CheckpointArgument = None,
     named: CheckpointOption = None,
+    weights: GivenWeightsOption = None,
     plugin: PluginOption = None,
     yes: YesOption = False,
     json: JsonOption = False,

@@ -20,6 +20,7 @@ def _completer(kind: str) -> Callable[[typer.Context, str], list[str]]:
 
     def complete(context: typer.Context, incomplete: str) -> list[str]:
         from idat_zoo.registry import ALL, FOLDER, GROUPS, SUITES, load_registry
+        from idat_zoo.registry.controls import CONTROLS
 
         shelf = context.params.get("shelf") or os.environ.get(SHELF_VARIABLE)
         try:
@@ -31,6 +32,7 @@ def _completer(kind: str) -> Callable[[typer.Context, str], list[str]]:
             "adapter": [*registry.adapters, ALL],
             "pair": list(registry.pairs),
             "teacher": ["none", *registry.backbones],
+            "control": list(CONTROLS),
         }[kind]
         done, comma, last = incomplete.rpartition(",")
         return [done + comma + name for name in names if name.startswith(last)]
@@ -43,8 +45,9 @@ TaskOption = Annotated[
     typer.Option(
         "--task",
         metavar="TASK,…",
-        help="Tasks, suites (mini, vtab1k or all, fgvc, fewshot) and VTAB-1K's groups (natural, "
-        "specialized, structured), with commas between; or folder: the images of --data-dir.",
+        help="Tasks, suites (mini, real, vtab1k or all, fgvc, fewshot) and VTAB-1K's groups "
+        "(natural, specialized, structured), with commas between; or folder: the images of "
+        "--data-dir.",
         autocompletion=_completer("task"),
     ),
 ]
@@ -71,7 +74,8 @@ PairOption = Annotated[
     typer.Option(
         "--pair",
         metavar="NAME",
-        help="A teacher–student pair instead of the task's own.",
+        help="A teacher–student pair instead of the task's own; PAIR_swapped and PAIR_twins are "
+        "its controls.",
         autocompletion=_completer("pair"),
     ),
 ]
@@ -82,6 +86,24 @@ TeacherOption = Annotated[
         metavar="none|BACKBONE",
         help="Another teacher, or none: train the student's adapter alone.",
         autocompletion=_completer("teacher"),
+    ),
+]
+ControlOption = Annotated[
+    str | None,
+    typer.Option(
+        "--control",
+        metavar="NAME",
+        help="Train a control of the recipe instead: `idat list controls`.",
+        autocompletion=_completer("control"),
+    ),
+]
+TeacherFromOption = Annotated[
+    str | None,
+    typer.Option(
+        "--teacher-from",
+        metavar="REF",
+        help="A trained teacher, whose logits are computed once: a run's folder, hub:… or "
+        "builtin:NAME.",
     ),
 ]
 RecipeOption = Annotated[

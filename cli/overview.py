@@ -55,8 +55,7 @@ def print_overview(registry: "Registry", data_dir: Path | None, *, json: bool) -
         typer.echo(title)
         for label, names in lines.items():
             typer.echo(_wrapped(label, names))
-    typer.echo(f"Recipes ({recipes}): every pair/adapter/task, see `idat list recipes`")
-    typer.echo("Try:")
+    typer.echo(f"Recipes ({recipes}): every pair/adapter/task, see `idat list recipes`; try:")
     for command in TRY:
         typer.echo(f"  {command}")
 

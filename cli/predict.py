@@ -20,6 +20,7 @@ from idat_zoo.cli.options import (
     YesOption,
     check_references,
 )
+from idat_zoo.cli.own_weights import GivenWeightsOption
 from idat_zoo.errors import DataError, UsageError
 
 if TYPE_CHECKING:
@@ -56,6 +57,7 @@ def predict(
     ] = 5,
     device: DeviceOption = "auto",
     max_megapixels: MegapixelsOption = 64,
+    weights: GivenWeightsOption = None,
     plugin: PluginOption = None,
     yes: YesOption = False,
     json: JsonOption = False,

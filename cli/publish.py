@@ -10,6 +10,7 @@ import typer
 
 from idat_zoo.cli import screen
 from idat_zoo.cli.options import DryRunOption, JsonOption, PluginOption
+from idat_zoo.cli.own_weights import GivenWeightsOption
 from idat_zoo.errors import HubError, ZooError
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ def publish(
             help="Files of the repository that idat-zoo did not write, and that may go.",
         ),
     ] = None,
+    weights: GivenWeightsOption = None,
     plugin: PluginOption = None,
     dry_run: DryRunOption = False,
     json: JsonOption = False,

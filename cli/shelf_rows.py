@@ -62,10 +62,10 @@ def adapter_rows(registry: "Registry", pair: str | None) -> list[Row]:
     Families of installed distributions that nothing has imported yet are listed by name alone,
     because describing them would run their code.
     """
-    from idat_zoo.registry.parameters import load_parameters
+    from idat_zoo.registry.parameters import load_parameters, parameters_on
 
     counts = load_parameters()
-    own = None if pair is None else registry.find_pair(pair).name
+    own = None if pair is None else parameters_on(registry.find_pair(pair).name)
     unread = registry.adapters.unread
     described = [registry.adapters[name] for name in registry.adapters if name not in unread]
     rows = [
@@ -74,13 +74,13 @@ def adapter_rows(registry: "Registry", pair: str | None) -> list[Row]:
             "parameters": {
                 pair: count.model_dump() for pair, count in counts.get(family.name, {}).items()
             },
-            **({} if own is None else counts[family.name][own].model_dump()),
+            **({} if own is None else own[family.name].model_dump()),
             "own": family.plugin is not None,
             "year": family.year or None,
             "options": {name: option.default for name, option in family.options.items()},
         }
         for family in described
-        if own is None or own in counts.get(family.name, {})
+        if own is None or family.name in own
     ]
     nothing = dict.fromkeys(("merge", "stack", "paper", "year"))
     for name, plugin in unread.items() if own is None else ():
@@ -96,6 +96,16 @@ def term_rows() -> list[Row]:
     return [
         {**term.model_dump(mode="json", exclude_none=True), "own": term.plugin is not None}
         for term in describe_terms().values()
+    ]
+
+
+def control_rows() -> list[Row]:
+    """The controls, and the number of a run's result that counts in each."""
+    from idat_zoo.registry.controls import CONTROLS
+
+    return [
+        {"name": one.name, "title": one.title, "metric": one.metric, "own": False}
+        for one in CONTROLS.values()
     ]
 
 

@@ -53,6 +53,7 @@ def _look_up(name: str, registry: "Registry") -> tuple[str, str, dict[str, Any]]
     Raises: UnknownNameError; RecipeError for a recipe file with faults.
     """
     from idat_zoo.registry import FOLDER, find_recipe, recipe_from_file
+    from idat_zoo.registry.pair_forms import base_name
     from idat_zoo.registry.parameters import load_parameters
     from idat_zoo.registry.terms import describe_terms
 
@@ -66,7 +67,7 @@ def _look_up(name: str, registry: "Registry") -> tuple[str, str, dict[str, Any]]
     shelves: list[tuple[str, str, Mapping[str, Frozen]]] = [
         ("adapter", name, registry.adapters),
         ("term", name, describe_terms()),
-        ("pair", name, registry.pairs),
+        ("pair", name, _with_form(name, registry)),
         ("task", task, registry.tasks),
         ("backbone", name, registry.backbones),
     ]
@@ -86,10 +87,20 @@ def _look_up(name: str, registry: "Registry") -> tuple[str, str, dict[str, Any]]
                 }
             plugin = getattr(things[key], "plugin", None)
             elsewhere = "idat_zoo/distillation" if kind == "term" else "peft"
-            place = f"plugin {plugin}" if plugin else registry.files.get((kind, key), elsewhere)
+            file = registry.files.get((kind, base_name(key) if kind == "pair" else key), elsewhere)
+            place = f"plugin {plugin}" if plugin else file
             return kind, f"# {kind} {key}, from {place}\n\n", document
     everything = [key for _, _, things in shelves for key in things]
     raise UnknownNameError("name", name, everything)
+
+
+def _with_form(name: str, registry: "Registry") -> Mapping[str, "Frozen"]:
+    """The pairs of the shelves, with the swapped pair or the twins that the name may stand for."""
+    return (
+        {**registry.pairs, name: registry.find_pair(name)}
+        if registry.has_pair(name)
+        else registry.pairs
+    )
 
 
 def _dump(model: "Frozen") -> dict[str, Any]:

@@ -12,6 +12,7 @@ from idat_zoo.cli.options import (
     RUNS,
     AdapterOption,
     CompileOption,
+    ControlOption,
     DataDirOption,
     DeterministicOption,
     DeviceOption,
@@ -36,11 +37,13 @@ from idat_zoo.cli.options import (
     StackOption,
     StreamTestOption,
     TaskOption,
+    TeacherFromOption,
     TeacherOption,
     WaitOption,
     YesOption,
 )
-from idat_zoo.errors import UsageError, ZooError
+from idat_zoo.cli.own_weights import WeightsOption
+from idat_zoo.errors import UnknownNameError, UsageError, ZooError
 
 if TYPE_CHECKING:
     from idat_zoo.data.reading import Reading
@@ -57,6 +60,9 @@ def train(
     adapter: AdapterOption = None,
     pair: PairOption = None,
     teacher: TeacherOption = None,
+    control: ControlOption = None,
+    teacher_from: TeacherFromOption = None,
+    weights: WeightsOption = None,
     recipe: RecipeOption = None,
     seed: SeedOption = None,
     seeds: SeedsOption = None,
@@ -99,6 +105,23 @@ def train(
     recipes = _recipes(
         task, adapter, pair, teacher, recipe, overrides or [], shelf, data_dir, reading
     )
+    if weights:
+        from idat_zoo.own_weights import parse_roles
+        from idat_zoo.registry.own_files import with_own_weights
+
+        own = parse_roles(weights)
+        recipes = [with_own_weights(one, own) for one in recipes]
+    if control is not None:
+        recipes = _controlled(recipes, control, teacher, shelf)
+    opened = None
+    if teacher_from is not None:
+        _check_alone(teacher, control, overrides or [])
+        with screen.waiting("loading torch"):
+            from idat_zoo.checkpoint.opened import open_checkpoint
+            from idat_zoo.runs.offline import with_offline_teachers
+
+            opened = open_checkpoint(teacher_from)
+            recipes = with_offline_teachers(recipes, opened)
     backbones = [spec for one in recipes for spec in one.pair.backbones()]
     for note in dict.fromkeys(note for spec in backbones for note in differences(spec)):
         screen.note(note)
@@ -113,7 +136,7 @@ def train(
         from idat_zoo.runs.inputs import Inputs
         from idat_zoo.runs.many import train_planned
         from idat_zoo.runs.plan import plan
-    where, inputs = find_device(device), Inputs(data_dir=data_dir, reading=reading)
+    where, inputs = find_device(device), Inputs(data_dir=data_dir, reading=reading, teacher=opened)
     planned = plan(asked, out=out or RUNS, device=where, inputs=inputs)
     for run in planned:
         if dry_run or not run.finished:
@@ -160,6 +183,16 @@ def train(
     _print_results(results, json=json)
     if failures:
         raise typer.Exit(screen.SOME_FAILED if results else failures[-1].exit_code)
+
+
+def _check_alone(teacher: str | None, control: str | None, words: Sequence[str]) -> None:
+    """Check that nothing else names the teacher that --teacher-from names. Raises: UsageError."""
+    named = [word for word in words if word.startswith("teacher_adapter")]
+    named += ["--teacher"] * (teacher is not None) + ["--control"] * (control is not None)
+    if named:
+        raise UsageError(
+            f"--teacher-from names a trained teacher with its adapter; leave out {named[0]}."
+        )
 
 
 def _words(context: typer.Context) -> list[str]:
@@ -239,6 +272,21 @@ def _recipes(
         for family in families
         for own in settings
     ]
+
+
+def _controlled(
+    recipes: Sequence["Recipe"], name: str, teacher: str | None, shelf: Path | None
+) -> list["Recipe"]:
+    """The control of each recipe. Raises: UsageError; UnknownNameError."""
+    from idat_zoo.registry import load_registry
+    from idat_zoo.registry.controls import CONTROLS
+
+    if name not in CONTROLS:
+        raise UnknownNameError("control", name, CONTROLS)
+    if teacher is not None:
+        raise UsageError("--control and --teacher both choose the teacher; give one of them.")
+    registry = load_registry(shelf)
+    return [CONTROLS[name].apply(one, registry) for one in recipes]
 
 
 def _check_options(families: Sequence["Family"], words: Sequence[str]) -> None:

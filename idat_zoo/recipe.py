@@ -45,14 +45,17 @@ DESCRIPTIVE: Any = {  # as pydantic's `exclude` takes it
 class Backbone(Frozen):
     """A pretrained network by its name in timm, with its weights pinned.
 
-    `weights` is a timm tag (`augreg_in21k`), `random`, or `builtin:<file>` for weights that ship
-    with the package. `kind` names the kind of backbone where a `plugin` brings it; a built-in kind
-    is found from the class that timm builds.
+    `weights` is a timm tag (`augreg_in21k`), `random`, `builtin:<file>` for weights that ship with
+    the package, or `file:<sha256>` for a file of the user's own (`idat_zoo.own_weights`). `kind`
+    names the kind of backbone where a `plugin` brings it; a built-in kind is found from the class
+    that timm builds.
     """
 
     name: str
     timm: str = Field(pattern=r"^[A-Za-z0-9_]+$")
-    weights: str = Field(pattern=r"^(?:builtin:)?[A-Za-z0-9_-][A-Za-z0-9_.-]*$")
+    weights: str = Field(
+        pattern=r"^(?:(?:builtin:)?[A-Za-z0-9_-][A-Za-z0-9_.-]*|file:[0-9a-f]{64})$"
+    )
     img_size: int = Field(default=224, gt=0, le=MOST_PIXELS)
     args: dict[str, Values] = Field(default_factory=dict)
     mean: Rgb = (0.5, 0.5, 0.5)
@@ -64,7 +67,12 @@ class Backbone(Frozen):
     @property
     def from_hub(self) -> bool:
         """Whether its weights are timm's weights on the Hub."""
-        return self.weights != "random" and not self.weights.startswith("builtin:")
+        return self.weights != "random" and ":" not in self.weights
+
+    @property
+    def own_file(self) -> str:
+        """The SHA-256 of its weights where they are a file of the user's own, else ''."""
+        return self.weights.removeprefix("file:") if self.weights.startswith("file:") else ""
 
 
 class Pair(Frozen):
@@ -130,6 +138,13 @@ class Recipe(Frozen):
     (iDAT as released: `none`, both learn). With `distillation_gate = "teacher_right"` it acts on
     the images that the teacher classifies correctly, and with `distillation_until = "teacher"` it
     ends after the first epoch in which the student's training accuracy is above the teacher's.
+    With `task_loss = "joint"` the cross-entropy of the sum of both networks' logits takes the place
+    of the two separate ones. `class_weights = "balanced"` weights each image in cross-entropies by
+    N / (K n), for n of the N training images in its class and K classes. `watch` names the images
+    on which the student's top-1 is logged after every epoch, by which nothing is chosen; with `val`
+    the run is trained on the train split alone, so that these images are new to it.
+    With `teacher_mode = "offline"` the teacher is a checkpoint that was trained before, and its
+    logits are constants; `teacher_sha256` is the SHA-256 of its adapter_model.safetensors.
     `candidates` (field -> values) are what `selection = "val"` chooses among. `protocol =
     "imported"` marks an adapter trained elsewhere, whose training is not known.
 
@@ -155,12 +170,17 @@ class Recipe(Frozen):
     distillation_gate: Literal["none", "teacher_right"] = "none"
     distillation_until: Literal["end", "teacher"] = "end"
     detach: Literal["none", "teacher", "student"] = "none"
+    task_loss: Literal["each", "joint"] = "each"
+    class_weights: Literal["none", "balanced"] = "none"
+    teacher_mode: Literal["online", "offline"] = "online"
+    teacher_sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
 
     protocol: Literal["standard", "paper", "imported"] = "standard"
     selection: Literal["none", "val"] = "none"
     candidates: dict[str, Annotated[tuple[Scalar, ...], Strict(False)]] = Field(
         default_factory=dict
     )
+    watch: Literal["none", "val", "test"] = "none"
     precision: Literal["auto", "float32", "bf16", "fp16"] = "auto"
     normalisation: Literal["model", "imagenet", "none"] = "model"
     augmentation: Annotated[tuple[Augmentation, ...], Strict(False)] = ()
@@ -216,6 +236,50 @@ class Recipe(Frozen):
                 (
                     not self.distils and bool(acting),
                     f"{' and '.join(acting)} need{'s' * (len(acting) == 1)} a distillation term",
+                ),
+                (
+                    self.task_loss == "joint" and self.pair.teacher is None,
+                    "task_loss = 'joint' needs a teacher, whose logits are added to the student's",
+                ),
+                (
+                    self.task_loss == "joint" and self.teacher_mode == "offline",
+                    "task_loss = 'joint' needs an online teacher, which learns with the student",
+                ),
+                (
+                    self.task_loss == "joint" and self.selection == "val",
+                    "task_loss = 'joint' takes no selection = 'val', which scores the student",
+                ),
+                (
+                    self.task_loss == "joint" and self.protocol == "paper",
+                    "task_loss = 'joint' takes no protocol = 'paper', which tests the student",
+                ),
+                (
+                    self.watch == "val" and self.selection != "none",
+                    "watch = 'val' takes no selection, whose last training uses the val images",
+                ),
+                (
+                    self.watch != "none" and self.protocol != "standard",
+                    f"watch is of protocol = 'standard'; '{self.protocol}' takes none"
+                    + " and tests after every epoch" * (self.protocol == "paper"),
+                ),
+                (
+                    (self.teacher_mode == "offline") != (self.teacher_sha256 is not None),
+                    "teacher_mode = 'offline' and teacher_sha256 come together; --teacher-from REF "
+                    "sets both",
+                ),
+                (
+                    self.teacher_mode == "offline" and not self.distils,
+                    "teacher_mode = 'offline' needs a teacher and a distillation term",
+                ),
+                (
+                    self.teacher_mode == "offline" and self.detach == "student",
+                    "detach = 'student' leaves nothing to learn with teacher_mode = 'offline', "
+                    "where the teacher is constant",
+                ),
+                (
+                    self.teacher_mode == "offline" and bool(self.augmentation),
+                    "augmentation needs an online teacher: an offline teacher's logits are of the "
+                    "images as they are",
                 ),
                 (
                     self.selection == "val" and not self.candidates,

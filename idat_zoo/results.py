@@ -23,6 +23,12 @@ if TYPE_CHECKING:
 
 SCHEMA_VERSION = 1
 PREDICTIONS_FILE = "predictions.safetensors"
+JOINT = "task_loss = joint: the two were trained to answer together; top-1 is the student's alone"
+WATCHED = {
+    "val": "watched on val after every epoch (log.jsonl), and not trained on these images",
+    "test": "watched on test after every epoch (log.jsonl); nothing was chosen by it",
+}
+"""The sentences on a run that was watched, by its recipe's `watch`."""
 DIVERGED = "the training diverged, and its result was kept by --keep-diverged"
 
 
@@ -91,13 +97,15 @@ class Result(Frozen):
     """The outcome of one recipe with one seed.
 
     `top1` is the top-1 of the student on test after the last epoch, a fraction; `student` and
-    `teacher` hold all metrics. `top1_best_on_test` exists only under `protocol = "paper"` and is
-    optimistic. `kind` is `run` for a training, `eval` for a checkpoint evaluated later. `stack`
-    lists the runs that were trained in one pass, this one included, and `threads` is the number of
-    threads of a training off CUDA; both and `switches` can change the last bits. `seconds` is the
-    share of this run. `data_copy` names the source that the images were downloaded from.
-    `raw_pixels` is set if the raw-pixel baselines saw fewer images or smaller ones. `diverged`
-    marks a training that diverged and was kept on purpose.
+    `teacher` hold all metrics. `logit_ensemble` has those of the mean of both networks' logits, or
+    with `task_loss = "joint"`, which trains the two to answer together, of their sum.
+    `top1_best_on_test` exists only under `protocol = "paper"` and is optimistic. `kind` is `run`
+    for a training, `eval` for a checkpoint evaluated later. `stack` lists the runs that were
+    trained in one pass, this one included, and `threads` is the number of threads of a training off
+    CUDA; both and `switches` can change the last bits. `seconds` is the share of this run.
+    `data_copy` names the source that the images were downloaded from. `raw_pixels` is set if the
+    raw-pixel baselines saw fewer images or smaller ones. `diverged` marks a training that diverged
+    and was kept on purpose.
     """
 
     schema_version: int = SCHEMA_VERSION
@@ -107,6 +115,7 @@ class Result(Frozen):
     top1_best_on_test: float | None = None
     student: Metrics
     teacher: Metrics | None = None
+    logit_ensemble: Metrics | None = None
     selection: Selection | None = None
     images: ImageCounts | None = None
     baselines: dict[str, float] = Field(default_factory=dict)
@@ -175,6 +184,8 @@ class Result(Frozen):
 def _summary(result: Result) -> Iterator[str]:
     teacher = result.recipe.pair.teacher
     trained_with = "alone" if teacher is None else f"with {teacher.name}"
+    if teacher is not None and result.recipe.teacher_mode == "offline":
+        trained_with = f"with the fixed logits of {teacher.name}"
     if result.recipe.protocol == "imported":
         trained_with = "trained elsewhere (protocol = imported)"
     yield (
@@ -191,9 +202,18 @@ def _summary(result: Result) -> Iterator[str]:
         yield f"  {DIVERGED}"
     if result.teacher is not None:
         yield f"  teacher {percent(result.teacher.top1)} {interval(result.teacher.top1_interval)}"
+    joint = result.recipe.task_loss == "joint"
+    if result.logit_ensemble is not None:
+        both = result.logit_ensemble
+        what = "student and teacher together" if joint else "mean of both networks' logits"
+        yield f"  {what} {percent(both.top1)} {interval(both.top1_interval)}"
+    if joint:
+        yield f"  {JOINT}"
     if result.top1_best_on_test is not None:
         best = percent(result.top1_best_on_test)
         yield f"  best epoch on test {best} (protocol = paper: chosen on test, optimistic)"
+    if result.recipe.watch in WATCHED:
+        yield f"  {WATCHED[result.recipe.watch]}"
     if result.selection is not None:
         chosen = result.selection.tried[result.selection.chosen]
         values = ", ".join(f"{name} = {value}" for name, value in chosen.values.items())

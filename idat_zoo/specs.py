@@ -27,6 +27,8 @@ OF_THE_TERM = (
     "detach",
 )
 """The fields of a recipe that act on whichever term it names."""
+OF_THE_TEACHER = ("teacher_mode", "teacher_sha256")
+"""The fields of a recipe that say which teacher is offline; `--teacher-from REF` sets them."""
 FLAT_OPTIONS = ("temperature", "temperature_squared")
 """Options of `kl` that older recipes, and words of a command line, give as fields of the recipe."""
 

@@ -12,6 +12,7 @@ from idat_zoo.registry.comma_lists import (
     task_suites,
 )
 from idat_zoo.registry.load import load_registry
+from idat_zoo.registry.pair_forms import FORMS, swapped, twins
 from idat_zoo.registry.pretrained import differences
 from idat_zoo.registry.recipe_files import Rule
 from idat_zoo.registry.recipe_ids import find_recipe, recipe_id, unlike_recipe_ids
@@ -31,6 +32,7 @@ __all__ = [
     "ALL",
     "ARRAYS",
     "FOLDER",
+    "FORMS",
     "GROUPS",
     "SUITE",
     "SUITES",
@@ -51,8 +53,10 @@ __all__ = [
     "resolve_held",
     "resolve_tasks",
     "spread_words",
+    "swapped",
     "task_groups",
     "task_suites",
+    "twins",
     "unlike_recipe_ids",
     "with_folder",
 ]

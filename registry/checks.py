@@ -13,7 +13,10 @@ from idat_zoo.registry.terms import check_option, short_key, term_options, write
 from idat_zoo.specs import FLAT_OPTIONS, AdapterSpec, TermSpec
 from idat_zoo.values import Scalar
 
-NO_CANDIDATES = {"selection", "candidates", "protocol", "precision", "augmentation"}
+NO_CANDIDATES = {
+    *("selection", "candidates", "protocol", "precision", "augmentation"),
+    *("task_loss", "watch"),
+}
 CANDIDATE_SETTINGS = [name for name in SETTINGS if name not in NO_CANDIDATES]
 
 

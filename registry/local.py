@@ -11,9 +11,13 @@ SHIPPED = Path(idat_zoo.recipe.__file__).parent / "backbones" / "weights"
 
 
 def weights_here(backbone: Backbone) -> bool:
-    """Whether a backbone needs no download: its weights are random, shipped or cached."""
+    """Whether a backbone needs no download: its weights are random, shipped, cached or a file."""
     if backbone.weights == "random":
         return True
+    if backbone.own_file:
+        from idat_zoo.own_weights import missing_file  # few backbones need it
+
+        return not missing_file(backbone)
     kind, _, file = backbone.weights.partition(":")
     if kind == "builtin":
         return (SHIPPED / f"{file}.safetensors").is_file()

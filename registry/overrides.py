@@ -11,7 +11,7 @@ from idat_zoo.registry.registry import Registry
 from idat_zoo.registry.shelves import Family, unknown
 from idat_zoo.registry.terms import short_key, term_options
 from idat_zoo.registry.words import below
-from idat_zoo.specs import OF_THE_TERM, TermSpec
+from idat_zoo.specs import OF_THE_TEACHER, OF_THE_TERM, TermSpec
 
 """The fields that set how a distillation term acts; another term starts at their defaults."""
 
@@ -21,7 +21,7 @@ HAS_A_FLAG = {
         *("task", "adapter", "pair", "teacher"),
         *("seed", "seeds", "device", "data_dir", "out", "stack"),
     )
-}
+} | dict.fromkeys(OF_THE_TEACHER, "--teacher-from")
 
 
 def override(recipe: Recipe, words: Mapping[str, Any], registry: Registry) -> Recipe:

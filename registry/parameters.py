@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 
+from idat_zoo.registry.pair_forms import SWAPPED, TWINS, base_name
 from idat_zoo.registry.shelves import check_table
 from idat_zoo.values import Frozen
 
@@ -31,3 +32,18 @@ def load_parameters() -> Mapping[str, Mapping[str, ParameterCount]]:
         }
         for family, pairs in tomllib.loads(SHELF.read_text()).items()
     }
+
+
+def parameters_on(pair: str) -> dict[str, ParameterCount]:
+    """The counts by family on one pair, which may be the swapped form or the twins of a pair."""
+    base = base_name(pair)
+    own = {name: pairs[base] for name, pairs in load_parameters().items() if base in pairs}
+    return {name: _in_form(count, pair.removeprefix(base)) for name, count in own.items()}
+
+
+def _in_form(count: ParameterCount, suffix: str) -> ParameterCount:
+    if suffix == SWAPPED:
+        return ParameterCount(student=count.teacher, teacher=count.student)
+    if suffix == TWINS:
+        return ParameterCount(student=count.student, teacher=count.student)
+    return count

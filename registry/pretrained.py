@@ -47,7 +47,7 @@ def with_timms_values(table: Mapping[str, Any], *, where: str) -> dict[str, Any]
     timm, tag = table.get("timm"), table.get("weights")
     left = [key for key in Pretrained.model_fields if table.get(key, NATIVE) == NATIVE]
     named = isinstance(timm, str) and isinstance(tag, str)
-    if not (left and named) or tag == "random" or str(tag).startswith("builtin:"):
+    if not (left and named) or tag == "random" or ":" in str(tag):
         return dict(table)
     version, known = read_table()
     values = known.get(f"{timm}.{tag}")

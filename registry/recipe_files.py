@@ -17,14 +17,14 @@ from pydantic import Field, Strict, create_model
 from idat_zoo.recipe import Recipe
 from idat_zoo.recipe_toml import parse_toml, read_text
 from idat_zoo.registry.shelves import Family, Known, check_table, collecting, strings, unknown
-from idat_zoo.specs import DEFAULT_TERM, FLAT_OPTIONS, TermSpec
+from idat_zoo.specs import DEFAULT_TERM, FLAT_OPTIONS, OF_THE_TEACHER, TermSpec
 from idat_zoo.values import Frozen, Scalar
 
 SETTINGS = [
     *(
         name
         for name in Recipe.model_fields
-        if name not in {"pair", "task", "adapter", "teacher_adapter"}
+        if name not in {"pair", "task", "adapter", "teacher_adapter", *OF_THE_TEACHER}
     ),
     *FLAT_OPTIONS,
 ]

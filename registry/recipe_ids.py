@@ -39,7 +39,7 @@ def find_recipe(registry: Registry, name: str) -> Recipe:
     adapter, _, task = rest.partition("/")
     if task == FOLDER:
         registry.find_task(task)  # it raises the UsageError
-    if not (pair in registry.pairs and adapter in registry.adapters and registry.has_task(task)):
+    if not (registry.has_pair(pair) and adapter in registry.adapters and registry.has_task(task)):
         error = UnknownNameError("recipe", name, _near_ids(registry, pair, adapter, task))
         error.hint = "`idat list recipes` lists them."
         raise error
@@ -50,7 +50,9 @@ def _near_ids(registry: Registry, *parts: str) -> list[str]:
     """Suggested ids: known parts stay, and unknown parts are replaced by similar names."""
     known = (registry.pairs, registry.adapters, registry.tasks)
     near = [
-        [part] if part in names else near_names(part, names)
+        [part]
+        if part in names or (names is registry.pairs and registry.has_pair(part))
+        else near_names(part, names)
         for part, names in zip(parts, known, strict=True)
     ]
     return ["/".join(id) for id in itertools.product(*near)]

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from idat_zoo.errors import UnknownNameError, UsageError, folded
 from idat_zoo.recipe import Backbone, Pair, Task
 from idat_zoo.registry.families import Families
+from idat_zoo.registry.pair_forms import base_name, find_form
 from idat_zoo.registry.recipe_files import Rule
 from idat_zoo.registry.shelves import Family
 from idat_zoo.registry.task_words import ARRAYS, FOLDER, TASK_WORDS
@@ -46,8 +47,19 @@ class Registry:
         return _find("backbone", name, self.backbones)
 
     def find_pair(self, name: str) -> Pair:
-        """Raises: UnknownNameError."""
-        return _find("pair", name, self.pairs)
+        """A pair by its name, or the form of one: `micro`, `micro_swapped`, `micro_twins`.
+
+        Raises: UnknownNameError.
+        """
+        return find_form(name, self.pairs) or _find("pair", name, self.pairs)
+
+    def has_pair(self, name: str) -> bool:
+        """Whether `find_pair` finds a pair of this name."""
+        return find_form(name, self.pairs) is not None
+
+    def rules_of(self, pair: str) -> tuple[Rule, ...]:
+        """The recipe rules of a pair; a form of a pair has the rules of the pair itself."""
+        return self.rules.get(pair) or self.rules.get(base_name(pair), ())
 
     def find_adapter(self, name: str) -> Family:
         """Raises: UnknownNameError."""

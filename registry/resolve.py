@@ -29,7 +29,7 @@ from idat_zoo.registry.suite_faults import task_faults
 from idat_zoo.registry.task_words import ARRAYS, FOLDER
 from idat_zoo.registry.terms import laid_over, term_names
 from idat_zoo.registry.words import Overrides, parse_words
-from idat_zoo.specs import DEFAULT_TERM, NO_TERM, OF_THE_TERM, TermSpec
+from idat_zoo.specs import DEFAULT_TERM, NO_TERM, OF_THE_TEACHER, OF_THE_TERM, TermSpec
 from idat_zoo.values import Scalar
 
 if TYPE_CHECKING:
@@ -53,6 +53,7 @@ def get_recipe(
     data_dir: Path | str | None = None,
     data: "Data | None" = None,
     shelf: Path | None = None,
+    weights: Mapping[str, Path | str] | None = None,
 ) -> Recipe:
     """The recipe of an adapter on a task, with the task's default pair or a given one.
 
@@ -61,10 +62,13 @@ def get_recipe(
     `folder` stands for your own images in the folder `data_dir`. The task `arrays` stands for
     images and labels that your program holds in `data`: {"train": (images, labels), "test": …} or
     torch data sets; give the same `data` to `run`. `shelf` is a folder of your own TOML files.
+    `weights` are files of your own, {"student": path, "teacher": path}; the recipe has their
+    SHA-256 (`idat_zoo.own_weights`).
 
-    Raises: UnknownNameError; RecipeError with every fault of the shelves or of the overrides;
-    UsageError if `data_dir` or `data` is missing for its task, or given for another task; DataError
-    for faults of the folder or of the data.
+    Raises: WeightsError; UnknownNameError; RecipeError with every fault of the shelves or of the
+    overrides; UsageError if `data_dir` or `data` is missing for its task, or given for another
+    task, or for weights of a teacher without one; DataError for faults of the folder or of the
+    data.
     """
     registry = load_registry(shelf)
     if (task == ARRAYS) != (data is not None):
@@ -83,7 +87,14 @@ def get_recipe(
         registry, task = with_folder(registry, Path(data_dir))
     if data is not None:
         registry, task = _with_arrays(registry, data)
-    return compose_recipe(registry, task, adapter, pair=pair, teacher=teacher, overrides=overrides)
+    recipe = compose_recipe(
+        registry, task, adapter, pair=pair, teacher=teacher, overrides=overrides
+    )
+    if not weights:
+        return recipe
+    from idat_zoo.registry.own_files import with_own_weights
+
+    return with_own_weights(recipe, weights)
 
 
 def with_folder(
@@ -145,7 +156,7 @@ def compose_recipe(
         registry=registry,
         where=_places(rules),
     )
-    return _adjust(recipe, registry, teacher=teacher, overrides=overrides)
+    return adjust(recipe, registry, teacher=teacher, overrides=overrides)
 
 
 def recipe_from_file(
@@ -180,7 +191,7 @@ def recipe_from_file(
         fresh = {"distillation": TermSpec(name=DEFAULT_TERM), **defaults_of(OF_THE_TERM)}
         written = written.model_copy(update=fresh)
     recipe = check_fields(dict(written), registry=registry, where=str(path))
-    return _adjust(recipe, registry, teacher=teacher, overrides=overrides)
+    return adjust(recipe, registry, teacher=teacher, overrides=overrides)
 
 
 def _with_short_warmup(fields: Mapping[str, Any], registry: Registry) -> Mapping[str, Any]:
@@ -202,7 +213,7 @@ def _with_short_warmup(fields: Mapping[str, Any], registry: Registry) -> Mapping
 
 def applying_rules(registry: Registry, *, pair: str, adapter: str, task: str) -> list[Rule]:
     """The tables of the pair's recipe file that apply to an adapter on a task, in order."""
-    return [rule for rule in registry.rules.get(pair, ()) if rule.fits(adapter=adapter, task=task)]
+    return [rule for rule in registry.rules_of(pair) if rule.fits(adapter=adapter, task=task)]
 
 
 def _places(rules: Iterable[Rule]) -> str:
@@ -213,9 +224,13 @@ def _places(rules: Iterable[Rule]) -> str:
     return "; ".join(f"{file}: {', '.join(names)}" for file, names in tables.items()) or "recipe"
 
 
-def _adjust(
-    recipe: Recipe, registry: Registry, *, teacher: str | None, overrides: Overrides
+def adjust(
+    recipe: Recipe, registry: Registry, *, teacher: str | None = None, overrides: Overrides = ()
 ) -> Recipe:
+    """The recipe with another teacher, or none, and then with overrides, as by `get_recipe`.
+
+    Raises: UnknownNameError; RecipeError with every fault of the overrides.
+    """
     if teacher is not None:
         changed = (
             _without_teacher(recipe)
@@ -236,7 +251,7 @@ def _find_teacher(name: str, registry: Registry) -> Backbone:
 
 
 def _without_teacher(recipe: Recipe) -> dict[str, Any]:
-    return defaults_of(OF_THE_TERM) | {
+    return defaults_of((*OF_THE_TERM, *OF_THE_TEACHER, "task_loss")) | {
         "pair": recipe.pair.model_copy(update={"teacher": None}),
         "teacher_adapter": None,
         "distillation": TermSpec(name=NO_TERM),
@@ -248,6 +263,7 @@ def _with_teacher(recipe: Recipe, teacher: Backbone) -> dict[str, Any]:
         return {}
     name = f"{teacher.name}_to_{recipe.pair.student.name}"
     changed = {"pair": recipe.pair.model_copy(update={"name": name, "teacher": teacher})}
+    changed |= defaults_of(OF_THE_TEACHER)
     if recipe.pair.teacher is not None:
         return changed
     return changed | defaults_of(["distillation"]) | {"teacher_adapter": recipe.adapter}

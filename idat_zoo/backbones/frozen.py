@@ -23,6 +23,7 @@ from idat_zoo.backbones.without_compiler import without_compiler
 from idat_zoo.errors import RecipeError, UnknownNameError, UsageError, WeightsError
 from idat_zoo.hub import weights as hub_weights
 from idat_zoo.outside import KINDS_GROUP, warn_if_changed
+from idat_zoo.own_weights import missing_file
 from idat_zoo.randomness import generator
 from idat_zoo.recipe import Backbone, describe_faults
 
@@ -154,7 +155,9 @@ def faults_of(spec: Backbone) -> list[str]:
         faults.append(f"{error.message} {error.hint}".rstrip())
     if spec.from_hub:
         faults += _weights_amiss(spec)
-    elif spec.weights != "random":
+    elif missing := missing_file(spec):
+        faults.append(f"not here: {missing}")
+    elif spec.weights.startswith("builtin:"):
         try:
             weights_path(spec)
         except WeightsError as error:

@@ -12,7 +12,7 @@ from idat_zoo.backbones.build import build_network, check_carries
 from idat_zoo.backbones.frozen import FrozenBackbone, describe_anatomy, load_backbone
 from idat_zoo.backbones.network import Network
 from idat_zoo.distillation import term_for
-from idat_zoo.distillation.base import Sizes
+from idat_zoo.distillation.base import Output, Sizes
 from idat_zoo.errors import UsageError
 from idat_zoo.recipe import Backbone, Recipe
 from idat_zoo.specs import AdapterSpec
@@ -62,6 +62,8 @@ class Backbones:
 def build_pair(recipe: Recipe, *, seed: int, backbones: Backbones) -> NetworkPair:
     """Build the networks of a recipe, with new adapters and heads, on the backbones' device.
 
+    The pair of a recipe with an offline teacher has the student alone, as nothing else is trained.
+
     Raises: what `load_backbone`, `build_adapter` and `build_network` raise.
     """
 
@@ -77,7 +79,8 @@ def build_pair(recipe: Recipe, *, seed: int, backbones: Backbones) -> NetworkPai
         ).to(backbones.device)
 
     teacher = None
-    if recipe.pair.teacher is not None and recipe.teacher_adapter is not None:
+    online = recipe.teacher_mode == "online"
+    if online and recipe.pair.teacher is not None and recipe.teacher_adapter is not None:
         teacher = network("teacher", recipe.pair.teacher, recipe.teacher_adapter)
     return NetworkPair(network("student", recipe.pair.student, recipe.adapter), teacher)
 
@@ -100,7 +103,14 @@ def check_carried(recipe: Recipe) -> None:
             sizes.append(sizes_of(anatomy, recipe.task.num_classes))
     if recipe.distils:
         student, teacher = sizes
-        why = term_for(recipe.distillation, recipe.task.num_classes).why_not(student, teacher)
+        term = term_for(recipe.distillation, recipe.task.num_classes)
+        if recipe.teacher_mode == "offline" and term.reads - {Output.LOGITS}:
+            raise UsageError(
+                f"distillation '{term.name}' reads more than logits, and these are all that is "
+                "computed of an offline teacher.",
+                hint="Choose another term, or leave out --teacher-from.",
+            )
+        why = term.why_not(student, teacher)
         if why:
             raise UsageError(
                 f"distillation '{recipe.distillation.name}' cannot compare the networks of pair "

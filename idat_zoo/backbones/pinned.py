@@ -3,7 +3,8 @@
 import inspect
 import sys
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from idat_zoo import files
+from idat_zoo import files, own_weights
 from idat_zoo.backbones.installed import timm
 from idat_zoo.errors import WeightsError
 from idat_zoo.hub import weights as hub_weights
@@ -67,9 +68,13 @@ def load_pinned(body: nn.Module, spec: Backbone) -> None:
 
     Raises: WeightsError.
     """
-    path = weights_path(spec)
+    own = spec.own_file
     try:
-        tensors = files.parse_tensors(path.read_bytes())
+        content = own_weights.read_file(spec) if own else weights_path(spec).read_bytes()
+        if own and own_weights.is_npz(content):
+            _refuse(spec, _npz_faults(body, content))
+            return
+        tensors = files.parse_tensors(content)
     except (OSError, ValueError) as error:
         raise WeightsError(f"cannot read the weights of backbone '{spec.name}': {error}") from None
     expected = body.state_dict()
@@ -80,6 +85,24 @@ def load_pinned(body: nn.Module, spec: Backbone) -> None:
         faults = as_they_are or [f"timm cannot resample them: {told(error)}"]
     else:
         faults = _misfits(found, expected, exact=True)
+    _refuse(spec, faults)
+    body.load_state_dict({name: tensor.float() for name, tensor in found.items()})
+
+
+def _npz_faults(body: nn.Module, content: bytes) -> list[str]:
+    """Load a ViT's .npz file; why it does not fit, in words."""
+    from idat_zoo.backbones.npz import load_npz  # few backbones need it
+
+    try:
+        with _without_warnings_of_resampling():
+            left = load_npz(body, content)
+    except UNBUILDABLE as error:
+        return [told(error)]
+    return [f"they lack {_few(left)}"] if left else []
+
+
+def _refuse(spec: Backbone, faults: Sequence[str]) -> None:
+    """Raises: WeightsError where there are faults."""
     if faults:
         raise WeightsError(
             f"the weights of backbone '{spec.name}' do not fit {spec.timm} as it is built here: "
@@ -87,7 +110,6 @@ def load_pinned(body: nn.Module, spec: Backbone) -> None:
             hint="Its `timm`, `args` and `img_size` say how it is built, `weights` which file it "
             "is given.",
         )
-    body.load_state_dict({name: tensor.float() for name, tensor in found.items()})
 
 
 def _without_classifier(tensors: Mapping[str, Tensor], body: Any) -> dict[str, Tensor]:
@@ -115,10 +137,17 @@ def _filtered(found: dict[str, Tensor], body: nn.Module, spec: Backbone) -> dict
     own = module.checkpoint_filter_fn
     named = "adapt_layer_scale"  # DeiT's, for files with an older name; absent from other networks
     options = {named: True} if named in inspect.signature(own).parameters else {}
-    with warnings.catch_warnings():  # of how timm's interpolation indexes tensors
-        warnings.filterwarnings("ignore", category=UserWarning, module=r"timm\.layers\.interpolate")
+    with _without_warnings_of_resampling():
         filtered: dict[str, Tensor] = own(dict(found), body, **options)
     return filtered
+
+
+@contextmanager
+def _without_warnings_of_resampling() -> Iterator[None]:
+    """Silence a warning of how timm's interpolation indexes tensors."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", category=UserWarning, module=r"timm\.layers\.interpolate")
+        yield
 
 
 def told(error: Exception) -> str:

@@ -9,18 +9,18 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
-from jaxtyping import Int64, UInt8
+from jaxtyping import Float, Int64, UInt8
 from torch import Tensor, nn
 
 from idat_zoo.backbones.pair import NetworkPair, Role, sizes_of
 from idat_zoo.backbones.prefix import constant_until, walk_prefix
 from idat_zoo.backbones.walk import START, Partway, Place
 from idat_zoo.distillation import term_for
-from idat_zoo.distillation.base import Output, Outputs, Term
+from idat_zoo.distillation.base import Output, Outputs, Sizes, Term
 from idat_zoo.engine.augment import augment
 from idat_zoo.engine.precision import autocast, cast_frozen
 from idat_zoo.engine.schedule import learning_rates, total_epochs
+from idat_zoo.engine.task_losses import TaskLosses
 from idat_zoo.errors import DataError, DivergedError, TrainingError, ZooError
 from idat_zoo.joined_images import JoinedImages
 from idat_zoo.randomness import Draws, generator
@@ -34,6 +34,9 @@ class EpochLog:
     `lr` is the learning rate of the last step. `skipped` is the number of optimiser steps that the
     fp16 gradient scaler skipped, or None if it skipped none. Accuracies are fractions; those in
     training are of the images as each step saw them, and are known with `distillation_until`.
+    `val_top1` and `test_top1` are the student's after the epoch, if the recipe watches them.
+    `joint_task_loss` is that of the summed logits, with `task_loss = "joint"`; the student's and
+    the teacher's own are not minimised then.
     """
 
     epoch: int
@@ -41,9 +44,11 @@ class EpochLog:
     loss: float
     student_task_loss: float
     teacher_task_loss: float | None = None
+    joint_task_loss: float | None = None
     distillation_loss: float | None = None
     student_train_top1: float | None = None
     teacher_train_top1: float | None = None
+    val_top1: float | None = None
     test_top1: float | None = None
     skipped: int | None = None
 
@@ -59,7 +64,8 @@ class Learner:
     their classes `[N]`. `done` is the number of completed epochs. `fault` is the error that ended
     the training, or None. `starts` holds the input of each network: the images, or after
     `cache_prefixes` the activations at the end of the prefix, which is the part of the forward pass
-    that gives the same values at every step.
+    that gives the same values at every step. `teacher_logits` `[N, K]` are those of an offline
+    teacher, which is not among the networks.
 
     Raises: DataError if there are no images.
     """
@@ -72,6 +78,7 @@ class Learner:
         recipe: Recipe,
         *,
         seed: int,
+        teacher_logits: Float[Tensor, "N K"] | None = None,
     ) -> None:
         if not len(targets):
             raise DataError("there are no images to train on.")
@@ -83,10 +90,13 @@ class Learner:
             role: copies[id(part)] for role, part in images.items()
         }
         self.targets = targets.to(self.device)
+        assert (teacher_logits is not None) == (recipe.teacher_mode == "offline")
+        self._constants = None if teacher_logits is None else teacher_logits.to(self.device)
         self.batch_size = min(recipe.batch_size, len(targets))
         self.steps_per_epoch = len(targets) // self.batch_size  # drop_last
         self.epochs = total_epochs(recipe)
         self.rates = learning_rates(recipe, self.steps_per_epoch)
+        self.task_losses = TaskLosses(recipe, self.targets)
         self.term = self._build_term() if recipe.distils else None
         self.surpassed = False  # the student is past the teacher, which `distillation_until` asks
         self.done = 0
@@ -103,10 +113,9 @@ class Learner:
         """The distillation term, with the tensors that it learns as parameters."""
         classes = self.recipe.task.num_classes
         term = term_for(self.recipe.distillation, classes)
-        student, teacher = (
-            sizes_of(network.anatomy, classes)
-            for network in (self.pair.student, self.pair.network("teacher"))
-        )
+        student = sizes_of(self.pair.student.anatomy, classes)
+        beside = self.pair.teacher
+        teacher = Sizes(classes, 0, (0, 0)) if beside is None else sizes_of(beside.anatomy, classes)
         source = generator(self.seed, "pair", "distillation")
         term.tensors = {
             name: nn.Parameter(tensor.to(self.device))
@@ -177,19 +186,26 @@ class Learner:
         """The outputs that the distillation term reads; the logits are computed in any case."""
         return self.term.reads if self.term is not None else frozenset()
 
+    def beside_constants(
+        self, outputs: Mapping[Role, Outputs], batch: Int64[Tensor, "B"]
+    ) -> Mapping[Role, Outputs]:
+        """The networks' outputs for a batch, with the logits of an offline teacher, if any."""
+        if self._constants is None:
+            return outputs
+        return {**outputs, "teacher": Outputs(self._constants[batch])}
+
     def losses(
         self, outputs: Mapping[Role, Outputs], targets: Tensor, *, step: int = 0
     ) -> dict[str, Tensor]:
         """The scalar losses of a batch, computed in float32 or wider.
 
         `student_task_loss` and `teacher_task_loss` are cross-entropies, `distillation_loss` is the
-        term without its weight, and `loss` is the weighted sum to be minimised.
+        term without its weight, and `loss` is the weighted sum to be minimised. With `task_loss =
+        "joint"` it has `joint_task_loss`, of the summed logits, in place of these two.
         """
         wide = {role: _widened(own) for role, own in outputs.items()}
-        parts = {
-            f"{role}_task_loss": F.cross_entropy(own.logits, targets) for role, own in wide.items()
-        }
-        loss = sum(parts.values(), start=torch.zeros((), device=targets.device))
+        learning = {role: wide[role].logits for role, _ in self.pair.roles()}  # not if offline
+        loss, parts = self.task_losses(learning, targets)
         if self.term is not None:
             term = loss.new_zeros(()) if self.surpassed else self._distilled(wide, targets)
             parts["distillation_loss"] = term
@@ -301,15 +317,19 @@ def divergence(log: EpochLog, recipe: Recipe) -> DivergedError | None:
     """The error for a run whose student is far worse than guessing after its last epoch, or None.
 
     Uniform predictions have a task loss of ln K, and so has a network trained on random labels. A
-    loss above 2 ln K is confidently wrong, which a merely inaccurate network does not reach.
+    loss above 2 ln K is confidently wrong, which a merely inaccurate network does not reach. With
+    `task_loss = "joint"` it is the loss of both networks together.
     """
     classes = recipe.task.num_classes
     bound = 2 * math.log(classes)
-    if log.student_task_loss <= bound:
+    own, whose = log.student_task_loss, "the student's"
+    if log.joint_task_loss is not None:
+        own, whose = log.joint_task_loss, "the joint"
+    if own <= bound:
         return None
     return DivergedError(
-        f"the training diverged: the student's task loss in its last epoch, {log.epoch}, is "
-        f"{log.student_task_loss:.6g}, above 2 ln K = {bound:.3g} (K = {classes} classes; guessing "
+        f"the training diverged: {whose} task loss in its last epoch, {log.epoch}, is "
+        f"{own:.6g}, above 2 ln K = {bound:.3g} (K = {classes} classes; guessing "
         "has half of that). No result is written.",
         hint=f"A lower learning rate often helps: {lower_rate(recipe)}. --keep-diverged writes the "
         "result of this training, labelled; nothing is trained again.",

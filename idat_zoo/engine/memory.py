@@ -76,7 +76,8 @@ def step_bytes(learner: Learner) -> int:
             role: network.outputs(learner.start(role, 0, rows), learner.masks(role, 0), reads)
             for role, network in learner.pair.roles()
         }
-        loss = learner.losses(outputs, learner.targets[rows])["loss"]
+        sides = learner.beside_constants(outputs, rows)
+        loss = learner.losses(sides, learner.targets[rows])["loss"]
     for _, network in learner.pair.roles():
         for parameter in network.parameters():
             kept.pop(parameter.untyped_storage().data_ptr(), None)

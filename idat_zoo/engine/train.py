@@ -155,7 +155,9 @@ class Trainer:
             }
         parts = [
             one.losses(
-                {role: own[k] for role, own in outputs.items()}, one.targets[batches[k]], step=step
+                one.beside_constants({role: own[k] for role, own in outputs.items()}, batches[k]),
+                one.targets[batches[k]],
+                step=step,
             )
             for k, one in enumerate(present)
             if one in learning

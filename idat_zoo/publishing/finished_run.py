@@ -83,6 +83,11 @@ def read_finished(folder: Path, *, with_teacher: bool = False) -> FinishedRun:
         raise RunFolderError(
             f"'{folder}' has a best epoch on test, and is not labelled protocol = paper."
         )
+    if result.recipe.task_loss == "joint":
+        raise RunFolderError(
+            f"'{folder}' was trained with task_loss = joint: its student answers together with its "
+            "teacher, and what is published is a student that answers alone."
+        )
     return FinishedRun(folder=folder, result=result, opened=opened, contents=contents)
 
 

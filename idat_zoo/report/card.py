@@ -13,11 +13,12 @@ from typing import Any, TypeVar
 
 from idat_zoo.data.suites import suite_of
 from idat_zoo.data.suites.base import Place
+from idat_zoo.recipe import Backbone
 from idat_zoo.report.build import build_report
 from idat_zoo.report.layout import lay_out
 from idat_zoo.report.markdown import as_markdown, escaped, markdown_table
 from idat_zoo.report.means import Averaged
-from idat_zoo.results import RESULT_FILE, Result
+from idat_zoo.results import RESULT_FILE, WATCHED, Result
 
 T = TypeVar("T")
 
@@ -87,6 +88,7 @@ def card_scores(results: Mapping[str, Result]) -> list[dict[str, Any]]:
             "dataset_split": "test",
             "metric_type": "accuracy",
             "metric_name": METRICS[result.recipe.protocol]
+            + (", watched on test" if result.recipe.watch == "test" else "")
             + (", diverged" if result.diverged else ""),
             "metric_value": result.top1,
             "metric_args": {
@@ -132,18 +134,23 @@ def card_text(
         if teacher is not None
         else "alone"
     )
+    if teacher is not None and recipe.teacher_mode == "offline":
+        trained = (
+            f"with the fixed logits of a trained {escaped(teacher.name)} (offline; its "
+            f"adapter_model.safetensors has SHA-256 {recipe.teacher_sha256})"
+        )
     found = [(Path(below) / RESULT_FILE, run) for below, run in results.items()]
     report = build_report(found, averaged=averaged)
     lines = [
         f"# {repo.partition('/')[2]}",
         "",
         f"{recipe.adapter.word} on {escaped(student.name)} (timm {escaped(student.timm)}, weights "
-        f"{escaped(student.weights)}), trained {trained} by idat-zoo.",
+        f"{_told_weights(student)}), trained {trained} by idat-zoo.",
         "",
         "## Results",
         "",
         as_markdown(lay_out(report)),
-        *(PROTOCOLS[name] for name in dict.fromkeys(r.recipe.protocol for r in results.values())),
+        *dict.fromkeys(_about_numbers(run) for run in results.values()),
         "",
         *(_folders(results) if len(results) > 1 else []),
         "## Use",
@@ -161,6 +168,19 @@ def card_text(
         "",
     ]
     return "\n".join(lines)
+
+
+def _about_numbers(result: Result) -> str:
+    """The sentence about how a run's number came about."""
+    if result.recipe.watch == "test":
+        return f"Top-1 of the last epoch. **watch = test**: {WATCHED['test']}."
+    return PROTOCOLS[result.recipe.protocol]
+
+
+def _told_weights(backbone: Backbone) -> str:
+    """A backbone's weights in words; a file of the publisher's own has a SHA-256 and no name."""
+    sha256 = backbone.own_file
+    return f"of the publisher's own, SHA-256 `{sha256}`" if sha256 else escaped(backbone.weights)
 
 
 def _folders(results: Mapping[str, Result]) -> list[str]:
@@ -185,9 +205,12 @@ def _use(repo: str, place: str, result: Result, exports: Exports, *, in_peft: bo
     images = " --data-dir DIR" if place_of_images is Place.DATA_DIR else ""
     words = result.recipe.plugin_words
     named = f" {shlex.join(words)}" if words else ""
+    own = result.recipe.pair.student.own_file
+    named += " --weights student=FILE" if own else ""
     files = [plugin.file for plugin in result.recipe.plugins if plugin.file is not None]
     lines = [
         *_plugin(result),
+        *_own_weights(own),
         "```",
         *([] if place_of_images is Place.MEMORY else [f"idat eval {reference}{images}{named}"]),
         f"idat predict {reference} photo.jpg{named}",
@@ -195,9 +218,11 @@ def _use(repo: str, place: str, result: Result, exports: Exports, *, in_peft: bo
         "```",
         "",
         "```python",
-        f"from idat_zoo import load{', load_plugin' if files else ''}",
+        f"from idat_zoo import load{', load_plugin' if files else ''}"
+        f"{', own_weights' if own else ''}",
         "",
         *(f"load_plugin({file!r})" for file in files),
+        *(["own_weights.remember_weights(FILE)"] if own else []),
         f'network, transform = load("{reference}")  # an nn.Module; PIL image -> uint8 tensor',
         "```",
         "",
@@ -232,13 +257,25 @@ def _plugin(result: Result) -> list[str]:
     ]
 
 
+def _own_weights(sha256: str) -> list[str]:
+    """Which file the adapter needs where the backbone's weights are the publisher's own."""
+    if not sha256:
+        return []
+    return [
+        "The backbone's weights are a file of the publisher's own, which is not in this "
+        f"repository: FILE below, with SHA-256 `{sha256}`.",
+        "",
+    ]
+
+
 def _with_peft(repo: str, place: str, result: Result) -> list[str]:
     """How PEFT loads the adapter from the folder of its form."""
     recipe, student = result.recipe, result.recipe.pair.student
     folder = f"{place}/{PEFT_FOLDER}" if place else PEFT_FOLDER
     if not student.from_hub:
+        whose = "the publisher" if student.own_file else "idat-zoo"
         return [
-            f"With PEFT: `{folder}/`, on the backbone's weights, which idat-zoo alone has.",
+            f"With PEFT: `{folder}/`, on the backbone's weights, which {whose} alone has.",
             "",
         ]
     arguments = {"num_classes": recipe.task.num_classes, "img_size": student.img_size}

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from idat_zoo.distillation import build_term
 from idat_zoo.recipe import DESCRIPTIVE, Backbone, Recipe
 from idat_zoo.results import Result
-from idat_zoo.specs import BRIDGE, FLAT_OPTIONS, OF_THE_TERM, AdapterSpec
+from idat_zoo.specs import BRIDGE, FLAT_OPTIONS, OF_THE_TEACHER, OF_THE_TERM, AdapterSpec
 from idat_zoo.values import OptionValue, Scalar
 
 Fields = Mapping[str, Scalar]
@@ -36,7 +36,16 @@ PARENTS = {
 }
 """Values are compared only between recipes with the same parent; `a.b` has parent `a`."""
 
-PLAIN = {"kind": "run", "network": "student", "protocol": "standard", "selection": "none"}
+PLAIN = {
+    "kind": "run",
+    "network": "student",
+    "protocol": "standard",
+    "selection": "none",
+    "task_loss": "each",
+    "class_weights": "none",
+    "watch": "none",
+    "teacher_mode": "online",
+}
 """Fields that are shown exactly where they have another value than this one."""
 
 OF_TRAINING = {
@@ -117,8 +126,10 @@ def _settings(recipe: Recipe) -> dict[str, Scalar]:
         idle |= {*OF_THE_TERM}
     if recipe.selection == "none":
         idle |= {"candidates"}
+    if recipe.pair.teacher is None:
+        idle |= {*OF_THE_TEACHER}
     fields: dict[str, Scalar] = {}
-    for name, value in recipe.model_dump(exclude=idle).items():
+    for name, value in recipe.model_dump(exclude=idle, exclude_none=True).items():
         fields |= _term(recipe) if name == "distillation" else {name: _scalar(value)}
     return fields
 

@@ -19,6 +19,7 @@ from idat_zoo.specs import OF_THE_TERM
 from idat_zoo.values import Frozen, Scalar
 
 OF_THE_TEACHER = ("teacher", "teacher_adapter", "distillation")
+OFFLINE = ("teacher_mode", "teacher_sha256")
 BELOW = ("teacher.", "teacher_adapter.", "distillation.")
 
 
@@ -84,7 +85,7 @@ def build_gains(groups: Sequence[Group]) -> list[Gain]:
 
 def _without_teacher(fields: Fields) -> Hashable:
     """A recipe's fields without the teacher, its settings, and the name of the pair."""
-    own = {"pair", *OF_THE_TEACHER, *OF_THE_TERM}
+    own = {"pair", *OF_THE_TEACHER, *OF_THE_TERM, *OFFLINE}
     return frozenset(
         (name, value)
         for name, value in fields.items()

@@ -10,7 +10,7 @@ from idat_zoo.report.fields import as_text
 from idat_zoo.report.gain import Gain
 from idat_zoo.report.means import Mean, SeriesMeans
 from idat_zoo.report.rows import Estimate, Row, SelectedValues
-from idat_zoo.results import DIVERGED, raw_pixels_in_words
+from idat_zoo.results import DIVERGED, JOINT, WATCHED, raw_pixels_in_words
 from idat_zoo.standing import in_words, too_few_in_words
 from idat_zoo.values import Frozen, Scalar
 
@@ -137,7 +137,10 @@ def _legend(rows: Sequence[Row]) -> list[str]:
     """Explanations of the terms that occur in the table."""
     over = {row.top1.over for row in rows}
     best = any(row.top1_best_on_test is not None for row in rows)
-    imported = any(row.label.get("protocol") == "imported" for row in rows)
+
+    def labelled(field: str, value: str) -> bool:
+        return any(row.label.get(field) == value for row in rows)
+
     legend = {
         "The 95 % interval over images (Wilson's, at the mean) covers what other test images "
         "would give.": "images" in over,
@@ -148,7 +151,12 @@ def _legend(rows: Sequence[Row]) -> list[str]:
         ),
         "top1_best_on_test is the best of all epochs on test (protocol = paper), so optimistic; "
         "top-1 is the last epoch's.": best,
-        "protocol imported: trained elsewhere, with settings that are not known.": imported,
+        f"task_loss joint: {JOINT.partition(': ')[2]}.": labelled("task_loss", "joint"),
+        f"watch val: {WATCHED['val']}.": labelled("watch", "val"),
+        f"watch test: {WATCHED['test']}.": labelled("watch", "test"),
+        "protocol imported: trained elsewhere, with settings that are not known.": labelled(
+            "protocol", "imported"
+        ),
         "teacher: its own top-1 %. parameters: trained, adapter + head.": True,
     }
     pixels = dict.fromkeys(row.raw_pixels for row in rows if row.raw_pixels is not None)

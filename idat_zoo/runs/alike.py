@@ -31,6 +31,7 @@ def stack_key(recipe: Recipe, images: Hashable) -> Hashable | None:
     return (
         recipe.pair.model_dump_json(),
         recipe.precision,
+        recipe.teacher_mode,
         *(adapter.stack_key for adapter in adapters),
         images,
         recipe.batch_size,

@@ -11,6 +11,7 @@ from idat_zoo.checkpoint.writing import write_checkpoint
 from idat_zoo.engine.precision import describe_device
 from idat_zoo.file_names import RESULT_FILE
 from idat_zoo.logits import predict_split
+from idat_zoo.metrics import Metrics
 from idat_zoo.recipe import Recipe
 from idat_zoo.recipe_hash import recipe_hash
 from idat_zoo.results import (
@@ -60,18 +61,24 @@ def finish(
     files.write_whole(folder / PREDICTIONS_FILE, files.dump_tensors(predictions))
     probe = probe_logits(load_checkpoint(folder).network)
     files.write_whole(folder / PROBE_FILE, files.dump_tensors({"logits": probe}))
-    metrics = {
+    metrics: dict[str, Metrics] = {
         role: score(z, data.test.targets, data.task.class_names) for role, z in logits.items()
     }
+    if "teacher" in logits:
+        both = logits["student"] + logits["teacher"]
+        both = both if recipe.task_loss == "joint" else both / 2
+        metrics["logit_ensemble"] = score(both, data.test.targets, data.task.class_names)
     baselines = find_baselines(data, run.cache)
-    watched = [log.test_top1 for log in trained.logs if log.test_top1 is not None]
+    tested = [log.test_top1 for log in trained.logs if log.test_top1 is not None]
+    best = max(tested, default=None) if recipe.protocol == "paper" else None
     result = Result(
         kind="run",
         top1=metrics["student"].top1,
         top1_interval=metrics["student"].top1_interval,
-        top1_best_on_test=max(watched, default=None),
+        top1_best_on_test=best,
         student=metrics["student"],
         teacher=metrics.get("teacher"),
+        logit_ensemble=metrics.get("logit_ensemble"),
         selection=selection,
         images=ImageCounts(**data.counts()),
         baselines=baselines.top1,

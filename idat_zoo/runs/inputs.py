@@ -7,12 +7,14 @@ from pathlib import Path
 
 from idat_zoo.backbones.pair import Role
 from idat_zoo.backbones.pinned import missing_weights, weights_path
+from idat_zoo.checkpoint.opened import Opened
 from idat_zoo.data.arrays import Arrays
 from idat_zoo.data.load import load_task
 from idat_zoo.data.reading import Listener, Reading
 from idat_zoo.data.suites import suite_of
 from idat_zoo.data.task_data import TaskData
 from idat_zoo.errors import DataError
+from idat_zoo.own_weights import how_to_give, missing_file
 from idat_zoo.recipe import Recipe
 
 
@@ -21,13 +23,15 @@ class Inputs:
     """The sources of images and weights, the same for all runs of one call.
 
     `arrays` are images that a Python program holds in memory. `download` allows downloading missing
-    weights. `listener` is informed about the reading of images.
+    weights. `teacher` is the checkpoint of the offline teacher. `listener` is informed about the
+    reading of images.
     """
 
     data_dir: Path | None = None
     arrays: Arrays | None = None
     reading: Reading = field(default_factory=Reading)
     download: bool = False
+    teacher: Opened | None = None
     listener: Listener = field(default_factory=Listener)
 
 
@@ -69,6 +73,11 @@ def missing_inputs(recipe: Recipe, inputs: Inputs, *, seed: int = 0) -> list[str
     if not inputs.download:
         repos = [missing_weights(spec) for spec in recipe.pair.backbones()]
         missing += [f"weights of '{r}'; --yes downloads them from the Hub" for r in repos if r]
+    missing += [
+        f"{line}; {how_to_give()}"
+        for spec in recipe.pair.backbones()
+        if (line := missing_file(spec))
+    ]
     return missing
 
 

@@ -5,13 +5,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from idat_zoo import files
+from idat_zoo.checkpoint.opened import Opened
 from idat_zoo.data.folder import split_csv
 from idat_zoo.data.suites import suite_of
+from idat_zoo.errors import DataError
 from idat_zoo.file_names import RECIPE_FILE, SPLIT_FILE
 from idat_zoo.recipe import Recipe
 from idat_zoo.recipe_toml import dump_recipe
 from idat_zoo.runs.inputs import Inputs, Views, load_views, require_inputs
 from idat_zoo.runs.memory_errors import plain_memory_errors
+from idat_zoo.runs.offline import check_offline_teacher
 from idat_zoo.runs.plan import Planned
 from idat_zoo.runs.training import Training
 
@@ -21,23 +24,32 @@ class LoadedRun:
     """A planned run with its images at each network's input size, whose folder is locked.
 
     `still_ours` raises a RunFolderError if another process has taken over the folder. `cache` is
-    the folder for what is computed from the images, such as baselines.
+    the folder for what is computed from the images, such as baselines. `teacher` is the checkpoint
+    of an offline teacher.
     """
 
     planned: Planned
     views: Views
     still_ours: Callable[[], None]
     cache: Path
+    teacher: Opened | None = None
+
+    @property
+    def final_split(self) -> str:
+        """The split of the run's last training: `train` if the val images are watched."""
+        return "train" if self.planned.recipe.watch == "val" else "trainval"
 
     def training(self, split: str, recipe: Recipe | None = None) -> Training:
         """The training on a split (`train` or `trainval`), with the run's recipe or the given one.
 
-        A given recipe is the run's own with the values of one candidate.
+        A given recipe is the run's own with the values of one candidate. Candidates, which are
+        trained on `train`, are not watched on test.
         """
         splits = {id(data): getattr(data, split) for data in self.views.values()}
         joined = {key: part.joined for key, part in splits.items()}  # one if sizes are equal
         student = self.views["student"]
         recipe = recipe or self.planned.recipe
+        tested = recipe.protocol == "paper" or (recipe.watch == "test" and split == "trainval")
         return Training(
             recipe=recipe,
             seed=self.planned.seed,
@@ -45,7 +57,9 @@ class LoadedRun:
             images={role: joined[id(data)] for role, data in self.views.items()},
             targets=splits[id(student)].targets,
             data="".join(dict.fromkeys(data.fingerprint for data in self.views.values())),
-            test=student.test if recipe.protocol == "paper" else None,
+            val=student.val if recipe.watch == "val" else None,
+            test=student.test if tested else None,
+            teacher=self.teacher,
             still_ours=self.still_ours,
         )
 
@@ -55,16 +69,26 @@ def load_run(
 ) -> LoadedRun:
     """Read a run's images, and write its recipe into its folder, which reserves it for this run.
 
-    Raises: DataError if images or weights are missing; WeightsError if a download fails.
+    Raises: DataError if images or weights are missing; WeightsError if a download fails;
+    CheckpointError for the checkpoint of another offline teacher, or none.
     """
     recipe = planned.recipe
+    check_offline_teacher(recipe, inputs.teacher)
     require_inputs(recipe, inputs, seed=planned.seed)
     with plain_memory_errors(recipe):
         views = load_views(recipe, inputs, seed=planned.seed)
+    if recipe.watch == "val" and not len(views["student"].val):
+        raise DataError(
+            f"task '{recipe.task.id}' has no val images to watch: watch=none or watch=test"
+        )
     files.write_whole(planned.folder / RECIPE_FILE, dump_recipe(recipe).encode())
     listing = views["student"].listing
     if suite_of(recipe.task).is_split_here and listing is not None:
         files.write_whole(planned.folder / SPLIT_FILE, split_csv(listing))
     return LoadedRun(
-        planned=planned, views=views, still_ours=still_ours, cache=inputs.reading.cache
+        planned=planned,
+        views=views,
+        still_ours=still_ours,
+        cache=inputs.reading.cache,
+        teacher=inputs.teacher if recipe.teacher_mode == "offline" else None,
     )

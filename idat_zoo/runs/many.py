@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from idat_zoo.backbones.pair import check_carried
+from idat_zoo.checkpoint.opened import Reference, open_checkpoint
 from idat_zoo.data.arrays import Data, read_arrays
 from idat_zoo.data.reading import Reading
 from idat_zoo.distillation import build_term, term_for
@@ -18,6 +19,7 @@ from idat_zoo.runs.alike import cut_turns
 from idat_zoo.runs.device_setup import DeviceSetup, set_up
 from idat_zoo.runs.folder import run_label
 from idat_zoo.runs.inputs import Inputs
+from idat_zoo.runs.offline import with_offline_teacher
 from idat_zoo.runs.plan import Planned, plan
 from idat_zoo.runs.progress import Progress
 from idat_zoo.runs.turn import Outcome, Terms, Turn
@@ -38,6 +40,7 @@ def run(
     wait: bool = False,
     keep_diverged: bool = False,
     download: bool = False,
+    teacher_from: Reference | None = None,
     switches: Switches | None = None,
     progress: Progress | None = None,
 ) -> Result:
@@ -49,6 +52,9 @@ def run(
     `switches` are settings of speed and repeatability. A training that diverged raises an error and
     writes no result. With `keep_diverged` the result is written and labelled as diverged, even if
     the training was completed by an earlier call.
+
+    `teacher_from` is a checkpoint (a run's folder, `hub:…` or `builtin:NAME`), which becomes the
+    offline teacher of the recipe: its logits of the training images are computed once.
 
     `data` are your own images and labels, {"train": (images, labels), "test": …}, for a recipe from
     `get_recipe("arrays", …, data=data)`: uint8 arrays or tensors with integer labels, or torch data
@@ -67,6 +73,7 @@ def run(
         wait=wait,
         keep_diverged=keep_diverged,
         download=download,
+        teacher_from=teacher_from,
         switches=switches,
         progress=progress,
     )
@@ -87,6 +94,7 @@ def run_many(
     wait: bool = False,
     keep_diverged: bool = False,
     download: bool = False,
+    teacher_from: Reference | None = None,
     switches: Switches | None = None,
     stack: int | None = None,
     jobs: int = 1,
@@ -101,8 +109,11 @@ def run_many(
     others.
 
     Raises: UsageError for an error that concerns all runs, or a run that is given twice; InputError
-    for an object that is no recipe, or an invalid seed.
+    for an object that is no recipe, or an invalid seed; what opening `teacher_from` raises.
     """
+    teacher = None if teacher_from is None else open_checkpoint(teacher_from)
+    if teacher is not None:
+        asked = [(with_offline_teacher(recipe, teacher), seed) for recipe, seed in asked]
     arrays = None if data is None else read_arrays(data)
     progress = progress or Progress()
     inputs = Inputs(
@@ -110,6 +121,7 @@ def run_many(
         arrays=arrays,
         reading=reading or Reading(),
         download=download,
+        teacher=teacher,
         listener=progress,
     )
     where = find_device(device)

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from idat_zoo.backbones.pair import build_pair
+from idat_zoo.data.task_data import Split
 from idat_zoo.engine.learner import EpochLog, Learner
 from idat_zoo.engine.memory import prefixes_fit, runs_in_one_pass
 from idat_zoo.engine.precision import describe_device
@@ -14,6 +15,7 @@ from idat_zoo.logits import score_network
 from idat_zoo.runs.alike import evenly, grouped, passes_in_words, single_in_words, stack_key
 from idat_zoo.runs.device_setup import DeviceSetup
 from idat_zoo.runs.memory_errors import plain_memory_errors
+from idat_zoo.runs.offline import offline_logits
 from idat_zoo.runs.progress import Progress
 from idat_zoo.runs.saved_state import SHARED, SavedState
 from idat_zoo.runs.training import Trained, Training
@@ -75,7 +77,19 @@ def plan_passes(
 def _learner_of(training: Training, setup: DeviceSetup) -> Learner:
     pair = build_pair(training.recipe, seed=training.seed, backbones=setup.backbones)
     images = {role: training.images[role] for role, _ in pair.roles()}
-    return Learner(pair, images, training.targets, training.recipe, seed=training.seed)
+    logits = None
+    if training.teacher is not None:
+        logits = offline_logits(
+            training.teacher, training.images["teacher"], backbones=setup.backbones
+        )
+    return Learner(
+        pair,
+        images,
+        training.targets,
+        training.recipe,
+        seed=training.seed,
+        teacher_logits=logits,
+    )
 
 
 def _train_together(
@@ -179,8 +193,11 @@ def _cache_prefixes(
 
 
 def _tested(log: EpochLog, training: Training, learner: Learner) -> EpochLog:
-    """The epoch's log, with the top-1 on test if the protocol evaluates test after every epoch."""
-    if training.test is None:
-        return log
-    top1 = score_network(learner.pair.student, training.test, training.recipe).top1
-    return replace(log, test_top1=top1)
+    """The epoch's log, with the student's top-1 on the splits that are watched."""
+
+    def top1(split: Split | None) -> float | None:
+        if split is None:
+            return None
+        return score_network(learner.pair.student, split, training.recipe).top1
+
+    return replace(log, val_top1=top1(training.val), test_top1=top1(training.test))

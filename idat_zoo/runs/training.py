@@ -11,6 +11,7 @@ from jaxtyping import Int64, UInt8
 from torch import Tensor
 
 from idat_zoo.backbones.pair import NetworkPair, Role
+from idat_zoo.checkpoint.opened import Opened
 from idat_zoo.data.task_data import Split
 from idat_zoo.engine.learner import EpochLog, divergence
 from idat_zoo.errors import DivergedError
@@ -25,8 +26,9 @@ class Training:
     """The inputs of a training: a recipe, images, and the folder in which its state is saved.
 
     `images` are the same images at each network's input size, and `data` is their fingerprint.
-    `test` is evaluated after every epoch, only for `protocol = "paper"`. `still_ours` raises a
-    RunFolderError if another process has taken over the folder.
+    `val` and `test` are evaluated after every epoch where they are given: as the recipe's `watch`
+    says, and `test` with `protocol = "paper"`. `teacher` is the checkpoint of an offline teacher.
+    `still_ours` raises a RunFolderError if another process has taken over the folder.
     """
 
     recipe: Recipe
@@ -35,6 +37,8 @@ class Training:
     images: Mapping[Role, UInt8[Tensor, "N C H W"] | JoinedImages]
     targets: Int64[Tensor, "N"]
     data: str
+    val: Split | None = None
+    teacher: Opened | None = None
     test: Split | None = None
     still_ours: Callable[[], None] = lambda: None
 

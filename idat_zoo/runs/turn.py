@@ -175,7 +175,9 @@ def _complete(
         if selection is not None:
             recipe = with_values(recipe, selection.tried[selection.chosen].values)
         positions.append(position)
-        trainings.append(run.training("trainval", recipe))
+        trainings.append(run.training(run.final_split, recipe))
+    for note in dict.fromkeys(_on_train_alone(run) for run in runs if run.final_split == "train"):
+        progress.note(note)
     for number, outcome in train_all(trainings, setup, progress, name=name):
         position = positions[number]
         if isinstance(outcome, ZooError):
@@ -195,3 +197,11 @@ def _complete(
             yield position, error
         else:
             yield position, result
+
+
+def _on_train_alone(run: LoadedRun) -> str:
+    """The note on a run whose val images are watched, and not trained on."""
+    count = len(run.views["student"].train)
+    return (
+        f"watch=val: {run.planned.recipe.task.id} is trained on the {count} images of train alone"
+    )

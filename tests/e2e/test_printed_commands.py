@@ -255,7 +255,7 @@ def test_what_a_list_says_to_try_works(here: Path) -> None:
     told = idat("list").stdout
     follow(re.sub(r"(idat train .*)", r"\1 --dry-run", told))
     follow(refused("list", "tasks", "--pair", "micro"))
-    first, _ = printed(told.partition("Try:\n")[2])
+    first, _ = printed(told.partition("try:\n")[2])
     for words in (("train",), ("train", "--task", "dtd", "--adapter", "lora")):
         assert printed(refused(*words).partition("hint: ")[2]) == [first]
 

@@ -25,6 +25,7 @@ MAY_KNOW = {
     "randomness": set(),
     "joined_images": set(),
     "places": set(),
+    "own_weights": FLOOR | {"files", "places"},
     "hub": {"errors"},
     "intervals": set(),
     "metrics": RECIPE,
@@ -40,7 +41,7 @@ MAY_KNOW = {
     "data": FLOOR | {"files", "joined_images", "outside", "places"},
     "backbones": FLOOR
     | {"adapters", "distillation", "files", "hub", "joined_images", "outside", "places"}
-    | {"randomness"},
+    | {"own_weights", "randomness"},
     "builtin": set(),
     "engine": FLOOR | {"backbones", "distillation", "joined_images", "randomness", "switches"},
     "recipe_hash": RECIPE | {"adapters", "distillation"},
@@ -58,6 +59,7 @@ MAY_KNOW = {
         "logits",
         "metrics",
         "outside",
+        "own_weights",
         "plugins",
         "recipe_hash",
         "recipe_toml",
@@ -116,9 +118,10 @@ MAY_KNOW = {
     | {"adapters", "checkpoint", "data", "distillation"}
     | {"files", "intervals", "metrics", "results", "standing"},
     "registry": FLOOR
-    | {"data", "distillation", "option_words", "outside"}
+    | {"data", "distillation", "option_words", "outside", "own_weights"}
     | {"recipe_toml", "registry.families", "sources"},
     "registry.families": FLOOR | {"adapters", "option_words", "outside", "registry"},
+    "registry.controls": FLOOR | {"adapters", "backbones", "randomness", "registry"},
     "registry.write_pretrained": {"hub", "registry"},
     "registry.write_adapters": FLOOR
     | {"adapters", "backbones", "randomness", "registry", "registry.families"},

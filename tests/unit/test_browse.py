@@ -99,7 +99,7 @@ def test_bare_list_says_what_runs_here_now(tmp_path: Path) -> None:
         (tmp_path / "data/cifar" / name).touch()
     here = document("list", "--data-dir", str(tmp_path / "data"))["runs_here"]
     mini = ["digits", "textures", "lesions", "sprites_loc", "sprites_ori", "count"]
-    assert here["tasks"] == [*mini, "cifar100"]
+    assert here["tasks"] == [*mini, "fashion", "cifar100"]
     assert "vit_s_to_vit_b" in here["pairs"]
     assert "vit_ti_to_vit_b" not in here["pairs"]
     assert "vit_s_to_vit_b_random" in here["pairs"]
@@ -118,7 +118,8 @@ def test_bare_list_names_every_task_once_and_condenses_the_few_shot_ones() -> No
     assert sum("{" in word for word in words) == 1
     whole = document("list")["tasks"]
     assert [name for members in whole.values() for name in members] == [task.id for task in tasks]
-    assert lines[start + 2].split()[:2] == ["natural", "cifar100"]
+    assert lines[start + 2].split() == ["real", "fashion"]
+    assert lines[start + 3].split()[:2] == ["natural", "cifar100"]
 
 
 def test_few_shot_tasks_of_ones_own_are_condensed_by_their_numbers_of_images(

@@ -38,24 +38,25 @@ FLAGS = {
         "--data-dir", "--out", "--shelf", "--resume", "--wait", "--keep-diverged", "--dry-run",
         "--skip-corrupt", "--stream-test", "--max-megapixels", "--yes", "-y", "--json", "--stack",
         "--prefix-cache", "--compile", "--fused", "--keep-memory", "--deterministic", "--plugin",
-        "--jobs",
+        "--jobs", "--control", "--weights", "--teacher-from",
     },
     "eval": {
         "--checkpoint", "--require-pinned", "--task", "--fail-under", "--device", "--data-dir",
-        "--skip-corrupt", "--stream-test", "--max-megapixels", "--out", "--shelf",
+        "--skip-corrupt", "--stream-test", "--max-megapixels", "--out", "--shelf", "--weights",
         "--yes", "-y", "--json", "--plugin",
     },
     "predict": {
         "--checkpoint", "--require-pinned", "--top-k", "--device", "--max-megapixels", "--yes",
-        "-y", "--json", "--csv", "--plugin",
+        "-y", "--json", "--csv", "--plugin", "--weights",
     },
-    "merge": {"--checkpoint", "--out", "-o", "--plugin", "--yes", "-y", "--json"},
+    "merge": {"--checkpoint", "--out", "-o", "--plugin", "--weights", "--yes", "-y", "--json"},
     "publish": {
         "--repo", "--tag", "--public", "--with-teacher", "--create-pr", "--overwrite", "--dry-run",
-        "--json", "--plugin",
+        "--json", "--plugin", "--weights",
     },
     "export": {
         "--checkpoint", "--to", "--out", "-o", "--plugin", "--rank", "--yes", "-y", "--json",
+        "--weights",
     },
     "import": {
         "--backbone", "--task", "--data-dir", "--out", "-o", "--shelf", "--yes", "-y", "--json",
@@ -160,7 +161,7 @@ def test_the_flags_of_the_command_line_are_these() -> None:
 
 HOSTS = {
     "127.0.0.1", "example.org", "git-lfs.github.com", "hf.co", "huggingface.co",
-    "keepachangelog.com", "www.apache.org", "www.w3.org",
+    "keepachangelog.com", "tech.zalando.com", "www.apache.org", "www.w3.org",
 }  # fmt: skip
 """The hosts that a file of the project may name: none of them is where packages come from."""
 LOCK_FILES = {"uv.lock", "poetry.lock", "Pipfile.lock", "pdm.lock"}

@@ -63,7 +63,12 @@ def test_vtab1k_has_19_tasks_in_three_groups_with_940_classes(registry: Registry
 
 @pytest.mark.parametrize(
     ("suite", "first", "count"),
-    [("mini", "digits", 6), ("fgvc", "fgvc_cub", 5), ("fewshot", "fewshot_food101_1", 25)],
+    [
+        ("mini", "digits", 6),
+        ("real", "fashion", 1),
+        ("fgvc", "fgvc_cub", 5),
+        ("fewshot", "fewshot_food101_1", 25),
+    ],
 )
 def test_each_suite_stands_for_its_tasks(
     registry: Registry, suite: str, first: str, count: int
@@ -135,7 +140,7 @@ def test_default_pairs_are_micro_for_built_in_tasks_and_the_papers_for_vtab(
     registry: Registry,
 ) -> None:
     for task in registry.tasks.values():
-        expected = "micro" if task.suite == "mini" else "vit_s_to_vit_b"
+        expected = "micro" if task.suite in ("mini", "real") else "vit_s_to_vit_b"
         assert registry.default_pairs[task.id] == expected
 
 

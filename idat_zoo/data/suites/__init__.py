@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
 SUITES = {
     "mini": "idat_zoo.data.suites.mini:Mini",
+    "real": "idat_zoo.data.suites.real:Real",
     "vtab1k": "idat_zoo.data.suites.vtab1k:Vtab1k",
     "fgvc": "idat_zoo.data.suites.fgvc:Fgvc",
     "fewshot": "idat_zoo.data.suites.fewshot:Fewshot",
