@@ -50,16 +50,16 @@ def seed_variances(tasks: Sequence[np.ndarray]) -> tuple[float, int]:
             between = float(differences.mean(1).var(ddof=1))
             total += (seeds - 1) * (between - _interaction(differences) / differences.shape[1])
             freedom += seeds - 1
-    return (max(0.0, total / freedom), freedom) if freedom else (0.0, 0)
+    return (max(0.0, total / freedom) if freedom else 0.0), freedom
 
 
 def _interaction(differences: np.ndarray) -> float:
     """The variance of what neither the seed nor the image explains, of differences `[S, N]`."""
     by_seed = differences.mean(1, keepdims=True)
     by_image = differences.mean(0, keepdims=True)
-    rest = differences - by_seed - by_image + differences.mean()
+    rest: np.ndarray = differences - by_seed - by_image + differences.mean()
     seeds, images = differences.shape
-    return float((rest**2).sum()) / ((seeds - 1) * (images - 1))
+    return float(np.square(rest).sum()) / ((seeds - 1) * (images - 1))
 
 
 def difference_of(differences: np.ndarray, *, seed_variance: float, freedom: int) -> Difference:

@@ -92,7 +92,7 @@ def paired(first: Mapping[int, Outcome], second: Mapping[int, Outcome]) -> np.nd
         one, other = first[seed], second[seed]
         if one.right is None or other.right is None:
             return None
-        if not np.array_equal(one.index, other.index):
+        if one.index is None or other.index is None or not np.array_equal(one.index, other.index):
             return None
         rows.append(one.right.astype(np.int8) - other.right.astype(np.int8))
     return np.stack(rows) if rows and len({len(row) for row in rows}) == 1 else None
