@@ -59,7 +59,8 @@ def _interaction(differences: np.ndarray) -> float:
     by_image = differences.mean(0, keepdims=True)
     rest: np.ndarray = differences - by_seed - by_image + differences.mean()
     seeds, images = differences.shape
-    return float(np.square(rest).sum()) / ((seeds - 1) * (images - 1))
+    variance: float = np.square(rest).sum() / ((seeds - 1) * (images - 1))
+    return variance
 
 
 def difference_of(differences: np.ndarray, *, seed_variance: float, freedom: int) -> Difference:

@@ -1,4 +1,4 @@
-"""Layout of a study's report: sections of titles, tables and sentences, with numbers in per cent."""
+"""Layout of a study's report: sections of titles, tables and sentences, in per cent."""
 
 from collections.abc import Iterator, Sequence
 
