@@ -21,12 +21,12 @@ class Setting(Frozen):
 
     adapter: str
     arm: str
-    values: Mapping[str, Scalar] = {}
+    values: tuple[tuple[str, Scalar], ...] = ()
 
     @property
     def label(self) -> str:
         """`mse`, or with values `mse, lr 0.01`."""
-        return ", ".join([self.arm, *(f"{name} {value}" for name, value in self.values.items())])
+        return ", ".join([self.arm, *(f"{name} {value}" for name, value in self.values)])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +49,7 @@ Outcomes = Mapping[tuple[Setting, str], Mapping[int, Outcome]]
 
 def setting_of(entry: Entry) -> Setting:
     """The setting of a planned run."""
-    return Setting(adapter=entry.adapter, arm=entry.arm, values=entry.values)
+    return Setting(adapter=entry.adapter, arm=entry.arm, values=tuple(entry.values.items()))
 
 
 def read_outcomes(plan: StudyPlan, folder: Path) -> tuple[Outcomes, list[Entry]]:
