@@ -14,7 +14,7 @@ def lay_out_study(report: StudyReport) -> list[Section]:
     """The sections of a study's report in reading order."""
     sections = [_introduction(report), _scores(report)]
     if report.comparisons:
-        sections += [_findings(report), _comparisons(report), _over_tasks(report)]
+        sections += [findings(report), _comparisons(report), _over_tasks(report)]
     return sections
 
 
@@ -63,7 +63,7 @@ def _seeds(scores: Sequence[Score]) -> str:
     return "–".join(map(str, sorted({min(counts), max(counts)})))
 
 
-def _findings(report: StudyReport) -> Section:
+def findings(report: StudyReport) -> Section:
     """A sentence for each setting: on which tasks it differs from the reference."""
     known = [one for one in report.comparisons if one.difference is not None]
     return Section(
