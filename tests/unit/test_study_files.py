@@ -285,7 +285,7 @@ def test_a_file_name_that_is_no_name_is_refused(tmp_path: Path) -> None:
 def test_files_that_are_not_there_and_unknown_names(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"there is no study file 'nowhere\.toml'"):
         get_study("nowhere.toml")
-    with pytest.raises(UnknownNameError, match="unknown study 'invers'.* 'inverse'"):
+    with pytest.raises(UnknownNameError, match=r"unknown study 'invers'.* 'inverse'"):
         get_study("invers")
     (tmp_path / "mine.toml").write_bytes(b"\xff\xfe")
     with pytest.raises(RecipeError, match="is not UTF-8 text"):
