@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import AfterValidator, Field, Strict
+from pydantic import AfterValidator, BeforeValidator, Field, Strict
 
 from idat_zoo.errors import RecipeError
 from idat_zoo.registry.controls import CONTROLS, Control
@@ -30,6 +30,18 @@ HAS_A_KEY = {
 """Words that a part sets by keys of its own."""
 
 
+def _is_list(axis: object) -> object:
+    if not isinstance(axis, list | tuple):
+        raise ValueError("expected a list")
+    return axis
+
+
+def _is_table(words: object) -> object:
+    if not isinstance(words, dict):
+        raise ValueError("expected a table")
+    return words
+
+
 def _not_empty(axis: tuple[Item, ...]) -> tuple[Item, ...]:
     if not axis:
         raise ValueError("is an empty axis: it needs at least one value")
@@ -39,23 +51,22 @@ def _not_empty(axis: tuple[Item, ...]) -> tuple[Item, ...]:
     return axis
 
 
-Words = Annotated[tuple[str, ...], Strict(False), AfterValidator(_not_empty)]
-Seeds = Annotated[
-    tuple[Annotated[int, Field(ge=0)], ...], Strict(False), AfterValidator(_not_empty)
+Axis = Annotated[
+    tuple[Item, ...], Strict(False), BeforeValidator(_is_list), AfterValidator(_not_empty)
 ]
-AnyAxis = Annotated[tuple[Any, ...], Strict(False), AfterValidator(_not_empty)]
+WordTable = Annotated[dict[str, Any], BeforeValidator(_is_table)]
 
 
 class PartTable(Frozen):
     """A table [[part]] of a study file. `set` are fixed words, `values` axes of words."""
 
-    tasks: Words
-    adapters: Words
-    seeds: Seeds = (0,)
-    terms: AnyAxis | None = None
-    controls: Words | None = None
-    values: dict[str, Any] = Field(default_factory=dict)
-    set: dict[str, Any] = Field(default_factory=dict)
+    tasks: Axis[str]
+    adapters: Axis[str]
+    seeds: Axis[Annotated[int, Field(ge=0)]] = (0,)
+    terms: Axis[Any] | None = None
+    controls: Axis[str] | None = None
+    values: WordTable = Field(default_factory=dict)
+    set: WordTable = Field(default_factory=dict)
     pair: str | None = None
     protocol: Literal["standard", "paper"] | None = None
 
@@ -94,7 +105,7 @@ def read_arms(table: PartTable, faults: list[str], *, where: str) -> list[Arm]:
         for label in dict.fromkeys(labels)
         if labels.count(label) > 1
     ]
-    return arms
+    return list({arm.label: arm for arm in reversed(arms)}.values())[::-1]
 
 
 def _read_term(item: Any, faults: list[str], *, where: str) -> Arm | None:
@@ -117,11 +128,17 @@ def _read_term(item: Any, faults: list[str], *, where: str) -> Arm | None:
         return None
     options = term_options(name)
     settings = [key for key in SETTINGS if key not in HAS_A_KEY]
-    known = ["name", "label", *options, *settings]
+    known = list(dict.fromkeys(["name", "label", *options, *settings]))
     wrong = [f"{where}: {unknown('key', key, known)}" for key in own if key not in known]
     faults += wrong
     words = {f"distillation.{key}" if key in options else key: value for key, value in own.items()}
     return None if wrong else Arm(label=label, words={"distillation": name, **words})
+
+
+def written_labels(terms: object) -> list[str]:
+    """The labels of the terms that are written as tables, whether or not these have faults."""
+    tables = [item for item in terms if isinstance(item, dict)] if isinstance(terms, list) else []
+    return [str(table.get("label", table.get("name"))) for table in tables]
 
 
 def _is_name(text: str) -> bool:

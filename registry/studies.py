@@ -16,7 +16,7 @@ from idat_zoo.recipe import Recipe
 from idat_zoo.recipe_toml import parse_toml, read_text
 from idat_zoo.registry.comma_lists import resolve_adapters, resolve_tasks
 from idat_zoo.registry.load import load_registry
-from idat_zoo.registry.part_tables import Arm, PartTable, read_arms, read_values
+from idat_zoo.registry.part_tables import Arm, PartTable, read_arms, read_values, written_labels
 from idat_zoo.registry.registry import BUILTIN, Registry
 from idat_zoo.registry.resolve import compose_recipe
 from idat_zoo.registry.shelves import check_table, collecting, unknown
@@ -122,6 +122,7 @@ class _Part:
     ) -> None:
         self.number, self.registry, self.where = number, registry, f"{file}: part {number}"
         self.arms: list[Arm] = []
+        self.written = written_labels(content.get("terms"))
         self.optional: list[str] = []
         self._tasks: list[str] = []
         self._adapters: list[str] = []
@@ -222,7 +223,8 @@ def _check_arms(
                     f"{part.where}: arm '{arm.label}' is another one in an earlier part; `label` "
                     "of a term gives it another name"
                 )
-    if isinstance(reference, str) and meanings and reference not in meanings:
+    faulty = {label for part in parts for label in part.written} - meanings.keys()
+    if isinstance(reference, str) and meanings and reference not in {*meanings, *faulty}:
         faults.append(f"{file}: reference: {unknown('arm', reference, meanings)}")
 
 

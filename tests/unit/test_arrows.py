@@ -115,8 +115,8 @@ MAY_KNOW = {
         "switches",
     },
     "study": FLOOR
-    | {"backbones", "data", "engine", "files", "file_names", "outside", "results", "runs"}
-    | {"runs.folder", "runs.lock", "study.design", "study.plan", "switches"},
+    | {"backbones", "data", "engine", "files", "file_names", "intervals", "outside", "report"}
+    | {"results", "runs", "runs.folder", "runs.lock", "study.design", "study.plan", "switches"},
     "study.design": RECIPE,
     "study.plan": FLOOR | {"files", "study.design"},
     "report": FLOOR
@@ -124,7 +124,7 @@ MAY_KNOW = {
     | {"files", "intervals", "metrics", "results", "standing"},
     "registry": FLOOR
     | {"data", "distillation", "option_words", "outside", "own_weights"}
-    | {"recipe_toml", "registry.families", "sources", "study.design"},
+    | {"recipe_toml", "registry.controls", "registry.families", "sources", "study.design"},
     "registry.families": FLOOR | {"adapters", "option_words", "outside", "registry"},
     "registry.controls": FLOOR | {"adapters", "backbones", "randomness", "registry"},
     "registry.write_pretrained": {"hub", "registry"},
