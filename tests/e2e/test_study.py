@@ -356,8 +356,9 @@ def test_the_report_in_its_three_forms(trained: Path, monkeypatch: pytest.Monkey
     for arm in ("none", "mse"):
         own = [one["top1"] for one in results if _term(one) == arm]
         assert arms[arm] == pytest.approx(sum(own) / 2)
-    wrong = refusal("study", "report", "small", "--json", "--format", "markdown")
-    assert "exclude each other" in wrong or "schema_version" in wrong
+    wrong = idat("study", "report", "small", "--json", "--format", "markdown")
+    assert wrong.exit_code == 2
+    assert document(wrong)["error"] == "--json and --format exclude each other"
 
 
 def _term(result: dict[str, Any]) -> str:
