@@ -203,7 +203,8 @@ def said_words(context: typer.Context) -> list[str]:
         source = context.get_parameter_source(one.name or "")
         if source is not None and source.name == "ENVIRONMENT":
             said += [one.opts[0], str(context.params[one.name or ""])]
-    return [name, *said, *rest]
+    begin = 1 if name != context.info_name and rest[:1] == [context.info_name] else 0
+    return [name, *rest[:begin], *said, *rest[begin:]]  # after `study run`, say
 
 
 def _seeds(seed: int | None, several: str | None) -> list[int]:
