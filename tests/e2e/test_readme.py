@@ -56,6 +56,7 @@ SHOWN = [
     r"accuracy (?:0\.[89]\d*|1\.0)\nloaded True\nmerged True\n",
     r"(arrays-[0-9a-f]{8})\nmicro/lora/\1 with micro_teacher[^\0]*\n0\.[89]\d*\n",
     r"(?:[\w' ]+: \d+ parameters learn, accuracy (?:0\.[89]\d|1\.00)\n){3}",
+    r"(?:mse, lr 0\.01?0?1?: [+-]0\.\d{3} \[[+-]0\.\d{3}, [+-]0\.\d{3}\]\n){2}",
 ]
 
 
