@@ -31,6 +31,7 @@ from idat_zoo.study.design import Metric, Run, Study
 from idat_zoo.study.train import run_study
 
 JOBS = 2
+TERMS = ("none", "mse", "kl")
 
 
 def run_of(arm: str, recipe: Recipe, *, metric: Metric = "student") -> Run:
@@ -50,8 +51,7 @@ def study(epochs: int) -> Study:
     )
 
 
-TERMS = ("none", "mse", "kl")
-STUDY = study(epochs=20)
+STUDY = study(epochs=10)
 
 
 def call(out: Path) -> int:
@@ -64,7 +64,7 @@ def call(out: Path) -> int:
         except BaseException as error:
             print(f"a call failed: {error!r}", file=sys.stderr)
             os._exit(1)
-        print(f"failed: {outcome.failed}", file=sys.stderr)
+        print(f"failed: {dict(outcome.failed)}", file=sys.stderr)
         os._exit(0 if outcome.is_complete else 3)
     return pid
 
@@ -103,27 +103,17 @@ def main() -> None:
     started = time.perf_counter()
     expected = finish(root / "undisturbed")
     seconds = time.perf_counter() - started
+    results = sum(name.endswith("result.json") for name in expected)
     killed, studies, wrong = 0, 0, []
     while killed < count:
         out = root / f"killed{studies}"
         pid = call(out)
         time.sleep(source.uniform(0, seconds))
         killed += kill(pid, with_workers=source.random() < 0.5)
-        if killed == count or len(list(out.rglob("result.json"))) == len(
-            expected_results(expected)
-        ):
+        if killed == count or len(list(out.rglob("result.json"))) == results:
             wrong += differing(expected, finish(out))
             studies += 1
-    print(
-        json.dumps(
-            {"killed": killed, "differing": wrong, "results": len(expected_results(expected))}
-        )
-    )
-
-
-def expected_results(expected: dict[str, bytes]) -> list[str]:
-    """The paths of results."""
-    return [name for name in expected if name.endswith("result.json")]
+    print(json.dumps({"killed": killed, "differing": wrong, "results": results}))
 
 
 if __name__ == "__main__":
