@@ -2,6 +2,7 @@
 
 from contextlib import suppress
 
+from idat_zoo.backbones.ensemble import Ensemble
 from idat_zoo.checkpoint.loading import Checkpoint
 from idat_zoo.errors import UsageError
 from idat_zoo.file_names import RESULT_FILE
@@ -30,4 +31,6 @@ def all_names() -> list[str]:
 def find_exports(checkpoint: Checkpoint) -> Exports:
     """The forms that an adapter has without idat-zoo, asked of its family and its network."""
     network = checkpoint.network
+    if isinstance(network, Ensemble):
+        return Exports(peft=False, merged=False, onnx=False)
     return Exports(peft=has_form(network.adapter), merged=can_be_merged(network))

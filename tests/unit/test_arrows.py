@@ -18,6 +18,7 @@ MAY_KNOW = {
     "values": set(),
     "specs": {"values"},
     "recipe": {"errors", "specs", "values"},
+    "candidates": FLOOR,
     "option_words": RECIPE,
     "recipe_toml": FLOOR,
     "sources": RECIPE,
@@ -29,7 +30,7 @@ MAY_KNOW = {
     "hub": {"errors"},
     "intervals": set(),
     "metrics": RECIPE,
-    "results": FLOOR | {"metrics", "file_names", "standing", "switches"},
+    "results": FLOOR | {"candidates", "metrics", "file_names", "standing", "switches"},
     "scoring": {"intervals", "metrics"},
     "standing": RECIPE | {"intervals"},
     "baselines": FLOOR | {"data", "files", "randomness", "results"},
@@ -50,6 +51,7 @@ MAY_KNOW = {
         "adapters",
         "backbones",
         "baselines",
+        "candidates",
         "checkpoint",
         "data",
         "distillation",
@@ -78,10 +80,12 @@ MAY_KNOW = {
     "runs.lock": {"errors", "results"},
     "runs.states": FLOOR | {"data", "engine", "recipe_toml", "file_names", "runs.lock"},
     "checkpoint": FLOOR
-    | {"adapters", "backbones", "data", "files", "hub", "outside", "randomness", "results"},
+    | {"adapters", "backbones", "candidates", "data", "files", "hub", "outside", "randomness"}
+    | {"results"},
     "adapting": FLOOR | {"adapters", "backbones", "checkpoint", "formats", "randomness"},
     "formats": FLOOR | {"adapters", "backbones", "checkpoint", "files", "recipe_hash"},
     "publishing": {
+        "backbones",
         "checkpoint",
         "errors",
         "files",
