@@ -29,8 +29,11 @@ def all_names() -> list[str]:
 
 
 def find_exports(checkpoint: Checkpoint) -> Exports:
-    """The forms that an adapter has without idat-zoo, asked of its family and its network."""
+    """The forms that an adapter has without idat-zoo, asked of its family and its network.
+
+    Of an ensemble they are those of a single member; the card shows none for it.
+    """
     network = checkpoint.network
     if isinstance(network, Ensemble):
-        return Exports(peft=False, merged=False, onnx=False)
+        network = network.members[0]
     return Exports(peft=has_form(network.adapter), merged=can_be_merged(network))

@@ -39,13 +39,11 @@ METRICS = {
 class Exports:
     """The forms without idat-zoo that an adapter has: a tuner of PEFT, or weights of timm's.
 
-    `peft` is of its family: on some backbones PEFT's tuner is another function. `onnx`: whether its
-    network can be written as one graph.
+    `peft` is of its family: on some backbones PEFT's tuner is another function.
     """
 
     peft: bool
     merged: bool
-    onnx: bool = True
 
 
 def card_fields(results: Mapping[str, Result]) -> dict[str, Any]:
@@ -223,7 +221,7 @@ def _use(repo: str, place: str, result: Result, exports: Exports, *, in_peft: bo
     reference = f"hub:{repo}" + (f"/{place}" if place else "")
     place_of_images = suite_of(result.recipe.task).place
     images = " --data-dir DIR" if place_of_images is Place.DATA_DIR else ""
-    words = result.recipe.plugin_words
+    words, several = result.recipe.plugin_words, bool(_of_an_ensemble(result))
     named = f" {shlex.join(words)}" if words else ""
     own = result.recipe.pair.student.own_file
     named += " --weights student=FILE" if own else ""
@@ -234,7 +232,7 @@ def _use(repo: str, place: str, result: Result, exports: Exports, *, in_peft: bo
         "```",
         *([] if place_of_images is Place.MEMORY else [f"idat eval {reference}{images}{named}"]),
         f"idat predict {reference} photo.jpg{named}",
-        *([f"idat export {reference} --to onnx -o graph{named}"] if exports.onnx else []),
+        *([] if several else [f"idat export {reference} --to onnx -o graph{named}"]),
         "```",
         "",
         "```python",
@@ -247,6 +245,8 @@ def _use(repo: str, place: str, result: Result, exports: Exports, *, in_peft: bo
         "```",
         "",
     ]
+    if several:
+        return [*lines, "An ensemble has no form without idat-zoo.", ""]
     if in_peft:
         lines += _with_peft(repo, place, result)
     elif exports.peft:

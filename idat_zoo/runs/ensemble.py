@@ -11,10 +11,10 @@ from pathlib import Path
 
 from idat_zoo.candidates import combinations, values_in_words, with_values
 from idat_zoo.errors import DivergedError, ZooError
+from idat_zoo.file_names import ENSEMBLE_FOLDER
 from idat_zoo.recipe import Recipe
 from idat_zoo.runs.alike import stack_key
 from idat_zoo.runs.device_setup import DeviceSetup
-from idat_zoo.runs.folder import ENSEMBLE_FOLDER
 from idat_zoo.runs.loaded import LoadedRun
 from idat_zoo.runs.passes import train_all
 from idat_zoo.runs.plan import Planned

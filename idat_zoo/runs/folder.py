@@ -32,7 +32,6 @@ from idat_zoo.runs.states import Call, Fault
 STATE_FILE = "resume.safetensors"
 PROBE_FILE = "probe.safetensors"
 SELECTION_FOLDER = "selection"
-ENSEMBLE_FOLDER = "ensemble"
 TEACHER_FOLDER = "teacher"
 
 

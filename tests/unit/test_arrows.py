@@ -78,7 +78,8 @@ MAY_KNOW = {
     | {"files", "recipe_hash", "recipe_toml", "results", "file_names"}
     | {"runs.lock", "runs.states"},
     "runs.lock": {"errors", "results"},
-    "runs.states": FLOOR | {"data", "engine", "recipe_toml", "file_names", "runs.lock"},
+    "runs.states": FLOOR
+    | {"candidates", "data", "engine", "recipe_toml", "file_names", "runs.lock"},
     "checkpoint": FLOOR
     | {"adapters", "backbones", "candidates", "data", "files", "hub", "outside", "randomness"}
     | {"results"},
