@@ -59,8 +59,9 @@ Kept = TypeVar("Kept", Call, Fault)
 
 @dataclass(frozen=True, kw_only=True)
 class RunState:
-    """The state of a run: `epoch` of its `epochs` are complete; of an ensemble, those of all members.
+    """The state of a run: `epoch` of its `epochs` are complete.
 
+    Those of an ensemble are the sums over its members.
     `top1` is that of a finished run, a fraction. `diverged` marks a finished run whose training
     diverged and was kept on purpose. `fault` is the message of the error that ended the run, or ''.
     """
