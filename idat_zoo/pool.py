@@ -27,8 +27,8 @@ from idat_zoo.engine.precision import computing, find_device
 from idat_zoo.errors import InputError, UnknownNameError, UsageError
 from idat_zoo.switches import Switches
 
-Part = tuple[str, int]
-"""An adapter's name, with 0 or the number of a member where it is an ensemble."""
+Part = str | tuple[str, int]
+"""An adapter by its name, or a member of an ensemble by the ensemble's name and its number."""
 
 
 class AdapterPool:
@@ -50,7 +50,6 @@ class AdapterPool:
             raise UsageError(f"an adapter pool's capacity is at least 1 (got {capacity}).")
         self.device, self.capacity, self.transfers = find_device(device), capacity, 0
         self._mixture: Mixture | None = None
-        self._ensembles: set[str] = set()
         self._parts: dict[str, list[Part]] = {}
         self._adapters: dict[Part, Member | Network] = {}
         self._on_device: OrderedDict[Part, None] = OrderedDict()  # most recently used last
@@ -73,12 +72,11 @@ class AdapterPool:
                 self.remove(name)
             mapped = {} if checkpoint.file is None else map_tensors(checkpoint.file)
             if isinstance(network, Ensemble):
-                self._ensembles.add(name)
                 members = network.members
+                self._parts[name] = [(name, number) for number in range(len(members))]
                 stored = [tensors_of_member(mapped, number) for number in range(len(members))]
             else:
-                members, stored = [network], [mapped]
-            self._parts[name] = [(name, number) for number in range(len(members))]
+                members, stored, self._parts[name] = [network], [mapped], [name]
             for part, one, tensors in zip(self._parts[name], members, stored, strict=True):
                 own = one if _is_alone(one) else member_of(one)
                 if isinstance(own, Member):
@@ -93,7 +91,6 @@ class AdapterPool:
                     self._displace(part)
                 del self._adapters[part]
             del self._parts[name]
-            self._ensembles.discard(name)
 
     def names(self) -> list[str]:
         """The adapters' names, in the order in which they were added."""
@@ -132,7 +129,8 @@ class AdapterPool:
             logits: dict[tuple[int, Part], Tensor] = {}
             for together in self._passes(asked):
                 self._bring(together)
-                pairs = sorted((row, part) for part in together for row in rows[part])
+                pairs = [(row, part) for part in together for row in rows[part]]
+                pairs.sort(key=lambda pair: pair[0])
                 own = images[[row for row, _ in pairs]].to(self.device)
                 outputs = self._logits(own, [part for _, part in pairs])
                 logits |= dict(zip(pairs, outputs, strict=True))
@@ -143,7 +141,7 @@ class AdapterPool:
 
     def _answer(self, name: str, logits: list[Tensor]) -> Tensor:
         """The logits of an adapter, or the log of the mean of the members' softmaxes."""
-        return log_mean_softmax(logits) if name in self._ensembles else logits[0]
+        return logits[0] if self._parts[name] == [name] else log_mean_softmax(logits)
 
     def _check(self, images: object) -> None:
         """Refuse all but uint8 images `[B, 3, S, S]` of the backbone's size. Raises: InputError."""

@@ -148,6 +148,8 @@ def test_its_checkpoint_gives_the_same_bits(grid: Path, alone: list[Path], tmp_p
     assert evaluated.student == result.student
     assert evaluated.recipe_hash == result.recipe_hash
     assert evaluated.recipe.selection == "ensemble"
+    assert evaluated.selection == result.selection
+    assert "ensemble of 4: lr = 0.005" in str(evaluated)
     assert evaluated.parameters.adapter == result.parameters.adapter
 
 
@@ -198,6 +200,28 @@ def test_members_may_normalise_differently(tmp_path: Path) -> None:
     network = load_checkpoint(folder).network
     with pytest.raises(InputError, match="normalise images differently"):
         network(torch.zeros(1, 3, 16, 16))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", ["full", "linear", "sequential", "vpt_deep", "ssf"])
+def test_so_do_other_families(family: str, tmp_path: Path) -> None:
+    recipe = of_all({"lr": (5e-3, 1e-3)}, adapter=family)
+    folder = trained(recipe, tmp_path)
+    alone = [trained(one, tmp_path) for one in singles(recipe)]
+    assert torch.equal(logits(folder), log_mean_softmax([logits(one) for one in alone]))
+    network = load_checkpoint(folder).network
+    assert isinstance(network, Ensemble)
+    images = probe_images(network)
+    pool = AdapterPool(device="cpu")
+    pool.add("one", alone[1])
+    pool.add("all", folder)
+    with torch.inference_mode():
+        answer, single = network(images), load_checkpoint(alone[1]).network(images)
+        in_one_pass = log_mean_softmax(network.logits_of_each(images, stacked=True))
+    assert (answer - in_one_pass).abs().max() < 1e-5
+    found = pool.predict(images, ["all", "one"] * 4)
+    for row, own in enumerate(found):
+        assert (own - (single if row % 2 else answer)[row]).abs().max() < 1e-5
 
 
 def test_what_needs_a_single_network_refuses_it(grid: Path, tmp_path: Path) -> None:
@@ -310,6 +334,8 @@ def test_a_selection_says_whether_one_was_chosen() -> None:
     for wrong in ({"tried": tried}, {"tried": tried, "chosen": 2}):
         with pytest.raises(ValueError, match="names one of its candidates"):
             Selection(**wrong)
+    older = {"tried": [{"values": {"lr": 0.1}, "val_top1": 0.5}], "chosen": 0}
+    assert Selection.model_validate(older).mode == "val"
     with pytest.raises(ValueError, match="has no chosen candidate"):
         Selection(mode="ensemble", tried=tried, chosen=0)
 
