@@ -215,8 +215,9 @@ def test_so_do_other_families(family: str, tmp_path: Path) -> None:
     pool = AdapterPool(device="cpu")
     pool.add("one", alone[1])
     pool.add("all", folder)
+    other = load_checkpoint(alone[1]).network
     with torch.inference_mode():
-        answer, single = network(images), load_checkpoint(alone[1]).network(images)
+        answer, single = network(images), other(images)
         in_one_pass = log_mean_softmax(network.logits_of_each(images, stacked=True))
     assert (answer - in_one_pass).abs().max() < 1e-5
     found = pool.predict(images, ["all", "one"] * 4)
