@@ -50,7 +50,7 @@ class ReferenceLoop:
         loss = torch.stack(losses).sum()
         if self.pair.teacher is not None:
             student, teacher = (Outputs(logits[role]) for role in ("student", "teacher"))
-            loss = loss + build_term(self.recipe.distillation).loss(student, teacher)
+            loss = loss + build_term(self.recipe.distillation).loss(student, teacher, targets)
         for _ in self.optimisers:
             torch.autograd.backward(loss, retain_graph=True)
         for optimiser in self.optimisers.values():

@@ -24,6 +24,7 @@ from idat_zoo.cli import (
     report,
     screen,
     show,
+    study,
     train,
     validate,
 )
@@ -61,8 +62,11 @@ class ZooGroup(PlainGroup):
         except OSError as error:  # a path that may not be read, say
             _end(ZooError(f"{error.strerror or error}: '{error.filename}'"), ctx.obj)
         except KeyboardInterrupt:
-            later = "; an unfinished training goes on with --resume"
-            screen.note("interrupted" + (later if ctx.invoked_subcommand == "train" else ""))
+            later = {
+                "train": "; an unfinished training goes on with --resume",
+                "study": "; the same command goes on",
+            }
+            screen.note(f"interrupted{later.get(ctx.invoked_subcommand, '')}")
             raise typer.Exit(INTERRUPTED) from None
 
 
@@ -126,6 +130,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
 for name, command in COMMANDS.items():
     app.command(name, cls=PlainCommand)(command)
 app.add_typer(data.app, name="data", cls=ZooGroup)
+app.add_typer(study.app, name="study", cls=study.StudyGroup)
 
 
 def main() -> None:

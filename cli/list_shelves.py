@@ -33,6 +33,7 @@ class Kind(StrEnum):
     ADAPTERS = "adapters"
     TERMS = "terms"
     CONTROLS = "controls"
+    STUDIES = "studies"
     PAIRS = "pairs"
     BACKBONES = "backbones"
     TASKS = "tasks"
@@ -45,6 +46,7 @@ COLUMNS = {
     Kind.ADAPTERS: ("name", "title", "merge", "stack", "paper", "year"),
     Kind.TERMS: ("name", "title", "reads", "options", "paper", "year"),
     Kind.CONTROLS: ("name", "title", "metric"),
+    Kind.STUDIES: ("name", "title"),
     Kind.PUBLISHED: ("name", "task", "adapter", "pair", "trained", "top1", "95 %"),
     Kind.PAIRS: ("name", "teacher", "student", "weights_here"),
     Kind.BACKBONES: ("name", "timm", "weights", "img_size", "licence", "weights_here"),
@@ -109,6 +111,7 @@ def list_shelves(
             Kind.ADAPTERS: lambda: shelf_rows.adapter_rows(registry, pair),
             Kind.TERMS: lambda: shelf_rows.term_rows(),
             Kind.CONTROLS: lambda: shelf_rows.control_rows(),
+            Kind.STUDIES: lambda: shelf_rows.study_rows(shelf),
             Kind.PUBLISHED: lambda: shelf_rows.published_rows(),
             Kind.PAIRS: lambda: shelf_rows.pair_rows(registry),
             Kind.BACKBONES: lambda: shelf_rows.backbone_rows(registry),

@@ -31,20 +31,23 @@ class Format(StrEnum):
     MARKDOWN = "markdown"
 
 
+FormatOption = Annotated[
+    Format | None,
+    typer.Option(
+        "--format",
+        metavar="|".join(Format),
+        case_sensitive=False,
+        help="How to print it; table unless said.",
+    ),
+]
+
+
 def report(
     runs: Annotated[
         list[Path],
         typer.Argument(metavar="RUNS…", help="Run folders, folders above them, or result.json."),
     ],
-    format: Annotated[
-        Format | None,
-        typer.Option(
-            "--format",
-            metavar="|".join(Format),
-            case_sensitive=False,
-            help="How to print it; table unless said.",
-        ),
-    ] = None,
+    format: FormatOption = None,
     out: Annotated[
         Path | None, typer.Option("--out", metavar="FILE", help="Write it as Markdown, too.")
     ] = None,
@@ -77,7 +80,7 @@ def report(
     elif format == Format.MARKDOWN:
         typer.echo(as_markdown(lay_out(built)), nl=False)
     else:
-        _print_sections(lay_out(built, label_width=LABEL_WIDTH))
+        print_sections(lay_out(built, label_width=LABEL_WIDTH))
 
 
 def _write(file: Path, text: str) -> None:
@@ -93,7 +96,7 @@ def _write(file: Path, text: str) -> None:
     note(f"wrote {file}")
 
 
-def _print_sections(sections: "list[Section]") -> None:
+def print_sections(sections: "list[Section]") -> None:
     """Print titles, tables and sentences; on a terminal, wrap sentences between words."""
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else sys.maxsize
     for number, section in enumerate(sections):

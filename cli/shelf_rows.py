@@ -109,6 +109,18 @@ def control_rows() -> list[Row]:
     ]
 
 
+def study_rows(shelf: Path | None) -> list[Row]:
+    """The studies that ship, and those in the folder `studies` of a shelf."""
+    from idat_zoo.registry.studies import study_files, study_titles
+
+    shipped = study_files()
+    own = {name for name, file in study_files(shelf).items() if shipped.get(name) != file}
+    return [
+        {"name": name, "title": title, "own": name in own}
+        for name, title in study_titles(shelf).items()
+    ]
+
+
 def published_rows() -> list[Row]:
     """The trained adapters that ship with the package."""
     from idat_zoo.registry.published import load_published

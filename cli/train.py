@@ -170,7 +170,7 @@ def train(
             resume=resume,
             wait=wait,
             keep_diverged=keep_diverged,
-            words=_words(context),
+            words=said_words(context),
         )
     failures = [outcome for outcome in outcomes if isinstance(outcome, ZooError)]
     if len(asked) == 1 and failures:
@@ -195,7 +195,7 @@ def _check_alone(teacher: str | None, control: str | None, words: Sequence[str])
         )
 
 
-def _words(context: typer.Context) -> list[str]:
+def said_words(context: typer.Context) -> list[str]:
     """The words of the command line, with options set by environment variables added."""
     name, *rest = context.obj
     said = []
@@ -203,7 +203,8 @@ def _words(context: typer.Context) -> list[str]:
         source = context.get_parameter_source(one.name or "")
         if source is not None and source.name == "ENVIRONMENT":
             said += [one.opts[0], str(context.params[one.name or ""])]
-    return [name, *said, *rest]
+    begin = 1 if name != context.info_name and rest[:1] == [context.info_name] else 0
+    return [name, *rest[:begin], *said, *rest[begin:]]  # after `study run`, say
 
 
 def _seeds(seed: int | None, several: str | None) -> list[int]:

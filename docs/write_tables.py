@@ -5,6 +5,8 @@
 
 A block is what stands between the lines `<!-- table: NAME -->` and `<!-- end -->`. NAME is either
 
+    benchmarks/results/NAME/plan.json        a study, shown as `idat study report` shows it;
+                                             NAME.findings is its section of findings alone
     benchmarks/results/NAME/**/result.json   runs, shown as `idat report` shows them
     benchmarks/results/NAME.json             {"columns": [...], "rows": [[...]], "note": "..."}
 
@@ -28,10 +30,14 @@ from idat_zoo.report.fields import as_text
 from idat_zoo.report.layout import lay_out
 from idat_zoo.report.markdown import as_markdown, markdown_table
 from idat_zoo.results import Result, find_results
+from idat_zoo.study.layout import findings, lay_out_study
+from idat_zoo.study.plan import has_plan, load_plan
+from idat_zoo.study.report import build_study_report
 from idat_zoo.values import Frozen, Scalar
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = Path("benchmarks/results")
+FINDINGS = ".findings"
 CUDA, UNMEASURED = ".cuda", "\nNot measured yet.\n\n"
 
 OPENING = re.compile(r"^<!-- table: (.+) -->$", re.MULTILINE)
@@ -110,6 +116,9 @@ def render(name: str, root: Path) -> str:
     Raises: UnknownNameError, unless the name is of a CUDA table; ZooError for bad files.
     """
     folder, file = root / RESULTS / name, root / RESULTS / f"{name}.json"
+    of_study = folder.with_name(name.removesuffix(FINDINGS))
+    if has_plan(of_study):
+        return f"\n{_study(of_study, root, findings_alone=of_study != folder)}\n"
     if folder.is_dir():
         return f"\n{_runs(folder, root)}\n"
     if file.is_file():
@@ -130,6 +139,14 @@ def _runs(folder: Path, root: Path) -> str:
     where = _measured([result for _, result in found])
     report = build_report(found, averaged=averaged_tasks(load_registry()))
     return f"{as_markdown(lay_out(report))}\nMeasured on {where}. Made by `{command}`.\n"
+
+
+def _study(folder: Path, root: Path, *, findings_alone: bool) -> str:
+    report = build_study_report(load_plan(folder), folder)
+    sections = [findings(report)] if findings_alone else lay_out_study(report)
+    where = _measured([result for _, result in find_results([folder])])
+    command = f"idat study report {report.name} --out {folder.relative_to(root).as_posix()}"
+    return f"{as_markdown(sections)}\nMeasured on {where}. Made by `{command} --format markdown`.\n"
 
 
 def _measured(results: Sequence[Result]) -> str:

@@ -121,8 +121,11 @@ def _foreign_files(shelf: Path) -> list[str]:
     except PermissionError:
         return [f"{shelf}: the shelf cannot be read: Permission denied"]
     names = sorted(path.name for path in shelf.glob("*.toml"))
-    if not names and not any(shelf.glob("recipes/*.toml")):
-        return [f"{shelf}: no shelf: none of {', '.join(SHELF_FILES)} or recipes/*.toml is there"]
+    below = ("recipes/*.toml", "studies/*.toml")
+    if not names and not any(any(shelf.glob(pattern)) for pattern in below):
+        return [
+            f"{shelf}: no shelf: none of {', '.join(SHELF_FILES)}, {' or '.join(below)} is there"
+        ]
     return [
         f"{shelf / name}: {unknown('shelf file', name, SHELF_FILES)}"
         for name in names

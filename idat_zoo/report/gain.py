@@ -12,7 +12,7 @@ import numpy as np
 
 from idat_zoo.intervals import Interval, paired_interval, unpaired_interval
 from idat_zoo.report.fields import Fields, label, telling
-from idat_zoo.report.predictions import paired_counts, read_predictions
+from idat_zoo.report.predictions import paired_counts, read_classes
 from idat_zoo.report.rows import Group, Over, over_seeds, wider
 from idat_zoo.results import Result
 from idat_zoo.specs import OF_THE_TERM
@@ -127,7 +127,7 @@ def _mean_gain(seeds: Sequence[SeedGain], tops: Sequence[tuple[float, float]]) -
 def _seed_gain(seed: int, taught: tuple[Path, Result], alone: tuple[Path, Result]) -> SeedGain:
     """The gain of one seed: paired if both runs predict the same images, else a difference."""
     try:
-        first, second = read_predictions(*taught), read_predictions(*alone)
+        first, second = read_classes(*taught), read_classes(*alone)
         if not all(np.array_equal(first[name], second[name]) for name in ("index", "target")):
             raise ValueError("the two runs were tested on different images")
     except ValueError as error:

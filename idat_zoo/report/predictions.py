@@ -12,6 +12,11 @@ from safetensors import SafetensorError
 from idat_zoo import files
 from idat_zoo.results import PREDICTIONS_FILE, Result
 
+CLASSES_FILE = "classes.safetensors"
+"""The predicted classes beside a result whose logits are not kept: a few kB in place of many."""
+LOGIT_ENSEMBLE = "logit_ensemble"
+"""The sum of student's and teacher's logits, among the predictions of a run."""
+
 
 def read_predictions(path: Path, result: Result) -> dict[str, np.ndarray]:
     """Index, target and student logits of a run, by name; `path` is that of its result.json.
@@ -25,6 +30,37 @@ def read_predictions(path: Path, result: Result) -> dict[str, np.ndarray]:
         raise ValueError(f"{whose} has no {PREDICTIONS_FILE}")
     if files.sha256(file) != result.files.get(PREDICTIONS_FILE):
         raise ValueError(f"the {PREDICTIONS_FILE} of {whose} is not the one its result names")
+    return _load(file)
+
+
+def read_classes(path: Path, result: Result) -> dict[str, np.ndarray]:
+    """Index, target, and the classes that each network of a run predicts, all `[N]`, by name.
+
+    The networks are `student`, and with a teacher `teacher` and `logit_ensemble`. They are read
+    from the logits beside result.json, whose path is `path`, or else from `CLASSES_FILE`.
+
+    Raises: ValueError that says why there are none, or why these are not the result's.
+    """
+    file = path.with_name(CLASSES_FILE)
+    if path.with_name(PREDICTIONS_FILE).is_file() or not file.is_file():
+        return as_classes(read_predictions(path, result))
+    classes = _load(file)
+    right = float((classes["student"] == classes["target"]).mean())
+    if abs(right - result.top1) > 1e-9:
+        raise ValueError(f"the {CLASSES_FILE} has top-1 {right:.4f}, its result {result.top1:.4f}")
+    return classes
+
+
+def as_classes(predictions: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Predictions with the class of the largest logit in place of the logits."""
+    logits = {name: values for name, values in predictions.items() if values.ndim == 2}
+    if logits.keys() >= {"student", "teacher"}:
+        logits[LOGIT_ENSEMBLE] = logits["student"] + logits["teacher"]
+    rest = {name: values for name, values in predictions.items() if values.ndim == 1}
+    return rest | {name: values.argmax(1) for name, values in logits.items()}
+
+
+def _load(file: Path) -> dict[str, np.ndarray]:
     try:
         return safetensors.numpy.load(file.read_bytes())
     except SafetensorError as error:
@@ -34,7 +70,7 @@ def read_predictions(path: Path, result: Result) -> dict[str, np.ndarray]:
 def paired_counts(first: np.ndarray, second: np.ndarray, targets: np.ndarray) -> tuple[int, int]:
     """The number of images that only `first` classifies correctly, and that only `second` does.
 
-    Logits are `[N, K]`, targets `[N]`.
+    Predicted classes and targets are `[N]`.
     """
-    right, other = first.argmax(1) == targets, second.argmax(1) == targets
+    right, other = first == targets, second == targets
     return int((right & ~other).sum()), int((other & ~right).sum())

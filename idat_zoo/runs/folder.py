@@ -69,7 +69,7 @@ def tell_beside(folder: Path, recipe: Recipe, *, asked: Collection[Path]) -> str
     for file in (file for file in files_beside if file.parent not in asked):
         with contextlib.suppress(RecipeError):
             other = parse_recipe(read_text(file), where=str(file))
-            apart[file.parent] = _set_apart(other, recipe)
+            apart[file.parent] = set_apart(other, recipe)
     if not apart:
         return ""
     near = min(apart, key=lambda place: len(apart[place]))
@@ -80,7 +80,7 @@ def tell_beside(folder: Path, recipe: Recipe, *, asked: Collection[Path]) -> str
     )
 
 
-def _set_apart(other: Recipe, recipe: Recipe) -> list[str]:
+def set_apart(other: Recipe, recipe: Recipe) -> list[str]:
     """The fields in which another recipe differs, each as one text with both values."""
     ours, theirs = _flat(recipe.model_dump(mode="json")), _flat(other.model_dump(mode="json"))
     return [

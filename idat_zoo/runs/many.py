@@ -1,6 +1,6 @@
 """The training of one recipe or of many: the functions that turn recipes and seeds into results."""
 
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -151,11 +151,15 @@ def train_planned(
     wait: bool = False,
     keep_diverged: bool = False,
     words: Sequence[str] = (),
+    parts: Sequence[Sequence[int]] | None = None,
+    on_outcome: Callable[[int, Outcome], None] = lambda position, outcome: None,
 ) -> list[Result | ZooError]:
     """Train planned runs; returns the result of each run, or its error, in their order.
 
     `words` are the words of the command line. They are stored in the folder of each run until it is
-    finished, so that the command can be repeated.
+    finished, so that the command can be repeated. `parts` are the positions of the runs that are
+    trained together, where that was decided before; None means that it is decided now.
+    `on_outcome` is called with the position and the outcome of each run as soon as it ends.
 
     Raises: UsageError for an error that concerns all runs.
     """
@@ -167,7 +171,7 @@ def train_planned(
         keep_diverged=keep_diverged,
         words=tuple(words),
     )
-    outcomes = _Outcomes(planned, progress)
+    outcomes = _Outcomes(planned, progress, on_outcome)
     for position, one in enumerate(planned):
         if not one.finished:
             with outcomes.of(position):
@@ -175,7 +179,11 @@ def train_planned(
     open_runs = outcomes.missing()
     _note_slowness([planned[position] for position in open_runs], setup, progress)
     _note_other_terms([planned[position] for position in open_runs], progress)
-    parts = cut_turns(planned, open_runs, setup, progress, data_dir=inputs.data_dir)
+    if parts is None:
+        parts = cut_turns(planned, open_runs, setup, progress, data_dir=inputs.data_dir)
+    else:
+        still_open = ([position for position in part if position in open_runs] for part in parts)
+        parts = [part for part in still_open if part]
     turns = [
         Turn(
             number=number,
@@ -207,13 +215,19 @@ def _train_here(
 class _Outcomes:
     """The result or the error of each planned run, by its position."""
 
-    def __init__(self, planned: Sequence[Planned], progress: Progress) -> None:
-        self._planned, self._progress = planned, progress
+    def __init__(
+        self,
+        planned: Sequence[Planned],
+        progress: Progress,
+        on_outcome: Callable[[int, Outcome], None],
+    ) -> None:
+        self._planned, self._progress, self._on_outcome = planned, progress, on_outcome
         self._settled: dict[int, Result | ZooError] = {}
 
     def settle(self, position: int, outcome: Result | ZooError) -> None:
         """Record a run's outcome; of several runs, an error is reported to the listener."""
         self._settled[position] = outcome
+        self._on_outcome(position, outcome)
         if isinstance(outcome, ZooError) and len(self._planned) > 1:
             one = self._planned[position]
             self._progress.failed(run_label(one.recipe, one.seed), outcome)

@@ -169,7 +169,7 @@ def resume_command(folder: Path, data_dir: Path | None = None) -> str:
     call = _read(folder / CALL_FILE, Call)
     if call is not None and call.words and call.folder == folder.resolve() and call.cwd.is_dir():
         name, *words = call.words
-        again = [] if "--resume" in words else ["--resume"]
+        again = [] if "--resume" in words or name != "train" else ["--resume"]
         command = shlex.join(["idat", name, *again, *words])
         there = call.cwd == Path.cwd()
         return command if there else f"cd {shlex.quote(str(call.cwd))} && {command}"

@@ -107,7 +107,7 @@ def test_unknown_and_missing_names(words: tuple[str, ...], message: str) -> None
         ("lr=nan", "lr: Input should be a finite number (got nan)"),
         ("drop_path=1", "drop_path: Input should be less than 1 (got 1)"),
         ("batch_size=-64", "batch_size: Input should be greater than 0"),
-        ("distillation=l2", "unknown distillation term 'l2'. Did you mean 'kl'?"),
+        ("distillation=l2", "unknown distillation term 'l2'. Did you mean 'kl_t2' or 'kl'?"),
         ("adapter.rank=0", "rank: Input should be greater than or equal to 1 (got 0)"),
         ("adapter.bottleneck=4", "unknown key 'adapter.bottleneck'."),
         ("lr", "'lr': expected KEY=VALUE"),

@@ -119,12 +119,17 @@ MAY_KNOW = {
         "scoring",
         "switches",
     },
+    "study": FLOOR
+    | {"backbones", "data", "engine", "files", "file_names", "intervals", "outside", "report"}
+    | {"results", "runs", "runs.folder", "runs.lock", "study.design", "study.plan", "switches"},
+    "study.design": RECIPE,
+    "study.plan": FLOOR | {"files", "study.design"},
     "report": FLOOR
     | {"adapters", "checkpoint", "data", "distillation"}
     | {"files", "intervals", "metrics", "results", "standing"},
     "registry": FLOOR
     | {"data", "distillation", "option_words", "outside", "own_weights"}
-    | {"recipe_toml", "registry.families", "sources"},
+    | {"recipe_toml", "registry.controls", "registry.families", "sources", "study.design"},
     "registry.families": FLOOR | {"adapters", "option_words", "outside", "registry"},
     "registry.controls": FLOOR | {"adapters", "backbones", "randomness", "registry"},
     "registry.write_pretrained": {"hub", "registry"},

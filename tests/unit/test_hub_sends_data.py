@@ -39,6 +39,11 @@ def executing(path: Path) -> Iterator[str]:
         match node:
             case ast.Call(func=ast.Name(id=name)) if name in EXECUTING:
                 yield name
+            case ast.Call(
+                func=ast.Attribute(value=ast.Name(id="np" | "numpy"), attr="load"),
+                keywords=[ast.keyword(arg="allow_pickle", value=ast.Constant(value=False))],
+            ):
+                continue  # numpy reads arrays alone
             case ast.Call(func=ast.Attribute()) if ast.unparse(node.func) in EXECUTING:
                 yield ast.unparse(node.func)
             case ast.Call(func=ast.Attribute(attr=attribute)) if attribute in (
@@ -84,7 +89,9 @@ def test_only_plugins_that_a_person_names_are_executed() -> None:
         "from marshal import loads",
         "torch.load(path)",
         "spec.loader.exec_module(made)",
+        "np.load(path)",
         "np.load(path, allow_pickle=True)",
+        "np.load(path, allow_pickle=allowed)",
         "load(path, weights_only=False)",
         "make(name, trust_remote_code=False)",
     ],
@@ -92,6 +99,11 @@ def test_only_plugins_that_a_person_names_are_executed() -> None:
 def test_what_executes_a_file_would_be_seen(line: str, tmp_path: Path) -> None:
     (tmp_path / "planted.py").write_text(line)
     assert list(executing(tmp_path / "planted.py"))
+
+
+def test_numpy_may_read_arrays_alone(tmp_path: Path) -> None:
+    (tmp_path / "planted.py").write_text("np.load(path, allow_pickle=False)")
+    assert not list(executing(tmp_path / "planted.py"))
 
 
 def test_only_data_is_downloaded() -> None:

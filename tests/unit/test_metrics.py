@@ -177,7 +177,7 @@ def test_images_that_only_one_of_two_is_right_about_are_counted() -> None:
     targets = torch.zeros(10, dtype=torch.long)
     first = logits_for([0] * 8 + [1] * 2, 2)
     second = logits_for([0] * 5 + [1] * 4 + [0], 2)
-    first, second, targets = first.numpy(), second.numpy(), targets.numpy()
+    first, second, targets = first.argmax(1).numpy(), second.argmax(1).numpy(), targets.numpy()
     assert paired_counts(first, second, targets) == (3, 1)
     assert paired_counts(second, first, targets) == (1, 3)
     assert paired_counts(first, first, targets) == (0, 0)

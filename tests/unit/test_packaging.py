@@ -68,6 +68,13 @@ FLAGS = {
     "cp": {"--plugin", "--shelf", "--force", "--json"},
     "validate": {"--plugin", "--shelf", "--json"},
     "env": {"--json"},
+    "study run": {
+        "--out", "--dry-run", "--measure", "--retry", "--replan", "--device", "--data-dir",
+        "--shelf", "--plugin", "--yes", "-y", "--json", "--stack", "--jobs", "--prefix-cache",
+        "--compile", "--fused", "--keep-memory", "--deterministic",
+    },
+    "study status": {"--out", "--shelf", "--json"},
+    "study report": {"--out", "--format", "--shelf", "--json"},
     "data verify": {"--data-dir", "--plugin", "--shelf", "--max-megapixels", "--json"},
     "data info": {"--data-dir", "--plugin", "--shelf", "--json"},
     "data pull": {"--source", "--data-dir", "--plugin", "--shelf", "--yes", "-y", "--json"},

@@ -1,0 +1,259 @@
+"""`idat study`: many runs that answer one question, planned once and trained until all are done."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from idat_zoo.cli import screen
+from idat_zoo.cli.help import PlainCommand, PlainGroup
+from idat_zoo.cli.options import (
+    RUNS,
+    CompileOption,
+    DataDirOption,
+    DeterministicOption,
+    DeviceOption,
+    DryRunOption,
+    FusedOption,
+    JobsOption,
+    JsonOption,
+    KeepMemoryOption,
+    PluginOption,
+    PrefixCacheOption,
+    ShelfOption,
+    StackOption,
+    YesOption,
+)
+from idat_zoo.cli.report import Format, FormatOption, print_sections
+from idat_zoo.cli.study_texts import print_dry_run, print_outcome, print_status
+from idat_zoo.errors import UnknownNameError, UsageError, ZooError
+
+if TYPE_CHECKING:
+    from idat_zoo.runs.plan import Planned
+
+
+class StudyGroup(PlainGroup):
+    """The group of `idat study`, where a word that is no command names the study to train."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Put `run` before the words unless they begin with a command or ask for help."""
+        if args and args[0] not in (*self.commands, *ctx.help_option_names):
+            args = ["run", *args]
+        return super().parse_args(ctx, args)
+
+
+app = typer.Typer()
+
+
+@app.callback()
+def study() -> None:
+    """Train the runs of a study: idat study FILE|NAME.
+
+    A study is a TOML file of axes (tasks, adapters, distillation terms, controls, seeds), or one of
+    those that `idat list studies` lists. Its plan is stored; the same command goes on where an
+    earlier one ended.
+
+    \b
+      idat study inverse --dry-run    how many runs and hours
+      idat study inverse --jobs 2     train what is not finished
+      idat study status inverse       what is finished, running or failed
+    """
+
+
+StudyArgument = Annotated[
+    list[str],
+    typer.Argument(metavar="FILE|NAME", help="A study file, or a name of `idat list studies`."),
+]
+StudyOutOption = Annotated[
+    Path | None,
+    typer.Option("--out", metavar="DIR", help="The study's folder; runs/NAME unless given."),
+]
+
+
+@app.command(cls=PlainCommand)
+def run(
+    context: typer.Context,
+    what: StudyArgument,
+    out: StudyOutOption = None,
+    dry_run: DryRunOption = False,
+    measure: Annotated[
+        bool,
+        typer.Option("--measure", help="With --dry-run: time a step where no run tells the hours."),
+    ] = False,
+    retry: Annotated[
+        bool, typer.Option("--retry", help="Try again what has failed three times.")
+    ] = False,
+    replan: Annotated[
+        bool, typer.Option("--replan", help="Accept that the study has other runs than before.")
+    ] = False,
+    device: DeviceOption = "auto",
+    data_dir: DataDirOption = None,
+    shelf: ShelfOption = None,
+    plugin: PluginOption = None,
+    yes: YesOption = False,
+    json: JsonOption = False,
+    stack: StackOption = None,
+    jobs: JobsOption = 1,
+    prefix_cache: PrefixCacheOption = True,
+    compile: CompileOption = False,
+    fused: FusedOption = None,
+    keep_memory: KeepMemoryOption = True,
+    deterministic: DeterministicOption = False,
+) -> None:
+    """Train all runs of a study that are not finished.
+
+    A run that fails does not end the others; after its third failure it is left out.
+    """
+    from idat_zoo.registry.studies import get_study
+    from idat_zoo.switches import Switches
+
+    if measure and not dry_run:
+        raise UsageError("--measure belongs to --dry-run, which tells the hours.")
+    asked = get_study(_only_one(what), shelf=shelf)
+    folder = out or RUNS / asked.name
+    with screen.waiting("loading torch"):
+        from idat_zoo.engine.precision import find_device
+        from idat_zoo.runs.device_setup import set_up
+        from idat_zoo.runs.inputs import Inputs
+        from idat_zoo.study.planning import agreed_plan, make_plan
+        from idat_zoo.study.train import plan_of_runs, train_plan
+    switches = Switches(
+        prefix_cache=prefix_cache,
+        compile=compile,
+        fused=fused,
+        keep_memory=keep_memory,
+        deterministic=deterministic,
+    )
+    setup, inputs = (
+        set_up(find_device(device), switches, stack=stack, jobs=jobs),
+        Inputs(data_dir=data_dir),
+    )
+    fresh = make_plan(asked, setup, data_dir=data_dir)
+    settled = agreed_plan(fresh, folder, replan=replan)
+    for sentence in settled.left_out:
+        screen.note(f"left out: {sentence}")
+    planned = plan_of_runs(settled, folder, setup, inputs)
+    if dry_run:
+        print_dry_run(settled, planned, folder, setup, data_dir, measure=measure, json=json)
+        return
+    agreed = _offer(planned, data_dir, shelf, yes=yes)
+    with screen.waiting("loading torch"):
+        from idat_zoo.cli.progress import LiveProgress
+        from idat_zoo.cli.train import said_words
+
+    class StudyProgress(LiveProgress):
+        """The live progress of a study, which says failures in notes of its own."""
+
+        def failed(self, label: str, error: ZooError) -> None:
+            """Print nothing: a note has the failure in one line."""
+
+    with StudyProgress() as progress:
+        outcome = train_plan(
+            settled,
+            folder,
+            setup,
+            replace(inputs, download=agreed, listener=progress),
+            progress,
+            retry=retry,
+            words=said_words(context),
+        )
+    print_outcome(outcome, json=json)
+    if not outcome.is_complete:
+        raise typer.Exit(screen.SOME_FAILED)
+
+
+@app.command(cls=PlainCommand)
+def status(
+    what: StudyArgument,
+    out: StudyOutOption = None,
+    shelf: ShelfOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Show which runs of a study are finished, running or failed."""
+    from idat_zoo.study.plan import load_plan
+    from idat_zoo.study.status import as_document, read_status
+
+    folder = find_folder(_only_one(what), out, shelf)
+    plan = load_plan(folder)
+    runs = read_status(plan, folder)
+    if json:
+        screen.print_json(as_document(plan, folder, runs))
+        return
+    print_status(plan, folder, runs)
+
+
+@app.command(cls=PlainCommand)
+def report(
+    what: StudyArgument,
+    out: StudyOutOption = None,
+    format: FormatOption = None,
+    shelf: ShelfOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Compare the arms of a study, with intervals, over what is finished."""
+    if json and format is not None:
+        raise UsageError("--json and --format exclude each other", hint="Leave one of them out.")
+    from idat_zoo.report.markdown import as_markdown
+    from idat_zoo.study.layout import lay_out_study
+    from idat_zoo.study.plan import load_plan
+    from idat_zoo.study.report import build_study_report
+
+    folder = find_folder(_only_one(what), out, shelf)
+    built = build_study_report(load_plan(folder), folder)
+    if json:
+        screen.print_json({"report": built.model_dump(mode="json", exclude_none=True)})
+    elif format == Format.MARKDOWN:
+        typer.echo(as_markdown(lay_out_study(built)), nl=False)
+    else:
+        print_sections(lay_out_study(built))
+
+
+def find_folder(what: str, out: Path | None, shelf: Path | None) -> Path:
+    """The folder of a study that was begun, by its name or its file.
+
+    Raises: UnknownNameError for a name that neither a study nor a folder below runs/ has;
+    UsageError for a file that is not there.
+    """
+    from idat_zoo.registry.studies import find_study_file
+    from idat_zoo.study.plan import has_plan
+
+    if out is not None:
+        return out
+    folder = RUNS / Path(what).stem if what.endswith(".toml") else RUNS / what
+    if not has_plan(folder):
+        folder = RUNS / find_study_file(what, shelf).stem
+    return folder
+
+
+def _only_one(words: list[str]) -> str:
+    """The only word. Raises: UsageError for more; the first may be a command misspelt."""
+    if len(words) > 1:
+        from idat_zoo.errors import near_names
+        from idat_zoo.registry.studies import COMMANDS
+
+        if near_names(words[0], COMMANDS):
+            raise UnknownNameError("command of `idat study`", words[0], COMMANDS)
+        raise UsageError(
+            f"one study at a time; {len(words)} are named: {', '.join(words)}",
+            hint="idat study [status|report] FILE|NAME",
+        )
+    return words[0]
+
+
+def _offer(
+    planned: "list[Planned]", data_dir: Path | None, shelf: Path | None, *, yes: bool
+) -> bool:
+    """Whether missing weights may be downloaded; missing images are fetched with consent."""
+    from idat_zoo.cli.downloads import offer
+    from idat_zoo.registry import load_registry
+
+    unfinished = [one.recipe for one in planned if not one.finished]
+    return offer(
+        list({one.task.id: one.task for one in unfinished}.values()),
+        [spec for one in unfinished for spec in one.pair.backbones()],
+        registry=load_registry(shelf),
+        data_dir=data_dir,
+        yes=yes,
+        alone=False,
+    )

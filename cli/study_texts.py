@@ -1,0 +1,151 @@
+"""The texts of `idat study`: what a call would train, what it has trained, and the status."""
+
+import textwrap
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from idat_zoo.cli import screen
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from idat_zoo.runs.device_setup import DeviceSetup
+    from idat_zoo.runs.plan import Planned
+    from idat_zoo.study.plan import StudyPlan
+    from idat_zoo.study.status import RunStatus
+    from idat_zoo.study.train import StudyOutcome
+
+NAMED = 10
+"""The largest number of failures that the status lists."""
+
+
+def print_outcome(outcome: "StudyOutcome", *, json: bool) -> None:
+    """Print how many runs are finished, and what became of the others."""
+    plan, total = outcome.plan, len(outcome.plan.runs)
+    if json:
+        from idat_zoo.study.failures import in_one_line
+
+        screen.print_json(
+            {
+                "study": plan.name,
+                "folder": str(outcome.folder),
+                "runs": total,
+                "finished": len(outcome.results),
+                "failed": {run: in_one_line(own) for run, own in outcome.failed.items()},
+                "left_out": dict(outcome.left_out),
+                "missing": {run: list(own) for run, own in outcome.missing.items()},
+            }
+        )
+        return
+    counts = {
+        "failed": len(outcome.failed),
+        "left out after three failures": len(outcome.left_out),
+        "not begun, as inputs are missing": len(outcome.missing),
+    }
+    others = "".join(f", {count} {words}" for words, count in counts.items() if count)
+    typer.echo(
+        screen.plain(
+            f"study '{plan.name}': {len(outcome.results)} of {total} runs are finished{others}\n"
+            f"  {outcome.folder}"
+        )
+    )
+
+
+def print_dry_run(
+    plan: "StudyPlan",
+    planned: "list[Planned]",
+    folder: Path,
+    setup: "DeviceSetup",
+    data_dir: Path | None,
+    *,
+    measure: bool,
+    json: bool,
+) -> None:
+    """Print the numbers of runs and passes, what is missing, and the hours as far as known."""
+    from idat_zoo.study.estimate import estimate, kind_in_words, kind_of, measured_rates
+
+    rates = measured_rates(planned, data_dir)
+    if measure:
+        from idat_zoo.study.measure import seconds_per_image
+
+        for one in planned:
+            if not one.finished and kind_of(one.recipe) not in rates:
+                with screen.waiting(f"timing {kind_in_words(kind_of(one.recipe))}"):
+                    rates[kind_of(one.recipe)] = seconds_per_image(
+                        one.recipe, setup.device, setup.switches
+                    )
+    expected = estimate(planned, rates, data_dir)
+    hours = expected.seconds / 3600 / setup.jobs
+    unknown = {kind_in_words(kind): count for kind, count in expected.unknown.items()}
+    missing = list(
+        dict.fromkeys(what for one in planned if not one.finished for what in one.missing)
+    )
+    finished = sum(one.finished for one in planned)
+    if json:
+        screen.print_json(
+            {
+                "study": plan.name,
+                "title": plan.title,
+                "folder": str(folder),
+                "runs": len(planned),
+                "passes": len(plan.passes),
+                "finished": finished,
+                "missing": missing,
+                "hours": hours if expected.runs else None,
+                "hours_of_runs": expected.runs,
+                "unknown_hours_of": unknown,
+            }
+        )
+        return
+    typer.echo(screen.plain(f"{plan.title}\n  folder    {folder}"))
+    typer.echo(f"  runs      {len(planned)}, of which {finished} are finished")
+    typer.echo(f"  passes    {len(plan.passes)}")
+    processes = "1 process" if setup.jobs == 1 else f"{setup.jobs} processes"
+    known = f"{_time(hours)} for {expected.runs} runs, by {processes}" if expected.runs else ""
+    lacking = sum(expected.unknown.values())
+    unsaid = f"unknown for {lacking} runs" if lacking else ""
+    typer.echo(f"  expected  {'; '.join(filter(None, (known, unsaid))) or 'nothing is left'}")
+    if unknown:
+        some = list(unknown)[:3] + (["…"] if len(unknown) > 3 else [])
+        _print_wrapped(
+            f"  no finished run tells the time of {', '.join(some)}; --measure times a step"
+        )
+    for what in missing:
+        _print_wrapped(f"  missing: {what}")
+
+
+def print_status(plan: "StudyPlan", folder: Path, runs: "Sequence[RunStatus]") -> None:
+    """Print a table of the finished runs, and a line for each that is running or has failed."""
+    from idat_zoo.study.status import as_table, count_cells
+
+    finished = sum(one.state == "finished" for one in runs)
+    typer.echo(screen.plain(f"{plan.title}\n{folder}: {finished} of {len(runs)} runs are finished"))
+    typer.echo()
+    screen.print_table(*as_table(plan, count_cells(plan, runs)))
+    running = [f"running: {one.entry}: {one.holder}" for one in runs if one.state == "running"]
+    failed = [
+        f"{one.state} ({one.failure.count} failure{'s' * (one.failure.count > 1)}): {one.entry}: "
+        f"{one.failure.message}"
+        for one in runs
+        if one.failure is not None and one.state in ("failed", "left out")
+    ]
+    more = [f"… and {len(failed) - NAMED} more, which --json lists"] if len(failed) > NAMED else []
+    for lines in (running, [*failed[:NAMED], *more]):
+        if lines:
+            typer.echo()
+        for line in lines:
+            _print_wrapped(line)
+
+
+def _print_wrapped(line: str) -> None:
+    """Print a line; on a terminal it is wrapped between words."""
+    text = screen.plain(line)
+    typer.echo(
+        textwrap.fill(text, screen.width(), subsequent_indent="    ", break_on_hyphens=False)
+    )
+
+
+def _time(hours: float) -> str:
+    return f"{hours:.1f} hours" if hours >= 1 else f"{60 * hours:.0f} minutes"

@@ -1,0 +1,184 @@
+"""Layout of a study's report: sections of titles, tables and sentences, in per cent."""
+
+from collections.abc import Iterator, Sequence
+
+from idat_zoo.report.layout import Section, percent, points
+from idat_zoo.study.outcomes import Setting
+from idat_zoo.study.report import Comparison, OverTasks, Score, StudyReport
+
+LISTED = 8
+"""Folders of missing runs that are named; of more, the number is given."""
+
+
+def lay_out_study(report: StudyReport) -> list[Section]:
+    """The sections of a study's report in reading order."""
+    sections = [_introduction(report), _scores(report)]
+    if report.comparisons:
+        sections += [findings(report), _comparisons(report), _over_tasks(report)]
+    return sections
+
+
+def _introduction(report: StudyReport) -> Section:
+    planned = report.finished + len(report.missing)
+    lines = [f"{report.finished} of {planned} runs are finished."]
+    if report.missing:
+        named = ", ".join(report.missing[:LISTED])
+        more = len(report.missing) - LISTED
+        lines.append(f"missing: {named}{f' and {more} more' if more > 0 else ''}")
+    return Section(title=f"{report.title} (study {report.name})", lines=tuple(lines))
+
+
+def _scores(report: StudyReport) -> Section:
+    """Top-1 with a line for each setting and a column for each task."""
+    tasks = list(dict.fromkeys(score.task for score in report.scores))
+    by_place = {(score.setting, score.task): score for score in report.scores}
+    settings = list(dict.fromkeys(score.setting for score in report.scores))
+    rows = [
+        (
+            setting.adapter,
+            setting.label,
+            *(_score(by_place.get((setting, task))) for task in tasks),
+            _seeds([by_place[setting, task] for task in tasks if (setting, task) in by_place]),
+        )
+        for setting in settings
+    ]
+    return Section(
+        title="Top-1 on test, in per cent",
+        columns=("adapter", "arm", *tasks, "seeds"),
+        rows=tuple(rows),
+        lines=("Means over seeds, ± the seeds' standard deviation.",),
+    )
+
+
+def _score(score: Score | None) -> str:
+    if score is None:
+        return "–"
+    deviation = "" if score.sd is None else f" ± {100 * score.sd:.1f}"
+    return f"{100 * score.top1:.1f}{deviation}"
+
+
+def _seeds(scores: Sequence[Score]) -> str:
+    """The number of seeds; a range if it differs between tasks."""
+    counts = {len(score.seeds) for score in scores}
+    return "–".join(map(str, sorted({min(counts), max(counts)})))
+
+
+def findings(report: StudyReport) -> Section:
+    """A sentence for each setting: on which tasks it differs from the reference."""
+    known = [one for one in report.comparisons if one.difference is not None]
+    return Section(
+        title=f"Findings: each arm against '{report.reference}'",
+        lines=(
+            *(_finding(one, report) for one in report.over_tasks),
+            f"A difference counts where p is below 0.05 after Holm's correction over the "
+            f"{len(known)} comparisons below.",
+        ),
+    )
+
+
+def _finding(over: OverTasks, report: StudyReport) -> str:
+    own = [
+        one
+        for one in report.comparisons
+        if one.setting == over.setting and one.difference is not None
+    ]
+    better = [one.task for one in own if one.differs and _gain(one) > 0]
+    worse = [one.task for one in own if one.differs and _gain(one) < 0]
+    rest = [one.task for one in own if not one.differs]
+    parts = [
+        f"better on {', '.join(better)}" if better else "",
+        f"worse on {', '.join(worse)}" if worse else "",
+        f"cannot be told from it on {', '.join(rest)}" if rest else "",
+    ]
+    return f"{_called(over.setting)}: {'; '.join(filter(None, parts))}"
+
+
+def _called(setting: Setting) -> str:
+    return f"{setting.adapter}, {setting.label}"
+
+
+def _gain(one: Comparison) -> float:
+    assert one.difference is not None
+    return one.difference.gain
+
+
+def _comparisons(report: StudyReport) -> Section:
+    spans = {one.difference.seeds for one in report.comparisons if one.difference is not None}
+    lines = [
+        "Paired by test image and seed. p is two-sided; p (Holm) is corrected over all "
+        "comparisons of this table.",
+        *(
+            [
+                "With several seeds an interval covers other test images and other seeds; the "
+                "seeds' variance is pooled over an arm's tasks, and taken to be the same on each."
+            ]
+            if spans - {1}
+            else []
+        ),
+        *(["With one seed an interval covers other test images alone."] if 1 in spans else []),
+    ]
+    return Section(
+        title=f"Gain over '{report.reference}', in points of top-1",
+        columns=("adapter", "arm", "task", "gain", "95 % interval", "p", "p (Holm)"),
+        rows=tuple(map(_comparison_row, report.comparisons)),
+        lines=(*lines, *_unpaired(report.comparisons)),
+    )
+
+
+def _comparison_row(one: Comparison) -> tuple[str, ...]:
+    who = (one.setting.adapter, one.setting.label, one.task)
+    if one.difference is None:
+        return (*who, "–", "–", "–", "–")
+    low, high = one.difference.interval
+    return (
+        *who,
+        points(one.difference.gain),
+        f"{points(low)} to {points(high)}",
+        _p(one.difference.p),
+        _p(one.difference.holm),
+    )
+
+
+def _unpaired(comparisons: Sequence[Comparison]) -> Iterator[str]:
+    for one in comparisons:
+        if one.why_not:
+            yield f"{_called(one.setting)}, {one.task}: {one.why_not}"
+
+
+def _over_tasks(report: StudyReport) -> Section:
+    columns = ("adapter", "arm", "mean gain", "95 % interval", "tasks", "rank correlation", "p")
+    has_probe = any(one.correlation is not None for one in report.over_tasks)
+    lines = ["The interval is Student's over the tasks: it covers other tasks like these."]
+    if has_probe:
+        probe = ", ".join(f"{task} {percent(top1)}" for task, top1 in report.probe.items())
+        lines += [
+            "rank correlation: Spearman's, over the tasks, of the gain with the strength of the "
+            f"frozen features, which is the top-1 of a linear probe ({probe}); p is exact, and "
+            "not corrected.",
+        ]
+    return Section(
+        title=f"Over tasks: mean gain over '{report.reference}', in points of top-1",
+        columns=columns if has_probe else columns[:-2],
+        rows=tuple(
+            _over_tasks_row(one) if has_probe else _over_tasks_row(one)[:-2]
+            for one in report.over_tasks
+        ),
+        lines=tuple(lines),
+    )
+
+
+def _over_tasks_row(one: OverTasks) -> tuple[str, ...]:
+    interval = "–" if one.interval is None else " to ".join(map(points, one.interval))
+    return (
+        one.setting.adapter,
+        one.setting.label,
+        points(one.gain),
+        interval,
+        str(len(one.tasks)),
+        "–" if one.correlation is None else f"{one.correlation:+.2f}",
+        "–" if one.p is None else _p(one.p),
+    )
+
+
+def _p(value: float) -> str:
+    return "<0.0001" if value < 0.0001 else f"{value:.4f}"

@@ -1,0 +1,98 @@
+"""The outcomes of a study's runs, by setting and task: their top-1, and which images are right.
+
+Shape letters: S seeds, N images.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from idat_zoo.file_names import RESULT_FILE
+from idat_zoo.report.predictions import read_classes
+from idat_zoo.results import Result, load_result
+from idat_zoo.study.plan import Entry, StudyPlan
+from idat_zoo.values import Frozen, Scalar
+
+
+class Setting(Frozen):
+    """What is compared: an arm with an adapter, and the values that the study varies beside it."""
+
+    adapter: str
+    arm: str
+    values: tuple[tuple[str, Scalar], ...] = ()
+
+    @property
+    def label(self) -> str:
+        """`mse`, or with values `mse, lr 0.01`."""
+        return ", ".join([self.arm, *(f"{name} {value}" for name, value in self.values)])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """The outcome of one finished run: the top-1 that counts, and whether each image is right.
+
+    `right` is `[N]`, or None if the folder holds no predictions; then `top1` is None, too, unless
+    the result has it.
+    """
+
+    result: Result
+    top1: float | None
+    index: np.ndarray | None
+    right: np.ndarray | None
+
+
+Outcomes = Mapping[tuple[Setting, str], Mapping[int, Outcome]]
+"""(setting, task) -> seed -> outcome, of the finished runs, in the order of the plan."""
+
+
+def setting_of(entry: Entry) -> Setting:
+    """The setting of a planned run."""
+    return Setting(adapter=entry.adapter, arm=entry.arm, values=tuple(entry.values.items()))
+
+
+def read_outcomes(plan: StudyPlan, folder: Path) -> tuple[Outcomes, list[Entry]]:
+    """The outcomes of the finished runs of a study in `folder`, and the entries without one.
+
+    Raises: ZooError for a result that cannot be read.
+    """
+    found: dict[tuple[Setting, str], dict[int, Outcome]] = {}
+    missing = []
+    for entry in plan.entries:
+        path = folder / entry.folder / RESULT_FILE
+        if path.is_file():
+            own = found.setdefault((setting_of(entry), entry.task), {})
+            own[entry.seed] = _outcome(path, load_result(path), entry.metric)
+        else:
+            missing.append(entry)
+    return found, missing
+
+
+def _outcome(path: Path, result: Result, metric: str) -> Outcome:
+    try:
+        classes = read_classes(path, result)
+    except ValueError:
+        classes = {}
+    right = classes[metric] == classes["target"] if metric in classes else None
+    if metric == "student":
+        top1: float | None = result.top1
+    else:
+        top1 = None if right is None else float(right.mean())
+    return Outcome(result=result, top1=top1, index=classes.get("index"), right=right)
+
+
+def paired(first: Mapping[int, Outcome], second: Mapping[int, Outcome]) -> np.ndarray | None:
+    """The differences in correctness `[S, N]` over the seeds that both have, or None.
+
+    There are none if predictions are missing, or are of different images.
+    """
+    rows = []
+    for seed in sorted(first.keys() & second.keys()):
+        one, other = first[seed], second[seed]
+        if one.right is None or other.right is None:
+            return None
+        if one.index is None or other.index is None or not np.array_equal(one.index, other.index):
+            return None
+        rows.append(one.right.astype(np.int8) - other.right.astype(np.int8))
+    return np.stack(rows) if rows and len({len(row) for row in rows}) == 1 else None

@@ -1,0 +1,100 @@
+"""The status of a study: how many runs of each arm are finished, running or failed.
+
+Free of torch; read from the files in the study's folder.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from idat_zoo.file_names import RESULT_FILE
+from idat_zoo.runs.lock import holder_of
+from idat_zoo.study.failures import Failure, Failures
+from idat_zoo.study.plan import Entry, StudyPlan
+
+State = Literal["finished", "running", "failed", "left out", "open"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunStatus:
+    """The state of one run of a study.
+
+    `holder` describes the process that is training it, and is '' unless it is running. A run is
+    left out after its third failure. `failure` holds the last one, whatever the state.
+    """
+
+    entry: Entry
+    state: State
+    holder: str = ""
+    failure: Failure | None = None
+
+
+def read_status(plan: StudyPlan, folder: Path) -> list[RunStatus]:
+    """The state of every run of a plan, each once."""
+    failures = Failures(folder).of
+    return [_status(entry, folder / run, failures.get(run)) for run, entry in plan.runs.items()]
+
+
+def _status(entry: Entry, folder: Path, failure: Failure | None) -> RunStatus:
+    if (folder / RESULT_FILE).is_file():
+        return RunStatus(entry=entry, state="finished")
+    holder = holder_of(folder)
+    if holder is not None:
+        return RunStatus(entry=entry, state="running", holder=str(holder), failure=failure)
+    if failure is None:
+        return RunStatus(entry=entry, state="open")
+    state: State = "left out" if failure.is_final else "failed"
+    return RunStatus(entry=entry, state=state, failure=failure)
+
+
+def count_cells(
+    plan: StudyPlan, runs: Sequence[RunStatus]
+) -> dict[tuple[str, str], tuple[int, int]]:
+    """The numbers of finished entries and of all, by arm and task."""
+    finished = {run.entry.folder for run in runs if run.state == "finished"}
+    cells: dict[tuple[str, str], tuple[int, int]] = {}
+    for entry in plan.entries:
+        done, of = cells.get((entry.arm, entry.task), (0, 0))
+        cells[entry.arm, entry.task] = (done + (entry.folder in finished), of + 1)
+    return cells
+
+
+def as_table(
+    plan: StudyPlan, cells: dict[tuple[str, str], tuple[int, int]]
+) -> tuple[list[str], list[list[str]]]:
+    """The head and the rows of a table of arms and tasks; the longer axis becomes the rows."""
+    arms, tasks = plan.arms, plan.tasks
+
+    def cell(arm: str, task: str) -> str:
+        return "/".join(map(str, cells[arm, task])) if (arm, task) in cells else ""
+
+    if len(tasks) > len(arms):
+        return ["task", *arms], [[task, *(cell(arm, task) for arm in arms)] for task in tasks]
+    return ["arm", *tasks], [[arm, *(cell(arm, task) for task in tasks)] for arm in arms]
+
+
+def as_document(plan: StudyPlan, folder: Path, runs: Sequence[RunStatus]) -> dict[str, Any]:
+    """The status as values of JSON."""
+    return {
+        "study": plan.name,
+        "title": plan.title,
+        "folder": str(folder),
+        "runs": len(runs),
+        "finished": sum(run.state == "finished" for run in runs),
+        "cells": [
+            {"arm": arm, "task": task, "finished": done, "of": of}
+            for (arm, task), (done, of) in count_cells(plan, runs).items()
+        ],
+        "unfinished": [
+            {
+                "folder": run.entry.folder,
+                "run": str(run.entry),
+                "state": run.state,
+                **({"holder": run.holder} if run.holder else {}),
+                **({"failure": run.failure.model_dump()} if run.failure else {}),
+            }
+            for run in runs
+            if run.state != "finished"
+        ],
+    }

@@ -1,0 +1,180 @@
+"""The report of a study, over results made by hand."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pytest
+import safetensors.numpy
+from made_results import COUNT, made, on_task
+
+from idat_zoo import files
+from idat_zoo.report.markdown import as_markdown
+from idat_zoo.report.predictions import CLASSES_FILE, LOGIT_ENSEMBLE
+from idat_zoo.study.comparison import difference_of, seed_variances
+from idat_zoo.study.layout import lay_out_study
+from idat_zoo.study.outcomes import Setting
+from idat_zoo.study.plan import Entry, StudyPlan
+from idat_zoo.study.report import StudyReport, build_study_report
+
+TASKS = ("digits", "textures", "lesions", "count")
+SEEDS = (0, 1, 2)
+MSE, BOTH = (Setting(adapter="lora", arm=arm) for arm in ("mse", "both"))
+
+Made = tuple[StudyPlan, Path, dict[tuple[str, str, int], np.ndarray]]
+"""A plan, the study's folder, and which images are right: by task, arm and seed."""
+
+
+def entry(task: str, arm: str, seed: int, *, adapter: str = "lora") -> Entry:
+    return Entry(
+        part=1,
+        task=task,
+        adapter=adapter,
+        arm=arm,
+        seed=seed,
+        metric="logit_ensemble" if arm == "both" else "student",
+        recipe=on_task(task),
+        folder=f"{adapter}/{task}/{'none' if arm == 'both' else arm}/seed{seed}",
+    )
+
+
+def plan_of(*entries: Entry) -> StudyPlan:
+    passes = tuple((one,) for one in dict.fromkeys(one.folder for one in entries))
+    return StudyPlan(name="made", title="Made", reference="none", entries=entries, passes=passes)
+
+
+def write_run(folder: Path, one: Entry, right: Mapping[str, np.ndarray], **fields: object) -> None:
+    """A finished run whose networks are right on these images, `[N]` each."""
+    recipe = one.recipe
+    _, result = made(int(right["student"].sum()), recipe, seed=one.seed, **fields)
+    place = folder / one.folder
+    place.mkdir(parents=True, exist_ok=True)
+    files.write_whole(place / "result.json", files.dump_json(result.as_json()))
+    classes = {name: (~own).astype(np.uint8) for name, own in right.items()}
+    kept = {"index": np.arange(COUNT), "target": np.zeros(COUNT, np.uint8)} | classes
+    (place / CLASSES_FILE).write_bytes(safetensors.numpy.save(kept))
+
+
+def right_on(source: np.random.Generator, share: float) -> np.ndarray:
+    return source.random(COUNT) < share
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> Made:
+    """Four tasks: `mse` is better by more on each, `both` reads the ensemble of `none`'s runs."""
+    source, right = np.random.default_rng(0), {}
+    entries = [
+        entry(task, arm, seed)
+        for task in TASKS
+        for arm in ("none", "mse", "both")
+        for seed in SEEDS
+    ]
+    for place, task in enumerate(TASKS):
+        for seed in SEEDS:
+            right[task, "none", seed] = right_on(source, 0.5)
+            right[task, "both", seed] = right[task, "none", seed] | right_on(source, 0.2)
+            right[task, "mse", seed] = right[task, "none", seed] | right_on(
+                source, 0.1 + 0.2 * place
+            )
+            write_run(
+                tmp_path,
+                entry(task, "none", seed),
+                {
+                    "student": right[task, "none", seed],
+                    LOGIT_ENSEMBLE: right[task, "both", seed],
+                },
+            )
+            write_run(tmp_path, entry(task, "mse", seed), {"student": right[task, "mse", seed]})
+    return plan_of(*entries), tmp_path, right
+
+
+def text_of(report: StudyReport) -> str:
+    return as_markdown(lay_out_study(report))
+
+
+def test_gains_are_paired_by_image_and_seed(study: Made) -> None:
+    plan, folder, right = study
+    report = build_study_report(plan, folder)
+    assert (report.finished, report.missing) == (24, ())
+    differences = {
+        task: np.stack([right[task, "mse", s].astype(int) - right[task, "none", s] for s in SEEDS])
+        for task in TASKS
+    }
+    variance, freedom = seed_variances(list(differences.values()))
+    assert freedom == 8
+    for one in report.comparisons:
+        if one.setting == MSE:
+            expected = difference_of(differences[one.task], seed_variance=variance, freedom=freedom)
+            assert one.difference is not None
+            assert one.difference.model_copy(update={"holm": 1.0}) == expected
+            assert one.difference.holm >= one.difference.p
+
+
+def test_an_arm_may_read_the_ensemble_of_another_arms_runs(study: Made) -> None:
+    plan, folder, right = study
+    report = build_study_report(plan, folder)
+    scores = {(score.setting, score.task): score for score in report.scores}
+    for task in TASKS:
+        expected = np.mean([right[task, "both", seed].mean() for seed in SEEDS])
+        assert scores[BOTH, task].top1 == pytest.approx(expected)
+    gains = {one.task: one.difference for one in report.comparisons if one.setting == BOTH}
+    assert all(found is not None and found.gain > 0 for found in gains.values())
+
+
+def test_what_holds_after_holms_correction_is_said(study: Made) -> None:
+    plan, folder, _ = study
+    report = build_study_report(plan, folder)
+    better = [one.task for one in report.comparisons if one.setting == MSE and one.differs]
+    assert "count" in better
+    assert f"lora, mse: better on {', '.join(better)}" in text_of(report)
+    assert "over the 8 comparisons" in text_of(report)
+
+
+def test_gains_are_set_against_a_linear_probe(study: Made) -> None:
+    plan, folder, _ = study
+    probes = []
+    for task, correct in zip(TASKS, (90, 80, 70, 60), strict=True):
+        one = entry(task, "alone", 0, adapter="linear")
+        one = one.model_copy(update={"recipe": on_task(task, adapter="linear", teacher=False)})
+        write_run(folder, one, {"student": np.arange(COUNT) < correct})
+        probes.append(one)
+    report = build_study_report(plan_of(*plan.entries, *probes), folder)
+    assert report.probe == {"digits": 0.9, "textures": 0.8, "lesions": 0.7, "count": 0.6}
+    (over,) = (one for one in report.over_tasks if one.setting == MSE)
+    assert over.correlation == pytest.approx(-1.0)
+    assert over.p == pytest.approx(2 / 24)  # of 4! orders, the two extreme ones
+    assert "rank correlation" in text_of(report)
+
+
+def test_missing_runs_are_named_and_the_rest_is_compared(study: Made) -> None:
+    plan, folder, _ = study
+    gone = entry("digits", "mse", 2).folder
+    (folder / gone / "result.json").unlink()
+    report = build_study_report(plan, folder)
+    assert report.missing == (gone,)
+    (digits,) = (
+        one.difference for one in report.comparisons if (one.setting, one.task) == (MSE, "digits")
+    )
+    assert digits is not None
+    assert digits.seeds == 2
+    assert f"missing: {gone}" in text_of(report)
+    assert "23 of 24 runs" in text_of(report)
+
+
+def test_classes_that_are_not_the_results_are_not_compared(study: Made) -> None:
+    plan, folder, _ = study
+    other = entry("digits", "mse", 0)
+    kept = safetensors.numpy.load((folder / other.folder / CLASSES_FILE).read_bytes())
+    kept["student"] = 1 - kept["student"]
+    (folder / other.folder / CLASSES_FILE).write_bytes(safetensors.numpy.save(kept))
+    report = build_study_report(plan, folder)
+    (digits,) = (one for one in report.comparisons if (one.setting, one.task) == (MSE, "digits"))
+    assert digits.difference is None
+    assert digits.why_not in text_of(report)
+
+
+def test_nothing_finished_is_no_error(study: Made, tmp_path: Path) -> None:
+    plan, _, _ = study
+    report = build_study_report(plan, tmp_path / "elsewhere")
+    assert report.finished == 0
+    assert "0 of 24 runs are finished" in text_of(report)
