@@ -120,8 +120,9 @@ MAY_KNOW = {
         "switches",
     },
     "study": FLOOR
-    | {"backbones", "data", "engine", "files", "file_names", "intervals", "outside", "report"}
-    | {"results", "runs", "runs.folder", "runs.lock", "study.design", "study.plan", "switches"},
+    | {"backbones", "candidates", "data", "engine", "files", "file_names", "intervals", "outside"}
+    | {"report", "results", "runs", "runs.folder", "runs.lock", "study.design", "study.plan"}
+    | {"switches"},
     "study.design": RECIPE,
     "study.plan": FLOOR | {"files", "study.design"},
     "report": FLOOR

@@ -28,6 +28,7 @@ from idat_zoo.recipe import Recipe
 from idat_zoo.results import Candidate, Result, Selection, load_result
 from idat_zoo.runs.folder import run_folder
 from idat_zoo.runs.many import run, run_many
+from idat_zoo.study.estimate import images_seen
 
 GRID = {"lr": (5e-3, 1e-3), "adapter.rank": (2, 4)}
 
@@ -344,3 +345,8 @@ def test_a_selection_says_whether_one_was_chosen() -> None:
 def test_the_number_of_candidates_is_that_of_the_combinations() -> None:
     recipe = of_all()
     assert count_candidates(recipe) == len(combinations(recipe)) == 4
+    assert images_seen(recipe, None) == 4 * 1000
+    longer = of_all({"epochs": (1, 2)}, warmup_epochs=0)
+    assert images_seen(longer, None) == (1 + 2) * 1000
+    chosen = longer.model_copy(update={"selection": "val"})
+    assert images_seen(chosen, None) == 1000 + 2 * 800
