@@ -112,7 +112,9 @@ def val_top1(
     if isinstance(selection, ZooError):
         raise selection
     print(f"{planned.folder.relative_to(out)}: {selection.tried[0]}", flush=True)
-    return selection.tried[0].val_top1
+    top1 = selection.tried[0].val_top1
+    assert top1 is not None, "it was chosen on val200"
+    return top1
 
 
 def measure() -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 from idat_zoo import files
 from idat_zoo.backbones.pair import Backbones, count_parameters
 from idat_zoo.baselines import find_baselines
+from idat_zoo.checkpoint.config import Config
 from idat_zoo.checkpoint.loading import load_checkpoint
 from idat_zoo.checkpoint.opened import Opened, Reference, open_checkpoint
 from idat_zoo.data.arrays import Data, read_arrays
@@ -18,9 +19,11 @@ from idat_zoo.logits import predict_split
 from idat_zoo.results import (
     PREDICTIONS_FILE,
     RESULT_FILE,
+    Candidate,
     ImageCounts,
     Parameters,
     Result,
+    Selection,
     Source,
     load_result,
     now,
@@ -98,6 +101,7 @@ def evaluate(
         top1=metrics.top1,
         top1_interval=metrics.top1_interval,
         student=metrics,
+        selection=_members_of(config),
         images=ImageCounts(**images.counts()),
         baselines=baselines.top1,
         raw_pixels=baselines.raw_pixels,
@@ -119,6 +123,14 @@ def evaluate(
     if out is not None:
         files.write_whole(out / RESULT_FILE, files.dump_json(result.as_json()))
     return result
+
+
+def _members_of(config: Config) -> Selection | None:
+    """The members of an ensemble; None for a single network."""
+    if not config.members:
+        return None
+    tried = tuple(Candidate(values=values) for values in config.members)
+    return Selection(mode="ensemble", tried=tried)
 
 
 def _source_of(place: HubReference | None) -> Source | None:

@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float32
 from torch import Tensor
 
+from idat_zoo.backbones.ensemble import Ensemble
 from idat_zoo.backbones.network import Network
 from idat_zoo.data.decode import Images
 from idat_zoo.data.task_data import Split
@@ -21,7 +22,7 @@ BATCH = 256
 
 @torch.inference_mode()
 def predict_logits(
-    network: Network,
+    network: Network | Ensemble,
     images: Images,
     *,
     device: torch.device,
@@ -53,7 +54,9 @@ def predict_logits(
     return found
 
 
-def predict_split(network: Network, split: Split, recipe: Recipe) -> Float32[Tensor, "N K"]:
+def predict_split(
+    network: Network | Ensemble, split: Split, recipe: Recipe
+) -> Float32[Tensor, "N K"]:
     """The logits `[N, K]` of a network on a split, on its device and in its recipe's precision."""
     assert recipe.precision != "auto", "precision is resolved before"
     device = network.mean.device

@@ -145,8 +145,9 @@ class Recipe(Frozen):
     the run is trained on the train split alone, so that these images are new to it.
     With `teacher_mode = "offline"` the teacher is a checkpoint that was trained before, and its
     logits are constants; `teacher_sha256` is the SHA-256 of its adapter_model.safetensors.
-    `candidates` (field -> values) are what `selection = "val"` chooses among. `protocol =
-    "imported"` marks an adapter trained elsewhere, whose training is not known.
+    `candidates` (field -> values) are what `selection = "val"` chooses among; with `"ensemble"` all
+    of them are trained, and the mean of their softmaxes answers. `protocol = "imported"` marks an
+    adapter trained elsewhere, whose training is not known.
 
     Recipes of the older form are accepted, in which `distillation` is the term's name, and
     `temperature` and `temperature_squared` are fields of their own.
@@ -176,7 +177,7 @@ class Recipe(Frozen):
     teacher_sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
 
     protocol: Literal["standard", "paper", "imported"] = "standard"
-    selection: Literal["none", "val"] = "none"
+    selection: Literal["none", "val", "ensemble"] = "none"
     candidates: dict[str, Annotated[tuple[Scalar, ...], Strict(False)]] = Field(
         default_factory=dict
     )
@@ -246,8 +247,9 @@ class Recipe(Frozen):
                     "task_loss = 'joint' needs an online teacher, which learns with the student",
                 ),
                 (
-                    self.task_loss == "joint" and self.selection == "val",
-                    "task_loss = 'joint' takes no selection = 'val', which scores the student",
+                    self.task_loss == "joint" and self.selection != "none",
+                    f"task_loss = 'joint' takes no selection = '{self.selection}', which scores "
+                    "the student",
                 ),
                 (
                     self.task_loss == "joint" and self.protocol == "paper",
@@ -282,24 +284,26 @@ class Recipe(Frozen):
                     "images as they are",
                 ),
                 (
-                    self.selection == "val" and not self.candidates,
-                    "selection = 'val' needs candidates, e.g. candidates.lr=[1e-3,1e-2]",
+                    self.selection != "none" and not self.candidates,
+                    f"selection = '{self.selection}' needs candidates, e.g. "
+                    "candidates.lr=[1e-3,1e-2]",
                 ),
                 (
                     self.selection == "none" and bool(self.candidates),
-                    "candidates need selection = 'val'",
+                    "candidates need selection = 'val' or 'ensemble'",
                 ),
                 (
                     any(not values for values in self.candidates.values()),
                     "each of candidates needs at least one value",
                 ),
                 (
-                    self.selection == "val" and self.protocol == "paper",
-                    "protocol = 'paper' chooses on test; it takes no selection = 'val'",
+                    self.selection != "none" and self.protocol == "paper",
+                    "protocol = 'paper' chooses on test; it takes no selection = "
+                    f"'{self.selection}'",
                 ),
                 (
                     self.protocol == "imported"
-                    and (self.selection == "val" or self.pair.teacher is not None),
+                    and (self.selection != "none" or self.pair.teacher is not None),
                     "protocol = 'imported' (trained elsewhere) has no teacher and no selection",
                 ),
                 (

@@ -8,8 +8,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import Field, Strict, ValidationError
+from pydantic import Field, Strict, ValidationError, model_validator
 
+from idat_zoo.candidates import values_in_words
 from idat_zoo.errors import ZooError
 from idat_zoo.file_names import RESULT_FILE as RESULT_FILE
 from idat_zoo.metrics import Metrics, interval, percent
@@ -29,26 +30,49 @@ WATCHED = {
     "test": "watched on test after every epoch (log.jsonl); nothing was chosen by it",
 }
 """The sentences on a run that was watched, by its recipe's `watch`."""
+ENSEMBLE = "the mean of the softmaxes of all candidates, each trained on all training images"
 DIVERGED = "the training diverged, and its result was kept by --keep-diverged"
 
 
 class Candidate(Frozen):
-    """A setting that `selection = "val"` tried, and its last-epoch top-1 on val200.
+    """A setting that `selection = "val"` tried, or a member of an ensemble.
 
+    `val_top1` is its last-epoch top-1 on val200; None for a member, which is trained on all images.
     A candidate that diverged ranks below all that did not; its top-1 is 0 if its loss was not
     finite.
     """
 
     values: dict[str, Scalar]
-    val_top1: float
+    val_top1: float | None = None
     diverged: bool = False
 
 
 class Selection(Frozen):
-    """All candidates, and the index of the one that was chosen and refitted on 1,000 images."""
+    """All candidates of a run, by its recipe's `selection`.
 
+    With `mode = "val"`, `chosen` is the index of the one that was refitted on 1,000 images. With
+    `"ensemble"` none was chosen: all of them were trained on these images, and answer together.
+    """
+
+    mode: Literal["val", "ensemble"] = "val"
     tried: Annotated[tuple[Candidate, ...], Strict(False)]
-    chosen: int
+    chosen: int | None = None
+
+    @model_validator(mode="after")
+    def _chooses_by_its_mode(self) -> "Selection":
+        if self.mode == "ensemble" and self.chosen is not None:
+            raise ValueError("an ensemble has no chosen candidate")
+        if self.mode == "val" and not (
+            self.chosen is not None and 0 <= self.chosen < len(self.tried)
+        ):
+            raise ValueError("a selection on val names one of its candidates as chosen")
+        return self
+
+    @property
+    def values(self) -> tuple[dict[str, Scalar], ...]:
+        """The values of the trained networks: of the chosen candidate, or of every member."""
+        kept = self.tried if self.chosen is None else (self.tried[self.chosen],)
+        return tuple(one.values for one in kept)
 
 
 class Parameters(Frozen):
@@ -215,15 +239,23 @@ def _summary(result: Result) -> Iterator[str]:
     if result.recipe.watch in WATCHED:
         yield f"  {WATCHED[result.recipe.watch]}"
     if result.selection is not None:
-        chosen = result.selection.tried[result.selection.chosen]
-        values = ", ".join(f"{name} = {value}" for name, value in chosen.values.items())
-        count = len(result.selection.tried)
-        yield f"  chosen on val200 from {count}: {values} ({percent(chosen.val_top1)})"
+        yield f"  {_selected(result.selection)}"
     trained = result.parameters.adapter + result.parameters.head
     yield (
         f"  {trained:,} trained numbers (adapter {result.parameters.adapter:,}), "
         f"{result.seconds:.0f} s on {result.device}"
     )
+
+
+def _selected(selection: Selection) -> str:
+    """The chosen candidate and its top-1 on val200, or the members of an ensemble."""
+    tried = selection.tried
+    if selection.chosen is None:
+        members = "; ".join(values_in_words(one.values) for one in tried)
+        return f"ensemble of {len(tried)}: {members}"
+    chosen = tried[selection.chosen]
+    top1 = "" if chosen.val_top1 is None else f" ({percent(chosen.val_top1)})"
+    return f"chosen on val200 from {len(tried)}: {values_in_words(chosen.values)}{top1}"
 
 
 def raw_pixels_in_words(pixels: RawPixels) -> str:

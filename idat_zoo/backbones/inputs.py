@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from idat_zoo.backbones.ensemble import Ensemble
 from idat_zoo.backbones.network import Network
 from idat_zoo.backbones.walk import Partway
 from idat_zoo.errors import InputError
@@ -32,7 +33,9 @@ class InputCheck:
     low: float
     high: float
 
-    def __call__(self, network: Network, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+    def __call__(
+        self, network: Network | Ensemble, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> None:
         """Check the arguments with which `network` is called."""
         if torch.compiler.is_compiling():
             return
@@ -90,7 +93,7 @@ def _extremes(images: Tensor) -> tuple[float, float]:
         return 0.0, 0.0
 
 
-def check_inputs(network: Network) -> None:
+def check_inputs(network: Network | Ensemble) -> None:
     """Check each call of a network from now on."""
     bounds = torch.stack([-network.mean / network.std, (1 - network.mean) / network.std])
     spec = network.backbone.spec

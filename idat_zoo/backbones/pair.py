@@ -9,6 +9,7 @@ import torch
 from idat_zoo.adapters import build_adapter
 from idat_zoo.adapters.anatomy import Anatomy
 from idat_zoo.backbones.build import build_network, check_carries
+from idat_zoo.backbones.ensemble import Ensemble
 from idat_zoo.backbones.frozen import FrozenBackbone, describe_anatomy, load_backbone
 from idat_zoo.backbones.network import Network
 from idat_zoo.distillation import term_for
@@ -124,14 +125,18 @@ def sizes_of(anatomy: Anatomy, num_classes: int) -> Sizes:
     return Sizes(num_classes, anatomy.num_features, (last.tokens, last.width))
 
 
-def count_parameters(roles: Iterable[tuple[Role, Network]]) -> dict[str, int]:
-    """The numbers of trained and frozen parameters, by the field names of `results.Parameters`."""
+def count_parameters(roles: Iterable[tuple[Role, Network | Ensemble]]) -> dict[str, int]:
+    """The numbers of trained and frozen parameters, by the field names of `results.Parameters`.
+
+    Those of an ensemble are the sums over its members, on one backbone.
+    """
     counts: dict[str, int] = {}
     for role, network in roles:
         prefix = "" if role == "student" else "teacher_"
-        trained = network.trainable()
+        members = network.members if isinstance(network, Ensemble) else [network]
+        trained = [pair for one in members for pair in one.trainable().items()]
         for part in ("adapter", "head"):
-            own = [p.numel() for name, p in trained.items() if name.startswith(f"{part}.")]
+            own = [p.numel() for name, p in trained if name.startswith(f"{part}.")]
             counts[prefix + part] = sum(own)
         counts[f"{prefix}backbone"] = sum(p.numel() for p in network.body.parameters())
     return counts

@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import NonNegativeInt, Strict, ValidationError
+from pydantic import NonNegativeInt, Strict, ValidationError, model_validator
 
 from idat_zoo.backbones.pair import Role
+from idat_zoo.candidates import Values, combinations, count_candidates, with_values
 from idat_zoo.errors import CheckpointError
 from idat_zoo.recipe import Backbone, Recipe, describe_faults
 from idat_zoo.specs import AdapterSpec
@@ -39,7 +40,9 @@ class Config(Frozen):
     """What is needed to load an adapter, and the recipe and seed that made it.
 
     `mean` and `std` normalise pixels scaled to [0, 1]; they follow from the recipe, and are written
-    for readers without idat-zoo. `diverged` is True if the training diverged.
+    for readers without idat-zoo. `members` are the values of the members of an ensemble, the
+    candidates of its recipe in their order; `()` for a single network. `diverged` is True if the
+    training diverged, or that of a member.
     """
 
     schema_version: int = SCHEMA_VERSION
@@ -54,6 +57,7 @@ class Config(Frozen):
     std: Rgb
     tensors: dict[str, TensorSpec]
     tensors_sha256: str
+    members: Annotated[tuple[Values, ...], Strict(False)] = ()
     diverged: bool = False
 
     @property
@@ -68,10 +72,31 @@ class Config(Frozen):
 
     @property
     def adapter(self) -> AdapterSpec:
-        """The adapter of this network."""
+        """The adapter of this network; of an ensemble's, before the values of each are set."""
         if self.role == "student" or self.recipe.teacher_adapter is None:
             return self.recipe.adapter
         return self.recipe.teacher_adapter
+
+    @property
+    def recipes(self) -> list[Recipe]:
+        """The recipe of every member of an ensemble, or the recipe of a single network.
+
+        Raises: RecipeError for members whose values do not fit the recipe.
+        """
+        return [with_values(self.recipe, own) for own in self.members] or [self.recipe]
+
+    @model_validator(mode="after")
+    def _has_its_members(self) -> "Config":
+        expected = 0
+        if self.recipe.selection == "ensemble":
+            expected = count_candidates(self.recipe)
+        if self.role == "teacher" and expected:
+            raise ValueError("an ensemble is of students")
+        if len(self.members) != expected or (
+            expected and list(self.members) != combinations(self.recipe)
+        ):
+            raise ValueError("members are not the candidates of the recipe")
+        return self
 
 
 def read_content(path: Path) -> bytes:

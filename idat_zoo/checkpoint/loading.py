@@ -4,10 +4,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from idat_zoo.adapters import build_adapter
 from idat_zoo.backbones.build import build_network, check_carries
+from idat_zoo.backbones.ensemble import Ensemble, member_name
 from idat_zoo.backbones.frozen import FrozenBackbone, describe_anatomy, load_backbone
 from idat_zoo.backbones.inputs import check_inputs
 from idat_zoo.backbones.network import Network, published_names
@@ -16,21 +17,35 @@ from idat_zoo.checkpoint.config import Config
 from idat_zoo.checkpoint.opened import Opened, Reference, open_checkpoint
 from idat_zoo.checkpoint.tensors import read_own_tensors, spec_of
 from idat_zoo.checkpoint.transform import Transform
-from idat_zoo.errors import CheckpointError
+from idat_zoo.errors import CheckpointError, UsageError
 from idat_zoo.outside import ADAPTERS_GROUP, warn_if_changed
 from idat_zoo.randomness import generator
+from idat_zoo.recipe import Recipe
+from idat_zoo.specs import AdapterSpec
 
 
 @dataclass(frozen=True, kw_only=True)
 class Checkpoint:
     """A network, which is an adapter and a head on a backbone, and the config of its checkpoint.
 
-    `file` holds the network's published tensors; None for a network that was not loaded.
+    `network` may be an ensemble of several. `file` holds the network's published tensors; None for
+    a network that was not loaded.
     """
 
-    network: Network
+    network: Network | Ensemble
     config: Config
     file: Path | None = None
+
+    def single_network(self, what: str) -> Network:
+        """The network, where `what` is done with a single one. Raises: UsageError for ensembles."""
+        if isinstance(self.network, Ensemble):
+            raise UsageError(
+                f"this checkpoint is an ensemble of {len(self.network.members)} adapters, and "
+                f"{what}.",
+                hint="idat eval, predict and publish take it, and so do idat_zoo.load and "
+                "AdapterPool.",
+            )
+        return self.network
 
 
 def load_checkpoint(
@@ -61,21 +76,28 @@ def load_checkpoint(
             f"expected {config.backbone_sha256[:12]}…, these are {backbone.sha256[:12]}….",
             hint="An adapter works on the very weights it was trained on.",
         )
-    network = build_network(
-        backbone,
-        build_adapter(adapter),
-        num_classes=config.recipe.task.num_classes,
-        normalisation=config.recipe.normalisation,
-        seed=config.seed,
-        role=config.role,
-    )
+    names, networks = config.recipe.task.class_names, []
+    for recipe in config.recipes:
+        one = build_network(
+            backbone,
+            build_adapter(_adapter_of(config, recipe)),
+            num_classes=recipe.task.num_classes,
+            normalisation=recipe.normalisation,
+            seed=config.seed,
+            role=config.role,
+        )
+        one.class_names = names
+        networks.append(one)
+    network = Ensemble(networks) if config.members else networks[0]
     network.fill(tensors)
-    network.class_names = config.recipe.task.class_names
+    network.class_names = names
     return Checkpoint(network=network.eval(), config=config, file=file)
 
 
-def load(reference: Reference | Opened) -> tuple[Network, Transform]:
+def load(reference: Reference | Opened) -> tuple[Network | Ensemble, Transform]:
     """A trained network as `nn.Module`, and the transform that prepares a PIL image for it.
+
+    The logits of an ensemble are log probabilities.
 
     The network gives logits `[B, K]` of uint8 images `[B, 3, S, S]`, as the transform makes them,
     or of floats that are normalised already (`network.normalise`). Anything else raises InputError,
@@ -90,6 +112,11 @@ def load(reference: Reference | Opened) -> tuple[Network, Transform]:
     return checkpoint.network, Transform(checkpoint.config.backbone.img_size)
 
 
+def _adapter_of(config: Config, recipe: Recipe) -> AdapterSpec:
+    """The adapter of a member, or of the single network."""
+    return recipe.adapter if config.members else config.adapter
+
+
 def _check_fit(opened: Opened) -> None:
     """Refuse a config whose tensors are not those of its adapter and head.
 
@@ -99,12 +126,17 @@ def _check_fit(opened: Opened) -> None:
     such backbone.
     """
     config = opened.config
-    anatomy, adapter = describe_anatomy(config.backbone), build_adapter(config.adapter)
-    check_carries(anatomy, adapter, config.backbone.name)
-    with without_compiler(), torch.device("meta"):  # where nothing is drawn
-        created = adapter.create(anatomy, generator(config.seed, config.role, "adapter"))
-        head = nn.Linear(anatomy.num_features, config.recipe.task.num_classes)
-    expected = published_names({**created.trainable, **created.frozen}, head)
+    anatomy, expected = describe_anatomy(config.backbone), dict[str, Tensor]()
+    for number, recipe in enumerate(config.recipes):
+        adapter = build_adapter(_adapter_of(config, recipe))
+        check_carries(anatomy, adapter, config.backbone.name)
+        with without_compiler(), torch.device("meta"):  # where nothing is drawn
+            created = adapter.create(anatomy, generator(config.seed, config.role, "adapter"))
+            head = nn.Linear(anatomy.num_features, config.recipe.task.num_classes)
+        own = published_names({**created.trainable, **created.frozen}, head)
+        if config.members:
+            own = {member_name(number, name): tensor for name, tensor in own.items()}
+        expected |= own
     found = config.tensors
     differing = sorted(
         name

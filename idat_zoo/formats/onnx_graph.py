@@ -29,9 +29,11 @@ TOLERANCE = 1e-4
 def write_onnx(checkpoint: Checkpoint, folder: Path) -> float:
     """Write the graph and a text file with one class name a line; returns the largest difference.
 
-    Raises: UsageError where one of onnx, onnxscript and onnxruntime is not installed;
+    Raises: UsageError for an ensemble, and where one of onnx, onnxscript and onnxruntime is not
+    installed;
     CheckpointError where the logits are not the same; what `whole_folder` raises.
     """
+    network, config = checkpoint.single_network("no graph is written of several"), checkpoint.config
     missing = [name for name in NEEDED if find_spec(name) is None]
     if missing:
         raise UsageError(
@@ -39,7 +41,6 @@ def write_onnx(checkpoint: Checkpoint, folder: Path) -> float:
         )
     import onnxruntime
 
-    network, config = checkpoint.network.eval(), checkpoint.config
     images, expected = probe_images(network), probe_logits(network)
     program = torch.onnx.export(
         torch.nn.Sequential(network).eval(),  # whose `mean` is no mean that is computed

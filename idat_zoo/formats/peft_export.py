@@ -69,10 +69,10 @@ class InPeft:
 def as_peft(checkpoint: Checkpoint, rank: int | None = None) -> InPeft:
     """An adapter in PEFT's form; with a rank, converted to LoRA of that rank.
 
-    Raises: UsageError for a family that has no form in PEFT, or none on this backbone;
+    Raises: UsageError for an ensemble, a family that has no form in PEFT, or none on this backbone;
     CheckpointError where PEFT would compute other logits.
     """
-    network = checkpoint.network
+    network = checkpoint.single_network("PEFT has no form of several that answer together")
     reason = two_classifiers(network.body)
     if reason:
         raise _formless(network, reason)

@@ -144,10 +144,11 @@ def write_merged(checkpoint: Checkpoint, folder: Path) -> float:
     `timm.create_model("local-dir:FOLDER", pretrained=True)` loads it, and so does `hf-hub:` once it
     is uploaded.
 
-    Raises: UsageError for a family that cannot be merged; CheckpointError where the logits are not
-    the same; what `whole_folder` raises.
+    Raises: UsageError for an ensemble, or a family that cannot be merged; CheckpointError where the
+    logits are not the same; what `whole_folder` raises.
     """
-    network, config = checkpoint.network, checkpoint.config
+    network = checkpoint.single_network("one backbone cannot hold several")
+    config = checkpoint.config
     vit = merge(network)
     difference = largest_difference(network, vit)
     if not difference <= TOLERANCE:

@@ -2,6 +2,7 @@
 
 from contextlib import suppress
 
+from idat_zoo.backbones.ensemble import Ensemble
 from idat_zoo.checkpoint.loading import Checkpoint
 from idat_zoo.errors import UsageError
 from idat_zoo.file_names import RESULT_FILE
@@ -28,6 +29,11 @@ def all_names() -> list[str]:
 
 
 def find_exports(checkpoint: Checkpoint) -> Exports:
-    """The forms that an adapter has without idat-zoo, asked of its family and its network."""
+    """The forms that an adapter has without idat-zoo, asked of its family and its network.
+
+    Of an ensemble they are those of a single member; the card shows none for it.
+    """
     network = checkpoint.network
+    if isinstance(network, Ensemble):
+        network = network.members[0]
     return Exports(peft=has_form(network.adapter), merged=can_be_merged(network))

@@ -18,7 +18,7 @@ from idat_zoo.report.build import build_report
 from idat_zoo.report.layout import lay_out
 from idat_zoo.report.markdown import as_markdown, escaped, markdown_table
 from idat_zoo.report.means import Averaged
-from idat_zoo.results import RESULT_FILE, WATCHED, Result
+from idat_zoo.results import ENSEMBLE, RESULT_FILE, WATCHED, Result
 
 T = TypeVar("T")
 
@@ -88,6 +88,7 @@ def card_scores(results: Mapping[str, Result]) -> list[dict[str, Any]]:
             "dataset_split": "test",
             "metric_type": "accuracy",
             "metric_name": METRICS[result.recipe.protocol]
+            + _of_an_ensemble(result)
             + (", watched on test" if result.recipe.watch == "test" else "")
             + (", diverged" if result.diverged else ""),
             "metric_value": result.top1,
@@ -101,6 +102,14 @@ def card_scores(results: Mapping[str, Result]) -> list[dict[str, Any]]:
         for place, result in results.items()
     ]
     return as_plain(scores)
+
+
+def _of_an_ensemble(result: Result) -> str:
+    """`, ensemble of 6`, or nothing for the result of a single network."""
+    selection = result.selection
+    if selection is None or selection.mode != "ensemble":
+        return ""
+    return f", ensemble of {len(selection.tried)}"
 
 
 def as_plain(value: T) -> T:
@@ -171,7 +180,15 @@ def card_text(
 
 
 def _about_numbers(result: Result) -> str:
-    """The sentence about how a run's number came about."""
+    """The sentences about how a run's number came about."""
+    of_several = _of_an_ensemble(result)
+    if of_several:
+        return f"{_about_training(result)} **selection = ensemble**{of_several}: {ENSEMBLE}."
+    return _about_training(result)
+
+
+def _about_training(result: Result) -> str:
+    """The sentence about the epoch that counts, and about test."""
     if result.recipe.watch == "test":
         return f"Top-1 of the last epoch. **watch = test**: {WATCHED['test']}."
     return PROTOCOLS[result.recipe.protocol]
@@ -184,7 +201,7 @@ def _told_weights(backbone: Backbone) -> str:
 
 
 def _folders(results: Mapping[str, Result]) -> list[str]:
-    columns = ["folder", "task", "seed", "top-1 %", "protocol"]
+    columns = ["folder", "task", "seed", "top-1 %", "protocol", "selection"]
     rows = [
         [
             place,
@@ -192,6 +209,7 @@ def _folders(results: Mapping[str, Result]) -> list[str]:
             str(result.seed),
             f"{100 * result.top1:.2f}",
             result.recipe.protocol,
+            result.recipe.selection + _of_an_ensemble(result).removeprefix(", ensemble"),
         ]
         for place, result in results.items()
     ]
@@ -203,7 +221,7 @@ def _use(repo: str, place: str, result: Result, exports: Exports, *, in_peft: bo
     reference = f"hub:{repo}" + (f"/{place}" if place else "")
     place_of_images = suite_of(result.recipe.task).place
     images = " --data-dir DIR" if place_of_images is Place.DATA_DIR else ""
-    words = result.recipe.plugin_words
+    words, several = result.recipe.plugin_words, bool(_of_an_ensemble(result))
     named = f" {shlex.join(words)}" if words else ""
     own = result.recipe.pair.student.own_file
     named += " --weights student=FILE" if own else ""
@@ -214,7 +232,7 @@ def _use(repo: str, place: str, result: Result, exports: Exports, *, in_peft: bo
         "```",
         *([] if place_of_images is Place.MEMORY else [f"idat eval {reference}{images}{named}"]),
         f"idat predict {reference} photo.jpg{named}",
-        f"idat export {reference} --to onnx -o graph{named}",
+        *([] if several else [f"idat export {reference} --to onnx -o graph{named}"]),
         "```",
         "",
         "```python",
@@ -227,6 +245,8 @@ def _use(repo: str, place: str, result: Result, exports: Exports, *, in_peft: bo
         "```",
         "",
     ]
+    if several:
+        return [*lines, "An ensemble has no form without idat-zoo.", ""]
     if in_peft:
         lines += _with_peft(repo, place, result)
     elif exports.peft:

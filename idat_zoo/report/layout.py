@@ -10,7 +10,7 @@ from idat_zoo.report.fields import as_text
 from idat_zoo.report.gain import Gain
 from idat_zoo.report.means import Mean, SeriesMeans
 from idat_zoo.report.rows import Estimate, Row, SelectedValues
-from idat_zoo.results import DIVERGED, JOINT, WATCHED, raw_pixels_in_words
+from idat_zoo.results import DIVERGED, ENSEMBLE, JOINT, WATCHED, raw_pixels_in_words
 from idat_zoo.standing import in_words, too_few_in_words
 from idat_zoo.values import Frozen, Scalar
 
@@ -129,6 +129,8 @@ def _standing(row: Row, names: Names) -> Iterator[str]:
 
 def _chosen(selection: SelectedValues) -> str:
     settings = "; ".join(dict.fromkeys(as_words(values) for values in selection.values))
+    if selection.mode == "ensemble":
+        return f"ensemble of {selection.candidates}: {settings}"
     candidates = _plural(selection.candidates, "candidate")
     return f"{settings} was chosen on val200 among {candidates}"
 
@@ -151,6 +153,7 @@ def _legend(rows: Sequence[Row]) -> list[str]:
         ),
         "top1_best_on_test is the best of all epochs on test (protocol = paper), so optimistic; "
         "top-1 is the last epoch's.": best,
+        f"selection ensemble: {ENSEMBLE}.": labelled("selection", "ensemble"),
         f"task_loss joint: {JOINT.partition(': ')[2]}.": labelled("task_loss", "joint"),
         f"watch val: {WATCHED['val']}.": labelled("watch", "val"),
         f"watch test: {WATCHED['test']}.": labelled("watch", "test"),

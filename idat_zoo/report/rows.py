@@ -36,8 +36,12 @@ class Estimate(Frozen):
 
 
 class SelectedValues(Frozen):
-    """A selection on val200: the number of candidates, and the values chosen for each seed."""
+    """A selection: the number of candidates, and the values chosen on val200 for each seed.
 
+    With `mode = "ensemble"` none was chosen, and `values` are those of all members.
+    """
+
+    mode: Literal["val", "ensemble"] = "val"
     candidates: int
     values: tuple[dict[str, Scalar], ...]
 
@@ -180,9 +184,12 @@ def _chosen(results: Sequence[Result]) -> SelectedValues | None:
     selections = [result.selection for result in results if result.selection is not None]
     if not selections:
         return None
+    first = selections[0]
+    if first.mode == "ensemble":  # all seeds have the same members
+        return SelectedValues(mode="ensemble", candidates=len(first.tried), values=first.values)
     return SelectedValues(
-        candidates=len(selections[0].tried),
-        values=tuple(selection.tried[selection.chosen].values for selection in selections),
+        candidates=len(first.tried),
+        values=tuple(values for selection in selections for values in selection.values),
     )
 
 

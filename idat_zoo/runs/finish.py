@@ -1,10 +1,15 @@
 """The last stage of a run: write its checkpoints, predictions and probe, and then its result."""
 
+from collections.abc import Mapping, Sequence
+
 import torch
 
 from idat_zoo import files
-from idat_zoo.backbones.pair import count_parameters
+from idat_zoo.backbones.ensemble import Ensemble
+from idat_zoo.backbones.network import Network
+from idat_zoo.backbones.pair import Role, count_parameters
 from idat_zoo.baselines import find_baselines
+from idat_zoo.candidates import combinations
 from idat_zoo.checkpoint.loading import load_checkpoint
 from idat_zoo.checkpoint.probe import probe_logits
 from idat_zoo.checkpoint.writing import write_checkpoint
@@ -16,6 +21,7 @@ from idat_zoo.recipe import Recipe
 from idat_zoo.recipe_hash import recipe_hash
 from idat_zoo.results import (
     PREDICTIONS_FILE,
+    Candidate,
     ImageCounts,
     Parameters,
     Result,
@@ -38,16 +44,49 @@ def finish(
 
     Raises: RunFolderError if another process has taken over the folder.
     """
+    return _write(run, dict(trained.pair.roles()), [trained], final=final, selection=selection)
+
+
+def finish_ensemble(run: LoadedRun, members: Sequence[Trained]) -> Result:
+    """Evaluate the members of an ensemble together on test, and write all files of its run.
+
+    Their teachers, where they have some, are neither stored nor evaluated.
+
+    Raises: RunFolderError if another process has taken over the folder.
+    """
+    tried = [
+        Candidate(values=values, diverged=one.divergence is not None)
+        for values, one in zip(combinations(run.planned.recipe), members, strict=True)
+    ]
+    return _write(
+        run,
+        {"student": Ensemble([one.pair.student for one in members])},
+        members,
+        final=run.planned.recipe,
+        selection=Selection(mode="ensemble", tried=tuple(tried)),
+    )
+
+
+def _write(
+    run: LoadedRun,
+    networks: Mapping[Role, Network | Ensemble],
+    trained: Sequence[Trained],
+    *,
+    final: Recipe,
+    selection: Selection | None,
+) -> Result:
+    """Evaluate networks on test, and write all files of a finished run into its folder."""
     recipe, seed, folder = run.planned.recipe, run.planned.seed, run.planned.folder
-    pair, digest = trained.pair, recipe_hash(recipe)
-    data, diverged = run.views["student"], trained.divergence is not None
-    device = pair.student.mean.device
+    digest, data = recipe_hash(recipe), run.views["student"]
+    diverged = any(one.divergence is not None for one in trained)
+    device = networks["student"].mean.device
     run.still_ours()
     final = final.model_copy(update={"task": data.task})  # this task has the names of its classes
     logits = {
-        role: predict_split(network, run.views[role].test, final) for role, network in pair.roles()
+        role: predict_split(network, run.views[role].test, final)
+        for role, network in networks.items()
     }
-    for role, network in pair.roles():
+    for role, network in networks.items():
         write_checkpoint(
             folder if role == "student" else folder / TEACHER_FOLDER,
             network,
@@ -69,7 +108,8 @@ def finish(
         both = both if recipe.task_loss == "joint" else both / 2
         metrics["logit_ensemble"] = score(both, data.test.targets, data.task.class_names)
     baselines = find_baselines(data, run.cache)
-    tested = [log.test_top1 for log in trained.logs if log.test_top1 is not None]
+    logs = [log for one in trained for log in one.logs]
+    tested = [log.test_top1 for log in logs if log.test_top1 is not None]
     best = max(tested, default=None) if recipe.protocol == "paper" else None
     result = Result(
         kind="run",
@@ -84,23 +124,29 @@ def finish(
         baselines=baselines.top1,
         raw_pixels=baselines.raw_pixels,
         diverged=diverged,
-        parameters=Parameters(**count_parameters(pair.roles())),
+        parameters=Parameters(**count_parameters(networks.items())),
         recipe=recipe.model_copy(update={"task": data.task}),
         recipe_hash=digest,
         seed=seed,
         data_fingerprint=data.fingerprint,
         data_copy=data.copy,
-        backbone_sha256={role: network.backbone.sha256 for role, network in pair.roles()},
+        backbone_sha256={role: network.backbone.sha256 for role, network in networks.items()},
         device=describe_device(device),
         versions=versions(),
-        switches=trained.switches,
-        stack=trained.stack,
+        switches=trained[0].switches,
+        stack=tuple(dict.fromkeys(label for one in trained for label in one.stack)),
         threads=None if device.type == "cuda" else torch.get_num_threads(),
-        seconds=trained.seconds,
-        images_per_second=trained.images_per_second,
+        seconds=sum(one.seconds for one in trained),
+        images_per_second=_images_per_second(trained),
         finished=now(),
         files=digests(folder),
     )
     files.write_whole(folder / RESULT_FILE, files.dump_json(result.as_json()))
     tidy(folder)
     return result
+
+
+def _images_per_second(trained: Sequence[Trained]) -> float | None:
+    """Images trained per second; None if resumed trainings had no epoch left."""
+    images, seconds = sum(one.images for one in trained), sum(one.seconds for one in trained)
+    return images / seconds if images else None

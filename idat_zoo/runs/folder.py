@@ -7,6 +7,7 @@
   resume.safetensors         the state after the last complete epoch; removed once finished
   call.json, fault.json      the command that started it, and its error; removed once finished
   selection/<k>/             log, state and val.json of each candidate of `selection = "val"`
+  ensemble/<k>/              log and state of each member of `selection = "ensemble"`
   adapter_model.safetensors, config.json    the student; teacher/ holds the teacher's
   predictions.safetensors, probe.safetensors
   result.json                written last: its presence means finished

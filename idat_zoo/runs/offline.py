@@ -32,6 +32,7 @@ def with_offline_teacher(recipe: Recipe, teacher: Opened) -> Recipe:
     if recipe.teacher_mode == "offline":
         _check_same(recipe, teacher)
         return recipe
+    _check_single(teacher)
     config, pair = teacher.config, recipe.pair
     if pair.teacher != config.backbone:
         name = f"{config.backbone.name}_to_{pair.student.name}"
@@ -66,11 +67,21 @@ def check_offline_teacher(recipe: Recipe, teacher: Opened | None) -> None:
             hint="--teacher-from REF (in Python teacher_from=REF) says where it is.",
         )
     _check_same(recipe, teacher)
+    _check_single(teacher)
     own, other = recipe.task, teacher.config.recipe.task
     if (own.id, own.num_classes) != (other.id, other.num_classes):
         raise CheckpointError(
             f"the teacher '{teacher}' was trained on task '{other.id}' ({other.num_classes} "
             f"classes); this run's task is '{own.id}' ({own.num_classes} classes)."
+        )
+
+
+def _check_single(teacher: Opened) -> None:
+    """Refuse an ensemble, which gives log probabilities in place of logits."""
+    if teacher.config.members:
+        raise CheckpointError(
+            f"the teacher '{teacher}' is an ensemble of {len(teacher.config.members)}; an offline "
+            "teacher is a single network, of which logits are read."
         )
 
 
@@ -93,6 +104,7 @@ def offline_logits(
     Raises: what `load_checkpoint` raises; DivergedError for logits that are not finite.
     """
     backbone = backbones.load(teacher.config.backbone, "float32")
-    network = load_checkpoint(teacher, backbone=backbone).network.to(backbones.device)
+    found = load_checkpoint(teacher, backbone=backbone)
+    network = found.single_network("an offline teacher is a single network").to(backbones.device)
     with torch.no_grad():
         return predict_logits(network, images, device=backbones.device)

@@ -5,15 +5,14 @@ one is then trained again on all 1,000 images. Test images are not read. Candida
 can share passes, like runs.
 """
 
-import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from idat_zoo import files
+from idat_zoo.candidates import Values, combinations, with_values
 from idat_zoo.errors import DataError, DivergedError, ZooError
 from idat_zoo.logits import score_network
-from idat_zoo.recipe import Recipe, check_recipe
 from idat_zoo.results import Candidate, Selection
 from idat_zoo.runs.device_setup import DeviceSetup
 from idat_zoo.runs.folder import SELECTION_FOLDER
@@ -22,11 +21,8 @@ from idat_zoo.runs.passes import train_all
 from idat_zoo.runs.plan import Planned
 from idat_zoo.runs.progress import Progress
 from idat_zoo.runs.training import Training
-from idat_zoo.values import Scalar
 
 SCORE_FILE = "val.json"
-
-Values = dict[str, Scalar]
 
 
 def select(
@@ -78,10 +74,8 @@ def select(
 
 def candidates(planned: Planned) -> Iterator[tuple[Path, Values]]:
     """Every combination of the candidates' values with its folder, in the recipe's order."""
-    fields = planned.recipe.candidates
-    for number, values in enumerate(itertools.product(*fields.values())):
-        folder = planned.folder / SELECTION_FOLDER / f"{number}"
-        yield folder, dict(zip(fields, values, strict=True))
+    for number, values in enumerate(combinations(planned.recipe)):
+        yield planned.folder / SELECTION_FOLDER / f"{number}", values
 
 
 def _best(planned: Planned) -> Selection | DivergedError:
@@ -94,21 +88,6 @@ def _best(planned: Planned) -> Selection | DivergedError:
             f"all {len(tried)} candidates diverged on the training images.",
             hint="Lower learning rates often help: candidates.lr=[1e-4,1e-3]",
         )
-    best = max(range(len(tried)), key=lambda i: (not tried[i].diverged, tried[i].val_top1))
+    tops = [one.val_top1 or 0.0 for one in tried]
+    best = max(range(len(tried)), key=lambda i: (not tried[i].diverged, tops[i]))
     return Selection(tried=tuple(tried), chosen=best)
-
-
-def with_values(recipe: Recipe, values: Values) -> Recipe:
-    """The recipe with the values of one candidate, and without candidates.
-
-    `adapter.X` sets an option of the student's adapter, `teacher_adapter.X` of the teacher's, and
-    any other name a field of the recipe.
-    """
-    fields = recipe.model_dump() | {"selection": "none", "candidates": {}}
-    for name, value in values.items():
-        role, _, option = name.rpartition(".")
-        if role:
-            fields[role]["options"][option] = value
-        else:
-            fields[name] = value
-    return check_recipe(fields, where="candidates")

@@ -9,12 +9,14 @@ from typing import Literal, TypeVar
 
 from pydantic import ValidationError
 
+from idat_zoo.candidates import combinations, with_values
 from idat_zoo.data.suites import is_known, suite_of
 from idat_zoo.data.suites.base import Place
 from idat_zoo.engine.schedule import total_epochs
 from idat_zoo.errors import RunFolderError, ZooError
 from idat_zoo.file_names import (
     CALL_FILE,
+    ENSEMBLE_FOLDER,
     FAULT_FILE,
     LOG_FILE,
     NOTHING_TRAINED,
@@ -59,6 +61,7 @@ Kept = TypeVar("Kept", Call, Fault)
 class RunState:
     """The state of a run: `epoch` of its `epochs` are complete.
 
+    Those of an ensemble are the sums over its members.
     `top1` is that of a finished run, a fraction. `diverged` marks a finished run whose training
     diverged and was kept on purpose. `fault` is the message of the error that ended the run, or ''.
     """
@@ -111,7 +114,7 @@ def _state_of(folder: Path) -> RunState:
     place = (recipe.pair.name, recipe.adapter.label, recipe.task.id)
     if named is None or folder.parts[-LEVELS:-2] != place:
         raise RunFolderError(f"'{folder}' is not where a run of its recipe lies: it was moved.")
-    log, result = folder / LOG_FILE, folder / RESULT_FILE
+    result = folder / RESULT_FILE
     finished = json.loads(result.read_bytes()) if result.is_file() else None
     fault = _read(folder / FAULT_FILE, Fault)
     state: State = "unfinished"
@@ -123,13 +126,17 @@ def _state_of(folder: Path) -> RunState:
         state = "diverged" if fault.kind == "DivergedError" else "failed"
     elif all(is_lock(path) or path.name in NOTHING_TRAINED for path in folder.iterdir()):
         state = "not begun"
+    trained, logs = [recipe], LOG_FILE
+    if recipe.selection == "ensemble":
+        trained = [with_values(recipe, values) for values in combinations(recipe)]
+        logs = f"{ENSEMBLE_FOLDER}/*/{LOG_FILE}"
     return RunState(
         folder=folder,
         recipe=recipe,
         seed=int(named[1]),
         state=state,
-        epoch=log.read_bytes().count(b"\n") if log.is_file() else 0,
-        epochs=total_epochs(recipe),
+        epoch=sum(log.read_bytes().count(b"\n") for log in folder.glob(logs)),
+        epochs=sum(map(total_epochs, trained)),
         top1=float(finished["top1"]) if finished is not None else None,
         diverged=finished is not None and bool(finished.get("diverged")),
         fault=fault.message if fault is not None and state in ("diverged", "failed") else "",

@@ -6,11 +6,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeAlias
 
+from idat_zoo.candidates import with_values
 from idat_zoo.data.reading import Listener
 from idat_zoo.errors import RunFolderError, UsageError, ZooError
 from idat_zoo.results import Result
 from idat_zoo.runs.device_setup import DeviceSetup
-from idat_zoo.runs.finish import finish
+from idat_zoo.runs.ensemble import has_diverged, train_last
+from idat_zoo.runs.finish import finish, finish_ensemble
 from idat_zoo.runs.folder import (
     check_resumable,
     find_finished,
@@ -22,11 +24,9 @@ from idat_zoo.runs.inputs import Inputs
 from idat_zoo.runs.loaded import LoadedRun, load_run
 from idat_zoo.runs.lock import alone_in
 from idat_zoo.runs.memory_errors import plain_memory_errors
-from idat_zoo.runs.passes import train_all
 from idat_zoo.runs.plan import Planned
 from idat_zoo.runs.progress import Progress
-from idat_zoo.runs.saved_state import diverged_before
-from idat_zoo.runs.selection import select, with_values
+from idat_zoo.runs.selection import select
 
 Outcome: TypeAlias = Result | ZooError
 """The result of a run, or the error that ended it."""
@@ -139,7 +139,7 @@ def _claim(
     if finished is not None:
         progress.note(f"finished before: {one.folder}")
         return finished
-    diverged = diverged_before(one.folder, one.recipe)
+    diverged = has_diverged(one)
     if diverged is not None and not terms.keep_diverged:
         raise diverged
     check_resumable(one.folder, resume=terms.resume or diverged is not None)
@@ -165,7 +165,7 @@ def _complete(
     choosing = [k for k, run in enumerate(runs) if run.planned.recipe.selection == "val"]
     found = select([runs[k] for k in choosing], setup, progress)
     selections = dict(zip(choosing, found, strict=True))
-    positions, trainings = [], []
+    positions, last = [], []
     for position, run in enumerate(runs):
         selection = selections.get(position)
         if isinstance(selection, ZooError):
@@ -173,26 +173,28 @@ def _complete(
             continue
         recipe = run.planned.recipe
         if selection is not None:
-            recipe = with_values(recipe, selection.tried[selection.chosen].values)
+            (chosen,) = selection.values
+            recipe = with_values(recipe, chosen)
         positions.append(position)
-        trainings.append(run.training(run.final_split, recipe))
+        last.append((run, recipe))
     for note in dict.fromkeys(_on_train_alone(run) for run in runs if run.final_split == "train"):
         progress.note(note)
-    for number, outcome in train_all(trainings, setup, progress, name=name):
+    outcomes = train_last(last, setup, progress, name=name, keep_diverged=terms.keep_diverged)
+    for number, outcome in outcomes:
         position = positions[number]
         if isinstance(outcome, ZooError):
             yield position, outcome
             continue
-        if outcome.divergence is not None and not terms.keep_diverged:
-            yield position, outcome.divergence
-            continue
         run, selection = runs[position], selections.get(position)
         assert not isinstance(selection, ZooError)
         progress.doing(run.planned.recipe.task.id, "evaluating on test")
-        final = trainings[number].recipe
+        final = last[number][1]
         try:
             with plain_memory_errors(final):
-                result = finish(run, outcome, final=final, selection=selection)
+                if final.selection == "ensemble":
+                    result = finish_ensemble(run, outcome)
+                else:
+                    result = finish(run, outcome[0], final=final, selection=selection)
         except ZooError as error:
             yield position, error
         else:

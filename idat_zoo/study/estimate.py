@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from idat_zoo.candidates import combinations, count_candidates, with_values
 from idat_zoo.data.suites import suite_of
 from idat_zoo.engine.schedule import total_epochs
 from idat_zoo.recipe import Recipe
@@ -42,9 +43,10 @@ def images_seen(recipe: Recipe, data_dir: Path | None) -> int:
     """The number of images that a run trains on, counted in every epoch and for every candidate."""
     counts = suite_of(recipe.task).num_images(recipe.task, data_dir)
     train, val = counts.get("train", 0), counts.get("val", 0)
-    candidates = 1 if recipe.candidates else 0
-    for values in recipe.candidates.values():
-        candidates *= len(values)
+    if recipe.selection == "ensemble":
+        members = [with_values(recipe, values) for values in combinations(recipe)]
+        return sum(map(total_epochs, members)) * (train + val)
+    candidates = count_candidates(recipe) if recipe.candidates else 0
     return total_epochs(recipe) * (train + val + candidates * train)
 
 

@@ -18,6 +18,7 @@ MAY_KNOW = {
     "values": set(),
     "specs": {"values"},
     "recipe": {"errors", "specs", "values"},
+    "candidates": FLOOR,
     "option_words": RECIPE,
     "recipe_toml": FLOOR,
     "sources": RECIPE,
@@ -29,7 +30,7 @@ MAY_KNOW = {
     "hub": {"errors"},
     "intervals": set(),
     "metrics": RECIPE,
-    "results": FLOOR | {"metrics", "file_names", "standing", "switches"},
+    "results": FLOOR | {"candidates", "metrics", "file_names", "standing", "switches"},
     "scoring": {"intervals", "metrics"},
     "standing": RECIPE | {"intervals"},
     "baselines": FLOOR | {"data", "files", "randomness", "results"},
@@ -50,6 +51,7 @@ MAY_KNOW = {
         "adapters",
         "backbones",
         "baselines",
+        "candidates",
         "checkpoint",
         "data",
         "distillation",
@@ -76,12 +78,15 @@ MAY_KNOW = {
     | {"files", "recipe_hash", "recipe_toml", "results", "file_names"}
     | {"runs.lock", "runs.states"},
     "runs.lock": {"errors", "results"},
-    "runs.states": FLOOR | {"data", "engine", "recipe_toml", "file_names", "runs.lock"},
+    "runs.states": FLOOR
+    | {"candidates", "data", "engine", "recipe_toml", "file_names", "runs.lock"},
     "checkpoint": FLOOR
-    | {"adapters", "backbones", "data", "files", "hub", "outside", "randomness", "results"},
+    | {"adapters", "backbones", "candidates", "data", "files", "hub", "outside", "randomness"}
+    | {"results"},
     "adapting": FLOOR | {"adapters", "backbones", "checkpoint", "formats", "randomness"},
     "formats": FLOOR | {"adapters", "backbones", "checkpoint", "files", "recipe_hash"},
     "publishing": {
+        "backbones",
         "checkpoint",
         "errors",
         "files",
@@ -115,8 +120,9 @@ MAY_KNOW = {
         "switches",
     },
     "study": FLOOR
-    | {"backbones", "data", "engine", "files", "file_names", "intervals", "outside", "report"}
-    | {"results", "runs", "runs.folder", "runs.lock", "study.design", "study.plan", "switches"},
+    | {"backbones", "candidates", "data", "engine", "files", "file_names", "intervals", "outside"}
+    | {"report", "results", "runs", "runs.folder", "runs.lock", "study.design", "study.plan"}
+    | {"switches"},
     "study.design": RECIPE,
     "study.plan": FLOOR | {"files", "study.design"},
     "report": FLOOR

@@ -135,3 +135,22 @@ def test_the_optimistic_numbers_have_a_mean_of_their_own() -> None:
     assert mean.top1 == pytest.approx(0.5, abs=1e-12)
     assert mean.top1_best_on_test == pytest.approx(0.65, abs=1e-12)
     assert "| protocol paper |" in text(build_report(found))
+
+
+def test_no_mean_is_over_two_selections() -> None:
+    grid = {"candidates": {"lr": (1e-3, 1e-2)}}
+    ways: dict[str, dict[str, Any]] = {
+        "none": {},
+        "val": {"selection": "val", **grid},
+        "ensemble": {"selection": "ensemble", **grid},
+    }
+    report = build_report(
+        [made(50, on_task(task, **fields)) for task in MINI.tasks for fields in ways.values()]
+    )
+    found = {str(series.label.get("selection", "none")): series for series in report.means}
+    assert found.keys() == ways.keys()
+    assert all(series.tasks == MINI.tasks for series in found.values())
+    mixed = [made(50, on_task(task, **ways["ensemble"])) for task in MINI.tasks[:3]]
+    mixed += [made(50, on_task(task)) for task in MINI.tasks[3:]]
+    assert [len(series.tasks) for series in build_report(mixed).means] == [3, 3]
+    assert not any("mean6" in mean.name for s in build_report(mixed).means for mean in s.overall)

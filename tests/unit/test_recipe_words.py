@@ -140,7 +140,7 @@ def test_candidates_take_the_types_of_their_fields() -> None:
         ),
         (
             ["candidates.lr=[1]"],
-            "override: candidates need selection = 'val'",
+            "override: candidates need selection = 'val' or 'ensemble'",
         ),
         (
             ["distillation=kl", "temperature=2", "distillation.temperature=3"],

@@ -324,3 +324,28 @@ def test_a_result_prints_as_a_few_lines_and_its_repr_is_short() -> None:
     assert console.file.getvalue().splitlines() == lines  # type: ignore[attr-defined]
     assert len(repr(result)) < 200
     assert "toy/lora/digits" in repr(result)
+
+
+def test_the_three_selections_never_share_a_row_or_a_mean() -> None:
+    tried = {
+        "val": tuple(Candidate(values={"lr": lr}, val_top1=lr) for lr in (1e-3, 1e-2)),
+        "ensemble": tuple(Candidate(values={"lr": lr}) for lr in (1e-3, 1e-2)),
+    }
+    results = [made(90, toy_recipe(lr=1e-2), seed=seed) for seed in (0, 1)]
+    for mode, chosen in (("val", 1), ("ensemble", None)):
+        recipe = toy_recipe(selection=mode, candidates={"lr": (1e-3, 1e-2)})
+        selection = Selection(mode=mode, tried=tried[mode], chosen=chosen)
+        results += [made(80, recipe, seed=seed, selection=selection) for seed in (0, 1)]
+    report = build_report(results)
+    assert sorted(map(str, labels(report))) == [
+        "{'selection': 'ensemble'}",
+        "{'selection': 'val'}",
+        "{}",
+    ]
+    assert [row.seeds for row in report.rows] == [(0, 1)] * 3
+    shown = text(report)
+    assert "selection ensemble: ensemble of 2: lr 0.001; lr 0.01" in shown
+    assert "selection ensemble: the mean of the softmaxes of all candidates" in shown
+    alone = build_report([one for one in results if one[1].recipe.selection == "ensemble"])
+    assert labels(alone) == [{"selection": "ensemble"}]
+    assert "chosen on val200" not in text(alone)
