@@ -64,42 +64,39 @@ def _seeds(scores: Sequence[Score]) -> str:
 
 
 def findings(report: StudyReport) -> Section:
-    """A sentence for each setting: on which tasks it differs from the reference."""
+    """Gains in points with a line for each setting and a column for each task.
+
+    A star marks those that differ from 0 after Holm's correction.
+    """
+    tasks = list(dict.fromkeys(one.task for one in report.comparisons))
+    by_place = {(one.setting, one.task): one for one in report.comparisons}
     known = [one for one in report.comparisons if one.difference is not None]
     return Section(
-        title=f"Findings: each arm against '{report.reference}'",
+        title=f"Findings: gain of each arm over '{report.reference}', in points of top-1",
+        columns=("adapter", "arm", *tasks),
+        rows=tuple(
+            (
+                over.setting.adapter,
+                over.setting.label,
+                *(_starred(by_place.get((over.setting, task))) for task in tasks),
+            )
+            for over in report.over_tasks
+        ),
         lines=(
-            *(_finding(one, report) for one in report.over_tasks),
-            f"A difference counts where p is below 0.05 after Holm's correction over the "
-            f"{len(known)} comparisons below.",
+            f"*: p is below 0.05 after Holm's correction over all {len(known)} comparisons; no "
+            "other gain can be told from 0.",
         ),
     )
 
 
-def _finding(over: OverTasks, report: StudyReport) -> str:
-    own = [
-        one
-        for one in report.comparisons
-        if one.setting == over.setting and one.difference is not None
-    ]
-    better = [one.task for one in own if one.differs and _gain(one) > 0]
-    worse = [one.task for one in own if one.differs and _gain(one) < 0]
-    rest = [one.task for one in own if not one.differs]
-    parts = [
-        f"better on {', '.join(better)}" if better else "",
-        f"worse on {', '.join(worse)}" if worse else "",
-        f"cannot be told from it on {', '.join(rest)}" if rest else "",
-    ]
-    return f"{_called(over.setting)}: {'; '.join(filter(None, parts))}"
+def _starred(one: Comparison | None) -> str:
+    if one is None or one.difference is None:
+        return "–"
+    return f"{points(one.difference.gain)}{'*' if one.differs else ''}"
 
 
 def _called(setting: Setting) -> str:
     return f"{setting.adapter}, {setting.label}"
-
-
-def _gain(one: Comparison) -> float:
-    assert one.difference is not None
-    return one.difference.gain
 
 
 def _comparisons(report: StudyReport) -> Section:

@@ -9,10 +9,11 @@ import safetensors.numpy
 from made_results import COUNT, made, on_task
 
 from idat_zoo import files
+from idat_zoo.report.layout import points
 from idat_zoo.report.markdown import as_markdown
 from idat_zoo.report.predictions import CLASSES_FILE, LOGIT_ENSEMBLE
 from idat_zoo.study.comparison import difference_of, seed_variances
-from idat_zoo.study.layout import lay_out_study
+from idat_zoo.study.layout import findings, lay_out_study
 from idat_zoo.study.outcomes import Setting
 from idat_zoo.study.plan import Entry, StudyPlan
 from idat_zoo.study.report import StudyReport, build_study_report
@@ -122,12 +123,22 @@ def test_an_arm_may_read_the_ensemble_of_another_arms_runs(study: Made) -> None:
 
 
 def test_what_holds_after_holms_correction_is_said(study: Made) -> None:
-    plan, folder, _ = study
+    plan, folder, right = study
+    for seed in SEEDS:
+        same = {"student": right["digits", "none", seed]}
+        write_run(folder, entry("digits", "mse", seed), same)
     report = build_study_report(plan, folder)
-    better = [one.task for one in report.comparisons if one.setting == MSE and one.differs]
-    assert "count" in better
-    assert f"lora, mse: better on {', '.join(better)}" in text_of(report)
-    assert "over the 8 comparisons" in text_of(report)
+    gains = {
+        one.task: f"{points(one.difference.gain)}{'*' if one.differs else ''}"
+        for one in report.comparisons
+        if one.setting == MSE and one.difference is not None
+    }
+    found = findings(report)
+    assert found.columns == ("adapter", "arm", *TASKS)
+    assert ("lora", "mse", *gains.values()) in found.rows
+    assert gains["digits"] == "+0.00"
+    assert gains["count"].endswith("*")
+    assert "over all 8 comparisons" in text_of(report)
 
 
 def test_gains_are_set_against_a_linear_probe(study: Made) -> None:
