@@ -12,7 +12,7 @@ LISTED = 8
 
 def lay_out_study(report: StudyReport) -> list[Section]:
     """The sections of a study's report in reading order."""
-    sections = [_introduction(report), _scores(report)]
+    sections = [_introduction(report), _scores(report), *_teachers(report)]
     if report.comparisons:
         sections += [findings(report), _comparisons(report), _over_tasks(report)]
     return sections
@@ -50,11 +50,37 @@ def _scores(report: StudyReport) -> Section:
     )
 
 
+def _teachers(report: StudyReport) -> Iterator[Section]:
+    """Top-1 of the teachers, with a line for each setting that has any."""
+    with_teacher = [score for score in report.scores if score.teacher is not None]
+    tasks = list(dict.fromkeys(score.task for score in with_teacher))
+    by_place = {(score.setting, score.task): score.teacher for score in with_teacher}
+    rows = [
+        (
+            setting.adapter,
+            setting.label,
+            *(_share(by_place.get((setting, task))) for task in tasks),
+        )
+        for setting in dict.fromkeys(score.setting for score in with_teacher)
+    ]
+    if rows:
+        yield Section(
+            title="Top-1 of the teacher, in per cent",
+            columns=("adapter", "arm", *tasks),
+            rows=tuple(rows),
+            lines=("The network beside the student, which is not kept; means over seeds.",),
+        )
+
+
+def _share(top1: float | None) -> str:
+    return "–" if top1 is None else f"{100 * top1:.1f}"
+
+
 def _score(score: Score | None) -> str:
     if score is None:
         return "–"
     deviation = "" if score.sd is None else f" ± {100 * score.sd:.1f}"
-    return f"{100 * score.top1:.1f}{deviation}"
+    return f"{_share(score.top1)}{deviation}"
 
 
 def _seeds(scores: Sequence[Score]) -> str:

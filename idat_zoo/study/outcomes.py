@@ -33,12 +33,14 @@ class Setting(Frozen):
 class Outcome:
     """The outcome of one finished run: the top-1 that counts, and whether each image is right.
 
-    `right` is `[N]`, or None if the folder holds no predictions; then `top1` is None, too, unless
+    `teacher` is the top-1 of its teacher, or None if there is none, or if what counts is not the
+    student alone. `right` is `[N]`, or None if the folder holds no predictions; then `top1` is None, too, unless
     the result has it.
     """
 
     result: Result
     top1: float | None
+    teacher: float | None
     index: np.ndarray | None
     right: np.ndarray | None
 
@@ -79,7 +81,11 @@ def _outcome(path: Path, result: Result, metric: str) -> Outcome:
         top1: float | None = result.top1
     else:
         top1 = None if right is None else float(right.mean())
-    return Outcome(result=result, top1=top1, index=classes.get("index"), right=right)
+    beside = result.teacher if metric == "student" else None
+    teacher = None if beside is None else beside.top1
+    return Outcome(
+        result=result, top1=top1, teacher=teacher, index=classes.get("index"), right=right
+    )
 
 
 def paired(first: Mapping[int, Outcome], second: Mapping[int, Outcome]) -> np.ndarray | None:

@@ -21,13 +21,17 @@ LEAST_TASKS = 4
 
 
 class Score(Frozen):
-    """Top-1 of one setting on one task, a fraction: the mean over seeds, and their deviation."""
+    """Top-1 of one setting on one task, a fraction: the mean over seeds, and their deviation.
+
+    `teacher` is the mean top-1 of the teachers, or None where there is none to compare with.
+    """
 
     setting: Setting
     task: str
     seeds: tuple[int, ...]
     top1: float
     sd: float | None = None
+    teacher: float | None = None
 
 
 class Comparison(Frozen):
@@ -106,6 +110,7 @@ def build_study_report(plan: StudyPlan, folder: Path) -> StudyReport:
 def _scores(outcomes: Outcomes) -> Iterator[Score]:
     for (setting, task), by_seed in outcomes.items():
         tops = [one.top1 for _, one in sorted(by_seed.items()) if one.top1 is not None]
+        teachers = [one.teacher for one in by_seed.values() if one.teacher is not None]
         if tops:
             yield Score(
                 setting=setting,
@@ -113,6 +118,7 @@ def _scores(outcomes: Outcomes) -> Iterator[Score]:
                 seeds=tuple(sorted(by_seed)),
                 top1=statistics.fmean(tops),
                 sd=statistics.stdev(tops) if len(tops) > 1 else None,
+                teacher=statistics.fmean(teachers) if len(teachers) == len(tops) else None,
             )
 
 

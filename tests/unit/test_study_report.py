@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import safetensors.numpy
-from made_results import COUNT, made, on_task
+from made_results import COUNT, made, on_task, scored
 
 from idat_zoo import files
 from idat_zoo.report.layout import points
@@ -139,6 +139,19 @@ def test_what_holds_after_holms_correction_is_said(study: Made) -> None:
     assert gains["digits"] == "+0.00"
     assert gains["count"].endswith("*")
     assert "over all 8 comparisons" in text_of(report)
+
+
+def test_the_teachers_top1_is_beside_the_students(study: Made) -> None:
+    plan, folder, right = study
+    for seed, correct in zip(SEEDS, (70, 80, 84), strict=True):
+        own = {"student": right["digits", "mse", seed]}
+        write_run(folder, entry("digits", "mse", seed), own, teacher=scored(correct))
+    report = build_study_report(plan, folder)
+    found = {(score.setting, score.task): score.teacher for score in report.scores}
+    assert found[MSE, "digits"] == pytest.approx(0.78)
+    assert found[MSE, "count"] is None
+    assert found[BOTH, "digits"] is None
+    assert "| lora | mse | 78.0 |" in text_of(report)
 
 
 def test_gains_are_set_against_a_linear_probe(study: Made) -> None:
