@@ -34,8 +34,8 @@ class Outcome:
     """The outcome of one finished run: the top-1 that counts, and whether each image is right.
 
     `teacher` is the top-1 of its teacher, or None if there is none, or if what counts is not the
-    student alone. `right` is `[N]`, or None if the folder holds no predictions; then `top1` is None, too, unless
-    the result has it.
+    student alone. `right` is `[N]`, or None if the folder holds no predictions; then `top1` is
+    None, too, unless the result has it.
     """
 
     result: Result
