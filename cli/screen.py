@@ -66,7 +66,8 @@ def print_csv(rows: Iterable[Sequence[object]]) -> None:
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """A table: on a terminal, cells are wrapped between words; elsewhere, columns are aligned.
 
-    Where not even the longest words fit side by side, each row becomes lines of `column: cell`.
+    Where the longest words do not fit side by side, names are broken after their underscores, too;
+    where that is not enough, each row becomes lines of `column: cell`.
     """
     columns = [plain(name) for name in columns]
     rows = [[plain(cell) for cell in row] for row in rows]
@@ -89,6 +90,11 @@ def _print_on_terminal(
     from rich.text import Text
 
     widths = _column_widths(columns, rows, console.width)
+    if widths is None:
+        names_broken = [[row[0], *map(_broken, row[1:])] for row in (columns, *rows)]
+        widths = _column_widths(names_broken[0], names_broken[1:], console.width)
+        if widths is not None:
+            columns, *rows = names_broken
     if widths is None:
         for row in rows:
             console.print(Text(row[0], style="bold", overflow="fold"))
@@ -130,6 +136,11 @@ def _column_widths(
         widths[place] += more
         room -= more
     return widths
+
+
+def _broken(cell: str) -> str:
+    """A cell with a new line after each underscore of its words of more than eight letters."""
+    return re.sub(r"\w{9,}", lambda word: re.sub("(?<=._)(?=.)", "\n", word[0]), cell)
 
 
 def _wrapped(cell: str, width: int) -> str:

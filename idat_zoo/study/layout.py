@@ -32,22 +32,25 @@ def _scores(report: StudyReport) -> Section:
     """Top-1 with a line for each setting and a column for each task."""
     tasks = list(dict.fromkeys(score.task for score in report.scores))
     by_place = {(score.setting, score.task): score for score in report.scores}
-    settings = list(dict.fromkeys(score.setting for score in report.scores))
-    rows = [
-        (
-            setting.adapter,
-            setting.label,
-            *(_score(by_place.get((setting, task))) for task in tasks),
-            _seeds([by_place[setting, task] for task in tasks if (setting, task) in by_place]),
-        )
-        for setting in settings
-    ]
+    counts = {len(score.seeds) for score in report.scores}
+    columns, rows = ["adapter", "arm", *tasks], []
+    for setting in dict.fromkeys(score.setting for score in report.scores):
+        own = [by_place.get((setting, task)) for task in tasks]
+        row = [setting.adapter, setting.label, *map(_score, own)]
+        rows.append((*row, *([_seeds(own)] if len(counts) > 1 else [])))
     return Section(
         title="Top-1 on test, in per cent",
-        columns=("adapter", "arm", *tasks, "seeds"),
+        columns=(*columns, *(["seeds"] if len(counts) > 1 else [])),
         rows=tuple(rows),
-        lines=("Means over seeds, ± the seeds' standard deviation.",),
+        lines=(_means(counts),) if counts else (),
     )
+
+
+def _means(counts: set[int]) -> str:
+    if counts == {1}:
+        return "One seed."
+    over = f"{counts.pop()} " if len(counts) == 1 else ""
+    return f"Means over {over}seeds, ± the seeds' standard deviation."
 
 
 def _teachers(report: StudyReport) -> Iterator[Section]:
@@ -83,9 +86,9 @@ def _score(score: Score | None) -> str:
     return f"{_share(score.top1)}{deviation}"
 
 
-def _seeds(scores: Sequence[Score]) -> str:
+def _seeds(scores: Sequence[Score | None]) -> str:
     """The number of seeds; a range if it differs between tasks."""
-    counts = {len(score.seeds) for score in scores}
+    counts = {len(score.seeds) for score in scores if score is not None}
     return "–".join(map(str, sorted({min(counts), max(counts)})))
 
 

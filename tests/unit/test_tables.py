@@ -221,6 +221,21 @@ def test_a_deviation_and_a_unit_stay_with_their_number(monkeypatch: pytest.Monke
     assert any("1.3 k" in line for line in lines)
 
 
+def test_long_names_break_after_underscores_before_rows_become_lines(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    columns = ["adapter", "arm", "sprites_loc", "sprites_ori", "kl_t2"]
+    rows = [["a_long_first", "equal_parameters", "+1.00", "kl_t2", "+2.00"]]
+    assert on_terminal((columns, rows), 51, monkeypatch) == [
+        "                          sprites_  sprites_       ",
+        "adapter       arm         loc       ori       kl_t2",
+        "a_long_first  equal_      +1.00     kl_t2     +2.00",
+        "              parameters                           ",
+    ]
+    assert len(on_terminal((columns, rows), 80, monkeypatch)) == 2
+    assert on_terminal((columns, rows), 40, monkeypatch)[1] == "  arm: equal_parameters"
+
+
 def test_what_fits_stays_on_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     lines = on_terminal(REPORT, 120, monkeypatch)
     assert len(lines) == 3
