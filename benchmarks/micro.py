@@ -2,8 +2,7 @@
 
     python benchmarks/micro.py choose      try settings on val200, write the table `micro_choice`
     python benchmarks/micro.py measure     run what the tables `digits`, `micro` and `mini` show
-    python benchmarks/micro.py gain        write the table `teacher_gain` from the recorded runs
-    python benchmarks/micro.py             all three
+    python benchmarks/micro.py             both
 
 Runs lie in build/micro-runs and are resumed or reused; remove that folder after a new pretraining.
 Test is read by `measure` alone, after the recipe is written. The table of all families and the
@@ -15,7 +14,6 @@ import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from statistics import fmean
 
 import torch
 
@@ -23,12 +21,9 @@ from idat_zoo.engine.precision import describe_device
 from idat_zoo.errors import ZooError
 from idat_zoo.intervals import wilson_interval
 from idat_zoo.recipe import Recipe, Task
-from idat_zoo.registry import averaged_tasks, get_recipe, load_registry, task_suites
-from idat_zoo.report.build import build_report
-from idat_zoo.report.gain import Gain
-from idat_zoo.report.layout import percent, points
+from idat_zoo.registry import get_recipe, load_registry, task_suites
 from idat_zoo.report.rows import estimate
-from idat_zoo.results import PREDICTIONS_FILE, RESULT_FILE, Result, find_results, versions
+from idat_zoo.results import PREDICTIONS_FILE, RESULT_FILE, Result, versions
 from idat_zoo.runs.device_setup import set_up
 from idat_zoo.runs.folder import run_folder
 from idat_zoo.runs.inputs import Inputs
@@ -175,36 +170,6 @@ def write_mini(rows: Sequence[Sequence[str]], *, made_by: Result) -> None:
     write(RESULTS / "mini_baselines.json", {"columns": columns, "rows": rows, "note": note})
 
 
-def gain() -> None:
-    """Two rows of the mini suite: the largest of the teacher's gains and the smallest."""
-    found = find_results([RESULTS / "mini"])
-    gains = sorted(
-        build_report(found, averaged=averaged_tasks(load_registry())).gains,
-        key=lambda one: one.mean.gain if one.mean else 0.0,
-    )
-    rows = [gain_row(one, [result for _, result in found]) for one in (gains[-1], gains[0])]
-    note = (
-        "LoRA, pair micro, 3 seeds: top-1 in per cent on test, and the gain in points with its "
-        f"95 % interval as `idat report` gives it. Of the {len(gains)} tasks of the mini suite "
-        "these have the largest gain and the smallest. "
-        f"{found[0][1].device}; {told_versions(found[0][1].versions)}; "
-        "`python benchmarks/micro.py gain`"
-    )
-    columns = ["task", "student alone", "with its teacher", "gain"]
-    write(RESULTS / "teacher_gain.json", {"columns": columns, "rows": rows, "note": note})
-
-
-def gain_row(one: Gain, results: Sequence[Result]) -> list[str]:
-    """A task, the student's top-1 without and with its teacher, and what the teacher brought."""
-    assert one.mean is not None
-    own = [r for r in results if r.recipe.task.id == one.task and r.recipe.adapter.name == "lora"]
-    alone = fmean(r.top1 for r in own if r.recipe.pair.teacher is None)
-    taught = fmean(r.top1 for r in own if r.recipe.pair.teacher is not None)
-    low, high = one.mean.interval
-    told = f"{points(one.mean.gain)} ({points(low)} to {points(high)})"
-    return [one.task, percent(alone), percent(taught), told]
-
-
 def record(result: Result, table: str, names: Sequence[str]) -> None:
     """Keep a run's result, and for paired comparison its predictions, in the repository."""
     folder = run_folder(RUNS, result.recipe, result.seed)
@@ -229,7 +194,7 @@ def write(path: Path, document: dict[str, object]) -> None:
 
 def main() -> None:
     """The steps asked for, or all in order."""
-    steps = {"choose": choose, "measure": measure, "gain": gain}
+    steps = {"choose": choose, "measure": measure}
     for name in sys.argv[1:] or list(steps):
         steps[name]()
 

@@ -54,6 +54,8 @@ class Comparison(Frozen):
 class OverTasks(Frozen):
     """The mean gain of a setting over its tasks, with Student's 95 % interval over the tasks.
 
+    There is no interval where the gain is the same on all tasks, which says nothing about others.
+
     `correlation` is Spearman's rank correlation, over tasks, of the gain with the top-1 of a linear
     probe, and `p` its exact p-value over all orders of the tasks; both are None over fewer than
     `LEAST_TASKS` tasks.
@@ -189,7 +191,7 @@ def _over_tasks(comparisons: Sequence[Comparison], probe: dict[str, float]) -> I
             setting=setting,
             tasks=tuple(gains),
             gain=statistics.fmean(gains.values()),
-            interval=over_seeds(list(gains.values())) if len(gains) > 1 else None,
+            interval=over_seeds(list(gains.values())) if len(set(gains.values())) > 1 else None,
             correlation=rho,
             p=p,
         )
