@@ -344,7 +344,7 @@ def test_the_report_in_its_three_forms(trained: Path, monkeypatch: pytest.Monkey
     text = idat("study", "report", "small")
     assert text.exit_code == 0, text.stderr
     assert text.stdout.startswith("A small study (study small)\n4 of 4 runs are finished.\n")
-    assert "against 'none'" in text.stdout
+    assert "gain of each arm over 'none'" in text.stdout
     table = idat("study", "report", "small.toml", "--format", "markdown")
     assert table.exit_code == 0, table.stderr
     assert "| adapter | arm | digits | seeds |" in table.stdout
