@@ -12,7 +12,9 @@ LISTED = 8
 
 def lay_out_study(report: StudyReport) -> list[Section]:
     """The sections of a study's report in reading order."""
-    sections = [_introduction(report), _scores(report)]
+    sections = [_introduction(report)]
+    if report.scores:
+        sections.append(_scores(report))
     if report.comparisons:
         sections += [findings(report), _comparisons(report), _over_tasks(report)]
     return sections
@@ -66,12 +68,13 @@ def _seeds(scores: Sequence[Score]) -> str:
 def findings(report: StudyReport) -> Section:
     """A sentence for each setting: on which tasks it differs from the reference."""
     known = [one for one in report.comparisons if one.difference is not None]
+    over = "the comparison" if len(known) == 1 else f"the {len(known)} comparisons"
+    rule = f"A difference counts where p is below 0.05 after Holm's correction over {over} below."
     return Section(
         title=f"Findings: each arm against '{report.reference}'",
         lines=(
             *(_finding(one, report) for one in report.over_tasks),
-            f"A difference counts where p is below 0.05 after Holm's correction over the "
-            f"{len(known)} comparisons below.",
+            rule if known else "None can be compared; why is said below.",
         ),
     )
 
