@@ -135,7 +135,9 @@ def run(
         screen.note(f"left out: {sentence}")
     planned = plan_of_runs(settled, folder, setup, inputs)
     if dry_run:
-        print_dry_run(settled, planned, folder, setup, data_dir, measure=measure, json=json)
+        print_dry_run(
+            settled, planned, folder, setup, data_dir, measure=measure, retry=retry, json=json
+        )
         return
     agreed = _offer(planned, data_dir, shelf, yes=yes)
     with screen.waiting("loading torch"):

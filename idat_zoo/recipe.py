@@ -297,6 +297,10 @@ class Recipe(Frozen):
                     "each of candidates needs at least one value",
                 ),
                 (
+                    any(len({*values}) < len(values) for values in self.candidates.values()),
+                    "candidates have each value once",
+                ),
+                (
                     self.selection != "none" and self.protocol == "paper",
                     "protocol = 'paper' chooses on test; it takes no selection = "
                     f"'{self.selection}'",

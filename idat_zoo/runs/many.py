@@ -150,15 +150,17 @@ def train_planned(
     resume: bool = False,
     wait: bool = False,
     keep_diverged: bool = False,
+    beside: bool = True,
     words: Sequence[str] = (),
     parts: Sequence[Sequence[int]] | None = None,
     on_outcome: Callable[[int, Outcome], None] = lambda position, outcome: None,
 ) -> list[Result | ZooError]:
     """Train planned runs; returns the result of each run, or its error, in their order.
 
-    `words` are the words of the command line. They are stored in the folder of each run until it is
-    finished, so that the command can be repeated. `parts` are the positions of the runs that are
-    trained together, where that was decided before; None means that it is decided now.
+    `beside` says whether a run that `resume` finds not begun names a similar run that may have been
+    meant. `words` are the words of the command line. They are stored in the folder of each run
+    until it is finished, so that the command can be repeated. `parts` are the positions of the runs
+    that are trained together, where that was decided before; None means that it is decided now.
     `on_outcome` is called with the position and the outcome of each run as soon as it ends.
 
     Raises: UsageError for an error that concerns all runs.
@@ -169,6 +171,7 @@ def train_planned(
         resume=resume,
         wait=wait,
         keep_diverged=keep_diverged,
+        beside=beside,
         words=tuple(words),
     )
     outcomes = _Outcomes(planned, progress, on_outcome)
