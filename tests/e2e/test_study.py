@@ -357,7 +357,7 @@ def test_the_report_in_its_three_forms(trained: Path, monkeypatch: pytest.Monkey
     assert "gain of each arm over 'none'" in text.stdout
     table = idat("study", "report", "small.toml", "--format", "markdown")
     assert table.exit_code == 0, table.stderr
-    assert "| adapter | arm | digits | seeds |" in table.stdout
+    assert "| adapter | arm | digits |" in table.stdout
     found = document(idat("study", "report", "small", "--json"))["report"]
     assert (found["name"], found["reference"], found["finished"]) == ("small", "none", 4)
     arms = {one["setting"]["arm"]: one["top1"] for one in found["scores"]}
