@@ -190,7 +190,7 @@ def test_one_comparison_is_not_called_several(tmp_path: Path) -> None:
     for one in entries:
         write_run(tmp_path, one, {"student": np.ones(COUNT, bool)})
     text = text_of(build_study_report(plan_of(*entries), tmp_path))
-    assert "Holm's correction over the one comparison." in text
+    assert "Holm's correction over the one comparison;" in text
 
 
 def test_classes_that_are_not_the_results_are_not_compared(study: Made) -> None:
