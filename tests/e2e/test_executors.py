@@ -117,7 +117,7 @@ def test_commands_carry_the_options_that_are_given(tmp_path: Path) -> None:
     (first, *rest) = result.stdout.splitlines()
     assert len(rest) == 1
     words = shlex.split(first)
-    assert words[words.index("--pass") + 1 :] == [
+    assert words[words.index("--pass") + 2 :] == [
         *("--device", "cpu", "--data-dir", str(tmp_path / "images"), "--yes"),
         "--no-prefix-cache",
     ]
