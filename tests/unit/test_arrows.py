@@ -123,8 +123,10 @@ MAY_KNOW = {
     | {"backbones", "candidates", "data", "engine", "files", "file_names", "intervals", "outside"}
     | {"report", "results", "runs", "runs.folder", "runs.lock", "study.design", "study.plan"}
     | {"switches"},
-    "executors": FLOOR | {"data", "engine", "files", "outside", "results", "runs", "runs.folder"},
-    "executors.names": FLOOR,
+    "executors": FLOOR
+    | {"data", "engine", "executors.ray_options", "files", "outside", "results", "runs"}
+    | {"runs.folder"},
+    "executors.names": FLOOR | {"executors"},
     "executors.command": RECIPE,
     "executors.ray_options": RECIPE,
     "study.design": RECIPE,
