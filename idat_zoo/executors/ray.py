@@ -1,17 +1,18 @@
 """The executor for Ray: each turn is a task of Ray Core, retried when its process is killed.
 
 Unless a cluster is named, Ray is started on this machine: with a temporary folder of its own, free
-ports, no dashboard and no usage report. It ends with the call. If the calling process is killed,
-Ray's processes end with it, and its temporary folder is removed by the next call.
+ports, no dashboard and no usage report. It ends with the call, also if that is killed: a guard ends
+Ray's processes and removes the folder.
 """
 
 import os
 import pickle
-import shutil
+import subprocess
+import sys
 import tempfile
 import warnings
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ import torch
 from idat_zoo import errors
 from idat_zoo.data.reading import usable_cores
 from idat_zoo.errors import TrainingError, UsageError, ZooError
+from idat_zoo.executors import ray_guard
 from idat_zoo.executors.order import make_order
 from idat_zoo.executors.ray_options import RayOptions
 from idat_zoo.executors.ray_task import Answer, train_pickled
@@ -122,17 +124,14 @@ class RayExecutor:
             warnings.simplefilter("ignore")  # of Ray itself
             import ray
 
-            place = None if self.options.address else _own_folder()
-            try:
+            with ExitStack() as stack:
+                place = None if self.options.address else stack.enter_context(_own_folder())
+                stack.callback(ray.shutdown)
                 self._start(ray, place, gpus)
                 self._check_resources(ray.cluster_resources(), gpus)
                 count = f"{passes} pass{'es' if passes > 1 else ''}"
                 progress.note(f"Ray {ray.__version__}: {count}, {self.options.cpus} threads each")
                 yield ray
-            finally:
-                ray.shutdown()
-                if place is not None:
-                    shutil.rmtree(place, ignore_errors=True)
 
     def _start(self, ray: Any, place: Path | None, gpus: float) -> None:
         words: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
@@ -223,13 +222,17 @@ def _variables(values: Mapping[str, str]) -> Iterator[None]:
                 os.environ[name] = value
 
 
-def _own_folder() -> Path:
-    """A new folder for Ray's files; those of calls that were killed are removed."""
+@contextmanager
+def _own_folder() -> Iterator[Path]:
+    """A new folder for Ray's files, which a guard removes at the end, with Ray's processes."""
     top = Path(tempfile.gettempdir())
     if len(str(top)) > LONGEST_FOLDER:
         top = Path("/tmp")
-    for old in top.glob(f"{PREFIX}*"):
-        pid = old.name.removeprefix(PREFIX).partition("-")[0]
-        if pid.isdigit() and not Path(f"/proc/{pid}").exists():
-            shutil.rmtree(old, ignore_errors=True)  # another user's stays
-    return Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-", dir=top))
+    place = Path(tempfile.mkdtemp(prefix=PREFIX, dir=top)).resolve()
+    guard = subprocess.Popen(
+        [sys.executable, "-I", ray_guard.__file__, str(place)],
+        stdin=subprocess.PIPE,
+        start_new_session=True,  # Ctrl-C is the call's
+    )
+    with guard:  # closes its input, and waits for its end
+        yield place

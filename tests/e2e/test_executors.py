@@ -65,6 +65,12 @@ def call(*words: str) -> "subprocess.Popen[str]":
     )
 
 
+def finish(calling: "subprocess.Popen[str]") -> None:
+    """Wait for a call that trains everything."""
+    _, stderr = calling.communicate(timeout=500)
+    assert calling.returncode == 0, stderr
+
+
 # Printed commands
 
 
@@ -155,12 +161,10 @@ def of_ray() -> list[str]:
 @pytest.mark.usefixtures("undisturbed_machine")
 def test_ray_gives_the_same_bits_though_a_worker_is_killed() -> None:
     Path("long.toml").write_text(LONG)
-    local = call("long.toml", "--out", "local", "--jobs", "1")
-    assert local.wait(500) == 0, local.communicate()
+    finish(call("long.toml", "--out", "local"))
     there = call("long.toml", "--out", "there", *RAY)
     killed = kill_one(there, Path("there"))
-    _, stderr = there.communicate(timeout=500)
-    assert there.returncode == 0, stderr
+    finish(there)
     assert killed != there.pid
     assert bits(Path("local")) == bits(Path("there"))
 
@@ -191,17 +195,14 @@ def test_a_killed_call_leaves_nothing_and_the_same_command_goes_on() -> None:
         assert time.monotonic() < deadline
         time.sleep(0.1)
     there.kill()
-    there.wait()
+    there.communicate()
     deadline = time.monotonic() + 60
-    while [one for one in of_ray() if not one.startswith("/tmp/")]:
+    while of_ray():
         assert time.monotonic() < deadline, of_ray()
         time.sleep(0.5)
-    again = call("long.toml", "--out", "there", *RAY)
-    _, stderr = again.communicate(timeout=500)
-    assert again.returncode == 0, stderr
+    finish(call("long.toml", "--out", "there", *RAY))
     assert of_ray() == []
-    local = call("long.toml", "--out", "local")
-    assert local.wait(500) == 0, local.communicate()
+    finish(call("long.toml", "--out", "local"))
     assert bits(Path("local")) == bits(Path("there"))
 
 
