@@ -25,6 +25,13 @@ from idat_zoo.cli.options import (
     StackOption,
     YesOption,
 )
+from idat_zoo.cli.passes import (
+    ExecutorOption,
+    ExecutorWordsOption,
+    PassOption,
+    check_pass,
+    print_commands,
+)
 from idat_zoo.cli.report import Format, FormatOption, print_sections
 from idat_zoo.cli.study_texts import print_dry_run, print_outcome, print_status
 from idat_zoo.errors import UnknownNameError, UsageError, ZooError
@@ -100,24 +107,33 @@ def run(
     fused: FusedOption = None,
     keep_memory: KeepMemoryOption = True,
     deterministic: DeterministicOption = False,
+    executor: ExecutorOption = "local",
+    executor_option: ExecutorWordsOption = None,
+    number: PassOption = None,
 ) -> None:
     """Train all runs of a study that are not finished.
 
     A run that fails does not end the others; after its third failure it is left out.
     """
+    from idat_zoo.executors.names import PRINT, check_name, find_options, open_executor
     from idat_zoo.registry.studies import get_study
     from idat_zoo.switches import Switches
 
     if measure and not dry_run:
         raise UsageError("--measure belongs to --dry-run, which tells the hours.")
-    asked = get_study(_only_one(what), shelf=shelf)
-    folder = out or RUNS / asked.name
+    check_name(executor, jobs=jobs)
+    check_pass(number, executor=executor, dry_run=dry_run, replan=replan)
+    word = _only_one(what)
+    asked = get_study(word, shelf=shelf) if number is None else None
+    folder = out or (RUNS / asked.name if asked else find_folder(word, out, shelf))
     with screen.waiting("loading torch"):
+        options = find_options(executor, executor_option or ())
         from idat_zoo.engine.precision import find_device
         from idat_zoo.runs.device_setup import set_up
         from idat_zoo.runs.inputs import Inputs
+        from idat_zoo.study.plan import load_plan
         from idat_zoo.study.planning import agreed_plan, make_plan
-        from idat_zoo.study.train import plan_of_runs, train_plan
+        from idat_zoo.study.train import open_passes, plan_of_runs, train_pass, train_plan
     switches = Switches(
         prefix_cache=prefix_cache,
         compile=compile,
@@ -129,8 +145,11 @@ def run(
         set_up(find_device(device), switches, stack=stack, jobs=jobs),
         Inputs(data_dir=data_dir),
     )
-    fresh = make_plan(asked, setup, data_dir=data_dir)
-    settled = agreed_plan(fresh, folder, replan=replan)
+    if asked is None:
+        settled = load_plan(folder)
+    else:
+        fresh = make_plan(asked, setup, data_dir=data_dir)
+        settled = agreed_plan(fresh, folder, replan=replan)
     for sentence in settled.left_out:
         screen.note(f"left out: {sentence}")
     planned = plan_of_runs(settled, folder, setup, inputs)
@@ -139,6 +158,7 @@ def run(
             settled, planned, folder, setup, data_dir, measure=measure, retry=retry, json=json
         )
         return
+    engine = open_executor(executor, options, folder=folder)
     agreed = _offer(planned, data_dir, shelf, yes=yes)
     with screen.waiting("loading torch"):
         from idat_zoo.cli.progress import LiveProgress
@@ -150,16 +170,29 @@ def run(
         def failed(self, label: str, error: ZooError) -> None:
             """Print nothing: a note has the failure in one line."""
 
+    inputs, words = replace(inputs, download=agreed), said_words(context)
+    if executor == PRINT:
+        with StudyProgress() as progress:
+            numbers = open_passes(settled, folder, setup, inputs, progress, retry=retry)
+        print_commands(context, settled.name, numbers, folder, options, json=json)
+        return
     with StudyProgress() as progress:
-        outcome = train_plan(
-            settled,
-            folder,
-            setup,
-            replace(inputs, download=agreed, listener=progress),
-            progress,
-            retry=retry,
-            words=said_words(context),
-        )
+        inputs = replace(inputs, listener=progress)
+        if number is not None:
+            outcome = train_pass(
+                number, settled, folder, setup, inputs, progress, retry=retry, words=words
+            )
+        else:
+            outcome = train_plan(
+                settled,
+                folder,
+                setup,
+                inputs,
+                progress,
+                retry=retry,
+                words=words,
+                train_turns=None if engine is None else engine.train,
+            )
     print_outcome(outcome, json=json)
     if not outcome.is_complete:
         raise typer.Exit(screen.SOME_FAILED)

@@ -3,12 +3,16 @@
 Free of torch. A killed process counts no failure, since nothing says that the run was at fault.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+from filelock import SoftFileLease, Timeout
 from pydantic import ValidationError
 
 from idat_zoo import files
-from idat_zoo.errors import ZooError
+from idat_zoo.errors import RunFolderError, ZooError
+from idat_zoo.runs.lock import LEASE
 from idat_zoo.values import Frozen
 
 FAILURES_FILE = "failures.json"
@@ -16,6 +20,8 @@ MOST_FAILURES = 3
 """The number of failures after which a run is left out."""
 
 
+PATIENCE = 60.0
+"""Seconds for which another process may write failures.json."""
 UNUSABLE = "cannot be used"
 """The words before the error of a result that cannot be read."""
 
@@ -40,16 +46,35 @@ class Failures:
     """The failures of a study's runs by their folders, read from the study's folder.
 
     A file that cannot be read counts as none. Each change is written at once, so that a kill loses
-    none.
+    none, and keeps what other processes have written meanwhile.
     """
 
     def __init__(self, folder: Path) -> None:
         self._file = folder / FAILURES_FILE
-        self.of: dict[str, Failure] = {}
+        self.of = self._read()
+
+    def _read(self) -> dict[str, Failure]:
         try:
-            self.of = _Stored.model_validate_json(self._file.read_bytes()).runs
+            return _Stored.model_validate_json(self._file.read_bytes()).runs
         except (OSError, ValidationError):
-            self.of = {}
+            return {}
+
+    @contextmanager
+    def _changing(self) -> Iterator[None]:
+        """Read what is written, change it, and write it, while no other process does."""
+        lock = self._file.with_name(f".{FAILURES_FILE}.lock")
+        lease = SoftFileLease(lock, lease_duration=LEASE, heartbeat_interval=LEASE / 4)
+        try:
+            lease.acquire(timeout=PATIENCE)
+        except (OSError, Timeout) as error:
+            raise RunFolderError(f"cannot write '{self._file}': {error}") from None
+        try:
+            self.of = self._read()
+            yield
+            document = _Stored(runs=self.of).model_dump(mode="json")
+            files.write_whole(self._file, files.dump_json(document))
+        finally:
+            lease.release()
 
     @property
     def final(self) -> dict[str, str]:
@@ -58,22 +83,19 @@ class Failures:
 
     def add(self, run: str, error: ZooError) -> Failure:
         """Count one more failure of a run. Raises: RunFolderError if it cannot be written."""
-        before = self.of.get(run)
-        failure = Failure(
-            count=1 + (0 if before is None else before.count), message=in_one_line(error)
-        )
-        self.of[run] = failure
-        self._write()
+        with self._changing():
+            before = self.of.get(run)
+            failure = Failure(
+                count=1 + (0 if before is None else before.count), message=in_one_line(error)
+            )
+            self.of[run] = failure
         return failure
 
     def forget(self, run: str) -> None:
         """Remove the failures of a run. Raises: RunFolderError if that cannot be written."""
-        if self.of.pop(run, None) is not None:
-            self._write()
-
-    def _write(self) -> None:
-        document = _Stored(runs=self.of).model_dump(mode="json")
-        files.write_whole(self._file, files.dump_json(document))
+        if run in self.of:
+            with self._changing():
+                self.of.pop(run, None)
 
 
 def in_one_line(error: ZooError) -> str:

@@ -7,13 +7,13 @@ from pathlib import Path
 
 from idat_zoo.data.reading import Reading
 from idat_zoo.engine.precision import find_device
-from idat_zoo.errors import RunFolderError, ZooError
+from idat_zoo.errors import RunFolderError, UsageError, ZooError
 from idat_zoo.results import Result
 from idat_zoo.runs.device_setup import DeviceSetup, set_up
 from idat_zoo.runs.folder import find_finished
 from idat_zoo.runs.inputs import Inputs
 from idat_zoo.runs.lock import alone_in, holder_of
-from idat_zoo.runs.many import train_planned
+from idat_zoo.runs.many import TrainTurns, train_planned
 from idat_zoo.runs.plan import Planned, plan
 from idat_zoo.runs.progress import Progress
 from idat_zoo.runs.turn import Outcome
@@ -63,13 +63,15 @@ def run_study(
     retry: bool = False,
     replan: bool = False,
     progress: Progress | None = None,
+    train_turns: TrainTurns | None = None,
 ) -> StudyOutcome:
     """Train all runs of a study that are not finished, and return the results of all.
 
     `out` is the study's folder, runs/NAME unless given. The plan is stored there by the first call;
     a later call with other runs is an error, or with `replan` makes the plan anew. A run that was
     interrupted goes on. A run that fails does not affect the others; after its third failure it is
-    left out, unless `retry` forgets all failures. The other arguments are those of `run_many`.
+    left out, unless `retry` forgets all failures. `train_turns` trains the passes on other
+    machines, such as `SlurmExecutor(…).train`. The other arguments are those of `run_many`.
 
     Raises: UsageError if the study has other runs than its stored plan, or for an error that
     concerns all runs; RecipeError for recipes whose networks do not fit together; RunFolderError if
@@ -84,7 +86,9 @@ def run_study(
         data_dir=where, reading=reading or Reading(), download=download, listener=progress
     )
     settled = agreed_plan(fresh, folder, replan=replan)
-    return train_plan(settled, folder, setup, inputs, progress, retry=retry)
+    return train_plan(
+        settled, folder, setup, inputs, progress, retry=retry, train_turns=train_turns
+    )
 
 
 def plan_of_runs(
@@ -104,6 +108,7 @@ def train_plan(
     *,
     retry: bool = False,
     words: Sequence[str] = (),
+    train_turns: TrainTurns | None = None,
 ) -> StudyOutcome:
     """Store a plan in a study's folder and train its runs; see `run_study`.
 
@@ -112,7 +117,57 @@ def train_plan(
     busy = "It trains this study; `idat study status` shows what is finished."
     with alone_in(folder, wait=False, note=progress.note, hint=busy):
         store_plan(settled, folder)
-        return _Training(settled, folder, setup, inputs, progress).train(retry=retry, words=words)
+        training = _Training(settled, folder, setup, inputs, progress)
+        return training.train(retry=retry, words=words, train_turns=train_turns)
+
+
+def open_passes(
+    settled: StudyPlan,
+    folder: Path,
+    setup: DeviceSetup,
+    inputs: Inputs,
+    progress: Progress,
+    *,
+    retry: bool = False,
+) -> list[int]:
+    """Store a plan in a study's folder; the numbers, from 1, of the passes with runs to train."""
+    with alone_in(folder, wait=False, note=progress.note):
+        store_plan(settled, folder)
+        open_runs = _Training(settled, folder, setup, inputs, progress).open_runs(retry=retry)
+    return [n for n, own in enumerate(settled.passes, start=1) if open_runs.intersection(own)]
+
+
+def train_pass(
+    number: int,
+    stored: StudyPlan,
+    folder: Path,
+    setup: DeviceSetup,
+    inputs: Inputs,
+    progress: Progress,
+    *,
+    retry: bool = False,
+    words: Sequence[str] = (),
+) -> StudyOutcome:
+    """Train pass `number` (from 1) of a plan that a study's folder holds; see `train_plan`.
+
+    The outcome covers the runs of the pass. The folder is not locked: other processes may train
+    other passes at the same time.
+
+    Raises: UsageError for a pass that the plan does not have.
+    """
+    if not 1 <= number <= len(stored.passes):
+        raise UsageError(
+            f"study '{stored.name}' has no pass {number}; they are 1 to {len(stored.passes)}."
+        )
+    own = stored.passes[number - 1]
+    part = stored.model_copy(
+        update={
+            "passes": (own,),
+            "entries": tuple(one for one in stored.entries if one.folder in own),
+        }
+    )
+    training = _Training(part, folder, setup, inputs, progress)
+    return training.train(retry=retry, words=words, train_turns=None)
 
 
 class _Training:
@@ -132,13 +187,11 @@ class _Training:
         self._planned = plan_of_runs(settled, folder, setup, inputs)
         self._asked: list[Planned] = []
 
-    def train(self, *, retry: bool, words: Sequence[str]) -> StudyOutcome:
+    def train(
+        self, *, retry: bool, words: Sequence[str], train_turns: TrainTurns | None
+    ) -> StudyOutcome:
         """Train the runs that are neither left out nor lack their inputs."""
-        if retry:
-            for run in list(self._failures.of):
-                self._failures.forget(run)
-        left_out, missing = self._left_out(), self._missing()
-        results, failed = self._finished()
+        left_out, missing, results, failed = self._settled_before(retry=retry)
         settled = {*left_out, *missing, *results, *failed}
         self._asked = [one for one in self._planned if self._run(one) not in settled]
         places = {self._run(one): place for place, one in enumerate(self._asked)}
@@ -153,6 +206,7 @@ class _Training:
             words=words,
             parts=[part for part in parts if part],
             on_outcome=self._settle,
+            train_turns=train_turns,
         )
         by_run = {self._run(one): own for one, own in zip(self._asked, outcomes, strict=True)}
         return StudyOutcome(
@@ -163,6 +217,20 @@ class _Training:
             left_out=left_out,
             missing=missing,
         )
+
+    def open_runs(self, *, retry: bool) -> set[str]:
+        """The runs that `train` would train."""
+        settled = set[str]().union(*self._settled_before(retry=retry))
+        return {self._run(one) for one in self._planned} - settled
+
+    def _settled_before(
+        self, *, retry: bool
+    ) -> tuple[dict[str, str], dict[str, tuple[str, ...]], dict[str, Result], dict[str, ZooError]]:
+        """The runs that are left out, lack their inputs, are finished, or cannot be read."""
+        if retry:
+            for run in list(self._failures.of):
+                self._failures.forget(run)
+        return self._left_out(), self._missing(), *self._finished()
 
     def _run(self, one: Planned) -> str:
         """The folder of a run below the study's folder, by which the plan names it."""

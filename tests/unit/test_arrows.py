@@ -123,6 +123,12 @@ MAY_KNOW = {
     | {"backbones", "candidates", "data", "engine", "files", "file_names", "intervals", "outside"}
     | {"report", "results", "runs", "runs.folder", "runs.lock", "study.design", "study.plan"}
     | {"switches"},
+    "executors": FLOOR
+    | {"data", "engine", "executors.ray_options", "files", "outside", "results", "runs"}
+    | {"runs.folder"},
+    "executors.names": FLOOR | {"executors"},
+    "executors.command": RECIPE,
+    "executors.ray_options": RECIPE,
     "study.design": RECIPE,
     "study.plan": FLOOR | {"files", "study.design"},
     "report": FLOOR
@@ -140,7 +146,7 @@ MAY_KNOW = {
 """Rooms and the others they may import. `cli` may know all."""
 
 ABOVE_ALL = {"cli", "registry"}
-HEAVY = {"torch", "timm", "sklearn", "huggingface_hub"}
+HEAVY = {"torch", "timm", "sklearn", "huggingface_hub", "ray", "submitit"}
 WITH_TORCH = {"registry.write_adapters", "registry.write_pretrained"}
 """Commands of their own, which no other module imports."""
 

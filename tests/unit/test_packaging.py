@@ -71,7 +71,8 @@ FLAGS = {
     "study run": {
         "--out", "--dry-run", "--measure", "--retry", "--replan", "--device", "--data-dir",
         "--shelf", "--plugin", "--yes", "-y", "--json", "--stack", "--jobs", "--prefix-cache",
-        "--compile", "--fused", "--keep-memory", "--deterministic",
+        "--compile", "--fused", "--keep-memory", "--deterministic", "--executor",
+        "--executor-option", "--pass",
     },
     "study status": {"--out", "--shelf", "--json"},
     "study report": {"--out", "--format", "--shelf", "--json"},

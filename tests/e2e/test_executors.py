@@ -1,0 +1,266 @@
+"""`idat study --executor`: printed commands, Ray, and wrong words."""
+
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from command import idat
+from killing import contents
+
+from idat_zoo.runs.lock import is_lock
+
+IDAT = Path(sys.executable).with_name("idat")
+SMALL = """
+title = "A small study"
+reference = "none"
+pair = "tiny_random"
+
+[[part]]
+tasks = ["digits"]
+adapters = ["linear"]
+terms = ["none", "mse"]
+seeds = [0, 1]
+set = {epochs = 2, warmup_epochs = 0}
+"""
+LONG = SMALL.replace("epochs = 2", "epochs = 60")
+CPU = ("--device", "cpu")
+TIMES = {"seconds", "images_per_second", "finished"}
+OWN = os.environ | {"OMP_NUM_THREADS": "1"}
+RAY = ("--executor", "ray", "--executor-option", "workers=2")
+
+
+@pytest.fixture(autouse=True)
+def plain_surroundings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """An empty working folder and none of a user's own variables."""
+    monkeypatch.chdir(tmp_path)
+    for variable in ("IDAT_SHELF", "IDAT_DATA_DIR", "IDAT_DEBUG"):
+        monkeypatch.delenv(variable, raising=False)
+
+
+def bits(folder: Path) -> dict[str, object]:
+    """What the runs below a folder hold, without their times."""
+    found: dict[str, object] = {}
+    for name, content in contents(folder).items():
+        if name.endswith("result.json"):
+            found[name] = {k: v for k, v in json.loads(content).items() if k not in TIMES}
+        elif not is_lock(Path(name)) and name != "failures.json":
+            found[name] = content
+    return found
+
+
+def call(*words: str) -> "subprocess.Popen[str]":
+    return subprocess.Popen(
+        [IDAT, "study", *words, *CPU],
+        env=OWN,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def finish(calling: "subprocess.Popen[str]") -> None:
+    """Wait for a call that trains everything."""
+    _, stderr = calling.communicate(timeout=500)
+    assert calling.returncode == 0, stderr
+
+
+# Printed commands
+
+
+def test_printed_commands_train_the_passes(monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("small.toml").write_text(SMALL)
+    printing = ("study", "small.toml", *CPU, "--executor", "print")
+    result = idat(*printing, "--executor-option", "cpus=2")
+    assert result.exit_code == 0, result.stderr
+    assert not list(Path().rglob("result.json"))
+    folder = Path("runs/small").resolve()
+    threads = "OMP_NUM_THREADS=2 MKL_NUM_THREADS=2 OPENBLAS_NUM_THREADS=2"
+    assert result.stdout.splitlines() == [
+        f"env {threads} idat study small --out {folder} --pass {number} --device cpu"
+        for number in (1, 2, 3, 4)
+    ]
+    commands = idat(*printing).stdout.splitlines()
+    monkeypatch.chdir("/")
+    for command in commands[1:]:
+        done = idat(*shlex.split(command)[1:])
+        assert done.exit_code == 0, done.stderr
+        assert "study 'small': 1 of 1 runs are finished" in done.stdout
+    monkeypatch.chdir(folder.parents[1])
+    found = json.loads(idat(*printing, "--json").stdout)
+    assert found["commands"] == commands[:1]
+    assert idat("study", "small.toml", *CPU).exit_code == 0
+    assert idat(*printing).stdout == ""
+    assert idat("study", "small.toml", *CPU, "--out", "here").exit_code == 0
+    assert bits(folder) == bits(Path("here"))
+
+
+def test_a_printed_command_counts_failures_and_says_them() -> None:
+    Path("wrong.toml").write_text(SMALL.replace('"mse"', '{name = "mse", lr = 1e30}'))
+    words = ("study", "wrong.toml", *CPU, "--executor", "print")
+    command = shlex.split(idat(*words).stdout.splitlines()[2])
+    for count in (1, 2, 3):
+        done = idat(*command[1:])
+        assert done.exit_code == 3, done.output
+        assert done.stderr.count(f"failed ({count} of 3 times): linear on digits, mse") == 1
+    assert "left out, as it failed 3 times" in idat(*command[1:]).stderr
+    assert len(idat(*words).stdout.splitlines()) == 3
+    assert not list(Path("runs").glob("*/.*"))
+
+
+def test_commands_carry_the_options_that_are_given(tmp_path: Path) -> None:
+    Path("small.toml").write_text(SMALL)
+    Path("images").mkdir()
+    options = ("--data-dir", "images", "--no-prefix-cache", "--yes", "--stack", "2")
+    result = idat("study", "small.toml", *CPU, *options, "--executor", "print")
+    assert result.exit_code == 0, result.stderr
+    (first, *rest) = result.stdout.splitlines()
+    assert len(rest) == 1
+    words = shlex.split(first)
+    assert words[words.index("--pass") + 2 :] == [
+        *("--device", "cpu", "--data-dir", str(tmp_path / "images"), "--yes"),
+        "--no-prefix-cache",
+    ]
+    assert idat(*words[1:]).exit_code == 0
+    assert len(list(Path("runs").rglob("result.json"))) == 2
+
+
+# Ray
+
+
+@pytest.fixture
+def undisturbed_machine() -> Iterator[None]:
+    """A test after which neither a process nor a temporary folder of Ray is left."""
+    yield
+    deadline = time.monotonic() + 30
+    while of_ray() and time.monotonic() < deadline:
+        time.sleep(0.5)
+    assert of_ray() == []
+
+
+def of_ray() -> list[str]:
+    """The temporary folders of our Ray, and the processes that were started with them."""
+    found = [str(path) for path in Path("/tmp").glob("idat-ray-*")]
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            words = (process / "cmdline").read_bytes().decode(errors="replace")
+        except OSError:
+            continue
+        if "idat-ray-" in words or words.startswith("ray::"):
+            found.append(words.replace("\0", " ")[:100])
+    return found
+
+
+@pytest.mark.system
+@pytest.mark.usefixtures("undisturbed_machine")
+def test_ray_gives_the_same_bits_though_a_worker_is_killed() -> None:
+    Path("long.toml").write_text(LONG)
+    finish(call("long.toml", "--out", "local"))
+    there = call("long.toml", "--out", "there", *RAY)
+    killed = kill_one(there, Path("there"))
+    finish(there)
+    assert killed != there.pid
+    assert bits(Path("local")) == bits(Path("there"))
+
+
+def kill_one(calling: "subprocess.Popen[str]", out: Path) -> int:
+    """Kill a process that trains a run, once it has saved an epoch; its id."""
+    deadline = time.monotonic() + 400
+    while time.monotonic() < deadline:
+        assert calling.poll() is None, calling.communicate()
+        for log in (log for log in out.rglob("log.jsonl") if log.stat().st_size):
+            try:
+                pid = int(json.loads((log.parent / ".owner.json").read_bytes())["pid"])
+                os.kill(pid, signal.SIGKILL)
+            except (OSError, ValueError):  # it has just ended
+                continue
+            return pid
+        time.sleep(0.1)
+    raise AssertionError("no epoch was saved")
+
+
+@pytest.mark.system
+def test_a_killed_call_leaves_nothing_and_the_same_command_goes_on() -> None:
+    Path("long.toml").write_text(LONG)
+    there = call("long.toml", "--out", "there", *RAY)
+    deadline = time.monotonic() + 400
+    while not any(log.stat().st_size for log in Path("there").rglob("log.jsonl")):
+        assert there.poll() is None, there.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    there.kill()
+    there.communicate()
+    deadline = time.monotonic() + 60
+    while of_ray():
+        assert time.monotonic() < deadline, of_ray()
+        time.sleep(0.5)
+    finish(call("long.toml", "--out", "there", *RAY))
+    assert of_ray() == []
+    finish(call("long.toml", "--out", "local"))
+    assert bits(Path("local")) == bits(Path("there"))
+
+
+# Wrong words
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--executor", "rya"], "unknown executor 'rya'. Did you mean 'ray'?"),
+        (
+            ["--executor", "ray", "--executor-option", "cpu=2"],
+            "unknown option of executor 'ray' 'cpu'. Did you mean 'cpus' or 'gpus'?",
+        ),
+        (["--executor", "ray", "--executor-option", "cpus=x"], "executor 'ray': cpus: Input"),
+        (["--executor", "ray", "--executor-option", "cpus=0"], "executor 'ray': cpus: Input"),
+        (["--executor", "print", "--executor-option", "cpus"], "--executor-option takes KEY=VALUE"),
+        (
+            ["--executor", "ray", *(2 * ["--executor-option", "cpus=1"])],
+            "--executor-option cpus is given twice.",
+        ),
+        (["--executor-option", "cpus=1"], "executor 'local' has no options; got 'cpus'."),
+        (["--executor", "ray", "--jobs", "2"], "--jobs belongs to the executor 'local'"),
+        (["--pass", "1", "--dry-run"], "--pass trains one pass of a stored plan; leave out"),
+        (["--pass", "1", "--executor", "print"], "--pass trains one pass of a stored plan"),
+        (
+            ["--executor", "ray", "--executor-option", "gpus=1"],
+            "Ray gives each pass its GPUs, and the device is 'cpu'.",
+        ),
+    ],
+)
+def test_wrong_words_are_one_clear_error(words: list[str], message: str) -> None:
+    Path("small.toml").write_text(SMALL)
+    result = idat("study", "small.toml", *CPU, *words)
+    assert (result.exit_code, result.stdout) == (2, ""), result.output
+    assert [line for line in result.stderr.splitlines() if line.startswith("error: ")] == [
+        line for line in result.stderr.splitlines() if line.startswith(f"error: {message}")
+    ]
+    assert result.stderr.count("error: ") == 1
+    assert "Traceback" not in result.stderr
+    assert not list(Path().rglob("result.json"))
+
+
+def test_a_pass_needs_a_plan_that_has_it() -> None:
+    Path("small.toml").write_text(SMALL)
+    result = idat("study", "small.toml", *CPU, "--pass", "1")
+    assert result.exit_code == 1
+    assert result.stderr.startswith("error: 'runs/small' holds no study: there is no plan.json.")
+    assert idat("study", "small.toml", *CPU, "--executor", "print").exit_code == 0
+    result = idat("study", "small.toml", *CPU, "--pass", "5")
+    assert result.exit_code == 2
+    assert "study 'small' has no pass 5; they are 1 to 4." in result.stderr
+
+
+def test_an_engine_that_is_not_installed_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("small.toml").write_text(SMALL)
+    monkeypatch.setattr("idat_zoo.executors.ray.find_spec", lambda name: None)
+    result = idat("study", "small.toml", *CPU, "--executor", "ray")
+    assert result.exit_code == 2
+    assert "error: the executor 'ray' needs Ray, which is not installed.\n" in result.stderr
+    assert "pip install 'idat-zoo[ray]'" in result.stderr
