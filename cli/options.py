@@ -98,12 +98,12 @@ ControlOption = Annotated[
     ),
 ]
 TeacherFromOption = Annotated[
-    str | None,
+    list[str] | None,
     typer.Option(
         "--teacher-from",
         metavar="REF",
         help="A trained teacher, whose logits are computed once: a run's folder, hub:… or "
-        "builtin:NAME.",
+        "builtin:NAME. Given several times, the mean of the teachers' softmaxes counts.",
     ),
 ]
 RecipeOption = Annotated[

@@ -48,7 +48,7 @@ app = typer.Typer()
 
 @app.callback()
 def study() -> None:
-    """Train the runs of a study: idat study FILE|NAME.
+    """Train the runs of a study, by `idat study FILE|NAME`.
 
     A study is a TOML file of axes (tasks, adapters, distillation terms, controls, seeds), or one of
     those that `idat list studies` lists. Its plan is stored; the same command goes on where an
@@ -135,7 +135,9 @@ def run(
         screen.note(f"left out: {sentence}")
     planned = plan_of_runs(settled, folder, setup, inputs)
     if dry_run:
-        print_dry_run(settled, planned, folder, setup, data_dir, measure=measure, json=json)
+        print_dry_run(
+            settled, planned, folder, setup, data_dir, measure=measure, retry=retry, json=json
+        )
         return
     agreed = _offer(planned, data_dir, shelf, yes=yes)
     with screen.waiting("loading torch"):

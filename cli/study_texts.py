@@ -7,10 +7,13 @@ from typing import TYPE_CHECKING
 import typer
 
 from idat_zoo.cli import screen
+from idat_zoo.errors import ZooError
+from idat_zoo.file_names import RESULT_FILE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from idat_zoo.results import Result
     from idat_zoo.runs.device_setup import DeviceSetup
     from idat_zoo.runs.plan import Planned
     from idat_zoo.study.plan import StudyPlan
@@ -61,28 +64,35 @@ def print_dry_run(
     data_dir: Path | None,
     *,
     measure: bool,
+    retry: bool,
     json: bool,
 ) -> None:
-    """Print the numbers of runs and passes, what is missing, and the hours as far as known."""
-    from idat_zoo.study.estimate import estimate, kind_in_words, kind_of, measured_rates
+    """Print the numbers of runs and passes, what is missing, and the hours as far as known.
 
-    rates = measured_rates(planned, data_dir)
+    Runs that three failures leave out count for neither, unless `retry` forgets the failures.
+    """
+    from idat_zoo.study.estimate import estimate, kind_in_words, kind_of, measured_rates
+    from idat_zoo.study.failures import Failures
+
+    results = _results(planned)
+    final = {} if retry else Failures(folder).final
+    open_runs = [one for one in planned if not one.finished]
+    to_train = [one for one in open_runs if one.folder.relative_to(folder).as_posix() not in final]
+    left_out = len(open_runs) - len(to_train)
+    rates = measured_rates(results, data_dir)
     if measure:
         from idat_zoo.study.measure import seconds_per_image
 
-        for one in planned:
-            if not one.finished and kind_of(one.recipe) not in rates:
+        for one in to_train:
+            if kind_of(one.recipe) not in rates:
                 with screen.waiting(f"timing {kind_in_words(kind_of(one.recipe))}"):
                     rates[kind_of(one.recipe)] = seconds_per_image(
                         one.recipe, setup.device, setup.switches
                     )
-    expected = estimate(planned, rates, data_dir)
+    expected = estimate(to_train, rates, data_dir)
     hours = expected.seconds / 3600 / setup.jobs
     unknown = {kind_in_words(kind): count for kind, count in expected.unknown.items()}
-    missing = list(
-        dict.fromkeys(what for one in planned if not one.finished for what in one.missing)
-    )
-    finished = sum(one.finished for one in planned)
+    missing = list(dict.fromkeys(what for one in to_train for what in one.missing))
     if json:
         screen.print_json(
             {
@@ -91,7 +101,8 @@ def print_dry_run(
                 "folder": str(folder),
                 "runs": len(planned),
                 "passes": len(plan.passes),
-                "finished": finished,
+                "finished": len(results),
+                "left_out": left_out,
                 "missing": missing,
                 "hours": hours if expected.runs else None,
                 "hours_of_runs": expected.runs,
@@ -100,7 +111,8 @@ def print_dry_run(
         )
         return
     typer.echo(screen.plain(f"{plan.title}\n  folder    {folder}"))
-    typer.echo(f"  runs      {len(planned)}, of which {finished} are finished")
+    failed = f", {left_out} left out after three failures" if left_out else ""
+    typer.echo(f"  runs      {len(planned)}, of which {len(results)} are finished{failed}")
     typer.echo(f"  passes    {len(plan.passes)}")
     processes = "1 process" if setup.jobs == 1 else f"{setup.jobs} processes"
     known = f"{_time(hours)} for {expected.runs} runs, by {processes}" if expected.runs else ""
@@ -116,8 +128,23 @@ def print_dry_run(
         _print_wrapped(f"  missing: {what}")
 
 
+def _results(planned: "list[Planned]") -> "list[Result]":
+    """The results of the finished runs; of one that cannot be read, a note says why."""
+    from idat_zoo.results import load_result
+    from idat_zoo.study.failures import UNUSABLE, in_one_line
+
+    found = []
+    for one in (one for one in planned if one.finished):
+        try:
+            found.append(load_result(one.folder / RESULT_FILE))
+        except ZooError as error:
+            screen.note(f"{UNUSABLE}: {in_one_line(error)}")
+    return found
+
+
 def print_status(plan: "StudyPlan", folder: Path, runs: "Sequence[RunStatus]") -> None:
     """Print a table of the finished runs, and a line for each that is running or has failed."""
+    from idat_zoo.study.failures import UNUSABLE
     from idat_zoo.study.status import as_table, count_cells
 
     finished = sum(one.state == "finished" for one in runs)
@@ -131,8 +158,9 @@ def print_status(plan: "StudyPlan", folder: Path, runs: "Sequence[RunStatus]") -
         for one in runs
         if one.failure is not None and one.state in ("failed", "left out")
     ]
+    unusable = [f"{UNUSABLE}: {one.fault}" for one in runs if one.fault]
     more = [f"… and {len(failed) - NAMED} more, which --json lists"] if len(failed) > NAMED else []
-    for lines in (running, [*failed[:NAMED], *more]):
+    for lines in (running, unusable, [*failed[:NAMED], *more]):
         if lines:
             typer.echo()
         for line in lines:
@@ -148,4 +176,9 @@ def _print_wrapped(line: str) -> None:
 
 
 def _time(hours: float) -> str:
-    return f"{hours:.1f} hours" if hours >= 1 else f"{60 * hours:.0f} minutes"
+    if hours >= 1:
+        return f"{hours:.1f} hours"
+    minutes = round(60 * hours)
+    return (
+        f"{minutes} minutes" if minutes > 1 else "about a minute" if minutes else "under a minute"
+    )

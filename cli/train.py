@@ -46,6 +46,7 @@ from idat_zoo.cli.own_weights import WeightsOption
 from idat_zoo.errors import UnknownNameError, UsageError, ZooError
 
 if TYPE_CHECKING:
+    from idat_zoo.checkpoint.opened import Opened
     from idat_zoo.data.reading import Reading
     from idat_zoo.recipe import Recipe
     from idat_zoo.registry import Family
@@ -113,16 +114,15 @@ def train(
         recipes = [with_own_weights(one, own) for one in recipes]
     if control is not None:
         recipes = _controlled(recipes, control, teacher, shelf)
-    opened = None
-    if teacher_from is not None:
+    teachers: tuple[Opened, ...] = ()
+    if teacher_from:
         _check_alone(teacher, control, overrides or [])
         with screen.waiting("loading torch"):
-            from idat_zoo.checkpoint.opened import open_checkpoint
-            from idat_zoo.runs.offline import with_offline_teachers
+            from idat_zoo.runs.offline import open_teachers, with_offline_teachers
 
-            opened = open_checkpoint(teacher_from)
-            recipes = with_offline_teachers(recipes, opened)
-    backbones = [spec for one in recipes for spec in one.pair.backbones()]
+            teachers = open_teachers(teacher_from)
+            recipes = [with_offline_teachers(one, *teachers) for one in recipes]
+    backbones = [spec for one in recipes for spec in one.backbones()]
     for note in dict.fromkeys(note for spec in backbones for note in differences(spec)):
         screen.note(note)
     if adapter == ALL:
@@ -136,7 +136,8 @@ def train(
         from idat_zoo.runs.inputs import Inputs
         from idat_zoo.runs.many import train_planned
         from idat_zoo.runs.plan import plan
-    where, inputs = find_device(device), Inputs(data_dir=data_dir, reading=reading, teacher=opened)
+    where = find_device(device)
+    inputs = Inputs(data_dir=data_dir, reading=reading, teachers=teachers)
     planned = plan(asked, out=out or RUNS, device=where, inputs=inputs)
     for run in planned:
         if dry_run or not run.finished:
@@ -155,7 +156,7 @@ def train(
     unfinished = [run.recipe for run in planned if not run.finished]
     agreed = offer(
         [one.task for one in unfinished],
-        [spec for one in unfinished for spec in one.pair.backbones()],
+        [spec for one in unfinished for spec in one.backbones()],
         registry=load_registry(shelf),
         data_dir=data_dir,
         yes=yes,
@@ -364,5 +365,5 @@ def _decoded_bytes(recipe: "Recipe", data_dir: Path | None) -> dict[str, dict[st
     counts = suite_of(recipe.task).num_images(recipe.task, data_dir)
     return {
         str(side): {split: count * 3 * side**2 for split, count in counts.items() if count}
-        for side in sorted({spec.img_size for spec in recipe.pair.backbones()})
+        for side in sorted({spec.img_size for spec in recipe.backbones()})
     }

@@ -52,7 +52,7 @@ def _faults_of(path: Path | None, shelf: Path | None, notes: list[str]) -> list[
     try:
         if path is not None and not path.is_dir():
             recipe = recipe_from_file(path, registry=load_registry(shelf))
-            return _backbone_faults(recipe.pair.backbones(), str(path), notes)
+            return _backbone_faults(recipe.backbones(), str(path), notes)
         registry = load_registry(path or shelf)
     except RecipeError as error:
         return error.faults

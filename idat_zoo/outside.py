@@ -195,6 +195,16 @@ def with_plugins(recipe: Recipe) -> Recipe:
             "adapter": _marked_spec(recipe.adapter, ADAPTERS_GROUP),
             "teacher_adapter": None if own is None else _marked_spec(own, ADAPTERS_GROUP),
             "distillation": _marked_spec(recipe.distillation, TERMS_GROUP),
+            "further_teachers": recipe.further_teachers
+            and tuple(
+                one.model_copy(
+                    update={
+                        "backbone": marked(one.backbone),
+                        "adapter": _marked_spec(one.adapter, ADAPTERS_GROUP),
+                    }
+                )
+                for one in recipe.further_teachers
+            ),
         }
     )
 

@@ -17,20 +17,19 @@ from idat_zoo.specs import (
     OF_THE_TERM,
     AdapterSpec,
     Plugin,
+    TeacherSpec,
     TermSpec,
     with_term,
 )
+from idat_zoo.specs import Backbone as Backbone
 from idat_zoo.values import (
     MOST_CLASSES,
     MOST_EPOCHS,
-    MOST_PIXELS,
     BelowOrHere,
     Frozen,
     Name,
     Number,
-    Rgb,
     Scalar,
-    Values,
 )
 
 Augmentation = Literal["flip", "crop", "randaugment"]
@@ -39,40 +38,8 @@ Augmentation = Literal["flip", "crop", "randaugment"]
 DESCRIPTIVE: Any = {  # as pydantic's `exclude` takes it
     "pair": {"teacher": {"licence"}, "student": {"licence"}},
     "task": {"title", "licence", "source", "class_names"},
+    "further_teachers": {"__all__": {"backbone": {"licence"}}},
 }
-
-
-class Backbone(Frozen):
-    """A pretrained network by its name in timm, with its weights pinned.
-
-    `weights` is a timm tag (`augreg_in21k`), `random`, `builtin:<file>` for weights that ship with
-    the package, or `file:<sha256>` for a file of the user's own (`idat_zoo.own_weights`). `kind`
-    names the kind of backbone where a `plugin` brings it; a built-in kind is found from the class
-    that timm builds.
-    """
-
-    name: str
-    timm: str = Field(pattern=r"^[A-Za-z0-9_]+$")
-    weights: str = Field(
-        pattern=r"^(?:(?:builtin:)?[A-Za-z0-9_-][A-Za-z0-9_.-]*|file:[0-9a-f]{64})$"
-    )
-    img_size: int = Field(default=224, gt=0, le=MOST_PIXELS)
-    args: dict[str, Values] = Field(default_factory=dict)
-    mean: Rgb = (0.5, 0.5, 0.5)
-    std: Rgb = (0.5, 0.5, 0.5)
-    licence: str = ""
-    kind: Name | None = None
-    plugin: Plugin | None = None
-
-    @property
-    def from_hub(self) -> bool:
-        """Whether its weights are timm's weights on the Hub."""
-        return self.weights != "random" and ":" not in self.weights
-
-    @property
-    def own_file(self) -> str:
-        """The SHA-256 of its weights where they are a file of the user's own, else ''."""
-        return self.weights.removeprefix("file:") if self.weights.startswith("file:") else ""
 
 
 class Pair(Frozen):
@@ -129,6 +96,9 @@ class Task(Frozen):
         return self.model_copy(update={"class_names": tuple(names)})
 
 
+FurtherTeachers = Annotated[tuple[TeacherSpec, ...], Strict(False), Field(min_length=1)]
+
+
 class Recipe(Frozen):
     """Everything that determines a run except seed, device and paths.
 
@@ -144,7 +114,9 @@ class Recipe(Frozen):
     on which the student's top-1 is logged after every epoch, by which nothing is chosen; with `val`
     the run is trained on the train split alone, so that these images are new to it.
     With `teacher_mode = "offline"` the teacher is a checkpoint that was trained before, and its
-    logits are constants; `teacher_sha256` is the SHA-256 of its adapter_model.safetensors.
+    logits are constants; `teacher_sha256` is the SHA-256 of its adapter_model.safetensors. Where
+    there are several, the one with the smallest SHA-256 is the pair's teacher, and the others are
+    `further_teachers`, by ascending SHA-256.
     `candidates` (field -> values) are what `selection = "val"` chooses among; with `"ensemble"` all
     of them are trained, and the mean of their softmaxes answers. `protocol = "imported"` marks an
     adapter trained elsewhere, whose training is not known.
@@ -175,6 +147,7 @@ class Recipe(Frozen):
     class_weights: Literal["none", "balanced"] = "none"
     teacher_mode: Literal["online", "offline"] = "online"
     teacher_sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
+    further_teachers: FurtherTeachers | None = None
 
     protocol: Literal["standard", "paper", "imported"] = "standard"
     selection: Literal["none", "val", "ensemble"] = "none"
@@ -192,10 +165,24 @@ class Recipe(Frozen):
         return self.distillation.name != NO_TERM
 
     @property
+    def offline_teachers(self) -> tuple[TeacherSpec, ...]:
+        """The checkpoints of offline teachers, by ascending SHA-256; () for an online teacher."""
+        backbone, adapter = self.pair.teacher, self.teacher_adapter
+        if self.teacher_sha256 is None or backbone is None or adapter is None:
+            return ()
+        first = TeacherSpec(backbone=backbone, adapter=adapter, sha256=self.teacher_sha256)
+        return (first, *(self.further_teachers or ()))
+
+    def backbones(self) -> list[Backbone]:
+        """The backbones of the pair, and those of further teachers."""
+        return [*self.pair.backbones(), *(one.backbone for one in self.further_teachers or ())]
+
+    @property
     def plugins(self) -> list[Plugin]:
         """The plugins that the recipe needs, each once."""
         specs = (self.adapter, self.teacher_adapter, self.distillation)
-        parts = (*specs, *self.pair.backbones(), self.task)
+        further = (one.adapter for one in self.further_teachers or ())
+        parts = (*specs, *further, *self.backbones(), self.task)
         named = (part.plugin for part in parts if part is not None)
         return list(dict.fromkeys(plugin for plugin in named if plugin is not None))
 
@@ -212,6 +199,7 @@ class Recipe(Frozen):
     @model_validator(mode="after")
     def _fits_together(self) -> "Recipe":
         usual = type(self).model_fields
+        digests = [one.sha256 for one in self.offline_teachers]
         acting = [name for name in OF_THE_TERM if getattr(self, name) != usual[name].default]
         faults = [
             message
@@ -270,6 +258,15 @@ class Recipe(Frozen):
                     "sets both",
                 ),
                 (
+                    self.further_teachers is not None and self.teacher_mode != "offline",
+                    "further_teachers need teacher_mode = 'offline'; --teacher-from REF, given "
+                    "for each teacher, sets both",
+                ),
+                (
+                    digests != sorted(set(digests)),
+                    "the SHA-256 of teacher_sha256 and of further_teachers must ascend, each once",
+                ),
+                (
                     self.teacher_mode == "offline" and not self.distils,
                     "teacher_mode = 'offline' needs a teacher and a distillation term",
                 ),
@@ -295,6 +292,10 @@ class Recipe(Frozen):
                 (
                     any(not values for values in self.candidates.values()),
                     "each of candidates needs at least one value",
+                ),
+                (
+                    any(len({*values}) < len(values) for values in self.candidates.values()),
+                    "candidates have each value once",
                 ),
                 (
                     self.selection != "none" and self.protocol == "paper",

@@ -27,6 +27,11 @@ def recipe_hash(recipe: Recipe) -> str:
     if recipe.teacher_adapter is not None:
         options = build_adapter(recipe.teacher_adapter).options
         fields["teacher_adapter"] = _without_defaults(recipe.teacher_adapter, options)
+    for own, teacher in zip(
+        fields.get("further_teachers", ()), recipe.further_teachers or (), strict=True
+    ):
+        options = build_adapter(teacher.adapter).options
+        own["adapter"] = _without_defaults(teacher.adapter, options)
     fields |= _term_in_older_form(recipe.distillation)
     canonical = json.dumps(fields, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()

@@ -208,8 +208,10 @@ class Result(Frozen):
 def _summary(result: Result) -> Iterator[str]:
     teacher = result.recipe.pair.teacher
     trained_with = "alone" if teacher is None else f"with {teacher.name}"
-    if teacher is not None and result.recipe.teacher_mode == "offline":
-        trained_with = f"with the fixed logits of {teacher.name}"
+    if offline := result.recipe.offline_teachers:
+        several = f"{len(offline)} teachers, " if len(offline) > 1 else ""
+        names = " and ".join(one.backbone.name for one in offline)
+        trained_with = f"with the fixed logits of {several}{names}"
     if result.recipe.protocol == "imported":
         trained_with = "trained elsewhere (protocol = imported)"
     yield (

@@ -1,4 +1,4 @@
-"""Specs: how recipes name adapters and distillation terms, with their options and plugins.
+"""Specs: how recipes name backbones, adapters, distillation terms and trained teachers.
 
 Free of torch.
 """
@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import Field, model_validator
 
-from idat_zoo.values import Frozen, Name, OptionValue
+from idat_zoo.values import MOST_PIXELS, Frozen, Name, OptionValue, Rgb, Values
 
 BRIDGE = "peft"
 """The name of the adapter that runs any tuner of PEFT; its option `tuner` says which."""
@@ -27,8 +27,8 @@ OF_THE_TERM = (
     "detach",
 )
 """The fields of a recipe that act on whichever term it names."""
-OF_THE_TEACHER = ("teacher_mode", "teacher_sha256")
-"""The fields of a recipe that say which teacher is offline; `--teacher-from REF` sets them."""
+OF_THE_TEACHER = ("teacher_mode", "teacher_sha256", "further_teachers")
+"""The fields of a recipe that say which teachers are offline; `--teacher-from REF` sets them."""
 FLAT_OPTIONS = ("temperature", "temperature_squared")
 """Options of `kl` that older recipes, and words of a command line, give as fields of the recipe."""
 
@@ -87,6 +87,53 @@ class AdapterSpec(NamedSpec):
     def label(self) -> str:
         """Its name in paths of folders: NAME, or peft-TUNER."""
         return self.word.replace(":", "-")
+
+
+class Backbone(Frozen):
+    """A pretrained network by its name in timm, with its weights pinned.
+
+    `weights` is a timm tag (`augreg_in21k`), `random`, `builtin:<file>` for weights that ship with
+    the package, or `file:<sha256>` for a file of the user's own (`idat_zoo.own_weights`). `kind`
+    names the kind of backbone where a `plugin` brings it; a built-in kind is found from the class
+    that timm builds.
+    """
+
+    name: str
+    timm: str = Field(pattern=r"^[A-Za-z0-9_]+$")
+    weights: str = Field(
+        pattern=r"^(?:(?:builtin:)?[A-Za-z0-9_-][A-Za-z0-9_.-]*|file:[0-9a-f]{64})$"
+    )
+    img_size: int = Field(default=224, gt=0, le=MOST_PIXELS)
+    args: dict[str, Values] = Field(default_factory=dict)
+    mean: Rgb = (0.5, 0.5, 0.5)
+    std: Rgb = (0.5, 0.5, 0.5)
+    licence: str = ""
+    kind: Name | None = None
+    plugin: Plugin | None = None
+
+    @property
+    def from_hub(self) -> bool:
+        """Whether its weights are timm's weights on the Hub."""
+        return self.weights != "random" and ":" not in self.weights
+
+    @property
+    def own_file(self) -> str:
+        """The SHA-256 of its weights where they are a file of the user's own, else ''."""
+        return self.weights.removeprefix("file:") if self.weights.startswith("file:") else ""
+
+
+class TeacherSpec(Frozen):
+    """An offline teacher: a checkpoint, by the SHA-256 of its adapter_model.safetensors.
+
+    `adapter` is that of its config; for an ensemble, before the values of its members are set.
+    """
+
+    backbone: Backbone
+    adapter: AdapterSpec
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+
+    def __str__(self) -> str:
+        return f"{self.backbone.name} {self.adapter.label} {self.sha256[:12]}"
 
 
 def with_term(fields: Mapping[str, Any]) -> dict[str, Any]:

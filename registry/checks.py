@@ -45,7 +45,11 @@ def check_fields(
     with collecting(faults):
         recipe = check_recipe({**fields, **bare}, where=where).model_copy(update=chosen)
         term = write_out(recipe.distillation, where=where)
-        recipe = recipe.model_copy(update={"distillation": term})
+        further = recipe.further_teachers and tuple(
+            one.model_copy(update={"adapter": _write_out(one.adapter, registry, where=where)})
+            for one in recipe.further_teachers
+        )
+        recipe = recipe.model_copy(update={"distillation": term, "further_teachers": further})
     faults += [
         f"{where}: {key}: candidates.{key} chooses it; set only one of the two"
         for key in fixed

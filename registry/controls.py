@@ -58,10 +58,14 @@ def _named(recipe: Recipe) -> str:
     return f"{recipe.pair.name}/{recipe.adapter.label}/{recipe.task.id}"
 
 
-def _require_teacher(recipe: Recipe) -> tuple[Pair, AdapterSpec]:
+def _require_teacher(recipe: Recipe, *, online: bool = True) -> tuple[Pair, AdapterSpec]:
     """The pair of a recipe with a teacher, and the teacher's adapter."""
     if recipe.pair.teacher is None or recipe.teacher_adapter is None:
         raise _InapplicableError("it has no teacher")
+    if online and recipe.teacher_mode == "offline":
+        raise _InapplicableError(
+            "its teachers were trained before (teacher_mode = 'offline'), and are not trained here"
+        )
     return recipe.pair, recipe.teacher_adapter
 
 
@@ -72,7 +76,7 @@ def _no_coupling(recipe: Recipe, registry: Registry) -> Recipe:
 
 
 def _alone(recipe: Recipe, registry: Registry) -> Recipe:
-    _require_teacher(recipe)
+    _require_teacher(recipe, online=False)
     return adjust(recipe, registry, teacher="none")
 
 

@@ -94,6 +94,8 @@ def _check_words(
             faults.append(f"override: {unknown('key', key, known)}")
         elif key.startswith("teacher_adapter") and recipe.teacher_adapter is None:
             faults.append(f"override: {key}: this recipe has no teacher")
+        elif key.startswith("teacher_adapter") and recipe.teacher_mode == "offline":
+            faults.append(f"override: {key}: is that of a trained teacher, which stays as it is")
     if faults:
         raise RecipeError(faults)
 
@@ -133,11 +135,13 @@ def _teacher_adapter(
     """The fields of the teacher's adapter after the words.
 
     It follows the student's adapter if both were equal before; a newly named family starts at its
-    own defaults.
+    own defaults. That of an offline teacher is its checkpoint's, and stays.
     """
     before = recipe.teacher_adapter
     if before is None:
         return None
+    if recipe.teacher_mode == "offline":
+        return dict(before)
     word = family.word
     if word == recipe.adapter.word and ("teacher_adapter" in words or before == recipe.adapter):
         options = dict(student_options)

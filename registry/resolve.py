@@ -177,9 +177,11 @@ def recipe_from_file(
     written = check_recipe(_with_short_warmup(fields, registry), where=str(path))
     if faults := task_faults(written.task, where=str(path)):
         raise RecipeError(faults)
-    for choice in filter(None, (written.adapter, written.teacher_adapter)):
+    choices = [written.adapter, written.teacher_adapter]
+    choices += [one.adapter for one in written.further_teachers or ()]
+    for choice in filter(None, choices):
         warn_if_changed("adapter", choice.name, choice.plugin, group=ADAPTERS_GROUP)
-    for spec in written.pair.backbones():
+    for spec in written.backbones():
         if spec.kind in providers(KINDS_GROUP):
             warn_if_changed("kind of backbone", spec.kind, spec.plugin, group=KINDS_GROUP)
     term = written.distillation
@@ -259,7 +261,7 @@ def _without_teacher(recipe: Recipe) -> dict[str, Any]:
 
 
 def _with_teacher(recipe: Recipe, teacher: Backbone) -> dict[str, Any]:
-    if recipe.pair.teacher == teacher:
+    if recipe.pair.teacher == teacher and recipe.further_teachers is None:
         return {}
     name = f"{teacher.name}_to_{recipe.pair.student.name}"
     changed = {"pair": recipe.pair.model_copy(update={"name": name, "teacher": teacher})}

@@ -102,6 +102,9 @@ def check_carried(recipe: Recipe) -> None:
             anatomy = describe_anatomy(spec)
             check_carries(anatomy, build_adapter(choice), spec.name)
             sizes.append(sizes_of(anatomy, recipe.task.num_classes))
+    for further in recipe.further_teachers or ():
+        anatomy = describe_anatomy(further.backbone)
+        check_carries(anatomy, build_adapter(further.adapter), further.backbone.name)
     if recipe.distils:
         student, teacher = sizes
         term = term_for(recipe.distillation, recipe.task.num_classes)

@@ -42,8 +42,8 @@ class Checkpoint:
             raise UsageError(
                 f"this checkpoint is an ensemble of {len(self.network.members)} adapters, and "
                 f"{what}.",
-                hint="idat eval, predict and publish take it, and so do idat_zoo.load and "
-                "AdapterPool.",
+                hint="`idat eval`, `idat predict` and `idat publish` take it, and so do "
+                "idat_zoo.load and AdapterPool.",
             )
         return self.network
 

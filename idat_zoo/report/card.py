@@ -18,6 +18,7 @@ from idat_zoo.report.build import build_report
 from idat_zoo.report.layout import lay_out
 from idat_zoo.report.markdown import as_markdown, escaped, markdown_table
 from idat_zoo.report.means import Averaged
+from idat_zoo.report.teachers import teachers_in_words
 from idat_zoo.results import ENSEMBLE, RESULT_FILE, WATCHED, Result
 
 T = TypeVar("T")
@@ -136,25 +137,14 @@ def card_text(
     `build_report` takes it.
     """
     place, first = next(iter(results.items()))
-    recipe, student, teacher = first.recipe, first.recipe.pair.student, first.recipe.pair.teacher
-    trained = (
-        f"jointly with a frozen {escaped(teacher.name)} as its teacher (the smaller network: "
-        "iDAT's inversion, arXiv:2403.15750)"
-        if teacher is not None
-        else "alone"
-    )
-    if teacher is not None and recipe.teacher_mode == "offline":
-        trained = (
-            f"with the fixed logits of a trained {escaped(teacher.name)} (offline; its "
-            f"adapter_model.safetensors has SHA-256 {recipe.teacher_sha256})"
-        )
+    recipe, student = first.recipe, first.recipe.pair.student
     found = [(Path(below) / RESULT_FILE, run) for below, run in results.items()]
     report = build_report(found, averaged=averaged)
     lines = [
         f"# {repo.partition('/')[2]}",
         "",
         f"{recipe.adapter.word} on {escaped(student.name)} (timm {escaped(student.timm)}, weights "
-        f"{_told_weights(student)}), trained {trained} by idat-zoo.",
+        f"{_told_weights(student)}), trained {teachers_in_words(recipe)} by idat-zoo.",
         "",
         "## Results",
         "",

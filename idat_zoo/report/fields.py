@@ -45,6 +45,7 @@ PLAIN = {
     "class_weights": "none",
     "watch": "none",
     "teacher_mode": "online",
+    "further_teachers": "none",
 }
 """Fields that are shown exactly where they have another value than this one."""
 
@@ -121,7 +122,7 @@ def _adapter(role: str, choice: AdapterSpec, read_options: ReadOptions) -> dict[
 
 def _settings(recipe: Recipe) -> dict[str, Scalar]:
     """The distillation term and the recipe's plain fields, as far as they act."""
-    idle = {"pair", "task", "adapter", "teacher_adapter"}
+    idle = {"pair", "task", "adapter", "teacher_adapter", "further_teachers"}
     if not recipe.distils:
         idle |= {*OF_THE_TERM}
     if recipe.selection == "none":
@@ -131,6 +132,8 @@ def _settings(recipe: Recipe) -> dict[str, Scalar]:
     fields: dict[str, Scalar] = {}
     for name, value in recipe.model_dump(exclude=idle, exclude_none=True).items():
         fields |= _term(recipe) if name == "distillation" else {name: _scalar(value)}
+    if recipe.further_teachers is not None:
+        fields["further_teachers"] = ", ".join(map(str, recipe.further_teachers))
     return fields
 
 

@@ -19,7 +19,7 @@ from idat_zoo.specs import OF_THE_TERM
 from idat_zoo.values import Frozen, Scalar
 
 OF_THE_TEACHER = ("teacher", "teacher_adapter", "distillation")
-OFFLINE = ("teacher_mode", "teacher_sha256")
+OFFLINE = ("teacher_mode", "teacher_sha256", "further_teachers")
 BELOW = ("teacher.", "teacher_adapter.", "distillation.")
 
 

@@ -117,6 +117,7 @@ def _first_divergence(
             return DivergedError(
                 f"member {number + 1} of {len(faults)} of the ensemble "
                 f"({values_in_words(values)}): {fault.message}",
-                hint="Leave these values out of candidates." + kept * ("--keep" in fault.hint),
+                hint="Leave these values out of candidates."
+                + kept * ("--keep-diverged" in fault.hint),
             )
     return None

@@ -82,12 +82,19 @@ def tell_beside(folder: Path, recipe: Recipe, *, asked: Collection[Path]) -> str
 
 def set_apart(other: Recipe, recipe: Recipe) -> list[str]:
     """The fields in which another recipe differs, each as one text with both values."""
-    ours, theirs = _flat(recipe.model_dump(mode="json")), _flat(other.model_dump(mode="json"))
+    ours, theirs = _fields(recipe), _fields(other)
     return [
         f"{key.replace('.options.', '.')} = {theirs.get(key)} (asked for: {ours.get(key)})"
         for key in dict.fromkeys([*theirs, *ours])
         if theirs.get(key) != ours.get(key)
     ]
+
+
+def _fields(recipe: Recipe) -> dict[str, Any]:
+    """The recipe's fields by dotted names, with further teachers in words."""
+    fields = recipe.model_dump(mode="json")
+    further = ", ".join(map(str, recipe.further_teachers or ()))
+    return _flat(fields | {"further_teachers": further or None})
 
 
 def _flat(fields: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

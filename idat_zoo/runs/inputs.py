@@ -23,15 +23,15 @@ class Inputs:
     """The sources of images and weights, the same for all runs of one call.
 
     `arrays` are images that a Python program holds in memory. `download` allows downloading missing
-    weights. `teacher` is the checkpoint of the offline teacher. `listener` is informed about the
-    reading of images.
+    weights. `teachers` are the checkpoints of offline teachers, in any order. `listener` is
+    informed about the reading of images.
     """
 
     data_dir: Path | None = None
     arrays: Arrays | None = None
     reading: Reading = field(default_factory=Reading)
     download: bool = False
-    teacher: Opened | None = None
+    teachers: tuple[Opened, ...] = ()
     listener: Listener = field(default_factory=Listener)
 
 
@@ -45,18 +45,36 @@ def load_views(recipe: Recipe, inputs: Inputs, *, seed: int) -> Views:
     if recipe.pair.teacher is not None:
         sizes["teacher"] = recipe.pair.teacher.img_size
     at_size = {
-        size: load_task(
-            recipe.task,
-            img_size=size,
-            data_dir=inputs.data_dir,
-            seed=seed,
-            reading=inputs.reading,
-            listener=inputs.listener,
-            arrays=inputs.arrays,
-        )
-        for size in dict.fromkeys(sizes.values())
+        size: _load_at(size, recipe, inputs, seed=seed) for size in dict.fromkeys(sizes.values())
     }
     return {role: at_size[size] for role, size in sizes.items()}
+
+
+def load_teacher_views(
+    recipe: Recipe, inputs: Inputs, views: Views, *, seed: int
+) -> list[TaskData]:
+    """The task at the input size of each offline teacher of the recipe, in the recipe's order.
+
+    The same object as in `views` where a size is equal. Raises: as `load_task`.
+    """
+    at_size = {getattr(recipe.pair, role).img_size: data for role, data in views.items()}
+    sizes = [one.backbone.img_size for one in recipe.offline_teachers]
+    for size in sizes:
+        if size not in at_size:
+            at_size[size] = _load_at(size, recipe, inputs, seed=seed)
+    return [at_size[size] for size in sizes]
+
+
+def _load_at(size: int, recipe: Recipe, inputs: Inputs, *, seed: int) -> TaskData:
+    return load_task(
+        recipe.task,
+        img_size=size,
+        data_dir=inputs.data_dir,
+        seed=seed,
+        reading=inputs.reading,
+        listener=inputs.listener,
+        arrays=inputs.arrays,
+    )
 
 
 def missing_inputs(recipe: Recipe, inputs: Inputs, *, seed: int = 0) -> list[str]:
@@ -71,12 +89,10 @@ def missing_inputs(recipe: Recipe, inputs: Inputs, *, seed: int = 0) -> list[str
         sure = "--yes or " if suite.has_source else ""
         missing.append(f"{images}; {sure}{suite.how_to_get(recipe.task)}")
     if not inputs.download:
-        repos = [missing_weights(spec) for spec in recipe.pair.backbones()]
+        repos = [missing_weights(spec) for spec in recipe.backbones()]
         missing += [f"weights of '{r}'; --yes downloads them from the Hub" for r in repos if r]
     missing += [
-        f"{line}; {how_to_give()}"
-        for spec in recipe.pair.backbones()
-        if (line := missing_file(spec))
+        f"{line}; {how_to_give()}" for spec in recipe.backbones() if (line := missing_file(spec))
     ]
     return missing
 
@@ -94,7 +110,7 @@ def require_inputs(recipe: Recipe, inputs: Inputs, *, seed: int) -> None:
             + "".join(f"\n  - {line}" for line in missing),
             hint=f"Needs no download: {_without_download(recipe, inputs.data_dir, seed=seed)}",
         )
-    for spec in recipe.pair.backbones():
+    for spec in recipe.backbones():
         if missing_weights(spec):
             weights_path(spec)
 

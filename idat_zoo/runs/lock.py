@@ -28,6 +28,8 @@ LEASE = 120.0
 
 The marker is renewed four times as often. NFS may show a change a minute late.
 """
+WAIT = "Add --wait to go on when it ends, or choose another --out."
+"""The remedy for a folder in use, where the command has these options."""
 SHORTLY = 1.0
 """Seconds for which acquiring the lock is tried before its holder is reported."""
 
@@ -81,13 +83,13 @@ def _is_alive(pid: int) -> bool:
 
 @contextlib.contextmanager
 def alone_in(
-    folder: Path, *, wait: bool, note: Callable[[str], None]
+    folder: Path, *, wait: bool, note: Callable[[str], None], hint: str = WAIT
 ) -> Iterator[Callable[[], None]]:
     """Hold the lock of a run's folder; a folder that is created for it and stays empty is removed.
 
     Yields a function that raises a RunFolderError if another process has taken over the folder,
     which can happen to a process that was suspended. With `wait`, the end of a live holder is
-    awaited. `note` receives messages for the user.
+    awaited. `note` receives messages for the user; `hint` is that of the error of a folder in use.
 
     Raises: RunFolderError if another process holds the lock, or the folder cannot be written.
     """
@@ -101,7 +103,7 @@ def alone_in(
             heartbeat_interval=LEASE / 4,
             on_compromise=lambda _: lost.set(),
         )
-        _acquire(lease, folder, wait=wait, note=note)
+        _acquire(lease, folder, wait=wait, note=note, hint=hint)
         _write_owner(folder)
     except OSError as error:  # filelock's Timeout is one, too, but `_acquire` has handled it
         raise RunFolderError(
@@ -129,7 +131,7 @@ def alone_in(
 
 
 def _acquire(
-    lease: SoftFileLease, folder: Path, *, wait: bool, note: Callable[[str], None]
+    lease: SoftFileLease, folder: Path, *, wait: bool, note: Callable[[str], None], hint: str
 ) -> None:
     try:
         lease.acquire(timeout=SHORTLY)
@@ -148,7 +150,7 @@ def _acquire(
         except Timeout:
             raise RunFolderError(
                 f"'{folder}' is in use by {_marked(folder) or 'another process'}.",
-                hint="Add --wait to go on when it ends, or choose another --out.",
+                hint=hint,
             ) from None
     if (folder / OWNER_FILE).exists():  # a holder that ends normally has removed it
         note(f"'{folder}' is taken over from a process that ended without a word")

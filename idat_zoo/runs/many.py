@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from idat_zoo.backbones.pair import check_carried
-from idat_zoo.checkpoint.opened import Reference, open_checkpoint
+from idat_zoo.checkpoint.opened import Reference
 from idat_zoo.data.arrays import Data, read_arrays
 from idat_zoo.data.reading import Reading
 from idat_zoo.distillation import build_term, term_for
@@ -19,7 +19,7 @@ from idat_zoo.runs.alike import cut_turns
 from idat_zoo.runs.device_setup import DeviceSetup, set_up
 from idat_zoo.runs.folder import run_label
 from idat_zoo.runs.inputs import Inputs
-from idat_zoo.runs.offline import with_offline_teacher
+from idat_zoo.runs.offline import open_teachers, with_offline_teachers
 from idat_zoo.runs.plan import Planned, plan
 from idat_zoo.runs.progress import Progress
 from idat_zoo.runs.turn import Outcome, Terms, Turn
@@ -40,7 +40,7 @@ def run(
     wait: bool = False,
     keep_diverged: bool = False,
     download: bool = False,
-    teacher_from: Reference | None = None,
+    teacher_from: Reference | Sequence[Reference] | None = None,
     switches: Switches | None = None,
     progress: Progress | None = None,
 ) -> Result:
@@ -54,7 +54,8 @@ def run(
     the training was completed by an earlier call.
 
     `teacher_from` is a checkpoint (a run's folder, `hub:…` or `builtin:NAME`), which becomes the
-    offline teacher of the recipe: its logits of the training images are computed once.
+    offline teacher of the recipe: its logits of the training images are computed once. Of several
+    checkpoints it is the log of the mean of their softmaxes.
 
     `data` are your own images and labels, {"train": (images, labels), "test": …}, for a recipe from
     `get_recipe("arrays", …, data=data)`: uint8 arrays or tensors with integer labels, or torch data
@@ -94,7 +95,7 @@ def run_many(
     wait: bool = False,
     keep_diverged: bool = False,
     download: bool = False,
-    teacher_from: Reference | None = None,
+    teacher_from: Reference | Sequence[Reference] | None = None,
     switches: Switches | None = None,
     stack: int | None = None,
     jobs: int = 1,
@@ -111,9 +112,9 @@ def run_many(
     Raises: UsageError for an error that concerns all runs, or a run that is given twice; InputError
     for an object that is no recipe, or an invalid seed; what opening `teacher_from` raises.
     """
-    teacher = None if teacher_from is None else open_checkpoint(teacher_from)
-    if teacher is not None:
-        asked = [(with_offline_teacher(recipe, teacher), seed) for recipe, seed in asked]
+    teachers = () if teacher_from is None else open_teachers(teacher_from)
+    if teachers:
+        asked = [(with_offline_teachers(recipe, *teachers), seed) for recipe, seed in asked]
     arrays = None if data is None else read_arrays(data)
     progress = progress or Progress()
     inputs = Inputs(
@@ -121,7 +122,7 @@ def run_many(
         arrays=arrays,
         reading=reading or Reading(),
         download=download,
-        teacher=teacher,
+        teachers=teachers,
         listener=progress,
     )
     where = find_device(device)
@@ -150,15 +151,17 @@ def train_planned(
     resume: bool = False,
     wait: bool = False,
     keep_diverged: bool = False,
+    beside: bool = True,
     words: Sequence[str] = (),
     parts: Sequence[Sequence[int]] | None = None,
     on_outcome: Callable[[int, Outcome], None] = lambda position, outcome: None,
 ) -> list[Result | ZooError]:
     """Train planned runs; returns the result of each run, or its error, in their order.
 
-    `words` are the words of the command line. They are stored in the folder of each run until it is
-    finished, so that the command can be repeated. `parts` are the positions of the runs that are
-    trained together, where that was decided before; None means that it is decided now.
+    `beside` says whether a run that `resume` finds not begun names a similar run that may have been
+    meant. `words` are the words of the command line. They are stored in the folder of each run
+    until it is finished, so that the command can be repeated. `parts` are the positions of the runs
+    that are trained together, where that was decided before; None means that it is decided now.
     `on_outcome` is called with the position and the outcome of each run as soon as it ends.
 
     Raises: UsageError for an error that concerns all runs.
@@ -169,6 +172,7 @@ def train_planned(
         resume=resume,
         wait=wait,
         keep_diverged=keep_diverged,
+        beside=beside,
         words=tuple(words),
     )
     outcomes = _Outcomes(planned, progress, on_outcome)

@@ -78,10 +78,8 @@ def _learner_of(training: Training, setup: DeviceSetup) -> Learner:
     pair = build_pair(training.recipe, seed=training.seed, backbones=setup.backbones)
     images = {role: training.images[role] for role, _ in pair.roles()}
     logits = None
-    if training.teacher is not None:
-        logits = offline_logits(
-            training.teacher, training.images["teacher"], backbones=setup.backbones
-        )
+    if training.teachers:
+        logits = offline_logits(training.teachers, backbones=setup.backbones)
     return Learner(
         pair,
         images,

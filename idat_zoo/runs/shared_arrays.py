@@ -98,7 +98,7 @@ def share_arrays(terms: Terms, recipes: Sequence[Recipe]) -> Iterator[Shared]:
     if inputs.arrays is None or not recipes:
         yield Shared(terms=terms)
         return
-    sizes = {spec.img_size for recipe in recipes for spec in recipe.pair.backbones()}
+    sizes = {spec.img_size for recipe in recipes for spec in recipe.backbones()}
     files, stored = list[int](), dict[int, _StoredData]()
     with ExitStack() as open_files:
         for size in sorted(sizes):

@@ -182,8 +182,7 @@ def resume_command(folder: Path, data_dir: Path | None = None) -> str:
     out = _with_levels(folder).parents[LEVELS - 1]
     words = ["idat", "train", "--recipe", str(folder / RECIPE_FILE), "--seed", seed]
     words += ["--out", str(out), "--resume", *recipe.plugin_words]
-    if recipe.teacher_mode == "offline":
-        words += ["--teacher-from", "REF"]
+    words += ["--teacher-from", "REF"] * len(recipe.offline_teachers)
     images = data_dir or (call.data_dir if call is not None else None)
     if images is not None and place is not Place.BUILT_IN:
         words += ["--data-dir", str(images)]

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from idat_zoo.backbones.pair import NetworkPair, Role
 from idat_zoo.checkpoint.opened import Opened
+from idat_zoo.data.decode import Images
 from idat_zoo.data.task_data import Split
 from idat_zoo.engine.learner import EpochLog, divergence
 from idat_zoo.errors import DivergedError
@@ -20,6 +21,9 @@ from idat_zoo.recipe import Recipe
 from idat_zoo.runs.folder import run_label
 from idat_zoo.switches import Switches
 
+Taught = tuple[Opened, Images]
+"""The checkpoint of an offline teacher, and the training images at its input size."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Training:
@@ -27,8 +31,9 @@ class Training:
 
     `images` are the same images at each network's input size, and `data` is their fingerprint.
     `val` and `test` are evaluated after every epoch where they are given: as the recipe's `watch`
-    says, and `test` with `protocol = "paper"`. `teacher` is the checkpoint of an offline teacher.
-    `still_ours` raises a RunFolderError if another process has taken over the folder.
+    says, and `test` with `protocol = "paper"`. `teachers` are the checkpoints of offline teachers,
+    each with the images at its input size. `still_ours` raises a RunFolderError if another process
+    has taken over the folder.
     """
 
     recipe: Recipe
@@ -38,7 +43,7 @@ class Training:
     targets: Int64[Tensor, "N"]
     data: str
     val: Split | None = None
-    teacher: Opened | None = None
+    teachers: tuple[Taught, ...] = ()
     test: Split | None = None
     still_ours: Callable[[], None] = lambda: None
 

@@ -36,13 +36,16 @@ Outcome: TypeAlias = Result | ZooError
 class Terms:
     """What holds for all turns of one call.
 
-    `asked` are the folders of all its runs. `words` are the words of the command line. They are
-    stored in the folder of each run until it is finished, so that the command can be repeated.
+    `asked` are the folders of all its runs. `beside` says whether a run that `resume` finds not
+    begun names a similar run that may have been meant. `words` are the words of the command line.
+    They are stored in the folder of each run until it is finished, so that the command can be
+    repeated.
     """
 
     inputs: Inputs
     asked: tuple[Path, ...]
     resume: bool = False
+    beside: bool = True
     wait: bool = False
     keep_diverged: bool = False
     words: tuple[str, ...] = ()
@@ -143,9 +146,10 @@ def _claim(
     if diverged is not None and not terms.keep_diverged:
         raise diverged
     check_resumable(one.folder, resume=terms.resume or diverged is not None)
-    beside = tell_beside(one.folder, one.recipe, asked=terms.asked)
-    if terms.resume and beside:
-        progress.note(beside)
+    if terms.resume and terms.beside:
+        similar = tell_beside(one.folder, one.recipe, asked=terms.asked)
+        if similar:
+            progress.note(similar)
     return still_ours
 
 

@@ -30,7 +30,7 @@ from idat_zoo.runs.progress import Progress
 from idat_zoo.runs.shared_arrays import share_arrays
 from idat_zoo.runs.turn import Outcome, Terms, Turn
 
-GRACE = 5.0
+GRACE = 15.0
 """Seconds that workers have to unlock their folders before they are killed."""
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 DEVICES_VARIABLE = "CUDA_VISIBLE_DEVICES"

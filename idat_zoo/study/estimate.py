@@ -8,7 +8,7 @@ from idat_zoo.candidates import combinations, count_candidates, with_values
 from idat_zoo.data.suites import suite_of
 from idat_zoo.engine.schedule import total_epochs
 from idat_zoo.recipe import Recipe
-from idat_zoo.results import load_result
+from idat_zoo.results import Result
 from idat_zoo.runs.plan import Planned
 
 Kind = tuple[str, str, bool]
@@ -50,16 +50,14 @@ def images_seen(recipe: Recipe, data_dir: Path | None) -> int:
     return total_epochs(recipe) * (train + val + candidates * train)
 
 
-def measured_rates(planned: Iterable[Planned], data_dir: Path | None) -> dict[Kind, float]:
+def measured_rates(results: Iterable[Result], data_dir: Path | None) -> dict[Kind, float]:
     """The seconds per image of each kind, from the results of finished runs."""
     seconds: dict[Kind, float] = {}
     images: dict[Kind, int] = {}
-    for one in planned:
-        if one.finished:
-            kind = kind_of(one.recipe)
-            result = load_result(one.folder / "result.json")
-            seconds[kind] = seconds.get(kind, 0) + result.seconds
-            images[kind] = images.get(kind, 0) + images_seen(one.recipe, data_dir)
+    for result in results:
+        kind = kind_of(result.recipe)
+        seconds[kind] = seconds.get(kind, 0) + result.seconds
+        images[kind] = images.get(kind, 0) + images_seen(result.recipe, data_dir)
     return {kind: seconds[kind] / images[kind] for kind in seconds if images[kind]}
 
 

@@ -16,6 +16,10 @@ MOST_FAILURES = 3
 """The number of failures after which a run is left out."""
 
 
+UNUSABLE = "cannot be used"
+"""The words before the error of a result that cannot be read."""
+
+
 class Failure(Frozen):
     """The number of times that a run has failed in a row, and the message of the last time."""
 
@@ -46,6 +50,11 @@ class Failures:
             self.of = _Stored.model_validate_json(self._file.read_bytes()).runs
         except (OSError, ValidationError):
             self.of = {}
+
+    @property
+    def final(self) -> dict[str, str]:
+        """The last message of each run that is left out from now on, by its folder."""
+        return {run: own.message for run, own in self.of.items() if own.is_final}
 
     def add(self, run: str, error: ZooError) -> Failure:
         """Count one more failure of a run. Raises: RunFolderError if it cannot be written."""

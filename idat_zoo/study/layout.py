@@ -13,7 +13,9 @@ LISTED = 8
 
 def lay_out_study(report: StudyReport) -> list[Section]:
     """The sections of a study's report in reading order."""
-    sections = [_introduction(report), _scores(report), *_teachers(report)]
+    sections = [_introduction(report)]
+    if report.scores:
+        sections += [_scores(report), *_teachers(report)]
     if report.comparisons:
         sections += [findings(report), _comparisons(report), _over_tasks(report)]
     return sections
@@ -101,6 +103,10 @@ def findings(report: StudyReport) -> Section:
     tasks = list(dict.fromkeys(one.task for one in report.comparisons))
     by_place = {(one.setting, one.task): one for one in report.comparisons}
     known = [one for one in report.comparisons if one.difference is not None]
+    over = "the one comparison" if len(known) == 1 else f"all {len(known)} comparisons"
+    rule = (
+        f"*: p is below 0.05 after Holm's correction over {over}; no other gain can be told from 0."
+    )
     return Section(
         title=f"Findings: gain of each arm over '{report.reference}', in points of top-1",
         columns=("adapter", "arm", *tasks),
@@ -112,10 +118,7 @@ def findings(report: StudyReport) -> Section:
             )
             for over in report.over_tasks
         ),
-        lines=(
-            f"*: p is below 0.05 after Holm's correction over all {len(known)} comparisons; no "
-            "other gain can be told from 0.",
-        ),
+        lines=(rule if known else "None can be compared; why is said below.",),
     )
 
 

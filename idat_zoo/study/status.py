@@ -8,12 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from idat_zoo.errors import ZooError
 from idat_zoo.file_names import RESULT_FILE
+from idat_zoo.results import load_result
 from idat_zoo.runs.lock import holder_of
-from idat_zoo.study.failures import Failure, Failures
+from idat_zoo.study.failures import Failure, Failures, in_one_line
 from idat_zoo.study.plan import Entry, StudyPlan
 
-State = Literal["finished", "running", "failed", "left out", "open"]
+State = Literal["finished", "unusable", "running", "failed", "left out", "open"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,13 +23,15 @@ class RunStatus:
     """The state of one run of a study.
 
     `holder` describes the process that is training it, and is '' unless it is running. A run is
-    left out after its third failure. `failure` holds the last one, whatever the state.
+    left out after its third failure. `failure` holds the last one, whatever the state. `fault` says
+    why a result cannot be read, and is '' unless the run is unusable.
     """
 
     entry: Entry
     state: State
     holder: str = ""
     failure: Failure | None = None
+    fault: str = ""
 
 
 def read_status(plan: StudyPlan, folder: Path) -> list[RunStatus]:
@@ -38,6 +42,10 @@ def read_status(plan: StudyPlan, folder: Path) -> list[RunStatus]:
 
 def _status(entry: Entry, folder: Path, failure: Failure | None) -> RunStatus:
     if (folder / RESULT_FILE).is_file():
+        try:
+            load_result(folder / RESULT_FILE)
+        except ZooError as error:
+            return RunStatus(entry=entry, state="unusable", fault=in_one_line(error))
         return RunStatus(entry=entry, state="finished")
     holder = holder_of(folder)
     if holder is not None:
@@ -92,6 +100,7 @@ def as_document(plan: StudyPlan, folder: Path, runs: Sequence[RunStatus]) -> dic
                 "run": str(run.entry),
                 "state": run.state,
                 **({"holder": run.holder} if run.holder else {}),
+                **({"fault": run.fault} if run.fault else {}),
                 **({"failure": run.failure.model_dump()} if run.failure else {}),
             }
             for run in runs

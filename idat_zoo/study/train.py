@@ -18,7 +18,7 @@ from idat_zoo.runs.plan import Planned, plan
 from idat_zoo.runs.progress import Progress
 from idat_zoo.runs.turn import Outcome
 from idat_zoo.study.design import Study
-from idat_zoo.study.failures import MOST_FAILURES, Failures, in_one_line
+from idat_zoo.study.failures import MOST_FAILURES, UNUSABLE, Failures, in_one_line
 from idat_zoo.study.plan import StudyPlan, store_plan
 from idat_zoo.study.planning import agreed_plan, make_plan
 from idat_zoo.switches import Switches
@@ -109,7 +109,8 @@ def train_plan(
 
     `words` are the words of the command line, which the folder of a run keeps until it is finished.
     """
-    with alone_in(folder, wait=False, note=progress.note):
+    busy = "It trains this study; `idat study status` shows what is finished."
+    with alone_in(folder, wait=False, note=progress.note, hint=busy):
         store_plan(settled, folder)
         return _Training(settled, folder, setup, inputs, progress).train(retry=retry, words=words)
 
@@ -148,6 +149,7 @@ class _Training:
             self._inputs,
             self._progress,
             resume=True,
+            beside=False,  # the plan says which runs are meant
             words=words,
             parts=[part for part in parts if part],
             on_outcome=self._settle,
@@ -174,7 +176,7 @@ class _Training:
                 found = find_finished(one.folder, one.recipe, out=self._folder)
             except ZooError as error:
                 failed[self._run(one)] = error
-                self._progress.note(f"cannot be used: {in_one_line(error)}")
+                self._progress.note(f"{UNUSABLE}: {in_one_line(error)}")
             else:
                 if found is not None:
                     results[self._run(one)] = found
@@ -197,12 +199,11 @@ class _Training:
         )
 
     def _left_out(self) -> dict[str, str]:
+        messages = self._failures.final
         final = {
-            self._run(one): self._failures.of[self._run(one)].message
+            self._run(one): messages[self._run(one)]
             for one in self._planned
-            if not one.finished
-            and self._run(one) in self._failures.of
-            and self._failures.of[self._run(one)].is_final
+            if not one.finished and self._run(one) in messages
         }
         for run, message in final.items():
             self._progress.note(

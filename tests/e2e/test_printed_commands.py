@@ -140,8 +140,9 @@ def texts() -> Iterator[tuple[str, str]]:
             yield from ((name, text) for text in texts_of(file.read_text()))
         elif file.suffix == ".toml":
             yield from ((name, text) for text in strings_below(tomllib.loads(file.read_text())))
-    for page in sorted([ROOT / "README.md", *ROOT.glob("docs/*.md")]):
-        blocks = re.findall(r"```\n(.*?)```", page.read_text(), flags=re.DOTALL)
+    for page in sorted({ROOT / "README.md", *ROOT.glob("docs/*.md")} - {ROOT / "docs/plugins.md"}):
+        found = re.findall(r"^```(\w*)\n(.*?)^```$", page.read_text(), re.DOTALL | re.MULTILINE)
+        blocks = [block for language, block in found if not language]
         name = str(page.relative_to(ROOT))
         yield from ((name, block.replace(".venv/bin/", "")) for block in blocks)
 

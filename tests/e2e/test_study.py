@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -163,6 +164,7 @@ def test_a_dry_run_of_what_is_not_begun_writes_nothing() -> None:
         "runs": 4,
         "passes": 4,
         "finished": 0,
+        "left_out": 0,
         "missing": [],
         "hours": None,
         "hours_of_runs": 0,
@@ -243,6 +245,14 @@ def test_a_run_that_fails_is_one_line_and_the_rest_goes_on() -> None:
     assert [own[0].partition(" (")[0] for own in found["missing"].values()] == [
         "images of task 'dtd'"
     ] * 2
+    dry = ["study", "mixed.toml", *CPU, "--dry-run"]
+    told = document(idat(*dry, "--json"))
+    assert (told["runs"], told["finished"], told["left_out"], told["hours_of_runs"]) == (4, 1, 1, 2)
+    text = idat(*dry).stdout
+    assert "runs      4, of which 1 are finished, 1 left out after three failures" in text
+    assert "expected  under a minute for 2 runs, by 1 process" in text
+    told = document(idat(*dry, "--retry", "--json"))
+    assert (told["left_out"], told["hours_of_runs"]) == (0, 3)
     again = idat("study", "mixed.toml", *CPU, "--retry", "--json")
     assert again.exit_code == 3
     assert len(document(again)["failed"]) == 1
@@ -344,10 +354,10 @@ def test_the_report_in_its_three_forms(trained: Path, monkeypatch: pytest.Monkey
     text = idat("study", "report", "small")
     assert text.exit_code == 0, text.stderr
     assert text.stdout.startswith("A small study (study small)\n4 of 4 runs are finished.\n")
-    assert "against 'none'" in text.stdout
+    assert "gain of each arm over 'none'" in text.stdout
     table = idat("study", "report", "small.toml", "--format", "markdown")
     assert table.exit_code == 0, table.stderr
-    assert "| adapter | arm | digits | seeds |" in table.stdout
+    assert "| adapter | arm | digits |" in table.stdout
     found = document(idat("study", "report", "small", "--json"))["report"]
     assert (found["name"], found["reference"], found["finished"]) == ("small", "none", 4)
     arms = {one["setting"]["arm"]: one["top1"] for one in found["scores"]}
@@ -384,19 +394,16 @@ def _term(result: dict[str, Any]) -> str:
         (["report", "zoo"], 1, "'runs/zoo' holds no study: there is no plan.json."),
         (["report", "small", "--out", "x"], 1, "'x' holds no study: there is no plan.json."),
         (["small.toml", "--measure"], 2, "--measure belongs to --dry-run"),
-        (["small.toml", "--jobs", "2", "--device", "cuda:99"], None, ""),
+        (["small.toml", "--device", "cuda:99"], 1, "there is no device 'cuda:99' here: found "),
         (["wrong.toml"], 2, "2 faults:\n  wrong.toml: unknown key 'tile'"),
         (["status", "small.toml", "--retyr"], 2, "unknown option"),
     ],
 )
-def test_wrong_words_are_one_clear_error(words: list[str], code: int | None, message: str) -> None:
+def test_wrong_words_are_one_clear_error(words: list[str], code: int, message: str) -> None:
     Path("small.toml").write_text(SMALL)
     wrong = SMALL.replace('"mse"', '"mze"').replace("title =", 'tile = "x"\ntitle =')
     Path("wrong.toml").write_text(wrong)
-    if code is None:
-        refusal("study", *words, code=idat("study", *words).exit_code)
-    else:
-        assert refusal("study", *words, code=code).startswith(f"error: {message}")
+    assert refusal("study", *words, code=code).startswith(f"error: {message}")
 
 
 def test_without_words_there_is_help() -> None:
@@ -430,6 +437,45 @@ def test_a_study_that_was_changed_is_told_and_accepted_on_request() -> None:
         assert "plan.json" in refusal("study", *words, code=1).splitlines()[0]
 
 
+def test_a_damaged_result_counts_as_unfinished_in_the_status_and_the_dry_run(
+    trained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(trained, "here")
+    monkeypatch.chdir("here")
+    damaged = sorted(Path("runs/small").rglob("result.json"))[0]
+    damaged.write_text("{")
+    said = f"cannot be used: cannot read result '{damaged}'"
+    result = idat("study", "small.toml", *CPU)
+    assert result.exit_code == 3
+    assert said in result.stderr
+    assert "3 of 4 runs are finished, 1 failed" in result.stdout
+    shown = idat("study", "status", "small")
+    assert shown.exit_code == 0, shown.stderr
+    assert "3 of 4 runs are finished" in shown.stdout
+    assert said in shown.stdout
+    (own,) = document(idat("study", "status", "small", "--json"))["unfinished"]
+    assert own["state"] == "unusable"
+    dry = idat("study", "small.toml", *CPU, "--dry-run")
+    assert dry.exit_code == 0, dry.stderr
+    assert said in dry.stderr
+    assert "runs      4, of which 3 are finished" in dry.stdout
+    damaged.unlink()
+    again = idat("study", "small.toml", *CPU)
+    assert again.exit_code == 0, again.stderr
+
+
+def test_a_run_that_begins_anew_is_not_compared_with_another_arms(
+    trained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The arms of a study lie side by side; none of them was meant for another."""
+    shutil.copytree(trained, "here")
+    monkeypatch.chdir("here")
+    shutil.rmtree(sorted(Path("runs/small").rglob("seed0"))[0])
+    result = idat("study", "small.toml", *CPU)
+    assert result.exit_code == 0, result.stderr
+    assert "nothing to resume" not in result.stderr
+
+
 # Interrupts
 
 
@@ -460,6 +506,7 @@ def test_ctrl_c_exits_with_130_and_the_same_command_goes_on(jobs: str) -> None:
             assert re.search(r"^running: linear on digits, none, seed 0: process", shown, re.M)
             other = refusal_while_others_write("study", "long.toml", *CPU)
             assert "'runs/long' is in use by process" in other
+            assert "--wait" not in other  # which `idat study` has not
             os.killpg(child.pid, signal.SIGINT)
             stdout, stderr = child.communicate(timeout=60)
         finally:

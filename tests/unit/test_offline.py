@@ -9,22 +9,31 @@ import pytest
 import torch
 from torch import Tensor
 from toy_runs import StopError, same_but_for_times, trained
+from typer.testing import CliRunner
 
 from conftest import TOY_PAIR, toy_pair, toy_recipe
+from idat_zoo import load
 from idat_zoo.backbones.pair import Role
-from idat_zoo.checkpoint.opened import open_checkpoint
+from idat_zoo.checkpoint.opened import Opened, open_checkpoint
+from idat_zoo.cli import app
 from idat_zoo.data.load import load_task
 from idat_zoo.data.task_data import Split
 from idat_zoo.distillation.base import Outputs
 from idat_zoo.engine.learner import Learner
 from idat_zoo.engine.train import Trainer
 from idat_zoo.errors import CheckpointError, RecipeError, UsageError, ZooError
-from idat_zoo.recipe import Recipe
+from idat_zoo.logits import predict_logits
+from idat_zoo.recipe import Recipe, check_recipe
 from idat_zoo.recipe_hash import recipe_hash
+from idat_zoo.recipe_toml import dump_recipe
+from idat_zoo.registry import load_registry
+from idat_zoo.registry.resolve import recipe_from_file
 from idat_zoo.report.fields import flatten
+from idat_zoo.report.teachers import teachers_in_words
 from idat_zoo.results import load_result
+from idat_zoo.runs.device_setup import set_up
 from idat_zoo.runs.many import run, run_many
-from idat_zoo.runs.offline import with_offline_teacher
+from idat_zoo.runs.offline import offline_logits, open_teachers, with_offline_teachers
 
 NO_SHA = "0" * 64
 FIXED = {"teacher_mode": "offline", "teacher_sha256": NO_SHA, "precision": "float32"}
@@ -162,7 +171,7 @@ def test_a_resumed_run_ends_in_the_same_bits(
     taught: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = trained(toy_recipe(precision="float32"), tmp_path / "a", teacher_from=taught)
-    offline = with_offline_teacher(toy_recipe(precision="float32"), open_checkpoint(taught))
+    offline = with_offline_teachers(toy_recipe(precision="float32"), open_checkpoint(taught))
 
     def stopping(recipe: Recipe) -> None:
         run(recipe, device="cpu", out=tmp_path / "b", teacher_from=taught)
@@ -186,7 +195,7 @@ def test_a_resumed_run_ends_in_the_same_bits(
 
 
 def test_a_wrong_teacher_is_one_line_and_ends_its_runs_alone(taught: Path, tmp_path: Path) -> None:
-    recipe = with_offline_teacher(toy_recipe(precision="float32"), open_checkpoint(taught))
+    recipe = with_offline_teachers(toy_recipe(precision="float32"), open_checkpoint(taught))
     with pytest.raises(CheckpointError, match="and none is given"):
         run(recipe, device="cpu", out=tmp_path)
     with pytest.raises(CheckpointError, match="not the one of the recipe"):
@@ -220,3 +229,102 @@ def test_terms_that_read_features_are_refused(taught: Path, tmp_path: Path) -> N
     recipe = toy_recipe(distillation="features", precision="float32")
     with pytest.raises(UsageError, match="distillation 'features' reads more than logits"):
         run(recipe, device="cpu", out=tmp_path, teacher_from=taught)
+
+
+@pytest.fixture(scope="module")
+def grid(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of an ensemble of two settings."""
+    recipe = toy_recipe(
+        precision="float32",
+        epochs=1,
+        warmup_epochs=0,
+        selection="ensemble",
+        candidates={"lr": [1e-3, 5e-3]},
+    )
+    return trained(recipe, tmp_path_factory.mktemp("grid"))
+
+
+def test_several_teachers_answer_by_the_mean_of_their_softmaxes(
+    taught: Path, grid: Path, split: Split
+) -> None:
+    backbones = set_up(torch.device("cpu")).backbones
+    opened = [open_checkpoint(path) for path in (taught, taught / "teacher", grid)]
+
+    def logits_of(*teachers: Opened) -> Tensor:
+        return offline_logits([(one, split.held) for one in teachers], backbones=backbones)
+
+    raw, other, mean = map(logits_of, opened)
+    expected = torch.stack([own.double().softmax(1) for own in (raw, other, mean)]).mean(0).log()
+    assert (logits_of(*opened).double() - expected).abs().max().item() < 1e-6
+    first, second = load(grid)[0].members  # type: ignore[union-attr]
+    alone = [network.eval()(split.held).double().softmax(1) for network in (first, second)]
+    assert (mean.double() - torch.stack(alone).mean(0).log()).abs().max().item() < 1e-6
+    network, _ = load(taught)
+    with torch.no_grad():  # of one teacher the raw outputs
+        assert torch.equal(raw, predict_logits(network, split.held, device=torch.device("cpu")))
+
+
+def test_the_order_of_teachers_changes_nothing(taught: Path, grid: Path, tmp_path: Path) -> None:
+    asked = toy_recipe(precision="float32", epochs=1)
+    paths = [taught / "teacher", grid, taught]
+    first = run(asked, device="cpu", out=tmp_path / "a", teacher_from=paths)
+    second = run(asked, device="cpu", out=tmp_path / "b", teacher_from=paths[::-1])
+    assert first.recipe == second.recipe
+    digests = [one.sha256 for one in first.recipe.offline_teachers]
+    assert digests == sorted(
+        json.loads((path / "config.json").read_text())["tensors_sha256"] for path in paths
+    )
+    one, other = (next((tmp_path / out).rglob("result.json")).parent for out in "ab")
+    assert same_but_for_times(one, other)
+    alone = run(asked, device="cpu", out=tmp_path / "c", teacher_from=taught)
+    assert alone.recipe_hash != first.recipe_hash
+    recipe = recipe_from_file(one / "recipe.toml", registry=load_registry())
+    assert recipe_hash(recipe) == first.recipe_hash
+    assert run(recipe, device="cpu", out=tmp_path / "a", teacher_from=paths) == first
+    fields = flatten(first)
+    assert all(digest[:12] in str(fields) for digest in digests)
+    assert all(digest in teachers_in_words(first.recipe) for digest in digests)
+
+
+def test_teachers_that_are_not_those_of_the_recipe_are_refused(
+    taught: Path, grid: Path, tmp_path: Path
+) -> None:
+    asked = toy_recipe(precision="float32", epochs=1)
+    with pytest.raises(UsageError, match="are the same checkpoint"):
+        run(asked, device="cpu", out=tmp_path, teacher_from=[taught, grid, taught])
+    with pytest.raises(CheckpointError, match="there is no checkpoint folder"):
+        run(asked, device="cpu", out=tmp_path, teacher_from=[taught, tmp_path / "nowhere"])
+    recipe = with_offline_teachers(asked, *open_teachers([taught, grid]))
+    with pytest.raises(CheckpointError, match="has 2 offline teachers, and the checkpoint"):
+        run(recipe, device="cpu", out=tmp_path, teacher_from=taught)
+    with pytest.raises(CheckpointError, match="is not one of those of the recipe"):
+        run(recipe, device="cpu", out=tmp_path, teacher_from=[taught, taught / "teacher", grid])
+    with pytest.raises(RecipeError, match="must ascend, each once"):
+        check_recipe(
+            dict(recipe) | {"further_teachers": recipe.offline_teachers[:1]}, where="recipe"
+        )
+    with pytest.raises(RecipeError, match="further_teachers need teacher_mode = 'offline'"):
+        check_recipe(
+            dict(recipe) | {"teacher_mode": "online", "teacher_sha256": None}, where="recipe"
+        )
+
+
+def test_the_command_takes_several_teachers_and_resumes(
+    taught: Path, grid: Path, tmp_path: Path
+) -> None:
+    recipe = tmp_path / "toy.toml"
+    recipe.write_text(dump_recipe(toy_recipe(precision="float32", epochs=1)))
+    words = ["train", "--recipe", str(recipe), "--out", str(tmp_path), "--device", "cpu"]
+    several = ["--teacher-from", str(taught), "--teacher-from", str(grid)]
+    done = CliRunner().invoke(app, [*words, *several])
+    assert done.exit_code == 0, done.stderr
+    (folder,) = [path.parent for path in tmp_path.rglob("result.json")]
+    before = (folder / "result.json").read_bytes()
+    again = CliRunner().invoke(app, [*words, *several[2:], *several[:2], "--resume"])
+    assert again.exit_code == 0, again.stderr
+    assert (folder / "result.json").read_bytes() == before
+    gone = CliRunner().invoke(app, [*words, *several[:2], "--teacher-from", str(tmp_path / "no")])
+    assert gone.exit_code == 1
+    assert "there is no checkpoint folder" in gone.stderr
+    twice = CliRunner().invoke(app, [*words, *several[:2], *several[:2]])
+    assert twice.exit_code == 2

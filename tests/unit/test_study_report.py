@@ -185,6 +185,14 @@ def test_missing_runs_are_named_and_the_rest_is_compared(study: Made) -> None:
     assert "23 of 24 runs" in text_of(report)
 
 
+def test_one_comparison_is_not_called_several(tmp_path: Path) -> None:
+    entries = [entry("digits", arm, 0) for arm in ("none", "mse")]
+    for one in entries:
+        write_run(tmp_path, one, {"student": np.ones(COUNT, bool)})
+    text = text_of(build_study_report(plan_of(*entries), tmp_path))
+    assert "Holm's correction over the one comparison;" in text
+
+
 def test_classes_that_are_not_the_results_are_not_compared(study: Made) -> None:
     plan, folder, _ = study
     other = entry("digits", "mse", 0)
@@ -201,4 +209,5 @@ def test_nothing_finished_is_no_error(study: Made, tmp_path: Path) -> None:
     plan, _, _ = study
     report = build_study_report(plan, tmp_path / "elsewhere")
     assert report.finished == 0
+    assert len(lay_out_study(report)) == 1  # no table without rows
     assert "0 of 24 runs are finished" in text_of(report)
