@@ -11,6 +11,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from idat_zoo.cli import (
+    compare,
     cp,
     data,
     env,
@@ -125,6 +126,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "cp": cp.copy_recipe,
     "validate": validate.validate,
     "report": report.report,
+    "compare": compare.compare,
     "env": env.env,
 }
 for name, command in COMMANDS.items():

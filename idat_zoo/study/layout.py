@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
+from idat_zoo.report.compare_layout import p_value
 from idat_zoo.report.layout import Section, percent, points
 from idat_zoo.study.outcomes import Setting
 from idat_zoo.study.report import Comparison, OverTasks, Score, StudyReport
@@ -163,8 +164,8 @@ def _comparison_row(one: Comparison) -> tuple[str, ...]:
         *who,
         points(one.difference.gain),
         f"{points(low)} to {points(high)}",
-        _p(one.difference.p),
-        _p(one.difference.holm),
+        p_value(one.difference.p),
+        p_value(one.difference.holm),
     )
 
 
@@ -205,9 +206,5 @@ def _over_tasks_row(one: OverTasks) -> tuple[str, ...]:
         interval,
         str(len(one.tasks)),
         "–" if one.correlation is None else f"{one.correlation:+.2f}",
-        "–" if one.p is None else _p(one.p),
+        "–" if one.p is None else p_value(one.p),
     )
-
-
-def _p(value: float) -> str:
-    return "<0.0001" if value < 0.0001 else f"{value:.4f}"

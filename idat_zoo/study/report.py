@@ -8,8 +8,8 @@ import numpy as np
 from scipy.stats import permutation_test, rankdata
 
 from idat_zoo.intervals import Interval
+from idat_zoo.report.difference import Difference, difference_of, holm, seed_variances
 from idat_zoo.report.rows import over_seeds
-from idat_zoo.study.comparison import Difference, difference_of, holm, seed_variances
 from idat_zoo.study.outcomes import Outcomes, Setting, paired, read_outcomes
 from idat_zoo.study.plan import StudyPlan
 from idat_zoo.values import Frozen

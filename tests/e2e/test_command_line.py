@@ -579,6 +579,7 @@ DOCUMENTS = [  # words, exit code, what the document holds
     ("validate", 0, "valid"),
     ("validate broken.toml", 2, "faults"),
     ("report {runs}", 0, "report"),
+    ("compare {lora} {lora}", 0, "comparison"),
     ("env", 0, "env"),
     ("data verify digits", 0, "tasks"),
     ("data verify folder --data-dir images", 1, "tasks"),

@@ -63,6 +63,7 @@ FLAGS = {
         "--plugin",
     },
     "report": {"--format", "--out", "--plugin", "--shelf", "--json"},
+    "compare": {"--format", "--plugin", "--shelf", "--json"},
     "list": {"--task", "--adapter", "--pair", "--plugin", "--shelf", "--data-dir", "--json"},
     "show": {"--plugin", "--shelf", "--json"},
     "cp": {"--plugin", "--shelf", "--force", "--json"},

@@ -1,4 +1,4 @@
-"""The comparison of two settings on one task, over seeds and test images at once.
+"""The difference of two settings on one task, over seeds and test images at once.
 
 Both settings are run with the same seeds and tested on the same images, so each seed and image has
 a difference of -1, 0 or 1 in correctness. Its mean, the gain, varies with the choice of images and

@@ -5,7 +5,7 @@ import pytest
 import scipy.stats
 
 from idat_zoo.intervals import paired_interval
-from idat_zoo.study.comparison import difference_of, holm, seed_variances
+from idat_zoo.report.difference import difference_of, holm, seed_variances
 
 
 def drawn(

@@ -1,0 +1,53 @@
+"""`idat compare`: two runs, or two groups of runs, image by image."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from idat_zoo.cli.options import JsonOption, PluginOption, ShelfOption
+from idat_zoo.cli.report import Format, FormatOption, print_sections
+from idat_zoo.cli.screen import print_json
+from idat_zoo.errors import UsageError
+
+
+def compare(
+    first: Annotated[
+        Path,
+        typer.Argument(metavar="A", help="A run's folder, one above several, or a result.json."),
+    ],
+    second: Annotated[Path, typer.Argument(metavar="B", help="The one that is compared with it.")],
+    format: FormatOption = None,
+    shelf: ShelfOption = None,
+    plugin: PluginOption = None,
+    json: JsonOption = False,
+) -> None:
+    """What B changes over A: recipe, top-1 with its interval, classes, images.
+
+    Of each task either side has one recipe, with any number of seeds; the runs of a seed are
+    compared image by image on the same test images.
+
+    \b
+      idat compare runs/…/seed0 runs/…/seed0      two runs
+      idat compare runs/A runs/B --json           two groups, with every changed image
+    """
+    if json and format is not None:
+        raise UsageError("--json and --format exclude each other", hint="Leave one of them out.")
+    from idat_zoo.registry import load_registry
+    from idat_zoo.report.compare import compare_results
+    from idat_zoo.report.compare_layout import lay_out_comparison
+    from idat_zoo.report.markdown import as_markdown
+    from idat_zoo.results import find_results
+
+    found = compare_results(
+        find_results([first]),
+        find_results([second]),
+        names=(str(first), str(second)),
+        read_options=load_registry(shelf).read_options,
+    )
+    if json:
+        print_json({"comparison": found.model_dump(mode="json", exclude_none=True)})
+    elif format == Format.MARKDOWN:
+        typer.echo(as_markdown(lay_out_comparison(found)), nl=False)
+    else:
+        print_sections(lay_out_comparison(found))
