@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from idat_zoo.cli import screen
+from idat_zoo.cli import screen, torchrun
 from idat_zoo.cli.options import (
     RUNS,
     AdapterOption,
@@ -102,6 +102,24 @@ def train(
     reading = Reading(
         skip_corrupt=skip_corrupt, stream_test=stream_test, max_megapixels=max_megapixels
     )
+    switches = Switches(
+        prefix_cache=prefix_cache,
+        compile=compile,
+        fused=fused,
+        keep_memory=keep_memory,
+        deterministic=deterministic,
+    )
+    processes = torchrun.join(context)
+    if processes is not None and processes.rank:
+        torchrun.follow(
+            processes,
+            device,
+            switches,
+            data_dir=data_dir,
+            reading=reading,
+            teacher_from=teacher_from,
+        )
+        return
     recipes = _recipes(
         task, adapter, pair, teacher, recipe, overrides or [], shelf, data_dir, reading
     )
@@ -132,11 +150,14 @@ def train(
         from idat_zoo.backbones.pair import check_carried
         from idat_zoo.cli.progress import LiveProgress
         from idat_zoo.engine.precision import find_device
+        from idat_zoo.engine.processes import ALONE
+        from idat_zoo.engine.torchrun import own_device
         from idat_zoo.runs.device_setup import set_up
         from idat_zoo.runs.inputs import Inputs
         from idat_zoo.runs.many import train_planned
         from idat_zoo.runs.plan import plan
-    where, inputs = find_device(device), Inputs(data_dir=data_dir, reading=reading, teacher=opened)
+    where = find_device(device) if processes is None else own_device(device)
+    inputs = Inputs(data_dir=data_dir, reading=reading, teacher=opened)
     planned = plan(asked, out=out or RUNS, device=where, inputs=inputs)
     for run in planned:
         if dry_run or not run.finished:
@@ -144,14 +165,7 @@ def train(
     if dry_run:
         _print_plans(planned, data_dir=data_dir, json=json)
         return
-    switches = Switches(
-        prefix_cache=prefix_cache,
-        compile=compile,
-        fused=fused,
-        keep_memory=keep_memory,
-        deterministic=deterministic,
-    )
-    setup = set_up(where, switches, stack=stack, jobs=jobs)
+    setup = set_up(where, switches, stack=stack, jobs=jobs, processes=processes or ALONE)
     unfinished = [run.recipe for run in planned if not run.finished]
     agreed = offer(
         [one.task for one in unfinished],

@@ -27,8 +27,9 @@ class Training:
 
     `images` are the same images at each network's input size, and `data` is their fingerprint.
     `val` and `test` are evaluated after every epoch where they are given: as the recipe's `watch`
-    says, and `test` with `protocol = "paper"`. `teacher` is the checkpoint of an offline teacher.
-    `still_ours` raises a RunFolderError if another process has taken over the folder.
+    says, and `test` with `protocol = "paper"`. `split` is the name of the images' split. `teacher`
+    is the checkpoint of an offline teacher. `still_ours` raises a RunFolderError if another process
+    has taken over the folder.
     """
 
     recipe: Recipe
@@ -37,6 +38,7 @@ class Training:
     images: Mapping[Role, UInt8[Tensor, "N C H W"] | JoinedImages]
     targets: Int64[Tensor, "N"]
     data: str
+    split: str = "trainval"
     val: Split | None = None
     teacher: Opened | None = None
     test: Split | None = None
@@ -54,7 +56,8 @@ class Trained:
 
     `seconds` is this run's share of the time of its pass in this process, and `images` the number
     of images that it was trained on in that time, counted in every epoch. `stack` names the runs
-    that shared the pass, and is empty for a single run.
+    that shared the pass, and is empty for a single run. `processes` is the number of those that
+    trained it together.
     """
 
     recipe: Recipe
@@ -64,6 +67,7 @@ class Trained:
     images: int
     switches: Switches
     stack: tuple[str, ...]
+    processes: int = 1
 
     @property
     def divergence(self) -> DivergedError | None:
