@@ -3,7 +3,6 @@
 Shape letters: B batch, N images, C channels, H W image, K classes.
 """
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -19,6 +18,7 @@ from idat_zoo.backbones.walk import START, Partway, Place
 from idat_zoo.distillation import term_for
 from idat_zoo.distillation.base import Output, Outputs, Sizes, Term
 from idat_zoo.engine.augment import augment
+from idat_zoo.engine.divergence import lower_rate
 from idat_zoo.engine.precision import autocast, cast_frozen
 from idat_zoo.engine.processes import ALONE, Processes
 from idat_zoo.engine.schedule import learning_rates, total_epochs
@@ -328,35 +328,6 @@ class Learner:
         own, other = log.student_train_top1, log.teacher_train_top1
         if own is not None and other is not None:
             self.surpassed = self.surpassed or own > other
-
-
-def divergence(log: EpochLog, recipe: Recipe) -> DivergedError | None:
-    """The error for a run whose student is far worse than guessing after its last epoch, or None.
-
-    Uniform predictions have a task loss of ln K, and so has a network trained on random labels. A
-    loss above 2 ln K is confidently wrong, which a merely inaccurate network does not reach. With
-    `task_loss = "joint"` it is the loss of both networks together.
-    """
-    classes = recipe.task.num_classes
-    bound = 2 * math.log(classes)
-    own, whose = log.student_task_loss, "the student's"
-    if log.joint_task_loss is not None:
-        own, whose = log.joint_task_loss, "the joint"
-    if own <= bound:
-        return None
-    return DivergedError(
-        f"the training diverged: {whose} task loss in its last epoch, {log.epoch}, is "
-        f"{own:.6g}, above 2 ln K = {bound:.3g} (K = {classes} classes; guessing "
-        "has half of that). No result is written.",
-        hint=f"A lower learning rate often helps: {lower_rate(recipe)}. --keep-diverged writes the "
-        "result of this training, labelled; nothing is trained again.",
-    )
-
-
-def lower_rate(recipe: Recipe) -> str:
-    """A lower learning rate to suggest, as `lr=X`: a tenth, and at most the default."""
-    usual = float(Recipe.model_fields["lr"].default)
-    return f"lr={min(recipe.lr / 10, usual):g}"
 
 
 def _widened(outputs: Outputs) -> Outputs:

@@ -54,7 +54,7 @@ class Processes:
         if batch < self.count:
             raise UsageError(
                 f"{self.count} processes share batches of {batch} images: some would have none.",
-                hint=f"At most --nproc-per-node={batch}, or a larger batch_size.",
+                hint=f"Start at most {batch} of them, or choose a larger batch_size.",
             )
 
     def open(self, device: torch.device) -> None:
@@ -124,7 +124,7 @@ class Processes:
         Raises: TrainingError if one of them has ended.
         """
         if self.lost:
-            raise self._loss("a step did not end in all of them")
+            raise self._loss()
         if self.count > 1:
             with self.together():
                 distributed.broadcast_object_list([order])
@@ -163,12 +163,12 @@ class Processes:
             yield
         except RuntimeError as error:  # all of torch.distributed's errors are
             self.lost = True
-            raise self._loss(str(error).strip().partition("\n")[0]) from error
+            raise self._loss() from error
 
-    def _loss(self, why: str) -> TrainingError:
+    def _loss(self) -> TrainingError:
         return TrainingError(
-            f"another of the {self.count} processes that train together has ended, or has not "
-            f"answered for {PATIENCE.seconds // 60} minutes ({why}).",
+            f"another of the {self.count} processes that train together has ended, or was silent "
+            f"for {PATIENCE.total_seconds() / 60:g} minutes.",
             hint="What was saved is kept: --resume goes on after the last whole epoch.",
         )
 

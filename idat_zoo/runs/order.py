@@ -21,7 +21,7 @@ class Order:
     """A training and its state, from which every process goes on.
 
     `split` names its images, and `origin` says which images and weights the first process has.
-    `state` is the serialised state of its learner after `done` epochs; `surpassed` is the learner's.
+    `state` is the serialised state of its learner after `done` epochs, with its `surpassed`.
     """
 
     recipe: Recipe

@@ -13,7 +13,8 @@ from torch import Tensor
 from idat_zoo.backbones.pair import NetworkPair, Role
 from idat_zoo.checkpoint.opened import Opened
 from idat_zoo.data.task_data import Split
-from idat_zoo.engine.learner import EpochLog, divergence
+from idat_zoo.engine.divergence import divergence
+from idat_zoo.engine.learner import EpochLog
 from idat_zoo.errors import DivergedError
 from idat_zoo.joined_images import JoinedImages
 from idat_zoo.recipe import Recipe
