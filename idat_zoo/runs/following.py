@@ -77,9 +77,6 @@ def _begin(order: Order, setup: DeviceSetup, inputs: Inputs) -> Trainer:
         own = origin_of(training, learner, order.switches, [])
         other = [name for name, value in order.origin.items() if own[name] != value]
         if other:
-            raise DataError(
-                f"process {setup.processes.rank} of {setup.processes.count} has other "
-                f"{' and '.join(other)} than the first one."
-            )
+            raise DataError(f"it has other {' and '.join(other)} than the first process.")
         order.restore(trainer, learner)
         return trainer

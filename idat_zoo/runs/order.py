@@ -71,8 +71,9 @@ def led(
         surpassed=learner.surpassed,
     )
     processes.tell(order)
-    for fault in processes.answers(None):
+    for rank, fault in enumerate(processes.answers(None)):
         if isinstance(fault, ZooError):
+            fault.message = f"process {rank} of {processes.count}: {fault.message}"
             raise fault
     processes.open(learner.device)
     try:

@@ -246,4 +246,4 @@ def test_a_process_without_the_images_is_named(tmp_path: Path) -> None:
     done = together(str(launcher), *words, "--out", str(tmp_path / "out"))
     assert done.returncode == 1
     (line,) = errors_in(done.stderr)
-    assert "process 1 of 2 has other data than the first one" in line
+    assert "process 1 of 2: task 'folder-" in line
