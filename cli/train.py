@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from idat_zoo.cli import screen
+from idat_zoo.cli import screen, torchrun
 from idat_zoo.cli.options import (
     RUNS,
     AdapterOption,
@@ -43,13 +43,18 @@ from idat_zoo.cli.options import (
     YesOption,
 )
 from idat_zoo.cli.own_weights import WeightsOption
-from idat_zoo.errors import UnknownNameError, UsageError, ZooError
+from idat_zoo.cli.train_recipes import (
+    check_alone,
+    controlled,
+    recipes_of,
+    seeds_of,
+    without_misfits,
+)
+from idat_zoo.errors import ZooError
 
 if TYPE_CHECKING:
     from idat_zoo.checkpoint.opened import Opened
-    from idat_zoo.data.reading import Reading
     from idat_zoo.recipe import Recipe
-    from idat_zoo.registry import Family
     from idat_zoo.results import Result
     from idat_zoo.runs.plan import Planned
 
@@ -103,7 +108,25 @@ def train(
     reading = Reading(
         skip_corrupt=skip_corrupt, stream_test=stream_test, max_megapixels=max_megapixels
     )
-    recipes = _recipes(
+    switches = Switches(
+        prefix_cache=prefix_cache,
+        compile=compile,
+        fused=fused,
+        keep_memory=keep_memory,
+        deterministic=deterministic,
+    )
+    processes = torchrun.join(context)
+    if processes is not None and processes.rank:
+        torchrun.follow(
+            processes,
+            device,
+            switches,
+            data_dir=data_dir,
+            reading=reading,
+            teacher_from=teacher_from or (),
+        )
+        return
+    recipes = recipes_of(
         task, adapter, pair, teacher, recipe, overrides or [], shelf, data_dir, reading
     )
     if weights:
@@ -113,10 +136,10 @@ def train(
         own = parse_roles(weights)
         recipes = [with_own_weights(one, own) for one in recipes]
     if control is not None:
-        recipes = _controlled(recipes, control, teacher, shelf)
+        recipes = controlled(recipes, control, teacher, shelf)
     teachers: tuple[Opened, ...] = ()
     if teacher_from:
-        _check_alone(teacher, control, overrides or [])
+        check_alone(teacher, control, overrides or [])
         with screen.waiting("loading torch"):
             from idat_zoo.runs.offline import open_teachers, with_offline_teachers
 
@@ -126,17 +149,19 @@ def train(
     for note in dict.fromkeys(note for spec in backbones for note in differences(spec)):
         screen.note(note)
     if adapter == ALL:
-        recipes = _without_misfits(recipes)
-    asked = [(one, number) for one in recipes for number in _seeds(seed, seeds)]
+        recipes = without_misfits(recipes)
+    asked = [(one, number) for one in recipes for number in seeds_of(seed, seeds)]
     with screen.waiting("loading torch"):
         from idat_zoo.backbones.pair import check_carried
         from idat_zoo.cli.progress import LiveProgress
         from idat_zoo.engine.precision import find_device
+        from idat_zoo.engine.processes import ALONE
+        from idat_zoo.engine.torchrun import own_device
         from idat_zoo.runs.device_setup import set_up
         from idat_zoo.runs.inputs import Inputs
         from idat_zoo.runs.many import train_planned
         from idat_zoo.runs.plan import plan
-    where = find_device(device)
+    where = find_device(device) if processes is None else own_device(device)
     inputs = Inputs(data_dir=data_dir, reading=reading, teachers=teachers)
     planned = plan(asked, out=out or RUNS, device=where, inputs=inputs)
     for run in planned:
@@ -145,14 +170,7 @@ def train(
     if dry_run:
         _print_plans(planned, data_dir=data_dir, json=json)
         return
-    switches = Switches(
-        prefix_cache=prefix_cache,
-        compile=compile,
-        fused=fused,
-        keep_memory=keep_memory,
-        deterministic=deterministic,
-    )
-    setup = set_up(where, switches, stack=stack, jobs=jobs)
+    setup = set_up(where, switches, stack=stack, jobs=jobs, processes=processes or ALONE)
     unfinished = [run.recipe for run in planned if not run.finished]
     agreed = offer(
         [one.task for one in unfinished],
@@ -186,16 +204,6 @@ def train(
         raise typer.Exit(screen.SOME_FAILED if results else failures[-1].exit_code)
 
 
-def _check_alone(teacher: str | None, control: str | None, words: Sequence[str]) -> None:
-    """Check that nothing else names the teacher that --teacher-from names. Raises: UsageError."""
-    named = [word for word in words if word.startswith("teacher_adapter")]
-    named += ["--teacher"] * (teacher is not None) + ["--control"] * (control is not None)
-    if named:
-        raise UsageError(
-            f"--teacher-from names a trained teacher with its adapter; leave out {named[0]}."
-        )
-
-
 def said_words(context: typer.Context) -> list[str]:
     """The words of the command line, with options set by environment variables added."""
     name, *rest = context.obj
@@ -208,102 +216,6 @@ def said_words(context: typer.Context) -> list[str]:
     return [name, *rest[:begin], *said, *rest[begin:]]  # after `study run`, say
 
 
-def _seeds(seed: int | None, several: str | None) -> list[int]:
-    if several is None:
-        return [seed or 0]
-    if seed is not None:
-        raise UsageError("--seed and --seeds say the same; give one of them.")
-    words = [word.strip() for word in several.split(",")]
-    if not all(word.isascii() and word.isdecimal() for word in words):
-        raise UsageError(f"--seeds {several}: expected whole numbers with commas, e.g. 0,1,2")
-    return [int(word) for word in words]
-
-
-def _recipes(
-    task: str | None,
-    adapter: str | None,
-    pair: str | None,
-    teacher: str | None,
-    file: Path | None,
-    words: Sequence[str],
-    shelf: Path | None,
-    data_dir: Path | None,
-    reading: "Reading",
-) -> list["Recipe"]:
-    """The recipes of the options: one per task, adapter and combination of override values."""
-    from idat_zoo.registry import (
-        FOLDER,
-        compose_recipe,
-        load_registry,
-        recipe_from_file,
-        resolve_adapters,
-        resolve_tasks,
-        spread_words,
-        with_folder,
-    )
-
-    settings = spread_words(words)
-    registry = load_registry(shelf)
-    if file is not None:
-        given = {"--task": task, "--adapter": adapter, "--pair": pair}
-        twice = [name for name, value in given.items() if value is not None]
-        if twice:
-            raise UsageError(f"--recipe FILE already says what {' and '.join(twice)} would say.")
-        return [
-            recipe_from_file(file, registry=registry, teacher=teacher, overrides=own)
-            for own in settings
-        ]
-    if task is None or adapter is None:
-        raise UsageError(
-            "--task and --adapter say what to train (or --recipe FILE).",
-            hint="Needs no download: idat train --task digits --adapter lora",
-        )
-    if FOLDER in task.split(",") and task != FOLDER:
-        raise UsageError("--task folder stands alone: --data-dir names one folder of images.")
-    if task == FOLDER:
-        if data_dir is None:
-            raise UsageError(
-                "--task folder trains on the images of --data-dir, which is not given."
-            )
-        registry, task = with_folder(registry, data_dir, reading)
-    families = resolve_adapters(adapter, registry)
-    _check_options(families, words)
-    return [
-        compose_recipe(registry, one.id, family.word, pair=pair, teacher=teacher, overrides=own)
-        for one in resolve_tasks(task, registry)
-        for family in families
-        for own in settings
-    ]
-
-
-def _controlled(
-    recipes: Sequence["Recipe"], name: str, teacher: str | None, shelf: Path | None
-) -> list["Recipe"]:
-    """The control of each recipe. Raises: UsageError; UnknownNameError."""
-    from idat_zoo.registry import load_registry
-    from idat_zoo.registry.controls import CONTROLS
-
-    if name not in CONTROLS:
-        raise UnknownNameError("control", name, CONTROLS)
-    if teacher is not None:
-        raise UsageError("--control and --teacher both choose the teacher; give one of them.")
-    registry = load_registry(shelf)
-    return [CONTROLS[name].apply(one, registry) for one in recipes]
-
-
-def _check_options(families: Sequence["Family"], words: Sequence[str]) -> None:
-    """Check that an adapter option is one of all families or of none. Raises: UsageError."""
-    for word in words:
-        prefix, _, option = word.partition("=")[0].partition(".")
-        without = [family.word for family in families if option not in family.options]
-        if prefix == "adapter" and 0 < len(without) < len(families):
-            raise UsageError(
-                f"'{word}' does not fit all adapters that are asked for: {', '.join(without)} "
-                f"{'has' if len(without) == 1 else 'have'} no option '{option}'.",
-                hint="Train those with a command of their own.",
-            )
-
-
 def _print_results(results: Sequence[tuple["Planned", "Result"]], *, json: bool) -> None:
     if json:
         documents = [{"folder": str(run.folder), **result.as_document()} for run, result in results]
@@ -311,25 +223,6 @@ def _print_results(results: Sequence[tuple["Planned", "Result"]], *, json: bool)
         return
     for run, result in results:
         typer.echo(screen.plain(f"{result}\n  {run.folder}"))
-
-
-def _without_misfits(recipes: Sequence["Recipe"]) -> list["Recipe"]:
-    """The recipes whose adapter fits its backbones; a note is printed for each one left out."""
-    with screen.waiting("loading torch"):
-        from idat_zoo.backbones.pair import check_carried
-
-    carried: list[Recipe] = []
-    reasons: dict[str, None] = {}
-    for recipe in recipes:
-        try:
-            check_carried(recipe)
-        except UsageError as error:
-            reasons[error.message] = None
-        else:
-            carried.append(recipe)
-    for message in reasons:
-        screen.note(f"left out: {message}")
-    return carried
 
 
 def _print_plans(planned: Sequence["Planned"], *, data_dir: Path | None, json: bool) -> None:

@@ -125,8 +125,9 @@ class Result(Frozen):
     with `task_loss = "joint"`, which trains the two to answer together, of their sum.
     `top1_best_on_test` exists only under `protocol = "paper"` and is optimistic. `kind` is `run`
     for a training, `eval` for a checkpoint evaluated later. `stack` lists the runs that were
-    trained in one pass, this one included, and `threads` is the number of threads of a training off
-    CUDA; both and `switches` can change the last bits. `seconds` is the share of this run.
+    trained in one pass, this one included, `threads` is the number of threads of a training off
+    CUDA, and `processes` that of processes that trained the run together, if there were several;
+    these and `switches` can change the last bits. `seconds` is the share of this run.
     `data_copy` names the source that the images were downloaded from. `raw_pixels` is set if the
     raw-pixel baselines saw fewer images or smaller ones. `diverged` marks a training that diverged
     and was kept on purpose.
@@ -158,6 +159,7 @@ class Result(Frozen):
     switches: Switches | None = None
     stack: Annotated[tuple[str, ...], Strict(False)] = ()
     threads: int | None = None
+    processes: int | None = None
     seconds: float
     images_per_second: float | None = None
     finished: str

@@ -262,6 +262,13 @@ class Network(nn.Module):
         return self
 
 
+def rows_of_masks(masks: Tensors, rows: slice) -> dict[str, Tensor]:
+    """The masks of `draw_masks` for some images of their batch."""
+    return {
+        name: mask[..., rows] if name == DROP_PATH else mask[rows] for name, mask in masks.items()
+    }
+
+
 def copies_at(adapter: Adapter, site: Site, local: Tensors) -> dict[str, Tensor]:
     """The trained copies of frozen tensors at a site, by the names of the frozen tensors."""
     return {

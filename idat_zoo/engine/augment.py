@@ -20,17 +20,24 @@ from idat_zoo.recipe import Augmentation
 
 
 def augment(
-    images: UInt8[Tensor, "B C H W"], kinds: Sequence[Augmentation], *, seed: int, step: int
+    images: UInt8[Tensor, "B C H W"],
+    kinds: Sequence[Augmentation],
+    *,
+    seed: int,
+    step: int,
+    first: int = 0,
 ) -> UInt8[Tensor, "B C H W"]:
     """Augment each image independently, in the order crop, flip, RandAugment.
 
     `crop` cuts out a random 8 to 100 % of the area and resizes it to the full size (Inception's
     crop, with timm's ranges); `flip` mirrors horizontally with probability 1/2; `randaugment` is
-    RandAugment, arXiv:1909.13719, with two operations of magnitude 9. On one device, equal images,
-    seed and step give an equal output.
+    RandAugment, arXiv:1909.13719, with two operations of magnitude 9. `first` is the position of
+    the first image in its batch. On one device, equal images, seed, step and positions give an
+    equal output.
     """
     transform = _transform(tuple(kinds), images.shape[-1])
-    seeds = torch.randint(2**62, (len(images),), generator=generator(seed, "pair", "augment", step))
+    source = generator(seed, "pair", "augment", step)
+    seeds = torch.randint(2**62, (first + len(images),), generator=source)[first:]
     devices = [images.device] if images.device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices):
         changed = []

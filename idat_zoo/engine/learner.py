@@ -3,7 +3,6 @@
 Shape letters: B batch, N images, C channels, H W image, K classes.
 """
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -12,13 +11,16 @@ import torch
 from jaxtyping import Float, Int64, UInt8
 from torch import Tensor, nn
 
+from idat_zoo.backbones.network import rows_of_masks
 from idat_zoo.backbones.pair import NetworkPair, Role, sizes_of
 from idat_zoo.backbones.prefix import constant_until, walk_prefix
 from idat_zoo.backbones.walk import START, Partway, Place
 from idat_zoo.distillation import term_for
 from idat_zoo.distillation.base import Output, Outputs, Sizes, Term
 from idat_zoo.engine.augment import augment
+from idat_zoo.engine.divergence import lower_rate
 from idat_zoo.engine.precision import autocast, cast_frozen
+from idat_zoo.engine.processes import ALONE, Processes
 from idat_zoo.engine.schedule import learning_rates, total_epochs
 from idat_zoo.engine.task_losses import TaskLosses
 from idat_zoo.errors import DataError, DivergedError, TrainingError, ZooError
@@ -65,9 +67,10 @@ class Learner:
     the training, or None. `starts` holds the input of each network: the images, or after
     `cache_prefixes` the activations at the end of the prefix, which is the part of the forward pass
     that gives the same values at every step. `teacher_logits` `[N, K]` are those of an offline
-    teacher, which is not among the networks.
+    teacher, which is not among the networks. Of `processes` that train the run together, each has a
+    learner, for its `rows` of every batch.
 
-    Raises: DataError if there are no images.
+    Raises: DataError if there are no images; UsageError for batches of less rows than processes.
     """
 
     def __init__(
@@ -79,6 +82,7 @@ class Learner:
         *,
         seed: int,
         teacher_logits: Float[Tensor, "N K"] | None = None,
+        processes: Processes = ALONE,
     ) -> None:
         if not len(targets):
             raise DataError("there are no images to train on.")
@@ -93,6 +97,8 @@ class Learner:
         assert (teacher_logits is not None) == (recipe.teacher_mode == "offline")
         self._constants = None if teacher_logits is None else teacher_logits.to(self.device)
         self.batch_size = min(recipe.batch_size, len(targets))
+        processes.check_batch(self.batch_size)
+        self.processes, self.rows = processes, processes.rows(self.batch_size)
         self.steps_per_epoch = len(targets) // self.batch_size  # drop_last
         self.epochs = total_epochs(recipe)
         self.rates = learning_rates(recipe, self.steps_per_epoch)
@@ -164,22 +170,33 @@ class Learner:
         return torch.randperm(len(self.targets), generator=source).to(self.device)
 
     def start(self, role: Role, step: int, batch: Int64[Tensor, "B"]) -> Tensor | Partway:
-        """The input of a network for the images with the indices `batch`.
+        """The input of a network for this process's rows of the images with the indices `batch`.
 
         It is cached activations, or images at the network's input size. Teacher and student get the
         same random augmentation.
         """
-        begun = self.starts[role][batch]
+        begun = self.starts[role][batch[self.rows]]
         if not self.recipe.augmentation:
             return begun
         assert isinstance(begun, Tensor)
-        return augment(begun, self.recipe.augmentation, seed=self.seed, step=step)
+        first = self.rows.start
+        return augment(begun, self.recipe.augmentation, seed=self.seed, step=step, first=first)
 
     def masks(self, role: Role, step: int) -> dict[str, Tensor]:
-        """The random masks of drop path and dropout for one network in one step."""
+        """The random masks of drop path and dropout for one network in one step.
+
+        They are drawn for the whole batch, and are those of this process's rows.
+        """
         draws = Draws(self.seed, role, step)
         network = self.pair.network(role)
-        return network.draw_masks(self.batch_size, drop_path=self.recipe.drop_path, draws=draws)
+        masks = network.draw_masks(self.batch_size, drop_path=self.recipe.drop_path, draws=draws)
+        if self.processes.count == 1:
+            return masks
+        return rows_of_masks(masks, self.rows)
+
+    def gather(self, own: Outputs) -> Outputs:
+        """A network's outputs for the whole batch, of those for this process's rows."""
+        return _of_each(own, lambda z: self.processes.gather(z, self.batch_size))
 
     @property
     def reads(self) -> frozenset[Output]:
@@ -311,35 +328,6 @@ class Learner:
         own, other = log.student_train_top1, log.teacher_train_top1
         if own is not None and other is not None:
             self.surpassed = self.surpassed or own > other
-
-
-def divergence(log: EpochLog, recipe: Recipe) -> DivergedError | None:
-    """The error for a run whose student is far worse than guessing after its last epoch, or None.
-
-    Uniform predictions have a task loss of ln K, and so has a network trained on random labels. A
-    loss above 2 ln K is confidently wrong, which a merely inaccurate network does not reach. With
-    `task_loss = "joint"` it is the loss of both networks together.
-    """
-    classes = recipe.task.num_classes
-    bound = 2 * math.log(classes)
-    own, whose = log.student_task_loss, "the student's"
-    if log.joint_task_loss is not None:
-        own, whose = log.joint_task_loss, "the joint"
-    if own <= bound:
-        return None
-    return DivergedError(
-        f"the training diverged: {whose} task loss in its last epoch, {log.epoch}, is "
-        f"{own:.6g}, above 2 ln K = {bound:.3g} (K = {classes} classes; guessing "
-        "has half of that). No result is written.",
-        hint=f"A lower learning rate often helps: {lower_rate(recipe)}. --keep-diverged writes the "
-        "result of this training, labelled; nothing is trained again.",
-    )
-
-
-def lower_rate(recipe: Recipe) -> str:
-    """A lower learning rate to suggest, as `lr=X`: a tenth, and at most the default."""
-    usual = float(Recipe.model_fields["lr"].default)
-    return f"lr={min(recipe.lr / 10, usual):g}"
 
 
 def _widened(outputs: Outputs) -> Outputs:

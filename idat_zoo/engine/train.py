@@ -35,7 +35,8 @@ class Trainer:
     counted from 0, the learners take part whose recipe has more than e epochs. A learner with a
     fault, or one already past this epoch after resuming, stays in the batch but is not updated:
     shapes never change within an epoch, so results are bit-equal with and without a resume. `note`
-    receives messages for the user.
+    receives messages for the user. Where several processes train together (`Processes`), each has a
+    trainer, and all call `train_epoch` with the same epochs.
     """
 
     def __init__(
@@ -49,6 +50,7 @@ class Trainer:
         first = learners[0]
         self.device, self.precision = first.device, first.precision
         self.steps_per_epoch = first.steps_per_epoch
+        self.processes = first.processes
         assert all(one.steps_per_epoch == self.steps_per_epoch for one in learners)
         assert len(learners) == 1 or self.precision != "fp16", "an fp16 scaler serves one run"
         fused = self.switches.fused
@@ -78,6 +80,8 @@ class Trainer:
 
         Returns the mean losses of each learner; None for a learner that was not updated in this
         epoch, or that has a fault.
+
+        Raises: TrainingError if another process has ended, or holds other networks than this one.
         """
         present = [learner for learner in self.learners if epoch < learner.epochs]
         learning = [one for one in present if one.done == epoch and one.fault is None]
@@ -98,6 +102,8 @@ class Trainer:
                 for name, value in new.items():
                     own[name] = own.get(name, torch.zeros_like(value)) + value.detach()
             on_step()
+        for one, own in zip(learning, sums, strict=True):
+            self.processes.check_equal({**one.trainable(), **own})
         ended = {
             id(one): self._count_skipped(one, one.end_epoch(own), before)
             for one, own, before in zip(learning, sums, taken, strict=True)
@@ -146,13 +152,17 @@ class Trainer:
         `batches` holds for each learner in `present` the indices of its images.
         """
         with autocast(self.device, self.precision):
-            outputs = {
+            own_rows = {
                 role: forward(
                     [one.start(role, step, own) for one, own in zip(present, batches, strict=True)],
                     [one.masks(role, step) if one in learning else {} for one in present],
                 )
                 for role, forward in forwards.items()
             }
+        outputs = {
+            role: [one.gather(part) for one, part in zip(present, own, strict=True)]
+            for role, own in own_rows.items()
+        }
         parts = [
             one.losses(
                 one.beside_constants({role: own[k] for role, own in outputs.items()}, batches[k]),
@@ -164,6 +174,7 @@ class Trainer:
         ]
         self.scaler.scale(torch.stack([own["loss"] for own in parts]).sum()).backward()
         for learner in learning:
+            self._sum_gradients(learner)
             if learner.recipe.protocol == "paper" and learner.pair.teacher is not None:
                 double_gradients(learner.pair.teacher)
         for group in self.optimiser.param_groups:
@@ -176,6 +187,12 @@ class Trainer:
                 learner.check_alive(self.steps_taken(learner))
         self.optimiser.zero_grad(set_to_none=True)
         return parts
+
+    def _sum_gradients(self, learner: Learner) -> None:
+        """Add up the gradients over the processes; those of the term are whole in each."""
+        networks = [network.trainable().values() for _, network in learner.pair.roles()]
+        parts = [parameter for own in networks for parameter in own]
+        self.processes.sum_gradients(parts, list(learner.of_term.values()))
 
     def _forwards_of(self, present: Sequence[Learner]) -> dict[Role, Forward]:
         """The forward pass of all students and that of all teachers, compiled if switched on."""

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 import torch
 
 from idat_zoo.backbones.pair import Backbones
+from idat_zoo.engine.processes import ALONE, Processes
 from idat_zoo.errors import UsageError
 from idat_zoo.switches import Switches
 
@@ -16,7 +17,7 @@ class DeviceSetup:
     `stack` is the largest number of runs that share one pass. None means as many as fit into the
     memory of a CUDA device, and one elsewhere, because a larger batch is no faster there. `jobs` is
     the number of processes that train at the same time, each on a CUDA device of its own or with
-    its share of the CPU.
+    its share of the CPU. `processes` train each run together.
     """
 
     device: torch.device
@@ -24,6 +25,7 @@ class DeviceSetup:
     switches: Switches = field(default_factory=Switches)
     stack: int | None = None
     jobs: int = 1
+    processes: Processes = ALONE
 
     @property
     def one_at_a_time(self) -> bool:
@@ -41,11 +43,12 @@ def set_up(
     *,
     stack: int | None = None,
     jobs: int = 1,
+    processes: Processes = ALONE,
 ) -> DeviceSetup:
     """Set up a device; no backbone is loaded yet.
 
-    Raises: UsageError for a `stack` or `jobs` below one, or for more jobs than there are devices of
-    a type that serves one process.
+    Raises: UsageError for a `stack` or `jobs` below one, for more jobs than there are devices of a
+    type that serves one process, or for what several `processes` cannot do together.
     """
     if stack is not None and stack < 1:
         raise UsageError(f"a pass holds at least one run (stack = {stack}).")
@@ -53,13 +56,28 @@ def set_up(
         raise UsageError(f"runs are trained by at least one process (jobs = {jobs}).")
     if jobs > 1 and device.type != "cpu":
         _check_devices(device, jobs)
+    switches = switches or Switches()
+    if processes.count > 1:
+        _check_together(processes.count, stack=stack, jobs=jobs, compile=switches.compile)
+        stack = 1
     return DeviceSetup(
         device=device,
         backbones=Backbones(device),
-        switches=switches or Switches(),
+        switches=switches,
         stack=stack,
         jobs=jobs,
+        processes=processes,
     )
+
+
+def _check_together(count: int, *, stack: int | None, jobs: int, compile: bool) -> None:
+    """Refuse what processes that train each run together cannot do. Raises: UsageError."""
+    refused = {"--stack": (stack or 1) > 1, "--jobs": jobs > 1, "--compile": compile}
+    for option in (name for name, asked in refused.items() if asked):
+        raise UsageError(
+            f"{count} processes that train one run together take no {option}.",
+            hint="Leave it out, or start the command without torchrun.",
+        )
 
 
 def _check_devices(device: torch.device, jobs: int) -> None:

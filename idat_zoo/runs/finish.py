@@ -135,6 +135,7 @@ def _write(
         versions=versions(),
         switches=trained[0].switches,
         stack=tuple(dict.fromkeys(label for one in trained for label in one.stack)),
+        processes=trained[0].processes if trained[0].processes > 1 else None,
         threads=None if device.type == "cuda" else torch.get_num_threads(),
         seconds=sum(one.seconds for one in trained),
         images_per_second=_images_per_second(trained),

@@ -59,6 +59,7 @@ class LoadedRun:
             images={role: joined[id(data)] for role, data in self.views.items()},
             targets=splits[id(student)].targets,
             data="".join(dict.fromkeys(data.fingerprint for data in every)),
+            split=split,
             val=student.val if recipe.watch == "val" else None,
             test=student.test if tested else None,
             teachers=tuple((one, joined[id(data)]) for one, data in self.teachers),

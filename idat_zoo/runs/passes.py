@@ -16,6 +16,7 @@ from idat_zoo.runs.alike import evenly, grouped, passes_in_words, single_in_word
 from idat_zoo.runs.device_setup import DeviceSetup
 from idat_zoo.runs.memory_errors import plain_memory_errors
 from idat_zoo.runs.offline import offline_logits
+from idat_zoo.runs.order import led
 from idat_zoo.runs.progress import Progress
 from idat_zoo.runs.saved_state import SHARED, SavedState
 from idat_zoo.runs.training import Trained, Training
@@ -67,14 +68,15 @@ def plan_passes(
         if most > 1:
             first = trainings[positions[0]]
             with plain_memory_errors(first.recipe):
-                learner = _learner_of(first, setup)
+                learner = learner_of(first, setup)
                 most = min(most, runs_in_one_pass(learner, share=setup.share(0.8)))
         if most < len(positions):
             progress.note(passes_in_words(len(positions), most))
         yield from evenly(positions, most)
 
 
-def _learner_of(training: Training, setup: DeviceSetup) -> Learner:
+def learner_of(training: Training, setup: DeviceSetup) -> Learner:
+    """The learner of a training, with new networks. Raises: as `build_pair` and `Learner`."""
     pair = build_pair(training.recipe, seed=training.seed, backbones=setup.backbones)
     images = {role: training.images[role] for role, _ in pair.roles()}
     logits = None
@@ -87,6 +89,7 @@ def _learner_of(training: Training, setup: DeviceSetup) -> Learner:
         training.recipe,
         seed=training.seed,
         teacher_logits=logits,
+        processes=setup.processes,
     )
 
 
@@ -96,7 +99,7 @@ def _train_together(
     """Train one pass from its first epoch to its last; the outcomes, in the trainings' order."""
     teacher = " and its teacher" if trainings[0].recipe.pair.teacher is not None else ""
     progress.doing(name, f"building the student{teacher}")
-    learners = [_learner_of(training, setup) for training in trainings]
+    learners = [learner_of(training, setup) for training in trainings]
     batch, asked = learners[0].batch_size, trainings[0].recipe.batch_size
     if batch < asked:
         progress.note(
@@ -110,8 +113,8 @@ def _train_together(
     saved = [
         SavedState(
             training.folder,
-            _origin(training, learner, switches, stack),
-            device=describe_device(setup.device),
+            origin_of(training, learner, switches, stack),
+            device=_describe(setup),
             note=progress.note,
         )
         for training, learner in zip(trainings, learners, strict=True)
@@ -127,25 +130,35 @@ def _train_together(
         name, done=done, epochs=trainer.epochs, steps=steps, images=batch * len(learners)
     )
     started, learnt = time.perf_counter(), [0] * len(trainings)
-    for epoch in range(done, trainer.epochs):
-        if all(learner.fault is not None for learner in learners):
-            break
-        faults = [learner.fault for learner in learners]
-        ended = trainer.train_epoch(epoch, progress.step)
-        for k, log in enumerate(ended):
-            if log is None:
-                continue
-            try:
-                log = _tested(log, trainings[k], learners[k])
-            except DivergedError as error:
-                learners[k].fault = error
-                continue
-            saved[k].add(log, trainer, learners[k], trainings[k].still_ours)
-            learnt[k] += steps * batch
-        progress.epoch([log for log in ended if log is not None])
-        for training, learner, before in zip(trainings, learners, faults, strict=True):
-            if learner.fault is not None and before is None and stack:
-                progress.note(f"{training.label}: {learner.fault.message} The others go on.")
+    with led(
+        trainings[0],
+        trainer,
+        learners[0],
+        origin=saved[0].origin,
+        switches=switches,
+        processes=setup.processes,
+    ):
+        for epoch in range(done, trainer.epochs):
+            if all(learner.fault is not None for learner in learners):
+                break
+            faults = [learner.fault for learner in learners]
+            setup.processes.tell(epoch)
+            with setup.processes.in_step():
+                ended = trainer.train_epoch(epoch, progress.step)
+            for k, log in enumerate(ended):
+                if log is None:
+                    continue
+                try:
+                    log = _tested(log, trainings[k], learners[k])
+                except DivergedError as error:
+                    learners[k].fault = error
+                    continue
+                saved[k].add(log, trainer, learners[k], trainings[k].still_ours)
+                learnt[k] += steps * batch
+            progress.epoch([log for log in ended if log is not None])
+            for training, learner, before in zip(trainings, learners, faults, strict=True):
+                if learner.fault is not None and before is None and stack:
+                    progress.note(f"{training.label}: {learner.fault.message} The others go on.")
     seconds = (time.perf_counter() - started) / len(trainings)
     return [
         learner.fault
@@ -157,12 +170,19 @@ def _train_together(
             images=images,
             switches=switches,
             stack=state.shared_with,
+            processes=setup.processes.count,
         )
         for learner, state, images in zip(learners, saved, learnt, strict=True)
     ]
 
 
-def _origin(
+def _describe(setup: DeviceSetup) -> str:
+    """The device, and the number of processes if there are several, which changes the last bits."""
+    count = setup.processes.count
+    return describe_device(setup.device) + (f", {count} processes" if count > 1 else "")
+
+
+def origin_of(
     training: Training, learner: Learner, switches: Switches, stack: list[str]
 ) -> dict[str, object]:
     """The facts that must not change when a training is resumed, by names used in messages."""

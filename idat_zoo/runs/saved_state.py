@@ -8,7 +8,8 @@ from pathlib import Path
 import torch
 
 from idat_zoo import files
-from idat_zoo.engine.learner import EpochLog, Learner, divergence
+from idat_zoo.engine.divergence import divergence
+from idat_zoo.engine.learner import EpochLog, Learner
 from idat_zoo.engine.schedule import total_epochs
 from idat_zoo.engine.state import load_state, state_of
 from idat_zoo.engine.train import Trainer

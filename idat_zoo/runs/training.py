@@ -14,7 +14,8 @@ from idat_zoo.backbones.pair import NetworkPair, Role
 from idat_zoo.checkpoint.opened import Opened
 from idat_zoo.data.decode import Images
 from idat_zoo.data.task_data import Split
-from idat_zoo.engine.learner import EpochLog, divergence
+from idat_zoo.engine.divergence import divergence
+from idat_zoo.engine.learner import EpochLog
 from idat_zoo.errors import DivergedError
 from idat_zoo.joined_images import JoinedImages
 from idat_zoo.recipe import Recipe
@@ -31,9 +32,9 @@ class Training:
 
     `images` are the same images at each network's input size, and `data` is their fingerprint.
     `val` and `test` are evaluated after every epoch where they are given: as the recipe's `watch`
-    says, and `test` with `protocol = "paper"`. `teachers` are the checkpoints of offline teachers,
-    each with the images at its input size. `still_ours` raises a RunFolderError if another process
-    has taken over the folder.
+    says, and `test` with `protocol = "paper"`. `split` is the name of the images' split. `teachers`
+    are the checkpoints of offline teachers, each with the images at its input size. `still_ours`
+    raises a RunFolderError if another process has taken over the folder.
     """
 
     recipe: Recipe
@@ -42,6 +43,7 @@ class Training:
     images: Mapping[Role, UInt8[Tensor, "N C H W"] | JoinedImages]
     targets: Int64[Tensor, "N"]
     data: str
+    split: str = "trainval"
     val: Split | None = None
     teachers: tuple[Taught, ...] = ()
     test: Split | None = None
@@ -59,7 +61,8 @@ class Trained:
 
     `seconds` is this run's share of the time of its pass in this process, and `images` the number
     of images that it was trained on in that time, counted in every epoch. `stack` names the runs
-    that shared the pass, and is empty for a single run.
+    that shared the pass, and is empty for a single run. `processes` is the number of those that
+    trained it together.
     """
 
     recipe: Recipe
@@ -69,6 +72,7 @@ class Trained:
     images: int
     switches: Switches
     stack: tuple[str, ...]
+    processes: int = 1
 
     @property
     def divergence(self) -> DivergedError | None:

@@ -16,7 +16,8 @@ from idat_zoo.backbones.cost import forward_cost
 from idat_zoo.backbones.frozen import describe_anatomy
 from idat_zoo.data.load import load_task
 from idat_zoo.distillation.base import Outputs
-from idat_zoo.engine.learner import EpochLog, divergence
+from idat_zoo.engine.divergence import divergence
+from idat_zoo.engine.learner import EpochLog
 from idat_zoo.errors import RecipeError, RunFolderError, UsageError
 from idat_zoo.publishing.finished_run import read_finished
 from idat_zoo.recipe import Recipe
