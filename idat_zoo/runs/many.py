@@ -22,9 +22,11 @@ from idat_zoo.runs.inputs import Inputs
 from idat_zoo.runs.offline import with_offline_teacher
 from idat_zoo.runs.plan import Planned, plan
 from idat_zoo.runs.progress import Progress
+from idat_zoo.runs.tracking import Tracking
 from idat_zoo.runs.turn import Outcome, Terms, Turn
 from idat_zoo.runs.workers import train_in_workers
 from idat_zoo.switches import Switches
+from idat_zoo.trackers import find_trackers
 
 
 def run(
@@ -42,6 +44,7 @@ def run(
     download: bool = False,
     teacher_from: Reference | None = None,
     switches: Switches | None = None,
+    trackers: Sequence[str] = (),
     progress: Progress | None = None,
 ) -> Result:
     """Train a recipe, write its run folder, and return its result.
@@ -52,6 +55,9 @@ def run(
     `switches` are settings of speed and repeatability. A training that diverged raises an error and
     writes no result. With `keep_diverged` the result is written and labelled as diverged, even if
     the training was completed by an earlier call.
+
+    `trackers` are names of experiment trackers (docs/trackers.md), such as ["tensorboard"]. They
+    get what log.jsonl and the result hold, and change no bit of the run.
 
     `teacher_from` is a checkpoint (a run's folder, `hub:…` or `builtin:NAME`), which becomes the
     offline teacher of the recipe: its logits of the training images are computed once.
@@ -75,6 +81,7 @@ def run(
         download=download,
         teacher_from=teacher_from,
         switches=switches,
+        trackers=trackers,
         progress=progress,
     )
     if isinstance(outcome, ZooError):
@@ -98,6 +105,7 @@ def run_many(
     switches: Switches | None = None,
     stack: int | None = None,
     jobs: int = 1,
+    trackers: Sequence[str] = (),
     progress: Progress | None = None,
 ) -> list[Result | ZooError]:
     """Train several recipes, each with a seed, on one copy of each backbone; see `run`.
@@ -138,6 +146,7 @@ def run_many(
         resume=resume,
         wait=wait,
         keep_diverged=keep_diverged,
+        trackers=trackers,
     )
 
 
@@ -151,6 +160,7 @@ def train_planned(
     wait: bool = False,
     keep_diverged: bool = False,
     words: Sequence[str] = (),
+    trackers: Sequence[str] = (),
     parts: Sequence[Sequence[int]] | None = None,
     on_outcome: Callable[[int, Outcome], None] = lambda position, outcome: None,
 ) -> list[Result | ZooError]:
@@ -159,10 +169,12 @@ def train_planned(
     `words` are the words of the command line. They are stored in the folder of each run until it is
     finished, so that the command can be repeated. `parts` are the positions of the runs that are
     trained together, where that was decided before; None means that it is decided now.
+    `trackers` are names of experiment trackers, which get the epochs and the result of each run.
     `on_outcome` is called with the position and the outcome of each run as soon as it ends.
 
-    Raises: UsageError for an error that concerns all runs.
+    Raises: UsageError for an error that concerns all runs, such as a tracker that is not installed.
     """
+    tracking = Tracking(planned, find_trackers(trackers), progress)
     terms = Terms(
         inputs=inputs,
         asked=tuple(one.folder for one in planned),
@@ -196,9 +208,10 @@ def train_planned(
     ]
     setup = replace(setup, jobs=max(1, min(setup.jobs, len(turns))))
     train = _train_here if setup.jobs == 1 else train_in_workers
-    with closing(train(turns, setup, terms, progress)) as settled:
+    with tracking, closing(train(turns, setup, terms, progress)) as settled:
         for position, outcome in settled:
             outcomes.settle(position, outcome)
+            tracking.settle(position, outcome)
     return outcomes.in_order()
 
 
