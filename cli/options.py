@@ -21,6 +21,7 @@ def _completer(kind: str) -> Callable[[typer.Context, str], list[str]]:
     def complete(context: typer.Context, incomplete: str) -> list[str]:
         from idat_zoo.registry import ALL, FOLDER, GROUPS, SUITES, load_registry
         from idat_zoo.registry.controls import CONTROLS
+        from idat_zoo.trackers import TRACKERS
 
         shelf = context.params.get("shelf") or os.environ.get(SHELF_VARIABLE)
         try:
@@ -33,6 +34,7 @@ def _completer(kind: str) -> Callable[[typer.Context, str], list[str]]:
             "pair": list(registry.pairs),
             "teacher": ["none", *registry.backbones],
             "control": list(CONTROLS),
+            "tracker": list(TRACKERS),
         }[kind]
         done, comma, last = incomplete.rpartition(",")
         return [done + comma + name for name in names if name.startswith(last)]
@@ -310,6 +312,16 @@ DeterministicOption = Annotated[
         "--deterministic",
         help="On CUDA, kernels that give the same bits every time.",
         rich_help_panel=SPEED,
+    ),
+]
+TrackerOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--tracker",
+        metavar="NAME",
+        show_default=False,
+        help="Send each run's epochs to tensorboard, wandb, trackio or mlflow; may be repeated.",
+        autocompletion=_completer("tracker"),
     ),
 ]
 ResumeOption = Annotated[

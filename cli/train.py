@@ -39,6 +39,7 @@ from idat_zoo.cli.options import (
     TaskOption,
     TeacherFromOption,
     TeacherOption,
+    TrackerOption,
     WaitOption,
     YesOption,
 )
@@ -79,6 +80,7 @@ def train(
     plugin: PluginOption = None,
     resume: ResumeOption = False,
     wait: WaitOption = False,
+    tracker: TrackerOption = None,
     keep_diverged: KeepDivergedOption = False,
     dry_run: DryRunOption = False,
     skip_corrupt: SkipCorruptOption = False,
@@ -161,6 +163,9 @@ def train(
         from idat_zoo.runs.inputs import Inputs
         from idat_zoo.runs.many import train_planned
         from idat_zoo.runs.plan import plan
+        from idat_zoo.trackers import find_trackers
+
+        find_trackers(tracker or ())
     where = find_device(device) if processes is None else own_device(device)
     inputs = Inputs(data_dir=data_dir, reading=reading, teachers=teachers)
     planned = plan(asked, out=out or RUNS, device=where, inputs=inputs)
@@ -190,6 +195,7 @@ def train(
             wait=wait,
             keep_diverged=keep_diverged,
             words=said_words(context),
+            trackers=tracker or (),
         )
     failures = [outcome for outcome in outcomes if isinstance(outcome, ZooError)]
     if len(asked) == 1 and failures:

@@ -7,5 +7,6 @@ CALL_FILE = "call.json"
 FAULT_FILE = "fault.json"
 ENSEMBLE_FOLDER = "ensemble"
 RESULT_FILE = "result.json"
+TENSORBOARD_FOLDER = "tensorboard"
 NOTHING_TRAINED = {RECIPE_FILE, SPLIT_FILE, CALL_FILE, FAULT_FILE}
 """The files of a run that has not completed its first epoch."""

@@ -1,4 +1,4 @@
-"""The register of plugins: which plugin provides which adapter family, kind, term or suite.
+"""The register of plugins: which plugin provides which family, kind, term, suite or tracker.
 
 A plugin is a Python file that the user names (`plugins.load_plugin`, `--plugin FILE`), or an
 installed distribution with entry points `name = "module:Class"` in one of the groups below. No
@@ -25,6 +25,7 @@ ADAPTERS_GROUP = "idat_zoo.adapters"
 KINDS_GROUP = "idat_zoo.kinds"
 SUITES_GROUP = "idat_zoo.suites"
 TERMS_GROUP = "idat_zoo.terms"
+TRACKERS_GROUP = "idat_zoo.trackers"
 
 
 Spec = TypeVar("Spec", bound=NamedSpec)

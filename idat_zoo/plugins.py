@@ -1,4 +1,4 @@
-"""Plugin files: Python files, named by the user, that add adapter families, kinds, suites or terms.
+"""Plugin files: Python files, named by the user, with families, kinds, suites, terms or trackers.
 
 Such a file defines one or more of the dicts in `TABLES`, from names to classes; docs/plugins.md has
 an example of each. It must be a single file; a plugin of several files is an installed distribution
@@ -16,7 +16,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from idat_zoo import distillation, outside
+from idat_zoo import distillation, outside, trackers
 from idat_zoo.adapters import ADAPTERS, check_family
 from idat_zoo.backbones import kinds
 from idat_zoo.data import suites
@@ -49,6 +49,9 @@ TABLES = {
         outside.TERMS_GROUP,
         {**distillation.TERMS, NO_TERM: ""},
         lambda name, own: distillation.check_term(name, own)(),
+    ),
+    "TRACKERS": _Table(
+        trackers.WHAT, outside.TRACKERS_GROUP, trackers.TRACKERS, trackers.check_tracker
     ),
 }
 

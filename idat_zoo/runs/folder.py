@@ -10,6 +10,7 @@
   ensemble/<k>/              log and state of each member of `selection = "ensemble"`
   adapter_model.safetensors, config.json    the student; teacher/ holds the teacher's
   predictions.safetensors, probe.safetensors
+  tensorboard/               event files, with `--tracker tensorboard`; the result lists none
   result.json                written last: its presence means finished
   .lock, .owner.json         the process that is training it now (`lock.py`)
 """
@@ -21,7 +22,14 @@ from typing import Any
 
 from idat_zoo import files
 from idat_zoo.errors import RecipeError, RunFolderError, UsageError, ZooError
-from idat_zoo.file_names import CALL_FILE, FAULT_FILE, NOTHING_TRAINED, RECIPE_FILE, RESULT_FILE
+from idat_zoo.file_names import (
+    CALL_FILE,
+    FAULT_FILE,
+    NOTHING_TRAINED,
+    RECIPE_FILE,
+    RESULT_FILE,
+    TENSORBOARD_FOLDER,
+)
 from idat_zoo.recipe import Recipe
 from idat_zoo.recipe_hash import recipe_hash
 from idat_zoo.recipe_toml import parse_recipe, read_text
@@ -205,9 +213,14 @@ def tidy(folder: Path) -> None:
 
 
 def digests(folder: Path) -> dict[str, str]:
-    """SHA-256 of every file of a finished run except the result, by its path below the folder."""
+    """SHA-256 of every file of a finished run, by its path below the folder.
+
+    The result itself is left out, and event files, which a tracker still writes to.
+    """
     paths = [p for p in sorted(folder.rglob("*")) if p.is_file() and not p.name.startswith(".")]
     unlisted = (RESULT_FILE, STATE_FILE, CALL_FILE, FAULT_FILE)
     return {
-        p.relative_to(folder).as_posix(): files.sha256(p) for p in paths if p.name not in unlisted
+        p.relative_to(folder).as_posix(): files.sha256(p)
+        for p in paths
+        if p.name not in unlisted and p.parent != folder / TENSORBOARD_FOLDER
     }

@@ -23,9 +23,11 @@ from idat_zoo.runs.inputs import Inputs
 from idat_zoo.runs.offline import open_teachers, with_offline_teachers
 from idat_zoo.runs.plan import Planned, plan
 from idat_zoo.runs.progress import Progress
+from idat_zoo.runs.tracking import Tracking
 from idat_zoo.runs.turn import Outcome, Terms, Turn
 from idat_zoo.runs.workers import train_in_workers
 from idat_zoo.switches import Switches
+from idat_zoo.trackers import find_trackers
 
 TrainTurns: TypeAlias = Callable[
     [Sequence[Turn], DeviceSetup, Terms, Progress], Generator[tuple[int, Outcome], None, None]
@@ -48,6 +50,7 @@ def run(
     download: bool = False,
     teacher_from: Reference | Sequence[Reference] | None = None,
     switches: Switches | None = None,
+    trackers: Sequence[str] = (),
     progress: Progress | None = None,
 ) -> Result:
     """Train a recipe, write its run folder, and return its result.
@@ -58,6 +61,9 @@ def run(
     `switches` are settings of speed and repeatability. A training that diverged raises an error and
     writes no result. With `keep_diverged` the result is written and labelled as diverged, even if
     the training was completed by an earlier call.
+
+    `trackers` are names of experiment trackers (docs/trackers.md), such as ["tensorboard"]. They
+    get what log.jsonl and the result hold, and change no bit of the run.
 
     `teacher_from` is a checkpoint (a run's folder, `hub:…` or `builtin:NAME`), which becomes the
     offline teacher of the recipe: its logits of the training images are computed once. Of several
@@ -82,6 +88,7 @@ def run(
         download=download,
         teacher_from=teacher_from,
         switches=switches,
+        trackers=trackers,
         progress=progress,
     )
     if isinstance(outcome, ZooError):
@@ -105,6 +112,7 @@ def run_many(
     switches: Switches | None = None,
     stack: int | None = None,
     jobs: int = 1,
+    trackers: Sequence[str] = (),
     progress: Progress | None = None,
 ) -> list[Result | ZooError]:
     """Train several recipes, each with a seed, on one copy of each backbone; see `run`.
@@ -145,6 +153,7 @@ def run_many(
         resume=resume,
         wait=wait,
         keep_diverged=keep_diverged,
+        trackers=trackers,
     )
 
 
@@ -159,6 +168,7 @@ def train_planned(
     keep_diverged: bool = False,
     beside: bool = True,
     words: Sequence[str] = (),
+    trackers: Sequence[str] = (),
     parts: Sequence[Sequence[int]] | None = None,
     on_outcome: Callable[[int, Outcome], None] = lambda position, outcome: None,
     train_turns: TrainTurns | None = None,
@@ -169,11 +179,13 @@ def train_planned(
     meant. `words` are the words of the command line. They are stored in the folder of each run
     until it is finished, so that the command can be repeated. `parts` are the positions of the runs
     that are trained together, where that was decided before; None means that it is decided now.
+    `trackers` are names of experiment trackers, which get the epochs and the result of each run.
     `on_outcome` is called with the position and the outcome of each run as soon as it ends.
     `train_turns` trains the passes on other machines; None means processes of this one.
 
-    Raises: UsageError for an error that concerns all runs.
+    Raises: UsageError for an error that concerns all runs, such as a tracker that is not installed.
     """
+    tracking = Tracking(planned, find_trackers(trackers), progress)
     terms = Terms(
         inputs=inputs,
         asked=tuple(one.folder for one in planned),
@@ -208,9 +220,10 @@ def train_planned(
     ]
     setup = replace(setup, jobs=max(1, min(setup.jobs, len(turns))))
     train = train_turns or (_train_here if setup.jobs == 1 else train_in_workers)
-    with closing(train(turns, setup, terms, progress)) as settled:
+    with tracking, closing(train(turns, setup, terms, progress)) as settled:
         for position, outcome in settled:
             outcomes.settle(position, outcome)
+            tracking.settle(position, outcome)
     return outcomes.in_order()
 
 

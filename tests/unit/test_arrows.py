@@ -36,7 +36,8 @@ MAY_KNOW = {
     "baselines": FLOOR | {"data", "files", "randomness", "results"},
     "switches": RECIPE,
     "outside": FLOOR,
-    "plugins": FLOOR | {"adapters", "backbones", "data", "distillation", "outside"},
+    "plugins": FLOOR | {"adapters", "backbones", "data", "distillation", "outside", "trackers"},
+    "trackers": FLOOR | {"file_names", "outside", "results"},
     "adapters": FLOOR | {"option_words", "outside"},
     "distillation": FLOOR | {"outside"},
     "data": FLOOR | {"files", "joined_images", "outside", "places"},
@@ -72,6 +73,7 @@ MAY_KNOW = {
         "runs.states",
         "scoring",
         "switches",
+        "trackers",
     },
     "file_names": set(),
     "runs.folder": FLOOR

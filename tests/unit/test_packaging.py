@@ -38,7 +38,7 @@ FLAGS = {
         "--data-dir", "--out", "--shelf", "--resume", "--wait", "--keep-diverged", "--dry-run",
         "--skip-corrupt", "--stream-test", "--max-megapixels", "--yes", "-y", "--json", "--stack",
         "--prefix-cache", "--compile", "--fused", "--keep-memory", "--deterministic", "--plugin",
-        "--jobs", "--control", "--weights", "--teacher-from",
+        "--jobs", "--control", "--weights", "--teacher-from", "--tracker",
     },
     "eval": {
         "--checkpoint", "--require-pinned", "--task", "--fail-under", "--device", "--data-dir",

@@ -1,0 +1,235 @@
+"""Trackers: what they are fed, that none changes or ends a run, and that each works for real."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import pytest
+from toy_runs import Notes, same_but_for_times, stopped_after, trained
+
+from conftest import toy_recipe
+from idat_zoo import outside, run, run_many
+from idat_zoo.errors import UnknownNameError, UsageError, ZooError
+from idat_zoo.outside import Provider
+from idat_zoo.results import Result
+from idat_zoo.runs import tracking
+from idat_zoo.specs import Plugin
+from idat_zoo.trackers import find_tracker
+from idat_zoo.trackers.base import TrackedRun, Tracker
+
+CALLS: list[tuple[str, object]] = []
+
+
+class Fake(Tracker):
+    """Keeps its calls."""
+
+    name = "fake"
+
+    def start(self, run: TrackedRun) -> None:
+        self.run = run
+        CALLS.append((run.id, ("start", run.label, run.seed, run.config["adapter.name"])))
+
+    def log(self, values: Mapping[str, float]) -> None:
+        CALLS.append((self.run.id, ("log", values["epoch"], values["loss"])))
+
+    def finish(self, outcome: Result | ZooError | None) -> None:
+        CALLS.append((self.run.id, ("finish", getattr(outcome, "top1", outcome))))
+
+
+class Failing(Fake):
+    """Its server is gone."""
+
+    name = "failing"
+
+    def start(self, run: TrackedRun) -> None:
+        raise ConnectionError("no server")
+
+
+class Hanging(Fake):
+    """Its server never answers."""
+
+    name = "hanging"
+
+    def start(self, run: TrackedRun) -> None:
+        time.sleep(30)
+
+
+@pytest.fixture(autouse=True)
+def _own_trackers(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    CALLS.clear()
+    file = Path("trackers_of_tests.py")
+    plugin = Plugin(file=file.name, sha256="0" * 64)
+    found = {one.name: Provider(one, plugin, file) for one in (Fake, Failing, Hanging)}
+    outside.add(outside.TRACKERS_GROUP, found)
+    monkeypatch.setattr(tracking, "LAST_SECONDS", 1.0)
+    yield
+    outside.forget()
+
+
+def of_runs() -> dict[str, list[object]]:
+    runs: dict[str, list[object]] = {}
+    for run_id, call in CALLS:
+        runs.setdefault(run_id, []).append(call)
+    return runs
+
+
+def test_a_tracked_run_has_the_same_bits_and_three_kinds_of_calls(tmp_path: Path) -> None:
+    recipe = toy_recipe()
+    plain = trained(recipe, tmp_path / "plain")
+    tracked = trained(recipe, tmp_path / "tracked", trackers=["fake"])
+    assert same_but_for_times(plain, tracked)
+    (calls,) = of_runs().values()
+    assert [call[0] for call in calls] == ["start", "log", "log", "finish"]  # type: ignore[index]
+    assert isinstance(calls[-1][1], float)  # type: ignore[index]
+
+
+@pytest.mark.parametrize("how", [{"stack": 2}, pytest.param({"jobs": 2}, marks=pytest.mark.slow)])
+def test_each_run_of_a_call_is_tracked_by_itself(tmp_path: Path, how: dict[str, int]) -> None:
+    asked = [(toy_recipe(), 0), (toy_recipe(), 1)]
+    outcomes = run_many(asked, device="cpu", out=tmp_path, trackers=["fake", "fake"], **how)  # type: ignore[arg-type]
+    assert [type(one) for one in outcomes] == [Result, Result]
+    found = of_runs()
+    assert len(found) == 2
+    for calls in found.values():
+        assert [call[0] for call in calls] == ["start", "log", "log", "finish"]  # type: ignore[index]
+
+
+def test_a_resumed_run_is_started_with_the_same_id_and_all_epochs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = toy_recipe(epochs=3)
+    stopped_after(2, recipe, tmp_path, monkeypatch)
+    run(recipe, device="cpu", out=tmp_path, resume=True, trackers=["fake"])
+    (calls,) = of_runs().values()
+    assert [call[1] for call in calls if call[0] == "log"] == [1, 2, 3]  # type: ignore[index]
+
+
+def test_an_unfinished_run_that_is_not_resumed_is_not_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stopped_after(1, toy_recipe(), tmp_path, monkeypatch)
+    with pytest.raises(ZooError):
+        run(toy_recipe(), device="cpu", out=tmp_path, trackers=["fake"])
+    assert CALLS == []
+
+
+@pytest.mark.parametrize("name", ["failing", "hanging"])
+def test_a_tracker_that_fails_or_hangs_warns_once_and_ends_no_run(
+    tmp_path: Path, name: str
+) -> None:
+    notes = Notes()
+    asked = [(toy_recipe(), 0), (toy_recipe(), 1)]
+    outcomes = run_many(asked, device="cpu", out=tmp_path, trackers=[name, "fake"], progress=notes)
+    assert [type(one) for one in outcomes] == [Result, Result]
+    assert len([text for text in notes.told if "tracker" in text]) == 1
+    assert len(of_runs()) == 2  # the other one is not affected
+
+
+def test_stdout_is_not_for_trackers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    stdout = sys.stdout
+
+    class Chatty(Fake):
+        def start(self, run: TrackedRun) -> None:
+            super().start(run)
+            print("see your run here")
+
+    file = Path("chatty.py")
+    plugin = Plugin(file=file.name, sha256="1" * 64)
+    outside.add(outside.TRACKERS_GROUP, {"fake": Provider(Chatty, plugin, file)})
+    trained(toy_recipe(), tmp_path, trackers=["fake"])
+    printed = capsys.readouterr()
+    assert "see your run" in printed.err
+    assert printed.out == ""
+    assert sys.stdout is stdout
+
+
+def test_an_unknown_tracker_and_one_that_is_not_installed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(UnknownNameError, match="tensorboard"):
+        run(toy_recipe(), device="cpu", out=tmp_path, trackers=["tensorbord"])
+    monkeypatch.setitem(sys.modules, "mlflow", None)
+    with pytest.raises(UsageError, match="not installed") as caught:
+        run(toy_recipe(), device="cpu", out=tmp_path, trackers=["mlflow"])
+    assert caught.value.hint == "pip install 'idat-zoo[mlflow]'"
+    assert not list(tmp_path.iterdir())
+
+
+def test_tensorboards_event_files_are_read_back_and_no_step_is_doubled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    recipe = toy_recipe(epochs=3)
+    begun = stopped_after(2, recipe, tmp_path, monkeypatch)
+    tracker = find_tracker("tensorboard")()
+    tracker.start(TrackedRun(label="x", recipe=recipe, recipe_hash="0" * 64, seed=0, folder=begun))
+    tracker.log({"epoch": 1, "loss": 9.0})  # and it is killed here
+    result = run(recipe, device="cpu", out=tmp_path, resume=True, trackers=["tensorboard"])
+    events = EventAccumulator(str(begun / "tensorboard")).Reload()
+    assert [point.step for point in events.Scalars("loss")] == [1, 2, 3]
+    assert events.Scalars("loss")[0].value != 9.0
+    assert events.Scalars("top1")[0].value == pytest.approx(result.top1)
+    assert not any("tfevents" in name for name in result.files)
+
+
+def of_a_process(folder: Path, out: Path, name: str, **environment: str) -> str:
+    """stderr of a command that trains two runs with a tracker; it must end well."""
+    words = ["train", "--task", "digits", "--adapter", "linear", "--pair", "tiny_random"]
+    words += ["--teacher", "none", "--seeds", "0,1", "epochs=2", "warmup_epochs=1"]
+    done = subprocess.run(
+        [Path(sys.executable).with_name("idat"), *words, "--out", out, "--tracker", name],
+        env=os.environ | environment,
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=180,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("top-1") == 2
+    assert "wandb" not in done.stdout
+    return done.stderr
+
+
+@pytest.mark.slow
+def test_mlflows_store_is_read_back(tmp_path: Path) -> None:
+    mlflow = pytest.importorskip("mlflow")
+    store = f"file:{tmp_path / 'store'}"
+    own = {"MLFLOW_TRACKING_URI": store, "MLFLOW_ALLOW_FILE_STORE": "true"}
+    assert "tracker" not in of_a_process(tmp_path, tmp_path / "runs", "mlflow", **own)
+    names = [path.name for path in (tmp_path / "store").rglob("loss")]
+    assert len(names) == 2
+    lines = next((tmp_path / "store").rglob("loss")).read_text().splitlines()
+    assert [line.split()[2] for line in lines] == ["1", "2"]
+    assert mlflow.__version__
+
+
+@pytest.mark.slow
+def test_wandbs_offline_store_is_read_back(tmp_path: Path) -> None:
+    pytest.importorskip("wandb")
+    own = {"WANDB_MODE": "offline", "WANDB_DIR": str(tmp_path)}
+    assert "tracker" not in of_a_process(tmp_path, tmp_path / "runs", "wandb", **own)
+    files = list((tmp_path / "wandb").glob("offline-run-*/*.wandb"))
+    assert len(files) == 2
+    assert all(b"student_task_loss" in path.read_bytes() for path in files)
+    assert all(b"top1_low" in path.read_bytes() for path in files)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "own"),
+    [
+        ("mlflow", {"MLFLOW_TRACKING_URI": "http://127.0.0.1:9"}),
+        ("wandb", {"WANDB_BASE_URL": "http://127.0.0.1:9", "WANDB_API_KEY": "a" * 40}),
+    ],
+)
+def test_with_its_server_gone_there_is_one_warning(
+    tmp_path: Path, name: str, own: dict[str, str]
+) -> None:
+    pytest.importorskip(name)
+    told = of_a_process(tmp_path, tmp_path / "runs", name, **own)
+    assert told.count(f"tracker '{name}' is left out") == 1
