@@ -4,6 +4,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeAlias
 
 from idat_zoo.backbones.pair import check_carried
 from idat_zoo.checkpoint.opened import Reference, open_checkpoint
@@ -25,6 +26,11 @@ from idat_zoo.runs.progress import Progress
 from idat_zoo.runs.turn import Outcome, Terms, Turn
 from idat_zoo.runs.workers import train_in_workers
 from idat_zoo.switches import Switches
+
+TrainTurns: TypeAlias = Callable[
+    [Sequence[Turn], DeviceSetup, Terms, Progress], Generator[tuple[int, Outcome], None, None]
+]
+"""Trains turns; yields the position and the outcome of each run. Raises: UsageError."""
 
 
 def run(
@@ -153,6 +159,7 @@ def train_planned(
     words: Sequence[str] = (),
     parts: Sequence[Sequence[int]] | None = None,
     on_outcome: Callable[[int, Outcome], None] = lambda position, outcome: None,
+    train_turns: TrainTurns | None = None,
 ) -> list[Result | ZooError]:
     """Train planned runs; returns the result of each run, or its error, in their order.
 
@@ -160,6 +167,7 @@ def train_planned(
     finished, so that the command can be repeated. `parts` are the positions of the runs that are
     trained together, where that was decided before; None means that it is decided now.
     `on_outcome` is called with the position and the outcome of each run as soon as it ends.
+    `train_turns` trains the passes on other machines; None means processes of this one.
 
     Raises: UsageError for an error that concerns all runs.
     """
@@ -195,7 +203,7 @@ def train_planned(
         for number, positions in enumerate(parts, start=1)
     ]
     setup = replace(setup, jobs=max(1, min(setup.jobs, len(turns))))
-    train = _train_here if setup.jobs == 1 else train_in_workers
+    train = train_turns or (_train_here if setup.jobs == 1 else train_in_workers)
     with closing(train(turns, setup, terms, progress)) as settled:
         for position, outcome in settled:
             outcomes.settle(position, outcome)

@@ -123,7 +123,7 @@ def _serve(orders: "SimpleQueue[bytes]", send: Send) -> None:
     progress = SentProgress(send)
     _send_plugin_warnings(send)
     try:
-        _load_plugins(assignment.plugins)
+        load_plugins(assignment.plugins)
     except UsageError as error:
         send("over", error)
         return
@@ -142,8 +142,8 @@ def _serve(orders: "SimpleQueue[bytes]", send: Send) -> None:
             send("over", fault)
 
 
-def _load_plugins(plugins: Mapping[Path, Plugin]) -> None:
-    """Load the parent's plugins. Raises: UsageError if one has changed since."""
+def load_plugins(plugins: Mapping[Path, Plugin]) -> None:
+    """Load the plugins of an assignment. Raises: UsageError if one has changed since."""
     with redirect_stdout(StringIO()), redirect_stderr(StringIO()):  # the parent has shown it
         for file in plugins:
             load_plugin(file)

@@ -13,7 +13,7 @@ from idat_zoo.runs.device_setup import DeviceSetup, set_up
 from idat_zoo.runs.folder import find_finished
 from idat_zoo.runs.inputs import Inputs
 from idat_zoo.runs.lock import alone_in, holder_of
-from idat_zoo.runs.many import train_planned
+from idat_zoo.runs.many import TrainTurns, train_planned
 from idat_zoo.runs.plan import Planned, plan
 from idat_zoo.runs.progress import Progress
 from idat_zoo.runs.turn import Outcome
@@ -63,13 +63,15 @@ def run_study(
     retry: bool = False,
     replan: bool = False,
     progress: Progress | None = None,
+    train_turns: TrainTurns | None = None,
 ) -> StudyOutcome:
     """Train all runs of a study that are not finished, and return the results of all.
 
     `out` is the study's folder, runs/NAME unless given. The plan is stored there by the first call;
     a later call with other runs is an error, or with `replan` makes the plan anew. A run that was
     interrupted goes on. A run that fails does not affect the others; after its third failure it is
-    left out, unless `retry` forgets all failures. The other arguments are those of `run_many`.
+    left out, unless `retry` forgets all failures. `train_turns` trains the passes on other
+    machines, such as `SlurmExecutor(…).train`. The other arguments are those of `run_many`.
 
     Raises: UsageError if the study has other runs than its stored plan, or for an error that
     concerns all runs; RecipeError for recipes whose networks do not fit together; RunFolderError if
@@ -84,7 +86,9 @@ def run_study(
         data_dir=where, reading=reading or Reading(), download=download, listener=progress
     )
     settled = agreed_plan(fresh, folder, replan=replan)
-    return train_plan(settled, folder, setup, inputs, progress, retry=retry)
+    return train_plan(
+        settled, folder, setup, inputs, progress, retry=retry, train_turns=train_turns
+    )
 
 
 def plan_of_runs(
@@ -104,6 +108,7 @@ def train_plan(
     *,
     retry: bool = False,
     words: Sequence[str] = (),
+    train_turns: TrainTurns | None = None,
 ) -> StudyOutcome:
     """Store a plan in a study's folder and train its runs; see `run_study`.
 
@@ -111,7 +116,8 @@ def train_plan(
     """
     with alone_in(folder, wait=False, note=progress.note):
         store_plan(settled, folder)
-        return _Training(settled, folder, setup, inputs, progress).train(retry=retry, words=words)
+        training = _Training(settled, folder, setup, inputs, progress)
+        return training.train(retry=retry, words=words, train_turns=train_turns)
 
 
 class _Training:
@@ -131,7 +137,9 @@ class _Training:
         self._planned = plan_of_runs(settled, folder, setup, inputs)
         self._asked: list[Planned] = []
 
-    def train(self, *, retry: bool, words: Sequence[str]) -> StudyOutcome:
+    def train(
+        self, *, retry: bool, words: Sequence[str], train_turns: TrainTurns | None
+    ) -> StudyOutcome:
         """Train the runs that are neither left out nor lack their inputs."""
         if retry:
             for run in list(self._failures.of):
@@ -151,6 +159,7 @@ class _Training:
             words=words,
             parts=[part for part in parts if part],
             on_outcome=self._settle,
+            train_turns=train_turns,
         )
         by_run = {self._run(one): own for one, own in zip(self._asked, outcomes, strict=True)}
         return StudyOutcome(

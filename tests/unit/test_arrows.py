@@ -123,6 +123,7 @@ MAY_KNOW = {
     | {"backbones", "candidates", "data", "engine", "files", "file_names", "intervals", "outside"}
     | {"report", "results", "runs", "runs.folder", "runs.lock", "study.design", "study.plan"}
     | {"switches"},
+    "executors": FLOOR | {"data", "engine", "files", "outside", "results", "runs", "runs.folder"},
     "study.design": RECIPE,
     "study.plan": FLOOR | {"files", "study.design"},
     "report": FLOOR
