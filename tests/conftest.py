@@ -1,5 +1,6 @@
 """Fixtures all rooms share: a toy pair with random weights, recipes for it, a fast CPU."""
 
+import os
 import random
 import tempfile
 from collections.abc import Callable, Iterator
@@ -11,6 +12,7 @@ import fakes
 import numpy as np
 import pytest
 import torch
+from slurm_node import Node, running_slurm, why_not
 
 from idat_zoo.adapters import build_adapter
 from idat_zoo.backbones.build import build_network
@@ -154,6 +156,17 @@ def vtab(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("vtab")
     fakes.write_vtab1k(root / "data", root / "shelf")
     return root
+
+
+@pytest.fixture(scope="session")
+def slurm() -> Iterator[Node]:
+    """A Slurm of one node, whose commands the tests and their children call."""
+    if why := why_not():
+        (pytest.fail if "CI" in os.environ else pytest.skip)(why)
+    with running_slurm() as node, pytest.MonkeyPatch.context() as patch:
+        for name, value in node.environment.items():
+            patch.setenv(name, value)
+        yield node
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

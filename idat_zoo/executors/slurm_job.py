@@ -1,0 +1,110 @@
+"""A job of Slurm that trains a turn: its state, and the outcomes of its runs once it has ended."""
+
+import pickle
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from idat_zoo.errors import TrainingError, UsageError, ZooError
+from idat_zoo.executors.slurm_queue import Job
+from idat_zoo.results import Result
+from idat_zoo.runs.folder import find_finished
+from idat_zoo.runs.progress import Progress
+from idat_zoo.runs.turn import Outcome, Turn
+
+LAG = 10.0
+"""Seconds that a shared file system may take to show the outcome of a job that has ended."""
+USUAL_REASONS = {"None", "Priority", "Resources", "BeginTime", "JobArrayTaskLimit", "Cleaning"}
+"""Why jobs wait that will start by and by."""
+
+
+@dataclass
+class Element:
+    """A job that trains a turn; `seen` says whether Slurm has listed it, `said` what was told."""
+
+    turn: Turn
+    job_id: str
+    folder: Path
+    seen: bool = False
+    ended: float | None = None
+    state: str = ""
+    said: set[str] = field(default_factory=set)
+
+    @property
+    def name(self) -> str:
+        """The name of the job in Slurm, and of its folder."""
+        return self.folder.name
+
+    def file(self, ending: str) -> Path:
+        """A file of submitit for this job."""
+        return self.folder / f"{self.job_id}_0_{ending}"
+
+
+def follow(element: Element, job: Job | None, progress: Progress) -> None:
+    """Note what Slurm says of a job. One that it has listed and lists no more has ended."""
+    now = time.monotonic()
+    if job is None:
+        if element.ended is None:
+            element.ended, element.state = now, "UNKNOWN"
+        return
+    element.seen, element.state = True, job.state
+    element.ended = (element.ended or now) if job.has_ended else None
+    if job.state == "PENDING" and job.reason not in USUAL_REASONS | element.said:
+        element.said.add(job.reason)
+        progress.note(f"Slurm job {element.job_id} waits: {job.reason}")
+
+
+def is_over(element: Element) -> bool:
+    """Whether a job has ended, and its outcome had time to appear on a shared disk."""
+    return element.ended is not None and time.monotonic() - element.ended > LAG
+
+
+def outcomes_of(element: Element) -> Iterator[tuple[int, Outcome]]:
+    """The outcomes of a job that has ended: as it stored them, or else as its runs' folders say."""
+    turn, stored = element.turn, _stored(element.file("result.pkl"))
+    if isinstance(stored, UsageError):
+        raise stored
+    by_folder = stored if isinstance(stored, dict) else {}
+    for position, one in zip(turn.positions, turn.runs, strict=True):
+        outcome = by_folder.get(one.folder)
+        if outcome is None:
+            try:
+                outcome = find_finished(one.folder, one.recipe, out=one.out)
+            except ZooError as error:
+                outcome = error
+        yield position, outcome or _death(element, stored if isinstance(stored, str) else "")
+
+
+def _stored(file: Path) -> object:
+    """What a job returned, the traceback of what it raised, or None if it ended without a word."""
+    try:
+        return pickle.loads(file.read_bytes())[1]
+    except FileNotFoundError:
+        return None
+
+
+def went_well(file: Path) -> bool:
+    """Whether the stored outcome of a job is a result for each of its runs."""
+    stored = _stored(file)
+    return isinstance(stored, dict) and all(isinstance(own, Result) for own in stored.values())
+
+
+def _death(element: Element, raised: str) -> TrainingError:
+    """The error of a run whose job has ended without its outcome."""
+    how = element.state.lower().replace("_", " ") if element.state else "failed"
+    try:
+        written = element.file("log.err").read_text(errors="replace")
+    except OSError:
+        written = ""
+    last = last_line(raised) or last_line(written)
+    return TrainingError(
+        f"Slurm job {element.job_id} ended ({how}){f': {last}' if last else ''}",
+        hint=f"Its logs: '{element.folder}'. What was saved is kept: the same command goes on.",
+    )
+
+
+def last_line(text: str) -> str:
+    """The last line of a text that is not blank, or ''."""
+    lines = [line.strip() for line in text.splitlines()]
+    return next((line for line in reversed(lines) if line), "")

@@ -1,0 +1,226 @@
+"""A real Slurm of one node on loopback, from Debian's packages, that can be stopped wholly.
+
+    with running_slurm() as node: …        node.environment is what Slurm's commands need
+
+munged, slurmctld and slurmd run in the foreground as children of this process, with configuration,
+key, sockets, spool, logs and ports of their own in a temporary folder, which is removed. So several
+may run at the same time, beside a Slurm of the machine. Where the packages are missing they are
+installed, which needs root and apt.
+
+There is no accounting and no cgroup, so a job's memory is watched by Slurm's own sampling, once a
+second. A job that is requeued may start again after 10 s, and not after the usual two minutes.
+"""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from filelock import FileLock
+
+PACKAGES = ("slurm-wlm", "munge")
+PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "scontrol", "squeue", "scancel")
+PARTITION = "test"
+START = 60.0
+"""Seconds within which the node must be idle."""
+END = 20.0
+"""Seconds within which jobs, and then each daemon, must end before they are killed."""
+CONFIGURATION = """
+ClusterName=test
+SlurmctldHost={host}(127.0.0.1)
+SlurmctldPort={controller}
+SlurmdPort={node}
+AuthType=auth/munge
+AuthInfo=socket={folder}/munge.socket,cred_expire=5
+CredType=cred/munge
+ProctrackType=proctrack/pgid
+TaskPlugin=task/none
+SelectType=select/cons_tres
+SelectTypeParameters=CR_Core_Memory
+JobAcctGatherType=jobacct_gather/linux
+JobAcctGatherFrequency=task=1
+JobAcctGatherParams=OverMemoryKill
+KillWait=5
+MinJobAge=600
+SlurmUser={user}
+SlurmdUser={user}
+StateSaveLocation={folder}/controller
+SlurmdSpoolDir={folder}/node
+SlurmctldPidFile={folder}/slurmctld.pid
+SlurmdPidFile={folder}/slurmd.pid
+SlurmctldLogFile={folder}/slurmctld.log
+SlurmdLogFile={folder}/slurmd.log
+SchedulerParameters=batch_sched_delay=0
+NodeName={host} NodeAddr=127.0.0.1 CPUs={cpus} RealMemory={memory} State=UNKNOWN
+PartitionName={partition} Nodes={host} Default=YES MaxTime=INFINITE State=UP
+PartitionName=closed Nodes={host} MaxTime=INFINITE State=DOWN
+"""
+
+
+class SlurmError(Exception):
+    """Slurm is not installed, and cannot be, or it did not start."""
+
+
+def why_not() -> str:
+    """The reason for which Slurm cannot run here, or ''."""
+    if os.geteuid() != 0:
+        return "a Slurm of one node is started by root"
+    missing = [name for name in PROGRAMS if shutil.which(name) is None]
+    if missing and shutil.which("apt-get") is None:
+        return f"{', '.join(missing)} are missing, and there is no apt-get to install them"
+    return ""
+
+
+def install() -> None:
+    """Install Debian's packages where a program is missing. Raises: SlurmError."""
+    with FileLock(Path(tempfile.gettempdir()) / "idat-slurm-install.lock"):  # tests run in parallel
+        if not all(shutil.which(name) for name in PROGRAMS):
+            _install()
+
+
+def _install() -> None:
+    quiet, wait = {"DEBIAN_FRONTEND": "noninteractive"}, ("-o", "DPkg::Lock::Timeout=300")
+    for words in (
+        ["update", "-qq"],
+        ["install", "-y", "-qq", "--no-install-recommends", *PACKAGES],
+    ):
+        done = subprocess.run(
+            ["apt-get", *wait, *words],
+            env=os.environ | quiet,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode:
+            raise SlurmError(f"apt-get {words[0]} failed: {done.stderr.strip()[-500:]}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Node:
+    """A running Slurm; `environment` is the variable that its commands need."""
+
+    folder: Path
+    environment: dict[str, str]
+
+    def call(self, *words: str) -> str:
+        """What a command of Slurm prints. Raises: SlurmError if it fails."""
+        done = subprocess.run(
+            words,
+            env=os.environ | self.environment,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+        if done.returncode:
+            raise SlurmError(f"{' '.join(words)}: {done.stderr.strip()}")
+        return done.stdout.strip()
+
+    def jobs(self) -> list[str]:
+        """The ids of the jobs that have not ended; array elements apart."""
+        return self.call("squeue", "--noheader", "--array", "--format", "%i").split()
+
+
+@contextmanager
+def running_slurm() -> Iterator[Node]:
+    """Start a Slurm and end it with all its jobs, daemons and files. Raises: SlurmError."""
+    install()
+    with tempfile.TemporaryDirectory(prefix="slurm-", dir="/tmp") as name, ExitStack() as daemons:
+        folder = Path(name)
+        folder.chmod(0o755)
+        node = _configure(folder)
+        key = folder / "munge.key"
+        key.touch(0o400)
+        key.write_bytes(os.urandom(1024))
+        munge = {"key-file": "key", "socket": "socket", "pid-file": "pid", "seed-file": "seed"}
+        files = [f"--{option}={folder}/munge.{suffix}" for option, suffix in munge.items()]
+        own = [*files, f"--log-file={folder}/munge.log"]
+        daemons.enter_context(_daemon(node, "munged", "--foreground", "--force", *own))
+        _wait_for(lambda: (folder / "munge.socket").exists(), node)
+        daemons.enter_context(_daemon(node, "slurmctld", "-D"))
+        daemons.enter_context(_daemon(node, "slurmd", "-D"))
+        _wait_for(lambda: _is_idle(node), node)
+        try:
+            yield node
+        finally:
+            _end_jobs(node)
+
+
+def _configure(folder: Path) -> Node:
+    """Write slurm.conf, with ports that are free now."""
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(2)]
+    ports = [own.getsockname()[1] for own in sockets]
+    for own in sockets:
+        own.close()
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2**20
+    file = folder / "slurm.conf"
+    text = CONFIGURATION.format(
+        host=socket.gethostname().partition(".")[0],
+        controller=ports[0],
+        node=ports[1],
+        folder=folder,
+        user="root",
+        cpus=os.cpu_count(),
+        memory=memory * 9 // 10,
+        partition=PARTITION,
+    )
+    file.write_text(text.lstrip())
+    for name in ("controller", "node"):
+        (folder / name).mkdir()
+    return Node(folder=folder, environment={"SLURM_CONF": str(file)})
+
+
+@contextmanager
+def _daemon(node: Node, program: str, *words: str) -> Iterator[None]:
+    """A daemon in the foreground, which is ended afterwards, at worst by SIGKILL."""
+    log = node.folder / f"{program}.out"
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [shutil.which(program) or program, *words],
+            env=os.environ | node.environment,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+        )
+    try:
+        yield
+    finally:
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(END)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _is_idle(node: Node) -> bool:
+    with suppress(SlurmError):
+        return node.call("sinfo", "-h", "-p", PARTITION, "-o", "%t") == "idle"
+    return False
+
+
+def _wait_for(condition: Callable[[], bool], node: Node) -> None:
+    """Wait until Slurm is ready. Raises: SlurmError with the last lines of all logs."""
+    deadline = time.monotonic() + START
+    while not condition():
+        if time.monotonic() > deadline:
+            logs = sorted([*node.folder.glob("*.log"), *node.folder.glob("*.out")])
+            tails = (f"{file.name}:\n{file.read_text(errors='replace')[-1000:]}" for file in logs)
+            raise SlurmError("Slurm did not start\n" + "\n".join(tails))
+        time.sleep(0.2)
+
+
+def _end_jobs(node: Node) -> None:
+    """Cancel all jobs, and wait until none is left: slurmd leaves the steps of others running."""
+    with suppress(SlurmError):
+        deadline = time.monotonic() + END
+        node.call("scancel", "--full", "--user", "root")
+        while node.jobs() and time.monotonic() < deadline:
+            time.sleep(0.2)
