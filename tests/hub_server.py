@@ -30,6 +30,7 @@ from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import parse_qs, unquote, urlsplit
 
+import pytest
 from hub_xet import LayoutError, LocalStore
 
 TOKEN = "hf_of_the_tests"
@@ -615,6 +616,16 @@ class Server(ThreadingHTTPServer):
         """A client that went away, which tests kill, is no error here."""
         if not isinstance(sys.exception(), ConnectionError):
             super().handle_error(request, client_address)
+
+
+def ask_from_here(hub: Hub, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let this very process ask the Hub on loopback, with a cache of its own."""
+    known = "huggingface_hub.constants"
+    files = f"{hub.url}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
+    monkeypatch.setattr(f"{known}.ENDPOINT", hub.url)
+    monkeypatch.setattr(f"{known}.HUGGINGFACE_CO_URL_TEMPLATE", files)
+    monkeypatch.setattr(f"{known}.HF_HUB_CACHE", str(cache))
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1,localhost")
 
 
 @contextmanager

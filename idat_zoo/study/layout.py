@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 
 from idat_zoo.report.compare_layout import p_value
 from idat_zoo.report.layout import Section, percent, points
+from idat_zoo.study.failures import UNUSABLE
 from idat_zoo.study.outcomes import Setting
 from idat_zoo.study.report import Comparison, OverTasks, Score, StudyReport
 
@@ -28,6 +29,7 @@ def _introduction(report: StudyReport) -> Section:
         named = ", ".join(report.missing[:LISTED])
         more = len(report.missing) - LISTED
         lines.append(f"missing: {named}{f' and {more} more' if more > 0 else ''}")
+    lines += [f"{UNUSABLE}: {message}" for message in report.unusable]
     return Section(title=f"{report.title} (study {report.name})", lines=tuple(lines))
 
 

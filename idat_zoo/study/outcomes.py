@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from idat_zoo.errors import ZooError
 from idat_zoo.file_names import RESULT_FILE
 from idat_zoo.report.predictions import read_classes
 from idat_zoo.results import Result, load_result
@@ -54,21 +55,27 @@ def setting_of(entry: Entry) -> Setting:
     return Setting(adapter=entry.adapter, arm=entry.arm, values=tuple(entry.values.items()))
 
 
-def read_outcomes(plan: StudyPlan, folder: Path) -> tuple[Outcomes, list[Entry]]:
+def read_outcomes(plan: StudyPlan, folder: Path) -> tuple[Outcomes, list[Entry], list[ZooError]]:
     """The outcomes of the finished runs of a study in `folder`, and the entries without one.
 
-    Raises: ZooError for a result that cannot be read.
+    A run whose result cannot be read is one without an outcome; the errors are the third value.
     """
     found: dict[tuple[Setting, str], dict[int, Outcome]] = {}
     missing = []
+    faults: dict[Path, ZooError] = {}
     for entry in plan.entries:
         path = folder / entry.folder / RESULT_FILE
-        if path.is_file():
-            own = found.setdefault((setting_of(entry), entry.task), {})
-            own[entry.seed] = _outcome(path, load_result(path), entry.metric)
-        else:
+        if not path.is_file():
             missing.append(entry)
-    return found, missing
+            continue
+        try:
+            outcome = _outcome(path, load_result(path), entry.metric)
+        except ZooError as error:
+            faults[path] = error
+            missing.append(entry)
+            continue
+        found.setdefault((setting_of(entry), entry.task), {})[entry.seed] = outcome
+    return found, missing, list(faults.values())
 
 
 def _outcome(path: Path, result: Result, metric: str) -> Outcome:

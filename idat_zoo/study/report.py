@@ -10,6 +10,7 @@ from scipy.stats import permutation_test, rankdata
 from idat_zoo.intervals import Interval
 from idat_zoo.report.difference import Difference, difference_of, holm, seed_variances
 from idat_zoo.report.rows import over_seeds
+from idat_zoo.study.failures import in_one_line
 from idat_zoo.study.outcomes import Outcomes, Setting, paired, read_outcomes
 from idat_zoo.study.plan import StudyPlan
 from idat_zoo.values import Frozen
@@ -72,7 +73,8 @@ class OverTasks(Frozen):
 class StudyReport(Frozen):
     """A study as data. Accuracies are fractions.
 
-    `missing` are the folders of planned runs that are not finished. `probe` is the top-1 of a
+    `missing` are the folders of planned runs that are not finished, or whose result cannot be read;
+    `unusable` are the messages of the latter. `probe` is the top-1 of a
     linear probe by task, for tasks on which the study has one.
     """
 
@@ -81,6 +83,7 @@ class StudyReport(Frozen):
     reference: str
     finished: int
     missing: tuple[str, ...]
+    unusable: tuple[str, ...] = ()
     scores: tuple[Score, ...]
     comparisons: tuple[Comparison, ...]
     over_tasks: tuple[OverTasks, ...]
@@ -88,11 +91,8 @@ class StudyReport(Frozen):
 
 
 def build_study_report(plan: StudyPlan, folder: Path) -> StudyReport:
-    """The report of the finished runs of a study, whose folder is `folder`.
-
-    Raises: ZooError for a result that cannot be read.
-    """
-    outcomes, missing = read_outcomes(plan, folder)
+    """The report of the finished runs of a study, whose folder is `folder`."""
+    outcomes, missing, faults = read_outcomes(plan, folder)
     comparisons = _corrected(list(_comparisons(plan, outcomes)))
     probe = _probe(outcomes)
     folders = tuple(dict.fromkeys(entry.folder for entry in missing))
@@ -102,6 +102,7 @@ def build_study_report(plan: StudyPlan, folder: Path) -> StudyReport:
         reference=plan.reference,
         finished=len(plan.runs) - len(folders),
         missing=folders,
+        unusable=tuple(map(in_one_line, faults)),
         scores=tuple(_scores(outcomes)),
         comparisons=tuple(comparisons),
         over_tasks=tuple(_over_tasks(comparisons, probe)),

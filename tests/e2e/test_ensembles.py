@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hub_server import TOKEN, Hub, serving
+from hub_server import TOKEN, Hub, ask_from_here, serving
 from huggingface_hub import ModelCard
 from PIL import Image
 from test_hub import Person
@@ -50,12 +50,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 @pytest.fixture
 def here(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Hub:
     """The Hub on loopback for this very process."""
-    known = "huggingface_hub.constants"
-    place = f"{hub.url}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
-    monkeypatch.setattr(f"{known}.ENDPOINT", hub.url)
-    monkeypatch.setattr(f"{known}.HUGGINGFACE_CO_URL_TEMPLATE", place)
-    monkeypatch.setattr(f"{known}.HF_HUB_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1,localhost")
+    ask_from_here(hub, tmp_path / "cache", monkeypatch)
     monkeypatch.setenv("HF_TOKEN", TOKEN)
     return hub
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hub_server import TOKEN, Fault, Hub, Repo, serving
+from hub_server import TOKEN, Fault, Hub, Repo, ask_from_here, serving
 from huggingface_hub import ModelCard
 from safetensors.torch import load_file, save_file
 from test_hub import Person, tells_one_error
@@ -431,12 +431,7 @@ def head_with(hub: Hub, files: dict[str, bytes]) -> Head:
 @pytest.fixture
 def here(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Hub:
     """The Hub on loopback for this very process."""
-    known = "huggingface_hub.constants"
-    files = f"{hub.url}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
-    monkeypatch.setattr(f"{known}.ENDPOINT", hub.url)
-    monkeypatch.setattr(f"{known}.HUGGINGFACE_CO_URL_TEMPLATE", files)
-    monkeypatch.setattr(f"{known}.HF_HUB_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1,localhost")
+    ask_from_here(hub, tmp_path / "cache", monkeypatch)
     return hub
 
 

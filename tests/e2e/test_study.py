@@ -437,7 +437,7 @@ def test_a_study_that_was_changed_is_told_and_accepted_on_request() -> None:
         assert "plan.json" in refusal("study", *words, code=1).splitlines()[0]
 
 
-def test_a_damaged_result_counts_as_unfinished_in_the_status_and_the_dry_run(
+def test_a_damaged_result_counts_as_unfinished_in_status_report_and_dry_run(
     trained: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shutil.copytree(trained, "here")
@@ -459,6 +459,12 @@ def test_a_damaged_result_counts_as_unfinished_in_the_status_and_the_dry_run(
     assert dry.exit_code == 0, dry.stderr
     assert said in dry.stderr
     assert "runs      4, of which 3 are finished" in dry.stdout
+    reported = idat("study", "report", "small")
+    assert reported.exit_code == 0, reported.stderr
+    assert "3 of 4 runs are finished" in reported.stdout
+    assert said in " ".join(reported.stdout.split())
+    (fault,) = document(idat("study", "report", "small", "--json"))["report"]["unusable"]
+    assert fault.startswith(said.removeprefix("cannot be used: "))
     damaged.unlink()
     again = idat("study", "small.toml", *CPU)
     assert again.exit_code == 0, again.stderr
