@@ -196,6 +196,7 @@ MEANT = {
     "photo.jpg": "photo.png",
     "DIR": PHOTOS,
     "TASK": "dtd",
+    "runs/…/seed0": "runs/A",
 }
 """What a person puts where a printed command has a word in capitals, or a photo of theirs."""
 WAYS = ["eval", "eval", "predict", "export", "merge"]
@@ -244,6 +245,8 @@ def test_the_examples_of_the_help_work(here: Path) -> None:
     """Not those of `publish` and `pull`, which ask the Hub. Trainings are planned alone."""
     made = idat("export", "builtin:digits-lora", "--to", "peft", "-o", "digits-peft")
     assert made.exit_code == 0, made.output
+    for out in ("runs/A", "runs/B"):  # what `compare` compares
+        assert idat("train", "--task", "digits", *LINEAR, *TINY, "--out", out).exit_code == 0
     for words, command in COMMANDS.items():
         for example in printed(command.help):
             if words not in {("publish",), ("data", "pull")}:
