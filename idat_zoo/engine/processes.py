@@ -150,7 +150,7 @@ class Processes:
         try:
             yield
         except BaseException:
-            self.lost = True
+            self.lost = self.count > 1  # one process alone goes on with its next run
             raise
 
     @contextlib.contextmanager

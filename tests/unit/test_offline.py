@@ -87,7 +87,7 @@ def test_offline_equals_online_with_a_detached_frozen_teacher(
     first = FrozenTeacher(both, images, split.targets, online, seed=3)
     every = torch.arange(len(split.targets))
     with torch.no_grad():
-        logits = teacher.eval()(first.start("teacher", 0, every))
+        logits = teacher.eval()(first.starts["teacher"][every])
     assert logits.dtype == torch.float64
     before = {name: tensor.clone() for name, tensor in teacher.trainable().items()}
     alone = toy_pair(offline, seed=3)

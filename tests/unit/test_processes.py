@@ -12,7 +12,7 @@ from idat_zoo.engine.augment import augment
 from idat_zoo.engine.learner import Learner
 from idat_zoo.engine.processes import ALONE, Processes
 from idat_zoo.engine.torchrun import own_device
-from idat_zoo.errors import DeviceError, UsageError
+from idat_zoo.errors import DeviceError, TrainingError, UsageError
 from idat_zoo.randomness import generator
 from idat_zoo.runs.device_setup import set_up
 from idat_zoo.switches import Switches
@@ -112,3 +112,15 @@ def test_every_process_has_a_cuda_device_of_its_own(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     with pytest.raises(DeviceError, match="2 processes train here with a CUDA device each"):
         own_device("cuda")
+
+
+def test_one_process_goes_on_after_an_error_in_a_step() -> None:
+    """The next run of the same command trains, which `ALONE` is shared with."""
+    with pytest.raises(ValueError, match="nan"), ALONE.in_step():
+        raise ValueError("nan")
+    ALONE.tell(0)
+    first = Processes(rank=0, count=2)
+    with pytest.raises(ValueError, match="nan"), first.in_step():
+        raise ValueError("nan")
+    with pytest.raises(TrainingError, match="another of the 2 processes"):
+        first.tell(0)
