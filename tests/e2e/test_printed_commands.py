@@ -196,6 +196,7 @@ MEANT = {
     "photo.jpg": "photo.png",
     "DIR": PHOTOS,
     "TASK": "dtd",
+    "FILE|NAME": "inverse",
 }
 """What a person puts where a printed command has a word in capitals, or a photo of theirs."""
 WAYS = ["eval", "eval", "predict", "export", "merge"]
@@ -250,8 +251,8 @@ def test_the_examples_of_the_help_work(here: Path) -> None:
     for words, command in COMMANDS.items():
         for example in printed(command.help):
             if words not in {("publish",), ("data", "pull")}:
-                trains = " train " in example or " --jobs " in example
                 unplanned = example.startswith("idat study status ")
+                trains = example.startswith(("idat train ", "idat study ")) and not unplanned
                 follow(example + " --dry-run" * trains, code=1 if unplanned else 0)
 
 
