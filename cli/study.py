@@ -55,7 +55,7 @@ app = typer.Typer()
 
 @app.callback()
 def study() -> None:
-    """Train the runs of a study: that of a file, or one that ships with the toolkit.
+    """Train the runs of a study, by `idat study FILE|NAME`.
 
     A study is a TOML file of axes (tasks, adapters, distillation terms, controls, seeds), or one of
     those that `idat list studies` lists. Its plan is stored; the same command goes on where an

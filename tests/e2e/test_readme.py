@@ -93,7 +93,7 @@ def test_every_train_command_is_understood(command: str, tmp_path: Path) -> None
 
 
 def test_the_commands_were_found() -> None:
-    assert len(commands()) == 23
+    assert len(commands()) == 24
 
 
 @pytest.mark.parametrize("link", sorted(set(re.findall(r"\]\(([^)#]+)\)", README))))

@@ -27,8 +27,13 @@ EXECUTING = {
 """Calls and modules that execute what a file says, or may do so."""
 FILES_OF_PERSONS = {"idat_zoo/plugins.py"}
 """The module that executes a plugin: a file that a person names on this machine."""
-OWN_PROCESSES = {"idat_zoo/runs/worker.py", "idat_zoo/runs/workers.py"}
-"""A process and the workers that it starts itself, over a socket that only they have."""
+OWN_PROCESSES = {
+    *("idat_zoo/runs/worker.py", "idat_zoo/runs/workers.py"),
+    *("idat_zoo/executors/ray.py", "idat_zoo/executors/ray_task.py"),
+    "idat_zoo/executors/slurm_job.py",
+}
+"""A process and the workers that it starts itself, over a socket that only they have, through Ray
+or by files in its study's folder that Slurm's jobs write."""
 DATA = {".json", ".md", ".safetensors", ".toml"}
 PINNED = HubReference(repo="me/x", revision="0" * 40)
 
