@@ -35,7 +35,7 @@ OWN_OPTIONS = ("idat_zoo/backbones/weights/", "registry/write_adapters.py")
 """Scripts that are no command of `idat`."""
 OF_OTHERS = {
     *("--array", "--cpus-per-task", "--gres", "--noheader", "--states", "--partition", "--format"),
-    *("--job", "--wait", "--output", "--logdir", "--no-python", "--nproc-per-node"),
+    *("--job", "--name", "--wait", "--output", "--logdir", "--no-python", "--nproc-per-node"),
 }
 """Options of Slurm's commands, of torchrun and of TensorBoard."""
 QUOTED = re.compile(r"(?P<mark>[`'])(?P<command>idat (?:(?!(?P=mark)).)+)(?P=mark)")
