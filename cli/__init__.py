@@ -26,6 +26,7 @@ from idat_zoo.cli import (
     screen,
     show,
     study,
+    torchrun,
     train,
     validate,
 )
@@ -95,6 +96,7 @@ def _print_version(asked: bool) -> bool:
 
 @app.callback()
 def idat(
+    context: typer.Context,
     version: Annotated[
         bool,
         typer.Option("--version", callback=_print_version, is_eager=True, help="The version."),
@@ -111,6 +113,7 @@ def idat(
 
     idat COMMAND --help says more of each.
     """
+    torchrun.check_command(context.invoked_subcommand or "")
 
 
 COMMANDS: dict[str, Callable[..., None]] = {
@@ -138,4 +141,5 @@ app.add_typer(study.app, name="study", cls=study.StudyGroup)
 def main() -> None:
     """The entry point of the `idat` command."""
     leave_uncollected_at_exit()
-    app(prog_name="idat")
+    with torchrun.first_alone_prints():
+        app(prog_name="idat")

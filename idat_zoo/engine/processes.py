@@ -23,6 +23,10 @@ from idat_zoo.errors import TrainingError, UsageError
 
 PATIENCE = timedelta(minutes=10)
 """How long a process waits in a step for the others."""
+GRACE = timedelta(seconds=1)
+"""How long a process waits for the first one to note that it reports the end of all."""
+REPORTED, REPORTERS = "idat/reported", "idat/reporters"
+"""Keys of the store that the processes share."""
 
 
 class Processes:
@@ -33,8 +37,9 @@ class Processes:
     not end in all of them, so that they cannot go on together.
     """
 
-    def __init__(self, *, rank: int = 0, count: int = 1) -> None:
-        self.rank, self.count = rank, count
+    # Any: torch's Store, which outlives the processes where torchrun holds it
+    def __init__(self, *, rank: int = 0, count: int = 1, store: Any = None) -> None:
+        self.rank, self.count, self._store = rank, count, store
         self.lost = False
         self._device = torch.device("cpu")
         self._group: Any = None  # torch's ProcessGroup, for the tensors of steps
@@ -150,7 +155,7 @@ class Processes:
         try:
             yield
         except BaseException:
-            self.lost = self.count > 1  # one process alone goes on with its next run
+            self._lose()
             raise
 
     @contextlib.contextmanager
@@ -162,8 +167,30 @@ class Processes:
         try:
             yield
         except RuntimeError as error:  # all of torch.distributed's errors are
-            self.lost = True
+            self._lose()
             raise self._loss() from error
+
+    def reports(self) -> bool:
+        """Whether this process is the one to print why all of them end.
+
+        It is the first process or, where that was killed, the first of the others to ask.
+        """
+        if not self.rank or self._store is None:
+            return True
+        try:
+            self._store.wait([REPORTED], GRACE)
+        except RuntimeError:  # the time is over, or the store has ended
+            with contextlib.suppress(RuntimeError):
+                return bool(self._store.add(REPORTERS, 1) == 1)
+            return self.rank == 1
+        return False
+
+    def _lose(self) -> None:
+        """Note that the processes cannot go on together; the first one will report it."""
+        self.lost = self.count > 1  # one process alone goes on with its next run
+        if self._store is not None and not self.rank:
+            with contextlib.suppress(RuntimeError):
+                self._store.set(REPORTED, "")
 
     def _loss(self) -> TrainingError:
         return TrainingError(

@@ -7,6 +7,7 @@ from datetime import timedelta
 
 import torch
 from torch import distributed
+from torch.distributed.rendezvous import rendezvous
 
 from idat_zoo.engine.precision import find_device
 from idat_zoo.engine.processes import Processes
@@ -26,9 +27,17 @@ def connected() -> Iterator[Processes]:
     Raises: TrainingError if they cannot connect.
     """
     rank, count = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-    processes = Processes(rank=rank, count=count)
-    with processes.together():
-        distributed.init_process_group("gloo", timeout=PATIENCE)
+    try:
+        store, _, _ = next(rendezvous("env://", rank, count))
+        processes = Processes(rank=rank, count=count, store=store)
+        distributed.init_process_group(
+            "gloo", store=store, rank=rank, world_size=count, timeout=PATIENCE
+        )
+    except RuntimeError as error:
+        raise TrainingError(
+            f"the {count} processes that torchrun has started cannot connect.",
+            hint="--rdzv-backend and --rdzv-endpoint of torchrun say where they meet.",
+        ) from error
     try:
         yield processes
     finally:

@@ -230,11 +230,17 @@ def train_planned(
 def _train_here(
     turns: Sequence[Turn], setup: DeviceSetup, terms: Terms, progress: Progress
 ) -> Generator[tuple[int, Outcome], None, None]:
-    """Train turns in this process, one after the other; yields each run's position and outcome."""
+    """Train turns in this process, one after the other; yields each run's position and outcome.
+
+    Raises: TrainingError if another of the processes that train together has ended.
+    """
     with computing(setup.switches, setup.device):
         for turn in turns:
             turn.announce(progress)
-            yield from turn.train(setup, terms, progress)
+            for position, outcome in turn.train(setup, terms, progress):
+                if setup.processes.lost and isinstance(outcome, ZooError):
+                    raise outcome  # no other run can be trained either
+                yield position, outcome
 
 
 class _Outcomes:

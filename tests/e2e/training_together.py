@@ -2,6 +2,7 @@
 
     torchrun --nproc-per-node=2 training_together.py CASES KIND
     torchrun --nproc-per-node=2 training_together.py apart|silent
+    python training_together.py
 
 CASES is `terms`, `fields` or `families`; KIND is `float64` or `float32`. The first process prints
 one line of JSON: for each case, the largest difference of a trained tensor, of an AdamW moment and
@@ -9,9 +10,14 @@ of a loss of an epoch. Batches hold 7 images, which no even number of processes 
 
 With `apart`, one process changes its network; with `silent`, it sleeps in a step for longer than
 the others wait. The first process then prints the error.
+
+Without words, all cases are trained on two and on three processes, in both formats, and the largest
+differences are printed as the table of docs/processes.md, with the cases that are furthest apart.
 """
 
 import json
+import os
+import subprocess
 import sys
 import time
 from datetime import timedelta
@@ -158,9 +164,41 @@ def compare() -> None:
         print(json.dumps(found))
 
 
+def measured(which: str, count: int, kind: str) -> dict[str, dict[str, float]]:
+    """The differences of cases, from processes that are started here."""
+    launcher = [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={count}"]
+    done = subprocess.run(
+        [*launcher, __file__, which, kind],
+        stdout=subprocess.PIPE,
+        check=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    found: dict[str, dict[str, float]] = json.loads(done.stdout)
+    return found
+
+
+def measure() -> None:
+    """Print the table of docs/processes.md."""
+    print("| cases | processes | format | trained tensors | losses | furthest apart |")
+    print("|---|---|---|---|---|---|")
+    for which in ("families", "terms", "fields"):
+        for count in (2, 3):
+            for kind in ("float64", "float32"):
+                found = measured(which, count, kind)
+                values, losses = (
+                    max(apart[what] for apart in found.values()) for what in ("values", "losses")
+                )
+                last = sorted(found, key=lambda name: found[name]["values"], reverse=True)[:4]
+                cells = (which, count, kind, f"{values:.0e}", f"{losses:.0e}", ", ".join(last))
+                print("|", " | ".join(map(str, cells)), "|", flush=True)
+
+
 def main() -> None:
-    """Compare or fail, as the arguments say."""
+    """Compare, fail or measure, as the arguments say."""
     torch.set_num_threads(1)
+    if len(sys.argv) == 1:
+        measure()
+        return
     if len(sys.argv) == 3:
         compare()
         return

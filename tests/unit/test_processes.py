@@ -4,10 +4,12 @@ from collections.abc import Sequence
 
 import pytest
 import torch
+from command import idat
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from conftest import for_both, toy_pair, toy_recipe
+from idat_zoo.cli import torchrun
 from idat_zoo.engine.augment import augment
 from idat_zoo.engine.learner import Learner
 from idat_zoo.engine.processes import ALONE, Processes
@@ -124,3 +126,45 @@ def test_one_process_goes_on_after_an_error_in_a_step() -> None:
         raise ValueError("nan")
     with pytest.raises(TrainingError, match="another of the 2 processes"):
         first.tell(0)
+
+
+@pytest.fixture
+def started(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """The variables by which torchrun says that this is the first of two processes."""
+    for name, value in (("TORCHELASTIC_RUN_ID", "none"), ("WORLD_SIZE", "2"), ("RANK", "0")):
+        monkeypatch.setenv(name, value)
+    return monkeypatch
+
+
+@pytest.mark.usefixtures("started")
+@pytest.mark.parametrize(
+    "words", [("study", "inverse", "--dry-run"), ("eval", "builtin:digits-lora"), ("list",)]
+)
+def test_commands_for_one_process_are_refused_under_torchrun(words: tuple[str, ...]) -> None:
+    done = idat(*words)
+    assert done.exit_code == 2
+    assert done.stdout == ""
+    says = f"error: torchrun has started 2 processes, and `idat {words[0]}` is the work of one."
+    first, hint = done.stderr.splitlines()
+    assert first == says
+    assert ("--jobs" in hint) == (words[0] == "study")
+
+
+def test_the_first_process_alone_prints(
+    started: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for rank in ("0", "1"):
+        started.setenv("RANK", rank)
+        with torchrun.first_alone_prints():
+            print(f"of rank {rank}")
+    assert capsys.readouterr().out == "of rank 0\n"
+
+
+def test_the_first_process_or_one_of_the_others_reports_the_end() -> None:
+    store = torch.distributed.HashStore()
+    first, second, third = (Processes(rank=rank, count=3, store=store) for rank in range(3))
+    assert [third.reports(), second.reports()] == [True, False]  # the first one was killed
+    with pytest.raises(KeyboardInterrupt), first.in_step():
+        raise KeyboardInterrupt
+    assert first.lost
+    assert [first.reports(), second.reports(), third.reports()] == [True, False, False]
