@@ -25,7 +25,6 @@ ENDED = {
     "TIMEOUT",
 }
 """The states that a job does not leave; one that is requeued is PENDING."""
-NO_CONTROLLER = ("unable to contact slurm controller", "connection refused", "timed out")
 
 
 class NoAnswerError(Exception):
