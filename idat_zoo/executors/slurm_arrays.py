@@ -51,6 +51,18 @@ def queued_jobs(study: Path) -> list[Queued]:
     return found
 
 
+def described_jobs(study: Path) -> dict[str, str]:
+    """The jobs that have not ended, in words, by the absolute folders of the runs they train.
+
+    Raises: NoAnswerError.
+    """
+    return {
+        run: f"Slurm job {one.job.id} ({one.job.state.lower()})"
+        for one in queued_jobs(study)
+        for run in one.runs
+    }
+
+
 def remove_finished(study: Path) -> None:
     """Remove the folders of the arrays whose runs are all finished."""
     for folder, turns in _arrays(study).items():
