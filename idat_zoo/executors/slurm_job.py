@@ -98,11 +98,18 @@ def _death(element: Element, raised: str) -> TrainingError:
         written = element.file("log.err").read_text(errors="replace")
     except OSError:
         written = ""
-    last = last_line(raised) or last_line(written)
+    last = last_line(raised) or _last_words(written)
     return TrainingError(
         f"Slurm job {element.job_id} ended{how}{f': {last}' if last else ''}",
         hint=f"Its logs: '{element.folder}'. What was saved is kept: the same command goes on.",
     )
+
+
+def _last_words(log: str) -> str:
+    """Why a job ended, of its log: what Slurm's daemon says, or else the last line of its own."""
+    lines = [line for line in log.splitlines() if not line.startswith(("submitit ", "srun: "))]
+    ended = [line for line in lines if line.startswith("slurmstepd")]
+    return last_line("\n".join(ended or lines))
 
 
 def last_line(text: str) -> str:

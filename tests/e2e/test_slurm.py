@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,12 +13,8 @@ import pytest
 from command import idat
 from killing import contents
 from slurm_node import PARTITION, Node
-from study_killing import study
 
-from conftest import Notes
-from idat_zoo.executors.slurm import SlurmExecutor, SlurmOptions
 from idat_zoo.runs.lock import is_lock
-from idat_zoo.study.train import StudyOutcome, run_study
 
 pytestmark = pytest.mark.system
 IDAT = Path(sys.executable).with_name("idat")
@@ -40,8 +35,7 @@ ONE = LONG.replace('"none", "mse"', '"none"')
 CPU = ("--device", "cpu")
 SLURM = ("--executor", "slurm", "--executor-option", f"partition={PARTITION}")
 TIMES = {"seconds", "images_per_second", "finished"}
-NOT_RUNS = ("failures.json", "slurm/")
-OPTIONS = SlurmOptions(partition=PARTITION, time="20", mem="1500M")
+NOT_RUNS = ("failures.json", "plan.json", "slurm/")
 
 
 @pytest.fixture(autouse=True)
@@ -118,33 +112,50 @@ def test_a_study_gives_the_same_bits_as_here(slurm: Node) -> None:
     assert submitted(slurm) == after
 
 
-def on_slurm(out: Path, *, epochs: int, notes: Notes) -> StudyOutcome:
-    train_turns = SlurmExecutor(OPTIONS, folder=out).train
-    return run_study(study(epochs), out=out, device="cpu", progress=notes, train_turns=train_turns)
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
+    """What the runs of the long study hold that were trained here."""
+    root = tmp_path_factory.mktemp("undisturbed")
+    (root / "long.toml").write_text(LONG)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OMP_NUM_THREADS", "1")
+        here(str(root / "long.toml"), "--out", str(root / "here"))
+    return bits(root / "here")
 
 
-def test_a_cancelled_job_is_one_line_and_the_same_call_goes_on(slurm: Node) -> None:
-    out, notes, found = Path("there"), Notes(), list[StudyOutcome]()
-    thread = threading.Thread(target=lambda: found.append(on_slurm(out, epochs=60, notes=notes)))
-    thread.start()
-    wait_until(lambda: saved(out, 3), "no epoch was saved")
-    running = slurm.call("squeue", "-h", "-r", "--states=running", "-o", "%i").split()
-    slurm.call("scancel", running[0])
-    thread.join(200)
-    (outcome,) = found
-    assert (len(outcome.results), len(outcome.failed)) == (3, 1)
-    (error,) = outcome.failed.values()
-    assert error.message.startswith(f"Slurm job {running[0]} ended (cancelled): ")
-    assert "CANCELLED" in error.message
-    assert "\n" not in error.message
-    assert len([note for note in notes.notes if "failed (1 of 3 times)" in note]) == 1
-    assert on_slurm(out, epochs=60, notes=notes).is_complete
-    run_study(study(60), out="here", device="cpu")
-    assert bits(out) == bits(Path("here"))
+def check_same(out: Path, undisturbed: dict[str, object], *, runs: int) -> None:
+    """Compare the runs of a study, or of a part of it, with those of the long study."""
+    found = bits(out)
+    assert sum(name.endswith("result.json") for name in found) == runs
+    assert {name: undisturbed.get(name) for name in found} == found
+    assert len(found) * 2 == len(undisturbed) * runs
     assert not (out / "slurm").exists()
 
 
-def test_jobs_of_a_killed_call_go_on_and_are_taken_up(slurm: Node) -> None:
+def test_a_cancelled_job_is_one_line_and_the_same_command_goes_on(
+    slurm: Node, undisturbed: dict[str, object]
+) -> None:
+    Path("long.toml").write_text(LONG)
+    before = submitted(slurm)
+    calling = call("long.toml", "--out", "there")
+    wait_until(lambda: saved(Path("there"), 1), "no epoch was saved")
+    running = slurm.call("squeue", "-h", "-r", "--states=running", "-o", "%i").split()
+    slurm.call("scancel", running[0])
+    stdout, stderr = calling.communicate(timeout=300)
+    assert calling.returncode == 3, stderr
+    assert "1 of 2 runs are finished, 1 failed" in stdout
+    assert "Traceback" not in stderr
+    (line,) = [line for line in stderr.splitlines() if "failed (1 of 3 times)" in line]
+    assert f"Slurm job {running[0]} ended (cancelled): " in line
+    assert "CANCELLED" in line
+    here("long.toml", "--out", "there", *SLURM)
+    assert len(submitted(slurm) - before) == 3
+    check_same(Path("there"), undisturbed, runs=2)
+
+
+def test_jobs_of_a_killed_call_go_on_and_are_taken_up(
+    slurm: Node, undisturbed: dict[str, object]
+) -> None:
     Path("long.toml").write_text(LONG)
     before = submitted(slurm)
     killed = call("long.toml", "--out", "there")
@@ -157,12 +168,12 @@ def test_jobs_of_a_killed_call_go_on_and_are_taken_up(slurm: Node) -> None:
     assert {own["state"] for own in status["unfinished"]} <= {"running", "queued"}
     assert "of an earlier call goes on" in here("long.toml", "--out", "there", *SLURM)
     assert submitted(slurm) - before == jobs
-    assert not Path("there/slurm").exists()
-    here("long.toml", "--out", "here")
-    assert bits(Path("there")) == bits(Path("here"))
+    check_same(Path("there"), undisturbed, runs=2)
 
 
-def test_a_job_at_its_time_limit_is_requeued_and_goes_on(slurm: Node) -> None:
+def test_a_job_at_its_time_limit_is_requeued_and_goes_on(
+    slurm: Node, undisturbed: dict[str, object]
+) -> None:
     """The process is stopped until Slurm's warning is pending, however fast the machine is."""
     Path("one.toml").write_text(ONE)
     before = submitted(slurm)
@@ -179,8 +190,7 @@ def test_a_job_at_its_time_limit_is_requeued_and_goes_on(slurm: Node) -> None:
     finish(calling)
     assert submitted(slurm) - before == {job}
     assert "Restarts=1 " in slurm.call("scontrol", "show", "job", job)
-    here("one.toml", "--out", "here")
-    assert bits(Path("there")) == bits(Path("here"))
+    check_same(Path("there"), undisturbed, runs=1)
 
 
 def is_pending(pid: int, number: signal.Signals) -> bool:
@@ -190,7 +200,10 @@ def is_pending(pid: int, number: signal.Signals) -> bool:
     return any(mask >> (number - 1) & 1 for mask in masks)
 
 
-def test_a_job_over_its_memory_is_one_line_and_the_same_command_goes_on(slurm: Node) -> None:
+@pytest.mark.usefixtures("slurm")
+def test_a_job_over_its_memory_is_one_line_and_the_same_command_goes_on(
+    undisturbed: dict[str, object],
+) -> None:
     Path("one.toml").write_text(ONE)
     words = ("one.toml", "--out", "there", *SLURM, "--executor-option")
     result = idat("study", *words, "mem=60M", *CPU)
@@ -201,7 +214,7 @@ def test_a_job_over_its_memory_is_one_line_and_the_same_command_goes_on(slurm: N
     assert "Slurm job " in line
     assert "Exceeded job memory limit" in line
     here(*words, "mem=1500M")
-    assert not Path("there/slurm").exists()
+    check_same(Path("there"), undisturbed, runs=1)
 
 
 def test_a_partition_that_does_not_exist_is_told_before_anything_is_queued(slurm: Node) -> None:
