@@ -205,13 +205,20 @@ def status(
     shelf: ShelfOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Show which runs of a study are finished, running or failed."""
+    """Show which runs of a study are finished, running, queued on Slurm or failed."""
+    from idat_zoo.executors.slurm_arrays import described_jobs
+    from idat_zoo.executors.slurm_queue import NoAnswerError
     from idat_zoo.study.plan import load_plan
     from idat_zoo.study.status import as_document, read_status
 
     folder = find_folder(_only_one(what), out, shelf)
     plan = load_plan(folder)
-    runs = read_status(plan, folder)
+    queued = {}
+    try:
+        queued = described_jobs(folder)
+    except NoAnswerError as error:
+        screen.note(f"Slurm does not list its jobs: {error}")
+    runs = read_status(plan, folder, queued=queued)
     if json:
         screen.print_json(as_document(plan, folder, runs))
         return

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from idat_zoo.study.train import StudyOutcome
 
 NAMED = 10
-"""The largest number of failures that the status lists."""
+"""The largest number of failures, and of queued runs, that the status lists."""
 
 
 def print_outcome(outcome: "StudyOutcome", *, json: bool) -> None:
@@ -143,7 +143,7 @@ def _results(planned: "list[Planned]") -> "list[Result]":
 
 
 def print_status(plan: "StudyPlan", folder: Path, runs: "Sequence[RunStatus]") -> None:
-    """Print a table of the finished runs, and a line for each that is running or has failed."""
+    """Print a table of the finished runs, and a line for each that is running, queued or failed."""
     from idat_zoo.study.failures import UNUSABLE
     from idat_zoo.study.status import as_table, count_cells
 
@@ -158,13 +158,19 @@ def print_status(plan: "StudyPlan", folder: Path, runs: "Sequence[RunStatus]") -
         for one in runs
         if one.failure is not None and one.state in ("failed", "left out")
     ]
+    queued = [f"queued: {one.entry}: {one.holder}" for one in runs if one.state == "queued"]
     unusable = [f"{UNUSABLE}: {one.fault}" for one in runs if one.fault]
-    more = [f"… and {len(failed) - NAMED} more, which --json lists"] if len(failed) > NAMED else []
-    for lines in (running, unusable, [*failed[:NAMED], *more]):
+    for lines in (running, _some(queued), unusable, _some(failed)):
         if lines:
             typer.echo()
         for line in lines:
             _print_wrapped(line)
+
+
+def _some(lines: list[str]) -> list[str]:
+    """The first lines, and how many more there are."""
+    count = len(lines) - NAMED
+    return [*lines[:NAMED], *([f"… and {count} more, which --json lists"] if count > 0 else [])]
 
 
 def _print_wrapped(line: str) -> None:

@@ -47,7 +47,7 @@ SelectTypeParameters=CR_Core_Memory
 JobAcctGatherType=jobacct_gather/linux
 JobAcctGatherFrequency=task=1
 JobAcctGatherParams=OverMemoryKill
-KillWait=5
+KillWait=1
 MinJobAge=600
 SlurmUser={user}
 SlurmdUser={user}

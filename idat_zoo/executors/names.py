@@ -29,7 +29,7 @@ LOCAL, PRINT = "local", "print"
 EXECUTORS = {
     LOCAL: Place("", "idat_zoo.executors.names:NoOptions"),
     "slurm": Place(
-        "idat_zoo.executors.slurm:SlurmExecutor", "idat_zoo.executors.slurm:SlurmOptions"
+        "idat_zoo.executors.slurm:SlurmExecutor", "idat_zoo.executors.slurm_options:SlurmOptions"
     ),
     "ray": Place("idat_zoo.executors.ray:RayExecutor", "idat_zoo.executors.ray_options:RayOptions"),
     PRINT: Place("", "idat_zoo.executors.command:CommandOptions"),

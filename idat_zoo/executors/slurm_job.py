@@ -7,8 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from idat_zoo.errors import TrainingError, UsageError, ZooError
-from idat_zoo.executors.slurm_queue import Job
-from idat_zoo.results import Result
+from idat_zoo.executors.slurm_queue import ENDED, Job
 from idat_zoo.runs.folder import find_finished
 from idat_zoo.runs.progress import Progress
 from idat_zoo.runs.turn import Outcome, Turn
@@ -21,12 +20,15 @@ USUAL_REASONS = {"None", "Priority", "Resources", "BeginTime", "JobArrayTaskLimi
 
 @dataclass
 class Element:
-    """A job that trains a turn; `seen` says whether Slurm has listed it, `said` what was told."""
+    """A job that trains a turn.
+
+    `ended` is the time at which Slurm was first found to run it no more. `said` are the reasons for
+    waiting of which a note was made.
+    """
 
     turn: Turn
     job_id: str
     folder: Path
-    seen: bool = False
     ended: float | None = None
     state: str = ""
     said: set[str] = field(default_factory=set)
@@ -41,14 +43,19 @@ class Element:
         return self.folder / f"{self.job_id}_0_{ending}"
 
 
+def runs_of(turn: Turn) -> tuple[str, ...]:
+    """The absolute folders of a turn's runs, by which they are named in files and outcomes."""
+    return tuple(str(one.folder.resolve()) for one in turn.runs)
+
+
 def follow(element: Element, job: Job | None, progress: Progress) -> None:
-    """Note what Slurm says of a job. One that it has listed and lists no more has ended."""
+    """Keep what Slurm says of a job. One that it does not list has ended some time ago."""
     now = time.monotonic()
     if job is None:
         if element.ended is None:
-            element.ended, element.state = now, "UNKNOWN"
+            element.ended = now
         return
-    element.seen, element.state = True, job.state
+    element.state = job.state
     element.ended = (element.ended or now) if job.has_ended else None
     if job.state == "PENDING" and job.reason not in USUAL_REASONS | element.said:
         element.said.add(job.reason)
@@ -66,8 +73,8 @@ def outcomes_of(element: Element) -> Iterator[tuple[int, Outcome]]:
     if isinstance(stored, UsageError):
         raise stored
     by_folder = stored if isinstance(stored, dict) else {}
-    for position, one in zip(turn.positions, turn.runs, strict=True):
-        outcome = by_folder.get(one.folder)
+    for name, position, one in zip(runs_of(turn), turn.positions, turn.runs, strict=True):
+        outcome = by_folder.get(name)
         if outcome is None:
             try:
                 outcome = find_finished(one.folder, one.recipe, out=one.out)
@@ -84,24 +91,25 @@ def _stored(file: Path) -> object:
         return None
 
 
-def went_well(file: Path) -> bool:
-    """Whether the stored outcome of a job is a result for each of its runs."""
-    stored = _stored(file)
-    return isinstance(stored, dict) and all(isinstance(own, Result) for own in stored.values())
-
-
 def _death(element: Element, raised: str) -> TrainingError:
     """The error of a run whose job has ended without its outcome."""
-    how = element.state.lower().replace("_", " ") if element.state else "failed"
+    how = f" ({element.state.lower().replace('_', ' ')})" if element.state in ENDED else ""
     try:
         written = element.file("log.err").read_text(errors="replace")
     except OSError:
         written = ""
-    last = last_line(raised) or last_line(written)
+    last = last_line(raised) or _last_words(written)
     return TrainingError(
-        f"Slurm job {element.job_id} ended ({how}){f': {last}' if last else ''}",
+        f"Slurm job {element.job_id} ended{how}{f': {last}' if last else ''}",
         hint=f"Its logs: '{element.folder}'. What was saved is kept: the same command goes on.",
     )
+
+
+def _last_words(log: str) -> str:
+    """Why a job ended, of its log: what Slurm's daemon says, or else the last line of its own."""
+    lines = [line for line in log.splitlines() if not line.startswith(("submitit ", "srun: "))]
+    ended = [line for line in lines if line.startswith("slurmstepd")]
+    return last_line("\n".join(ended or lines))
 
 
 def last_line(text: str) -> str:

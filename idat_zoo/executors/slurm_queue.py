@@ -25,7 +25,6 @@ ENDED = {
     "TIMEOUT",
 }
 """The states that a job does not leave; one that is requeued is PENDING."""
-NO_CONTROLLER = ("unable to contact slurm controller", "connection refused", "timed out")
 
 
 class NoAnswerError(Exception):
@@ -63,7 +62,8 @@ def ask(*words: str) -> str:
     except OSError as error:
         raise NoAnswerError(f"{words[0]}: {error.strerror}") from None
     if done.returncode:
-        raise NoAnswerError(" ".join(done.stderr.split()) or f"{words[0]} failed")
+        last = done.stderr.strip().rpartition("\n")[2]  # the lines before lead to it
+        raise NoAnswerError(last.strip() or f"{words[0]} failed")
     return done.stdout
 
 

@@ -1,9 +1,9 @@
-"""The status of a study: how many runs of each arm are finished, running or failed.
+"""The status of a study: how many runs of each arm are finished, running, queued or failed.
 
 Free of torch; read from the files in the study's folder.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -15,16 +15,17 @@ from idat_zoo.runs.lock import holder_of
 from idat_zoo.study.failures import Failure, Failures, in_one_line
 from idat_zoo.study.plan import Entry, StudyPlan
 
-State = Literal["finished", "unusable", "running", "failed", "left out", "open"]
+State = Literal["finished", "unusable", "running", "queued", "failed", "left out", "open"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunStatus:
     """The state of one run of a study.
 
-    `holder` describes the process that is training it, and is '' unless it is running. A run is
-    left out after its third failure. `failure` holds the last one, whatever the state. `fault` says
-    why a result cannot be read, and is '' unless the run is unusable.
+    `holder` describes the process that is training it, or the job of a cluster that will, and is ''
+    unless it is running or queued. A run is left out after its third failure. `failure` holds the
+    last one, whatever the state. `fault` says why a result cannot be read, and is '' unless the run
+    is unusable.
     """
 
     entry: Entry
@@ -34,13 +35,21 @@ class RunStatus:
     fault: str = ""
 
 
-def read_status(plan: StudyPlan, folder: Path) -> list[RunStatus]:
-    """The state of every run of a plan, each once."""
-    failures = Failures(folder).of
-    return [_status(entry, folder / run, failures.get(run)) for run, entry in plan.runs.items()]
+def read_status(
+    plan: StudyPlan, folder: Path, *, queued: Mapping[str, str] | None = None
+) -> list[RunStatus]:
+    """The state of every run of a plan, each once.
+
+    `queued` describes the jobs of a cluster by the absolute folders of the runs they train.
+    """
+    failures, jobs = Failures(folder).of, queued or {}
+    return [
+        _status(entry, folder / run, failures.get(run), jobs.get(str((folder / run).resolve()), ""))
+        for run, entry in plan.runs.items()
+    ]
 
 
-def _status(entry: Entry, folder: Path, failure: Failure | None) -> RunStatus:
+def _status(entry: Entry, folder: Path, failure: Failure | None, job: str) -> RunStatus:
     if (folder / RESULT_FILE).is_file():
         try:
             load_result(folder / RESULT_FILE)
@@ -49,7 +58,10 @@ def _status(entry: Entry, folder: Path, failure: Failure | None) -> RunStatus:
         return RunStatus(entry=entry, state="finished")
     holder = holder_of(folder)
     if holder is not None:
-        return RunStatus(entry=entry, state="running", holder=str(holder), failure=failure)
+        described = f"{holder}, {job}" if job else str(holder)
+        return RunStatus(entry=entry, state="running", holder=described, failure=failure)
+    if job:
+        return RunStatus(entry=entry, state="queued", holder=job, failure=failure)
     if failure is None:
         return RunStatus(entry=entry, state="open")
     state: State = "left out" if failure.is_final else "failed"

@@ -1,92 +1,226 @@
-"""A study on a real Slurm of one node: the same bytes as here, also when jobs are ended."""
+"""`idat study --executor slurm` on a real Slurm of one node, also when jobs and calls are ended."""
 
-import threading
+import json
+import os
+import signal
+import subprocess
+import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from command import idat
 from killing import contents
 from slurm_node import PARTITION, Node
-from study_killing import study
 
-from conftest import Notes
-from idat_zoo.errors import UsageError
-from idat_zoo.executors.slurm import SlurmExecutor, SlurmOptions
 from idat_zoo.runs.lock import is_lock
-from idat_zoo.study.train import StudyOutcome, run_study
 
 pytestmark = pytest.mark.system
-OPTIONS = SlurmOptions(partition=PARTITION, time="20", mem="1500M")
+IDAT = Path(sys.executable).with_name("idat")
+SMALL = """
+title = "A small study"
+reference = "none"
+pair = "tiny_random"
+
+[[part]]
+tasks = ["digits"]
+adapters = ["linear"]
+terms = ["none", "mse"]
+seeds = [0]
+set = {epochs = 2, warmup_epochs = 0}
+"""
+LONG = SMALL.replace("epochs = 2", "epochs = 60")
+ONE = LONG.replace('"none", "mse"', '"none"')
+CPU = ("--device", "cpu")
+SLURM = ("--executor", "slurm", "--executor-option", f"partition={PARTITION}")
+TIMES = {"seconds", "images_per_second", "finished"}
+NOT_RUNS = ("failures.json", "plan.json", "slurm/")
 
 
-def on_slurm(
-    out: Path, *, epochs: int = 2, options: SlurmOptions = OPTIONS, notes: Notes | None = None
-) -> StudyOutcome:
-    train_turns = SlurmExecutor(options, folder=out).train
-    return run_study(
-        study(epochs), out=out, device="cpu", progress=notes or Notes(), train_turns=train_turns
-    )
+@pytest.fixture(autouse=True)
+def own_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """An empty working folder, one thread here as in each job, and a disk without delay."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("idat_zoo.executors.slurm_job.LAG", 1.0)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
 
 
-def files_of(out: Path) -> dict[str, bytes]:
-    return {name: own for name, own in contents(out).items() if not is_lock(Path(name))}
+def bits(folder: Path) -> dict[str, object]:
+    """What the runs below a folder hold, without their times."""
+    found: dict[str, object] = {}
+    for name, content in contents(folder).items():
+        if name.endswith("result.json"):
+            found[name] = {k: v for k, v in json.loads(content).items() if k not in TIMES}
+        elif not is_lock(Path(name)) and not name.startswith(NOT_RUNS):
+            found[name] = content
+    return found
 
 
-def wait_for_epochs(out: Path, number: int) -> None:
-    """Wait until a run has saved so many epochs."""
-    deadline = time.monotonic() + 120
-    while not any(len(file.read_text().splitlines()) >= number for file in out.rglob("log.jsonl")):
-        assert time.monotonic() < deadline, "no epoch was saved"
+def wait_until(condition: Callable[[], object], what: str, *, seconds: float = 120) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, what
         time.sleep(0.2)
 
 
-def in_background(out: Path, epochs: int, notes: Notes) -> tuple[threading.Thread, list]:
-    """A call of the study in a thread, and where its outcome will be."""
-    found: list[StudyOutcome] = []
-    thread = threading.Thread(
-        target=lambda: found.append(on_slurm(out, epochs=epochs, notes=notes))
+def saved(out: Path, number: int) -> list[Path]:
+    """The folders of the runs that have saved so many epochs."""
+    logs = out.rglob("log.jsonl")
+    return [log.parent for log in logs if len(log.read_text().splitlines()) >= number]
+
+
+def submitted(slurm: Node) -> set[str]:
+    """The ids of all jobs that were ever submitted; elements of arrays apart."""
+    return set(slurm.call("squeue", "-h", "-r", "--states=all", "-o", "%i").split())
+
+
+def call(*words: str) -> "subprocess.Popen[str]":
+    return subprocess.Popen(
+        [IDAT, "study", *words, *CPU, *SLURM],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     )
-    thread.start()
-    return thread, found
 
 
-def test_slurm_runs_a_command(slurm: Node) -> None:
-    assert slurm.call("srun", "--partition", PARTITION, "echo", "here") == "here"
-    assert slurm.jobs() == []
+def here(*words: str) -> str:
+    """A call in this process that trains everything; what it wrote to stderr."""
+    result = idat("study", *words, *CPU)
+    assert result.exit_code == 0, result.output
+    return result.stderr
 
 
-def test_a_study_ends_in_the_same_bytes_as_here(slurm: Node, tmp_path: Path) -> None:
-    run_study(study(2), out=tmp_path / "here", device="cpu")
-    outcome = on_slurm(tmp_path / "there")
-    assert outcome.is_complete, outcome.failed
-    assert files_of(tmp_path / "there") == files_of(tmp_path / "here")
-    assert slurm.jobs() == []
-    before = slurm.call("squeue", "-h", "--states=all", "-o", "%i")
-    assert on_slurm(tmp_path / "there").is_complete
-    assert slurm.call("squeue", "-h", "--states=all", "-o", "%i") == before
+def finish(calling: "subprocess.Popen[str]") -> str:
+    """Wait for a call that trains everything; what it wrote to stderr."""
+    _, stderr = calling.communicate(timeout=300)
+    assert calling.returncode == 0, stderr
+    return stderr
 
 
-def test_a_cancelled_job_is_one_line_and_the_same_call_goes_on(slurm: Node, tmp_path: Path) -> None:
-    out, notes = tmp_path / "there", Notes()
-    thread, found = in_background(out, 60, notes)
-    wait_for_epochs(out, 3)
+def test_a_study_gives_the_same_bits_as_here(slurm: Node) -> None:
+    Path("small.toml").write_text(SMALL)
+    before = submitted(slurm)
+    here("small.toml", "--out", "there", *SLURM)
+    here("small.toml", "--out", "here")
+    assert bits(Path("there")) == bits(Path("here"))
+    assert not Path("there/slurm").exists()
+    wait_until(lambda: slurm.jobs() == [], "jobs go on")
+    after = submitted(slurm)
+    assert len(after - before) == 2
+    here("small.toml", "--out", "there", *SLURM)
+    assert submitted(slurm) == after
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
+    """What the runs of the long study hold that were trained here."""
+    root = tmp_path_factory.mktemp("undisturbed")
+    (root / "long.toml").write_text(LONG)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OMP_NUM_THREADS", "1")
+        here(str(root / "long.toml"), "--out", str(root / "here"))
+    return bits(root / "here")
+
+
+def check_same(out: Path, undisturbed: dict[str, object], *, runs: int) -> None:
+    """Compare the runs of a study, or of a part of it, with those of the long study."""
+    found = bits(out)
+    assert sum(name.endswith("result.json") for name in found) == runs
+    assert {name: undisturbed.get(name) for name in found} == found
+    assert len(found) * 2 == len(undisturbed) * runs
+    assert not (out / "slurm").exists()
+
+
+def test_a_cancelled_job_is_one_line_and_the_same_command_goes_on(
+    slurm: Node, undisturbed: dict[str, object]
+) -> None:
+    Path("long.toml").write_text(LONG)
+    before = submitted(slurm)
+    calling = call("long.toml", "--out", "there")
+    wait_until(lambda: saved(Path("there"), 1), "no epoch was saved")
     running = slurm.call("squeue", "-h", "-r", "--states=running", "-o", "%i").split()
     slurm.call("scancel", running[0])
-    thread.join(200)
-    (outcome,) = found
-    assert (len(outcome.results), len(outcome.failed)) == (3, 1)
-    (error,) = outcome.failed.values()
-    assert f"Slurm job {running[0]} ended (cancelled): " in error.message
-    assert "\n" not in error.message
-    assert "CANCELLED" in error.message
-    assert on_slurm(out, epochs=60).is_complete
-    run_study(study(60), out=tmp_path / "here", device="cpu")
-    theirs = {k: v for k, v in files_of(out).items() if not k.startswith(("slurm/", "failures"))}
-    assert theirs == files_of(tmp_path / "here")
+    stdout, stderr = calling.communicate(timeout=300)
+    assert calling.returncode == 3, stderr
+    assert "1 of 2 runs are finished, 1 failed" in stdout
+    assert "Traceback" not in stderr
+    (line,) = [line for line in stderr.splitlines() if "failed (1 of 3 times)" in line]
+    assert f"Slurm job {running[0]} ended (cancelled): " in line
+    assert "CANCELLED" in line
+    here("long.toml", "--out", "there", *SLURM)
+    assert len(submitted(slurm) - before) == 3
+    check_same(Path("there"), undisturbed, runs=2)
 
 
-def test_a_partition_that_does_not_exist(slurm: Node, tmp_path: Path) -> None:
-    with pytest.raises(UsageError) as caught:
-        on_slurm(tmp_path / "there", options=SlurmOptions(partition="gpu"))
-    assert caught.value.message == "Slurm has no partition 'gpu'; there are: test, closed"
-    assert slurm.jobs() == []
+def test_jobs_of_a_killed_call_go_on_and_are_taken_up(
+    slurm: Node, undisturbed: dict[str, object]
+) -> None:
+    Path("long.toml").write_text(LONG)
+    before = submitted(slurm)
+    killed = call("long.toml", "--out", "there")
+    wait_until(lambda: saved(Path("there"), 1), "no epoch was saved")
+    killed.kill()
+    killed.communicate()
+    jobs = submitted(slurm) - before
+    assert len(jobs) == 2
+    status = json.loads(idat("study", "status", "long", "--out", "there", "--json").stdout)
+    assert {own["state"] for own in status["unfinished"]} <= {"running", "queued"}
+    assert "of an earlier call goes on" in here("long.toml", "--out", "there", *SLURM)
+    assert submitted(slurm) - before == jobs
+    check_same(Path("there"), undisturbed, runs=2)
+
+
+def test_a_job_at_its_time_limit_is_requeued_and_goes_on(
+    slurm: Node, undisturbed: dict[str, object]
+) -> None:
+    """The process is stopped until Slurm's warning is pending, however fast the machine is."""
+    Path("one.toml").write_text(ONE)
+    before = submitted(slurm)
+    calling = call("one.toml", "--out", "there", "--executor-option", "time=1")
+    wait_until(lambda: saved(Path("there"), 2), "no epoch was saved")
+    (folder,) = saved(Path("there"), 2)
+    pid = json.loads((folder / ".owner.json").read_bytes())["pid"]
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        wait_until(lambda: is_pending(pid, signal.SIGUSR2), "no warning came")
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    (job,) = submitted(slurm) - before
+    finish(calling)
+    assert submitted(slurm) - before == {job}
+    assert "Restarts=1 " in slurm.call("scontrol", "show", "job", job)
+    check_same(Path("there"), undisturbed, runs=1)
+
+
+def is_pending(pid: int, number: signal.Signals) -> bool:
+    """Whether a signal waits to be delivered to a process."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    masks = [int(line.split()[1], 16) for line in lines if line.startswith(("SigPnd", "ShdPnd"))]
+    return any(mask >> (number - 1) & 1 for mask in masks)
+
+
+@pytest.mark.usefixtures("slurm")
+def test_a_job_over_its_memory_is_one_line_and_the_same_command_goes_on(
+    undisturbed: dict[str, object],
+) -> None:
+    Path("one.toml").write_text(ONE)
+    words = ("one.toml", "--out", "there", *SLURM, "--executor-option")
+    result = idat("study", *words, "mem=60M", *CPU)
+    assert result.exit_code == 3, result.output
+    assert "0 of 1 runs are finished, 1 failed" in result.stdout
+    assert "Traceback" not in result.stderr
+    (line,) = [line for line in result.stderr.splitlines() if "failed (1 of 3 times)" in line]
+    assert "Slurm job " in line
+    assert "Exceeded job memory limit" in line
+    here(*words, "mem=1500M")
+    check_same(Path("there"), undisturbed, runs=1)
+
+
+def test_a_partition_that_does_not_exist_is_told_before_anything_is_queued(slurm: Node) -> None:
+    Path("small.toml").write_text(SMALL)
+    before = submitted(slurm)
+    result = idat("study", "small.toml", *CPU, *SLURM[:3], "partition=gpu")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "error: Slurm has no partition 'gpu'; there are: test, closed\n" in result.stderr
+    assert submitted(slurm) == before

@@ -126,11 +126,15 @@ MAY_KNOW = {
     | {"report", "results", "runs", "runs.folder", "runs.lock", "study.design", "study.plan"}
     | {"switches"},
     "executors": FLOOR
-    | {"data", "engine", "executors.ray_options", "files", "outside", "results", "runs"}
-    | {"runs.folder"},
+    | {"data", "engine", "executors.ray_options", "executors.slurm_arrays"}
+    | {"executors.slurm_options", "executors.slurm_queue", "file_names", "files", "outside"}
+    | {"results", "runs", "runs.folder"},
     "executors.names": FLOOR | {"executors"},
     "executors.command": RECIPE,
     "executors.ray_options": RECIPE,
+    "executors.slurm_options": RECIPE,
+    "executors.slurm_queue": {"errors"},
+    "executors.slurm_arrays": {"executors.slurm_queue", "file_names", "files"},
     "study.design": RECIPE,
     "study.plan": FLOOR | {"files", "study.design"},
     "report": FLOOR
