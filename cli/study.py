@@ -23,6 +23,7 @@ from idat_zoo.cli.options import (
     PrefixCacheOption,
     ShelfOption,
     StackOption,
+    TrackerOption,
     YesOption,
 )
 from idat_zoo.cli.passes import (
@@ -98,6 +99,7 @@ def run(
     data_dir: DataDirOption = None,
     shelf: ShelfOption = None,
     plugin: PluginOption = None,
+    tracker: TrackerOption = None,
     yes: YesOption = False,
     json: JsonOption = False,
     stack: StackOption = None,
@@ -134,6 +136,9 @@ def run(
         from idat_zoo.study.plan import load_plan
         from idat_zoo.study.planning import agreed_plan, make_plan
         from idat_zoo.study.train import open_passes, plan_of_runs, train_pass, train_plan
+        from idat_zoo.trackers import find_trackers
+
+        find_trackers(tracker or ())
     switches = Switches(
         prefix_cache=prefix_cache,
         compile=compile,
@@ -180,7 +185,15 @@ def run(
         inputs = replace(inputs, listener=progress)
         if number is not None:
             outcome = train_pass(
-                number, settled, folder, setup, inputs, progress, retry=retry, words=words
+                number,
+                settled,
+                folder,
+                setup,
+                inputs,
+                progress,
+                retry=retry,
+                words=words,
+                trackers=tracker or (),
             )
         else:
             outcome = train_plan(
@@ -191,6 +204,7 @@ def run(
                 progress,
                 retry=retry,
                 words=words,
+                trackers=tracker or (),
                 train_turns=None if engine is None else engine.train,
             )
     print_outcome(outcome, json=json)

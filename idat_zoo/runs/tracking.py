@@ -25,6 +25,9 @@ SECONDS_BETWEEN_LOOKS = 0.5
 LAST_SECONDS = 20.0
 """The time that trackers have for what is left when all runs have ended."""
 
+FIRST_SECONDS = 8.0
+"""The same for a tracker none of whose calls has come back yet, as its server may be gone."""
+
 
 class Tracking:
     """The trackers of a command: `settle` tells them outcomes, and leaving the block ends them.
@@ -125,7 +128,7 @@ class _Feed(Thread):
         self.ending = Event()
         self._tracker, self._progress = tracker, progress
         self._followed = {position: _Followed(run) for position, run in runs.items()}
-        self._given_up = False
+        self._given_up = self._answered = False
 
     def run(self) -> None:
         """Look for new epochs and outcomes until the command ends."""
@@ -141,8 +144,12 @@ class _Feed(Thread):
             self._warn(f"{type(error).__name__}: {message}")
 
     def wait(self) -> None:
-        """Wait for the end, but not longer than `LAST_SECONDS`."""
-        self.join(LAST_SECONDS)
+        """Wait for the end, but not longer than `LAST_SECONDS`, or `FIRST_SECONDS`."""
+        self.join(FIRST_SECONDS)
+        if self.is_alive() and not self._answered:
+            self._warn(f"it has not answered {FIRST_SECONDS:g} seconds after the runs")
+            return
+        self.join(LAST_SECONDS - FIRST_SECONDS)
         if self.is_alive():
             self._warn(f"it has not ended {LAST_SECONDS:g} seconds after the runs")
 
@@ -172,6 +179,7 @@ class _Feed(Thread):
     def _begin(self, one: _Followed) -> Tracker:
         one.tracker = self._tracker()
         one.tracker.start(one.run)
+        self._answered = True
         return one.tracker
 
     def _send(self, one: _Followed) -> None:

@@ -62,6 +62,7 @@ def run_study(
     jobs: int = 1,
     retry: bool = False,
     replan: bool = False,
+    trackers: Sequence[str] = (),
     progress: Progress | None = None,
     train_turns: TrainTurns | None = None,
 ) -> StudyOutcome:
@@ -87,7 +88,14 @@ def run_study(
     )
     settled = agreed_plan(fresh, folder, replan=replan)
     return train_plan(
-        settled, folder, setup, inputs, progress, retry=retry, train_turns=train_turns
+        settled,
+        folder,
+        setup,
+        inputs,
+        progress,
+        retry=retry,
+        trackers=trackers,
+        train_turns=train_turns,
     )
 
 
@@ -108,6 +116,7 @@ def train_plan(
     *,
     retry: bool = False,
     words: Sequence[str] = (),
+    trackers: Sequence[str] = (),
     train_turns: TrainTurns | None = None,
 ) -> StudyOutcome:
     """Store a plan in a study's folder and train its runs; see `run_study`.
@@ -118,7 +127,9 @@ def train_plan(
     with alone_in(folder, wait=False, note=progress.note, hint=busy):
         store_plan(settled, folder)
         training = _Training(settled, folder, setup, inputs, progress)
-        return training.train(retry=retry, words=words, train_turns=train_turns)
+        return training.train(
+            retry=retry, words=words, trackers=trackers, train_turns=train_turns
+        )
 
 
 def open_passes(
@@ -147,6 +158,7 @@ def train_pass(
     *,
     retry: bool = False,
     words: Sequence[str] = (),
+    trackers: Sequence[str] = (),
 ) -> StudyOutcome:
     """Train pass `number` (from 1) of a plan that a study's folder holds; see `train_plan`.
 
@@ -167,7 +179,7 @@ def train_pass(
         }
     )
     training = _Training(part, folder, setup, inputs, progress)
-    return training.train(retry=retry, words=words, train_turns=None)
+    return training.train(retry=retry, words=words, trackers=trackers, train_turns=None)
 
 
 class _Training:
@@ -188,7 +200,12 @@ class _Training:
         self._asked: list[Planned] = []
 
     def train(
-        self, *, retry: bool, words: Sequence[str], train_turns: TrainTurns | None
+        self,
+        *,
+        retry: bool,
+        words: Sequence[str],
+        trackers: Sequence[str],
+        train_turns: TrainTurns | None,
     ) -> StudyOutcome:
         """Train the runs that are neither left out nor lack their inputs."""
         left_out, missing, results, failed = self._settled_before(retry=retry)
@@ -206,6 +223,7 @@ class _Training:
             words=words,
             parts=[part for part in parts if part],
             on_outcome=self._settle,
+            trackers=trackers,
             train_turns=train_turns,
         )
         by_run = {self._run(one): own for one, own in zip(self._asked, outcomes, strict=True)}
