@@ -319,7 +319,6 @@ TrackerOption = Annotated[
     typer.Option(
         "--tracker",
         metavar="NAME",
-        show_default=False,
         help="Send each run's epochs to tensorboard, wandb, trackio or mlflow; may be repeated.",
         autocompletion=_completer("tracker"),
     ),
