@@ -127,9 +127,7 @@ def train_plan(
     with alone_in(folder, wait=False, note=progress.note, hint=busy):
         store_plan(settled, folder)
         training = _Training(settled, folder, setup, inputs, progress)
-        return training.train(
-            retry=retry, words=words, trackers=trackers, train_turns=train_turns
-        )
+        return training.train(retry=retry, words=words, trackers=trackers, train_turns=train_turns)
 
 
 def open_passes(

@@ -71,7 +71,7 @@ FLAGS = {
     "env": {"--json"},
     "study run": {
         "--out", "--dry-run", "--measure", "--retry", "--replan", "--device", "--data-dir",
-        "--shelf", "--plugin", "--yes", "-y", "--json", "--stack", "--jobs", "--prefix-cache",
+        "--shelf", "--plugin", "--tracker", "--yes", "-y", "--json", "--stack", "--jobs", "--prefix-cache",
         "--compile", "--fused", "--keep-memory", "--deterministic", "--executor",
         "--executor-option", "--pass",
     },
