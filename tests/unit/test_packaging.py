@@ -71,9 +71,9 @@ FLAGS = {
     "env": {"--json"},
     "study run": {
         "--out", "--dry-run", "--measure", "--retry", "--replan", "--device", "--data-dir",
-        "--shelf", "--plugin", "--tracker", "--yes", "-y", "--json", "--stack", "--jobs", "--prefix-cache",
+        "--shelf", "--plugin", "--yes", "-y", "--json", "--stack", "--jobs", "--prefix-cache",
         "--compile", "--fused", "--keep-memory", "--deterministic", "--executor",
-        "--executor-option", "--pass",
+        "--executor-option", "--pass", "--tracker",
     },
     "study status": {"--out", "--shelf", "--json"},
     "study report": {"--out", "--format", "--shelf", "--json"},

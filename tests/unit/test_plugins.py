@@ -45,12 +45,17 @@ from idat_zoo.specs import AdapterSpec, Plugin
 
 pytestmark = pytest.mark.filterwarnings("ignore:Overwriting")  # timm's, of a name told again
 DOCS = (Path(__file__).parents[2] / "docs" / "plugins.md").read_text(encoding="utf-8")
-EXAMPLE, MIXER, SIMILARITY = (
+EXAMPLE, MIXER, SIMILARITY, PLAIN_TEXT = (
     next(block for block in re.findall(r"```python\n(.*?)```", DOCS, re.DOTALL) if table in block)
-    for table in ("ADAPTERS = {", "KINDS = {", "TERMS = {")
+    for table in ("ADAPTERS = {", "KINDS = {", "TERMS = {", "TRACKERS = {")
 )
 SHELF = dict(re.findall(r"```toml\n# (shelf/\w+\.toml)\n(.*?)```", DOCS, re.DOTALL))
-FILES = {"affine.py": EXAMPLE, "mixer.py": MIXER, "similarity.py": SIMILARITY}
+FILES = {
+    "affine.py": EXAMPLE,
+    "mixer.py": MIXER,
+    "similarity.py": SIMILARITY,
+    "plain_text.py": PLAIN_TEXT,
+}
 COMMANDS = [
     line
     for line in DOCS.splitlines()
