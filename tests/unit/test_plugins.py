@@ -127,7 +127,7 @@ def test_the_examples_of_the_docs_train_and_load_in_processes_of_their_own(
     with_docs_files: Path,
 ) -> None:
     place = with_docs_files
-    assert len(COMMANDS) == 7
+    assert len(COMMANDS) == 8
     for command in COMMANDS:
         _, *words = command.split()
         words = [str(*place.glob(word)) if "*" in word else word for word in words]
