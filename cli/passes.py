@@ -45,7 +45,7 @@ PassOption = Annotated[
 ]
 CARRIED = (
     *("device", "data_dir", "shelf", "plugin", "yes", "prefix_cache", "compile", "fused"),
-    *("keep_memory", "deterministic"),
+    *("keep_memory", "deterministic", "tracker"),
 )
 """The parameters of `idat study` that a command for one pass takes over."""
 

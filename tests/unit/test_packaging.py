@@ -73,7 +73,7 @@ FLAGS = {
         "--out", "--dry-run", "--measure", "--retry", "--replan", "--device", "--data-dir",
         "--shelf", "--plugin", "--yes", "-y", "--json", "--stack", "--jobs", "--prefix-cache",
         "--compile", "--fused", "--keep-memory", "--deterministic", "--executor",
-        "--executor-option", "--pass",
+        "--executor-option", "--pass", "--tracker",
     },
     "study status": {"--out", "--shelf", "--json"},
     "study report": {"--out", "--format", "--shelf", "--json"},

@@ -45,12 +45,17 @@ from idat_zoo.specs import AdapterSpec, Plugin
 
 pytestmark = pytest.mark.filterwarnings("ignore:Overwriting")  # timm's, of a name told again
 DOCS = (Path(__file__).parents[2] / "docs" / "plugins.md").read_text(encoding="utf-8")
-EXAMPLE, MIXER, SIMILARITY = (
+EXAMPLE, MIXER, SIMILARITY, PLAIN_TEXT = (
     next(block for block in re.findall(r"```python\n(.*?)```", DOCS, re.DOTALL) if table in block)
-    for table in ("ADAPTERS = {", "KINDS = {", "TERMS = {")
+    for table in ("ADAPTERS = {", "KINDS = {", "TERMS = {", "TRACKERS = {")
 )
 SHELF = dict(re.findall(r"```toml\n# (shelf/\w+\.toml)\n(.*?)```", DOCS, re.DOTALL))
-FILES = {"affine.py": EXAMPLE, "mixer.py": MIXER, "similarity.py": SIMILARITY}
+FILES = {
+    "affine.py": EXAMPLE,
+    "mixer.py": MIXER,
+    "similarity.py": SIMILARITY,
+    "plain_text.py": PLAIN_TEXT,
+}
 COMMANDS = [
     line
     for line in DOCS.splitlines()
@@ -122,7 +127,7 @@ def test_the_examples_of_the_docs_train_and_load_in_processes_of_their_own(
     with_docs_files: Path,
 ) -> None:
     place = with_docs_files
-    assert len(COMMANDS) == 7
+    assert len(COMMANDS) == 8
     for command in COMMANDS:
         _, *words = command.split()
         words = [str(*place.glob(word)) if "*" in word else word for word in words]
