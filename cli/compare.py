@@ -22,14 +22,14 @@ def compare(
     plugin: PluginOption = None,
     json: JsonOption = False,
 ) -> None:
-    """What B changes over A: recipe, top-1 with its interval, classes, images.
+    """What changes from A to B: recipe, top-1, classes and images.
 
     Of each task either side has one recipe, with any number of seeds; the runs of a seed are
     compared image by image on the same test images.
 
     \b
       idat compare runs/…/seed0 runs/…/seed0      two runs
-      idat compare runs/A runs/B --json           two groups, with every changed image
+      idat compare runs/A runs/B --json           two groups, and all images
     """
     if json and format is not None:
         raise UsageError("--json and --format exclude each other", hint="Leave one of them out.")
