@@ -7,6 +7,7 @@ Ray's processes and removes the folder.
 
 import os
 import pickle
+import socket
 import subprocess
 import sys
 import tempfile
@@ -39,6 +40,8 @@ LONGEST_FOLDER = 40
 """Characters of a folder for temporary files: paths of Ray's sockets are at most 107 long."""
 STORE_BYTES = 100 * 2**20
 """The size of Ray's store of objects in /dev/shm, of which orders take little."""
+PATIENCE = 10.0
+"""Seconds for which a cluster may take to accept a connection."""
 SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # leave CUDA_VISIBLE_DEVICES to us
@@ -52,12 +55,15 @@ class RayExecutor:
         self.options, self.folder = options, folder
 
     def check(self) -> None:
-        """Raises: UsageError, in one line, if Ray is not installed."""
+        """Raises: UsageError, in one line, if Ray is not installed, or its address is silent."""
         if find_spec("ray") is None:
             raise UsageError(
                 "the executor 'ray' needs Ray, which is not installed.",
                 hint="pip install 'idat-zoo[ray]'",
             )
+        address = self.options.address
+        if address is not None and address != "auto":
+            _check_answers(address)
 
     def train(
         self, turns: Sequence[Turn], setup: DeviceSetup, terms: Terms, progress: Progress
@@ -200,6 +206,21 @@ def _error(kind: str, message: str) -> ZooError:
     made: ZooError = found.__new__(found, first)  # constructors differ
     ZooError.__init__(made, first, hint=hint)
     return made
+
+
+def _check_answers(address: str) -> None:
+    """Check that something listens at an address: Ray itself would try for minutes.
+
+    Raises: UsageError.
+    """
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), timeout=PATIENCE).close()
+    except (OSError, OverflowError) as error:
+        raise UsageError(
+            f"no Ray at '{address}': {_first_line(error)}",
+            hint="`ray start --head` prints the address of a cluster.",
+        ) from None
 
 
 def _first_line(error: BaseException) -> str:

@@ -104,7 +104,11 @@ def alone_in(
             on_compromise=lambda _: lost.set(),
         )
         _acquire(lease, folder, wait=wait, note=note, hint=hint)
-        _write_owner(folder)
+        try:
+            _write_owner(folder)
+        except OSError:  # a full disk
+            lease.release()
+            raise
     except OSError as error:  # filelock's Timeout is one, too, but `_acquire` has handled it
         raise RunFolderError(
             f"cannot write '{folder}': {error.strerror or error}",
