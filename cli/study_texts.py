@@ -143,7 +143,10 @@ def _results(planned: "list[Planned]") -> "list[Result]":
 
 
 def print_status(plan: "StudyPlan", folder: Path, runs: "Sequence[RunStatus]") -> None:
-    """Print a table of the finished runs, and a line for each that is running, queued or failed."""
+    """Print a table of the finished runs, and a line for each that is running, queued or failed.
+
+    The last line is the number of those that wait.
+    """
     from idat_zoo.study.failures import UNUSABLE
     from idat_zoo.study.status import as_table, count_cells
 
@@ -160,7 +163,9 @@ def print_status(plan: "StudyPlan", folder: Path, runs: "Sequence[RunStatus]") -
     ]
     queued = [f"queued: {one.entry}: {one.holder}" for one in runs if one.state == "queued"]
     unusable = [f"{UNUSABLE}: {one.fault}" for one in runs if one.fault]
-    for lines in (running, _some(queued), unusable, _some(failed)):
+    waiting = sum(one.state == "open" for one in runs)
+    waits = [f"waiting: {waiting} run{'s' * (waiting > 1)}"] if waiting else []
+    for lines in (running, _some(queued), unusable, _some(failed), waits):
         if lines:
             typer.echo()
         for line in lines:

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -270,17 +271,19 @@ class _Training:
         """Count a failure, and say it in one line; a run that has ended well has none any more."""
         run = self._run(self._asked[position])
         if isinstance(outcome, Result):
-            self._failures.forget(run)
+            with suppress(RunFolderError):  # the result counts, whatever failures.json says
+                self._failures.forget(run)
             return
         holder = holder_of(self._folder / run)
         if holder is not None and holder.pid != os.getpid() and isinstance(outcome, RunFolderError):
             self._progress.note(f"trained by {holder}: {self._plan.runs[run]}")
             return
-        failure = self._failures.add(run, outcome)
-        self._progress.note(
-            f"failed ({failure.count} of {MOST_FAILURES} times): {self._plan.runs[run]}: "
-            f"{failure.message}"
-        )
+        try:
+            failure = self._failures.add(run, outcome)
+            count = f"failed ({failure.count} of {MOST_FAILURES} times)"
+        except RunFolderError:  # a full disk, of which the run's own error tells
+            count = "failed"
+        self._progress.note(f"{count}: {self._plan.runs[run]}: {in_one_line(outcome)}")
 
     def _left_out(self) -> dict[str, str]:
         messages = self._failures.final

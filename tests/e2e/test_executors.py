@@ -1,20 +1,26 @@
 """`idat study --executor`: printed commands, Ray, and wrong words."""
 
+import errno
 import json
 import os
 import shlex
 import signal
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 from command import idat
 from killing import contents
 
-from idat_zoo.runs.lock import is_lock
+from idat_zoo import files
+from idat_zoo.errors import RunFolderError
+from idat_zoo.runs.lock import alone_in, holder_of, is_lock
 
 IDAT = Path(sys.executable).with_name("idat")
 SMALL = """
@@ -264,3 +270,89 @@ def test_an_engine_that_is_not_installed_is_one_line(monkeypatch: pytest.MonkeyP
     assert result.exit_code == 2
     assert "error: the executor 'ray' needs Ray, which is not installed.\n" in result.stderr
     assert "pip install 'idat-zoo[ray]'" in result.stderr
+
+
+def test_an_address_without_a_cluster_is_one_line() -> None:
+    Path("small.toml").write_text(SMALL)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    for address in (f"127.0.0.1:{port}", f"ray://127.0.0.1:{port}"):
+        option = ("--executor-option", f"address={address}")
+        result = idat("study", "small.toml", *CPU, "--executor", "ray", *option)
+        assert result.exit_code == 2
+        assert f"error: no Ray at '{address}': [Errno 111] Connection refused\n" in result.stderr
+        assert result.stderr.count("error: ") == 1
+    assert not list(Path().rglob("result.json"))
+
+
+# A full disk, and two calls at the same time
+
+
+def test_a_full_disk_is_one_line_a_run_and_the_same_command_goes_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Two runs cannot be written, and neither can the count of failures."""
+    Path("small.toml").write_text(SMALL)
+    whole = files.write_whole
+
+    def full_for_some(path: Path, content: bytes) -> None:
+        if path.name == "failures.json" or (path.parent.name == "seed1" and path.suffix != ".toml"):
+            error = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            raise files._unwritable(path, error) from error
+        whole(path, content)
+
+    monkeypatch.setattr(files, "write_whole", full_for_some)
+    for _ in range(4):  # more often than a run may fail
+        result = idat("study", "small.toml", *CPU)
+        assert result.exit_code == 3, result.output
+        lines = [line for line in result.stderr.splitlines() if line.startswith("failed")]
+        assert [line.partition(": cannot write '")[0] for line in lines] == [
+            "failed: linear on digits, none, seed 1",
+            "failed: linear on digits, mse, seed 1",
+        ]
+        assert all(line.endswith(": No space left on device") for line in lines)
+        assert "2 of 4 runs are finished, 2 failed" in result.stdout
+        assert "Traceback" not in result.stderr
+    monkeypatch.setattr(files, "write_whole", whole)
+    assert idat("study", "small.toml", *CPU).exit_code == 0
+
+
+def test_a_lock_that_cannot_be_written_is_not_held(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        patch.setattr("idat_zoo.runs.lock._write_owner", Mock(side_effect=full))
+        with (
+            pytest.raises(RunFolderError, match="No space left on device"),
+            alone_in(tmp_path, wait=False, note=print),
+        ):
+            raise AssertionError("the lock is held")
+    with alone_in(tmp_path, wait=False, note=print):
+        assert holder_of(tmp_path) is not None
+
+
+@pytest.mark.slow
+def test_passes_of_calls_at_the_same_time_train_no_run_twice() -> None:
+    """Each of two calls is given every pass, in opposite orders."""
+    Path("small.toml").write_text(SMALL.replace("epochs = 2", "epochs = 20"))
+    printed = idat("study", "small.toml", *CPU, "--executor", "print").stdout.splitlines()
+    orders = (printed, printed[::-1])
+    with ExitStack() as calls:
+        ended = [
+            calls.enter_context(
+                subprocess.Popen(
+                    ["sh", "-c", "; ".join(order)],
+                    env=OWN | {"PATH": f"{IDAT.parent}:{os.environ['PATH']}"},
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.PIPE,
+                    text=True,
+                )
+            ).communicate
+            for order in orders
+        ]
+        told = [own(timeout=300)[1] for own in ended]
+    assert len(list(Path("runs").rglob("result.json"))) == 4, told
+    for log in Path("runs").rglob("log.jsonl"):
+        assert log.read_bytes().count(b"\n") == 20
+    assert not list(Path("runs").rglob("failures.json")), told

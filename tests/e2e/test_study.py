@@ -271,7 +271,8 @@ def _check_status_of_failures(fails: str) -> None:
         "none  1/1     0/1",
         "mse   0/1     0/1",
     ]
-    (line,) = result.stdout.splitlines()[7:]
+    line, *rest = result.stdout.splitlines()[7:]
+    assert rest == ["", "waiting: 2 runs"]
     assert line.startswith(f"failed (1 failure): {fails}")
     found = document(idat("study", "status", "mixed.toml", "--json"))
     assert (found["runs"], found["finished"]) == (4, 1)
