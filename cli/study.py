@@ -219,7 +219,7 @@ def status(
     shelf: ShelfOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Show which runs of a study are finished, running, queued on Slurm or failed."""
+    """Show which runs of a study are finished, queued, running or failed."""
     from idat_zoo.executors.slurm_arrays import described_jobs
     from idat_zoo.executors.slurm_queue import NoAnswerError
     from idat_zoo.study.plan import load_plan
