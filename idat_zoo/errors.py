@@ -141,6 +141,10 @@ class TrainingError(ZooError):
     """The loss is not finite, or a trained tensor gets no gradient."""
 
 
+class EngineError(TrainingError):
+    """What trained a run, such as Ray, has ended; nothing says that the run was at fault."""
+
+
 class DivergedError(TrainingError):
     """The loss is not finite, or in the last epoch far above that of guessing."""
 

@@ -13,7 +13,7 @@ import sys
 import tempfile
 import warnings
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, redirect_stdout
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -117,7 +117,8 @@ class RayExecutor:
             try:
                 answer: Answer = ray.get(ended)
             except ray.exceptions.RayError as error:
-                answer = [("", "TrainingError", f"its Ray task ended: {_first_line(error)}")]
+                kind = "EngineError" if isinstance(error, _of_nodes(ray)) else "TrainingError"
+                answer = [("", kind, f"its Ray task ended: {_first_line(error)}")]
             yield from _outcomes(turn, answer)
 
     def _environment(self) -> dict[str, str]:
@@ -137,6 +138,8 @@ class RayExecutor:
                 self._check_resources(ray.cluster_resources(), gpus)
                 count = f"{passes} pass{'es' if passes > 1 else ''}"
                 progress.note(f"Ray {ray.__version__}: {count}, {self.options.cpus} threads each")
+                unread = stack.enter_context(Path(os.devnull).open("w", encoding="utf-8"))
+                stack.enter_context(redirect_stdout(unread))  # pages when a node has ended
                 yield ray
 
     def _start(self, ray: Any, place: Path | None, gpus: float) -> None:
@@ -221,6 +224,15 @@ def _check_answers(address: str) -> None:
             f"no Ray at '{address}': {_first_line(error)}",
             hint="`ray start --head` prints the address of a cluster.",
         ) from None
+
+
+def _of_nodes(ray: Any) -> tuple[type[Exception], ...]:
+    """Ray's errors that a node has ended, with its object store and its raylet."""
+    found = ray.exceptions
+    return (
+        *(found.LocalRayletDiedError, found.NodeDiedError, found.RaySystemError),
+        *(found.ObjectLostError, found.OwnerDiedError),
+    )
 
 
 def _first_line(error: BaseException) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from idat_zoo.data.reading import Reading
 from idat_zoo.engine.precision import find_device
-from idat_zoo.errors import RunFolderError, UsageError, ZooError
+from idat_zoo.errors import EngineError, RunFolderError, UsageError, ZooError
 from idat_zoo.results import Result
 from idat_zoo.runs.device_setup import DeviceSetup, set_up
 from idat_zoo.runs.folder import find_finished
@@ -277,6 +277,9 @@ class _Training:
         holder = holder_of(self._folder / run)
         if holder is not None and holder.pid != os.getpid() and isinstance(outcome, RunFolderError):
             self._progress.note(f"trained by {holder}: {self._plan.runs[run]}")
+            return
+        if isinstance(outcome, EngineError):
+            self._progress.note(f"not trained: {self._plan.runs[run]}: {in_one_line(outcome)}")
             return
         try:
             failure = self._failures.add(run, outcome)

@@ -165,7 +165,7 @@ def of_ray() -> list[str]:
 
 @pytest.mark.system
 @pytest.mark.usefixtures("undisturbed_machine")
-def test_ray_gives_the_same_bits_though_a_worker_is_killed() -> None:
+def test_ray_gives_the_same_bits_though_a_worker_or_the_engine_is_killed() -> None:
     Path("long.toml").write_text(LONG)
     finish(call("long.toml", "--out", "local"))
     there = call("long.toml", "--out", "there", *RAY)
@@ -173,6 +173,17 @@ def test_ray_gives_the_same_bits_though_a_worker_is_killed() -> None:
     finish(there)
     assert killed != there.pid
     assert bits(Path("local")) == bits(Path("there"))
+    again = call("long.toml", "--out", "again", *RAY)
+    until_an_epoch_is_saved(again, Path("again"))
+    os.kill(raylet(), signal.SIGKILL)
+    stdout, stderr = again.communicate(timeout=300)
+    assert again.returncode == 3, stderr
+    assert "not trained: linear on digits" in stderr
+    assert "failed (" not in stderr
+    assert stdout.startswith("study 'long': ")
+    assert "raylet" not in stdout  # of Ray itself
+    finish(call("long.toml", "--out", "again", *RAY))
+    assert bits(Path("local")) == bits(Path("again"))
 
 
 def kill_one(calling: "subprocess.Popen[str]", out: Path) -> int:
@@ -191,15 +202,31 @@ def kill_one(calling: "subprocess.Popen[str]", out: Path) -> int:
     raise AssertionError("no epoch was saved")
 
 
+def raylet() -> int:
+    """The process of our Ray that starts its workers."""
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            program, *words = (process / "cmdline").read_bytes().split(b"\0")
+        except OSError:
+            continue
+        if program.endswith(b"/raylet") and any(b"idat-ray-" in word for word in words):
+            return int(process.name)
+    raise AssertionError("there is no raylet")
+
+
+def until_an_epoch_is_saved(calling: "subprocess.Popen[str]", out: Path) -> None:
+    deadline = time.monotonic() + 400
+    while not any(log.stat().st_size for log in out.rglob("log.jsonl")):
+        assert calling.poll() is None, calling.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
 @pytest.mark.system
 def test_a_killed_call_leaves_nothing_and_the_same_command_goes_on() -> None:
     Path("long.toml").write_text(LONG)
     there = call("long.toml", "--out", "there", *RAY)
-    deadline = time.monotonic() + 400
-    while not any(log.stat().st_size for log in Path("there").rglob("log.jsonl")):
-        assert there.poll() is None, there.communicate()
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
+    until_an_epoch_is_saved(there, Path("there"))
     there.kill()
     there.communicate()
     deadline = time.monotonic() + 60
