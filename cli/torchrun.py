@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
@@ -20,6 +21,10 @@ if TYPE_CHECKING:
     from idat_zoo.runs.inputs import Inputs
     from idat_zoo.switches import Switches
 
+GRACE = 1.0
+"""Seconds by which another process ends after an error, so that the first one can print it:
+torchrun ends all processes at once with the first that fails."""
+
 
 def count() -> int:
     """The number of processes that torchrun has started for this command; 1 without torchrun."""
@@ -33,7 +38,12 @@ def first_alone_prints() -> Iterator[None]:
         yield
         return
     with Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):
-        yield
+        try:
+            yield
+        except SystemExit as end:
+            if end.code:
+                time.sleep(GRACE)
+            raise
 
 
 def check_command(name: str) -> None:
