@@ -50,7 +50,7 @@ def check_command(name: str) -> None:
     """Refuse a command that several processes would each do by themselves. Raises: UsageError."""
     if count() > 1 and name != "train":
         raise UsageError(
-            f"torchrun has started {count()} processes, and `idat {name}` is the work of one.",
+            f"torchrun has started {count()} processes, and '{name}' is the work of one.",
             hint="Start it without torchrun; --jobs N trains a study on N processes."
             if name == "study"
             else "Start it without torchrun, which is for `idat train`.",
