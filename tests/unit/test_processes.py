@@ -144,9 +144,7 @@ def test_commands_for_one_process_are_refused_under_torchrun(words: tuple[str, .
     done = idat(*words)
     assert done.exit_code == 2
     assert done.stdout == ""
-    says = (
-        f"error: torchrun has started 2 processes, and the command '{words[0]}' is the work of one."
-    )
+    says = f"error: torchrun has started 2 processes, and '{words[0]}' is the work of one."
     first, hint = done.stderr.splitlines()
     assert first == says
     assert ("--jobs" in hint) == (words[0] == "study")
