@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 # Toy tensors are slower on two threads, and tests run side by side.
-TEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -q
+TEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -q -rfEs
 
 .PHONY: help demo test quick check test-system test-live bench micro registry tables
 help:

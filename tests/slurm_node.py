@@ -69,12 +69,16 @@ class SlurmError(Exception):
 
 
 def why_not() -> str:
-    """The reason for which Slurm cannot run here, or ''."""
+    """The reason for which Slurm cannot run here, or ''. What is missing is installed."""
     if os.geteuid() != 0:
         return "a Slurm of one node is started by root"
     missing = [name for name in PROGRAMS if shutil.which(name) is None]
     if missing and shutil.which("apt-get") is None:
         return f"{', '.join(missing)} are missing, and there is no apt-get to install them"
+    try:
+        install()
+    except SlurmError as error:
+        return str(error)
     return ""
 
 
