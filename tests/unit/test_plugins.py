@@ -133,7 +133,7 @@ def test_the_examples_of_the_docs_train_and_load_in_processes_of_their_own(
         words = [str(*place.glob(word)) if "*" in word else word for word in words]
         done = elsewhere(*words, cwd=place)
         assert done.returncode == 0, done.stderr
-        named = ("affine", "mixers/sequential/digits", "similarity", "tiny_random/lora/digits")
+        named = ("affine", "mixers/sequential/digits", "similarity", "tiny_random/linear/digits")
         assert any(name in done.stdout for name in named)
     affine, mixer, similarity = (
         *place.glob("runs/*/affine/*/*/seed0"),
