@@ -133,8 +133,9 @@ def test_the_examples_of_the_docs_train_and_load_in_processes_of_their_own(
         words = [str(*place.glob(word)) if "*" in word else word for word in words]
         done = elsewhere(*words, cwd=place)
         assert done.returncode == 0, done.stderr
-        named = ("affine", "mixers/sequential/digits", "similarity", "tiny_random/linear/digits")
-        assert any(name in done.stdout for name in named)
+        own = ("tiny_random/lora/digits", "tiny_random/linear/digits")
+        named = ("affine", "mixers/sequential/digits", "similarity", *own)
+        assert any(name in done.stdout for name in named), (command, done.stdout)
     affine, mixer, similarity = (
         *place.glob("runs/*/affine/*/*/seed0"),
         *place.glob("runs/mixers/*/*/*/seed0"),
