@@ -20,7 +20,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from filelock import FileLock
@@ -112,6 +112,7 @@ class Node:
 
     folder: Path
     environment: dict[str, str]
+    daemons: "dict[str, subprocess.Popen[bytes]]" = field(default_factory=dict)
 
     def call(self, *words: str) -> str:
         """What a command of Slurm prints. Raises: SlurmError if it fails."""
@@ -131,12 +132,46 @@ class Node:
         """The ids of the jobs that have not ended; array elements apart."""
         return self.call("squeue", "--noheader", "--array", "--format", "%i").split()
 
+    def start(self, program: str, *words: str) -> None:
+        """Start a daemon in the foreground."""
+        with (self.folder / f"{program}.out").open("ab") as output:
+            self.daemons[program] = subprocess.Popen(
+                [shutil.which(program) or program, *words],
+                env=os.environ | self.environment,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+            )
+
+    def start_engine(self) -> None:
+        """Start the controller and the node's daemon, and wait for both. Raises: SlurmError."""
+        self.start("slurmctld", "-D")
+        self.start("slurmd", "-D")
+        _wait_for(lambda: _is_up(self), self)
+
+    def kill_engine(self) -> None:
+        """Kill the controller and the node's daemon. Jobs that run go on."""
+        for name in ("slurmctld", "slurmd"):
+            self.daemons[name].kill()
+            self.daemons.pop(name).wait()
+
+    def end(self) -> None:
+        """End all daemons, the last one first, at worst by SIGKILL."""
+        while self.daemons:
+            _, process = self.daemons.popitem()
+            process.send_signal(signal.SIGTERM)
+            try:
+                process.wait(END)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
 
 @contextmanager
 def running_slurm() -> Iterator[Node]:
     """Start a Slurm and end it with all its jobs, daemons and files. Raises: SlurmError."""
     install()
-    with tempfile.TemporaryDirectory(prefix="slurm-", dir="/tmp") as name, ExitStack() as daemons:
+    with tempfile.TemporaryDirectory(prefix="slurm-", dir="/tmp") as name, ExitStack() as ending:
         folder = Path(name)
         folder.chmod(0o755)
         node = _configure(folder)
@@ -146,11 +181,10 @@ def running_slurm() -> Iterator[Node]:
         munge = {"key-file": "key", "socket": "socket", "pid-file": "pid", "seed-file": "seed"}
         files = [f"--{option}={folder}/munge.{suffix}" for option, suffix in munge.items()]
         own = [*files, f"--log-file={folder}/munge.log"]
-        daemons.enter_context(_daemon(node, "munged", "--foreground", "--force", *own))
+        ending.callback(node.end)
+        node.start("munged", "--foreground", "--force", *own)
         _wait_for(lambda: (folder / "munge.socket").exists(), node)
-        daemons.enter_context(_daemon(node, "slurmctld", "-D"))
-        daemons.enter_context(_daemon(node, "slurmd", "-D"))
-        _wait_for(lambda: _is_idle(node), node)
+        node.start_engine()
         try:
             yield node
         finally:
@@ -181,32 +215,10 @@ def _configure(folder: Path) -> Node:
     return Node(folder=folder, environment={"SLURM_CONF": str(file)})
 
 
-@contextmanager
-def _daemon(node: Node, program: str, *words: str) -> Iterator[None]:
-    """A daemon in the foreground, which is ended afterwards, at worst by SIGKILL."""
-    log = node.folder / f"{program}.out"
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            [shutil.which(program) or program, *words],
-            env=os.environ | node.environment,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-        )
-    try:
-        yield
-    finally:
-        process.send_signal(signal.SIGTERM)
-        try:
-            process.wait(END)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-
-
-def _is_idle(node: Node) -> bool:
+def _is_up(node: Node) -> bool:
     with suppress(SlurmError):
-        return node.call("sinfo", "-h", "-p", PARTITION, "-o", "%t") == "idle"
+        state = node.call("sinfo", "-h", "-p", PARTITION, "-o", "%t")
+        return state in ("idle", "mix", "alloc")
     return False
 
 

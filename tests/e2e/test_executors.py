@@ -16,6 +16,7 @@ from unittest.mock import Mock
 
 import pytest
 from command import idat
+from holding import hold, random_epoch
 from killing import contents
 
 from idat_zoo import files
@@ -169,13 +170,15 @@ def test_ray_gives_the_same_bits_though_a_worker_or_the_engine_is_killed() -> No
     Path("long.toml").write_text(LONG)
     finish(call("long.toml", "--out", "local"))
     there = call("long.toml", "--out", "there", *RAY)
-    killed = kill_one(there, Path("there"))
+    worker = hold(Path("there"), there, epochs=random_epoch("a worker of Ray"))
+    assert worker.pid != there.pid
+    worker.kill()
     finish(there)
-    assert killed != there.pid
     assert bits(Path("local")) == bits(Path("there"))
     again = call("long.toml", "--out", "again", *RAY)
-    until_an_epoch_is_saved(again, Path("again"))
+    held = hold(Path("again"), again, epochs=random_epoch("Ray's raylet"))
     os.kill(raylet(), signal.SIGKILL)
+    held.stay()
     stdout, stderr = again.communicate(timeout=300)
     assert again.returncode == 3, stderr
     assert "not trained: linear on digits" in stderr
@@ -184,22 +187,6 @@ def test_ray_gives_the_same_bits_though_a_worker_or_the_engine_is_killed() -> No
     assert "raylet" not in stdout  # of Ray itself
     finish(call("long.toml", "--out", "again", *RAY))
     assert bits(Path("local")) == bits(Path("again"))
-
-
-def kill_one(calling: "subprocess.Popen[str]", out: Path) -> int:
-    """Kill a process that trains a run, once it has saved an epoch; its id."""
-    deadline = time.monotonic() + 400
-    while time.monotonic() < deadline:
-        assert calling.poll() is None, calling.communicate()
-        for log in (log for log in out.rglob("log.jsonl") if log.stat().st_size):
-            try:
-                pid = int(json.loads((log.parent / ".owner.json").read_bytes())["pid"])
-                os.kill(pid, signal.SIGKILL)
-            except (OSError, ValueError):  # it has just ended
-                continue
-            return pid
-        time.sleep(0.1)
-    raise AssertionError("no epoch was saved")
 
 
 def raylet() -> int:
@@ -214,21 +201,14 @@ def raylet() -> int:
     raise AssertionError("there is no raylet")
 
 
-def until_an_epoch_is_saved(calling: "subprocess.Popen[str]", out: Path) -> None:
-    deadline = time.monotonic() + 400
-    while not any(log.stat().st_size for log in out.rglob("log.jsonl")):
-        assert calling.poll() is None, calling.communicate()
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
-
-
 @pytest.mark.system
 def test_a_killed_call_leaves_nothing_and_the_same_command_goes_on() -> None:
     Path("long.toml").write_text(LONG)
     there = call("long.toml", "--out", "there", *RAY)
-    until_an_epoch_is_saved(there, Path("there"))
+    held = hold(Path("there"), there, epochs=random_epoch("the call of Ray"))
     there.kill()
     there.communicate()
+    held.stay()
     deadline = time.monotonic() + 60
     while of_ray():
         assert time.monotonic() < deadline, of_ray()

@@ -1,19 +1,19 @@
 """`idat study --executor slurm` on a real Slurm of one node, also when jobs and calls are ended."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
+from typing import IO
 
 import pytest
 from command import idat
+from holding import Held, environment_of, hold, random_epoch
 from killing import contents
-from slurm_node import PARTITION, Node
+from slurm_node import PARTITION, Node, running_slurm
 
 from idat_zoo.runs.lock import is_lock
 
@@ -65,22 +65,16 @@ def wait_until(condition: Callable[[], object], what: str, *, seconds: float = 1
         time.sleep(0.2)
 
 
-def saved(out: Path, number: int) -> list[Path]:
-    """The folders of the runs that have saved so many epochs."""
-    logs = out.rglob("log.jsonl")
-    return [log.parent for log in logs if len(log.read_text().splitlines()) >= number]
-
-
 def submitted(slurm: Node) -> set[str]:
     """The ids of all jobs that were ever submitted; elements of arrays apart."""
     return set(slurm.call("squeue", "-h", "-r", "--states=all", "-o", "%i").split())
 
 
-def call(*words: str) -> "subprocess.Popen[str]":
+def call(*words: str, stderr: "IO[str] | int" = subprocess.PIPE) -> "subprocess.Popen[str]":
     return subprocess.Popen(
         [IDAT, "study", *words, *CPU, *SLURM],
         stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        stderr=stderr,
         text=True,
     )
 
@@ -139,19 +133,46 @@ def test_a_cancelled_job_is_one_line_and_the_same_command_goes_on(
     Path("long.toml").write_text(LONG)
     before = submitted(slurm)
     calling = call("long.toml", "--out", "there")
-    wait_until(lambda: saved(Path("there"), 1), "no epoch was saved")
-    running = slurm.call("squeue", "-h", "-r", "--states=running", "-o", "%i").split()
-    slurm.call("scancel", running[0])
+    held = hold(Path("there"), calling, epochs=random_epoch("cancelled"))
+    job = job_of(held)
+    slurm.call("scancel", job)
+    held.stay()
     stdout, stderr = calling.communicate(timeout=300)
     assert calling.returncode == 3, stderr
     assert "1 of 2 runs are finished, 1 failed" in stdout
     assert "Traceback" not in stderr
     (line,) = [line for line in stderr.splitlines() if "failed (1 of 3 times)" in line]
-    assert f"Slurm job {running[0]} ended (cancelled): " in line
+    assert f"Slurm job {job} ended (cancelled): " in line
     assert "CANCELLED" in line
     here("long.toml", "--out", "there", *SLURM)
     assert len(submitted(slurm) - before) == 3
     check_same(Path("there"), undisturbed, runs=2)
+
+
+def job_of(held: Held) -> str:
+    """The id of the job that a process belongs to."""
+    own = environment_of(held.pid)
+    return f"{own['SLURM_ARRAY_JOB_ID']}_{own['SLURM_ARRAY_TASK_ID']}"
+
+
+def test_a_study_goes_on_though_slurm_itself_is_killed(undisturbed: dict[str, object]) -> None:
+    """Controller and node's daemon end at once; the job that runs then ends while they are gone."""
+    Path("long.toml").write_text(LONG)
+    with running_slurm() as node, pytest.MonkeyPatch.context() as patch:
+        for name, value in node.environment.items():
+            patch.setenv(name, value)
+        with Path("said").open("w") as said:
+            calling = call("long.toml", "--out", "there", stderr=said)
+            held = hold(Path("there"), calling, epochs=random_epoch("Slurm itself"))
+            node.kill_engine()
+            held.go_on()
+            silence = "Slurm does not answer, and is asked again: "
+            wait_until(lambda: silence in Path("said").read_text(), "Slurm is not asked")
+            wait_until((held.folder / "result.json").exists, "the job has ended, too")
+            node.start_engine()
+            calling.communicate(timeout=300)
+        assert calling.returncode == 0, Path("said").read_text()
+        check_same(Path("there"), undisturbed, runs=2)
 
 
 def test_jobs_of_a_killed_call_go_on_and_are_taken_up(
@@ -160,9 +181,10 @@ def test_jobs_of_a_killed_call_go_on_and_are_taken_up(
     Path("long.toml").write_text(LONG)
     before = submitted(slurm)
     killed = call("long.toml", "--out", "there")
-    wait_until(lambda: saved(Path("there"), 1), "no epoch was saved")
+    held = hold(Path("there"), killed, epochs=random_epoch("the call"))
     killed.kill()
     killed.communicate()
+    held.go_on()
     jobs = submitted(slurm) - before
     assert len(jobs) == 2
     status = json.loads(idat("study", "status", "long", "--out", "there", "--json").stdout)
@@ -179,15 +201,11 @@ def test_a_job_at_its_time_limit_is_requeued_and_goes_on(
     Path("one.toml").write_text(ONE)
     before = submitted(slurm)
     calling = call("one.toml", "--out", "there", "--executor-option", "time=1")
-    wait_until(lambda: saved(Path("there"), 2), "no epoch was saved")
-    (folder,) = saved(Path("there"), 2)
-    pid = json.loads((folder / ".owner.json").read_bytes())["pid"]
-    os.kill(pid, signal.SIGSTOP)
+    held = hold(Path("there"), calling, epochs=random_epoch("time limit"))
     try:
-        wait_until(lambda: has_come(pid, signal.SIGUSR2), "no warning came")
+        wait_until(lambda: has_come(held.pid, signal.SIGUSR2), "no warning came")
     finally:
-        with suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGCONT)
+        held.go_on()
     (job,) = submitted(slurm) - before
     finish(calling)
     assert submitted(slurm) - before == {job}
