@@ -65,6 +65,7 @@ bench: .venv/installed-dev
 	$(BIN)/python benchmarks/whole_run.py
 	$(BIN)/python benchmarks/startup.py --against e269931
 	$(BIN)/python benchmarks/jobs.py
+	$(BIN)/python tests/slurm_node.py $(BIN)/python benchmarks/executors.py
 	$(BIN)/python benchmarks/ensemble.py
 	$(BIN)/python benchmarks/memory.py --against e269931 --folder 50000
 	$(BIN)/python benchmarks/mixed.py

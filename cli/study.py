@@ -1,6 +1,7 @@
 """`idat study`: many runs that answer one question, planned once and trained until all are done."""
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -183,30 +184,21 @@ def run(
         return
     with StudyProgress() as progress:
         inputs = replace(inputs, listener=progress)
-        if number is not None:
-            outcome = train_pass(
-                number,
-                settled,
-                folder,
-                setup,
-                inputs,
-                progress,
-                retry=retry,
-                words=words,
-                trackers=tracker or (),
-            )
-        else:
-            outcome = train_plan(
-                settled,
-                folder,
-                setup,
-                inputs,
-                progress,
-                retry=retry,
-                words=words,
-                trackers=tracker or (),
-                train_turns=None if engine is None else engine.train,
-            )
+        train = (
+            partial(train_plan, train_turns=None if engine is None else engine.train)
+            if number is None
+            else partial(train_pass, number)
+        )
+        outcome = train(
+            settled,
+            folder,
+            setup,
+            inputs,
+            progress,
+            retry=retry,
+            words=words,
+            trackers=tracker or (),
+        )
     print_outcome(outcome, json=json)
     if not outcome.is_complete:
         raise typer.Exit(screen.SOME_FAILED)

@@ -1,6 +1,7 @@
 """A real Slurm of one node on loopback, from Debian's packages, that can be stopped wholly.
 
     with running_slurm() as node: …        node.environment is what Slurm's commands need
+    python tests/slurm_node.py COMMAND…    run a command beside it
 
 munged, slurmctld and slurmd run in the foreground as children of this process, with configuration,
 key, sockets, spool, logs and ports of their own in a temporary folder, which is removed. So several
@@ -16,6 +17,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -240,3 +242,15 @@ def _end_jobs(node: Node) -> None:
         node.call("scancel", "--full", "--user", "root")
         while node.jobs() and time.monotonic() < deadline:
             time.sleep(0.2)
+
+
+def main() -> int:
+    """Run a command beside a Slurm of one node; its exit code."""
+    with running_slurm() as node:
+        return subprocess.run(
+            sys.argv[1:], env=os.environ | node.environment, check=False
+        ).returncode
+
+
+if __name__ == "__main__":
+    sys.exit(main())

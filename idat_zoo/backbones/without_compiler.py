@@ -6,15 +6,15 @@ from it that it calls on the rarest of paths, and timm's `naflexvit` decorates m
 their first call. None of these compiles anything.
 """
 
-import importlib
 import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from types import ModuleType
 from typing import Any
 
 from torch._compile import _disable_dynamo  # torch's own decorator that waits until a call
+
+from idat_zoo.backbones.stand_in import StandIn, take_away
 
 VARIABLE = "IDAT_IMPORT_COMPILER"
 """The environment variable that, set to anything but an empty string, turns the stand-in off."""
@@ -46,32 +46,17 @@ def without_compiler() -> Iterator[None]:
         asked.append(fn)  # by `_disable_dynamo` itself at a call; it keeps the answer at `fn`
         return fn
 
-    package, part = _StandIn(COMPILER), _StandIn(PART)
+    package = StandIn(COMPILER, beside=[PART], is_package=True)
+    part = StandIn(PART, beside=[COMPILER])
     vars(package).update(disable=disable, utils=part)
     vars(part).update(is_compile_supported=_is_compile_supported)
     sys.modules |= {COMPILER: package, PART: part}
     try:
         yield
     finally:
-        _take_away()
+        take_away([COMPILER, PART])
         for fn in asked:
             vars(fn).pop("__dynamo_disable", None)
-
-
-class _StandIn(ModuleType):
-    """A module that has a few names of its own, and imports the real module for any other."""
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("__") and (self.__name__, name) != (COMPILER, "__path__"):
-            raise AttributeError(name)  # `inspect` looks for such names in every module
-        _take_away()
-        return getattr(importlib.import_module(self.__name__), name)
-
-
-def _take_away() -> None:
-    for name in (COMPILER, PART):
-        if isinstance(sys.modules.get(name), _StandIn):
-            del sys.modules[name]
 
 
 def _is_compile_supported(device_type: Any) -> Any:

@@ -31,3 +31,16 @@ class Executor(Protocol):
 
         Raises: UsageError for an error that concerns all runs.
         """
+
+
+def answer_finished(
+    turns: Sequence[Turn], setup: DeviceSetup, terms: Terms, progress: Progress
+) -> Generator[tuple[int, Outcome], None, list[Turn]]:
+    """Yield the outcomes of the turns whose runs are all finished; returns the other turns."""
+    waiting = list[Turn]()
+    for turn in turns:
+        if all(one.finished for one in turn.runs):
+            yield from turn.train(setup, terms, progress)
+        else:
+            waiting.append(turn)
+    return waiting

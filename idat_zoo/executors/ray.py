@@ -24,6 +24,7 @@ from idat_zoo import errors
 from idat_zoo.data.reading import usable_cores
 from idat_zoo.errors import TrainingError, UsageError, ZooError
 from idat_zoo.executors import ray_guard
+from idat_zoo.executors.executor import answer_finished
 from idat_zoo.executors.order import make_order
 from idat_zoo.executors.ray_options import RayOptions
 from idat_zoo.executors.ray_task import Answer, train_pickled
@@ -74,12 +75,7 @@ class RayExecutor:
 
         Raises: UsageError for an error that concerns all runs, or a cluster that is not there.
         """
-        waiting = list[Turn]()
-        for turn in turns:
-            if all(one.finished for one in turn.runs):
-                yield from turn.train(setup, terms, progress)
-            else:
-                waiting.append(turn)
+        waiting = yield from answer_finished(turns, setup, terms, progress)
         if not waiting:
             return
         gpus = self.options.gpus

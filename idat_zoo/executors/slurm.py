@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from idat_zoo.errors import RunFolderError, TrainingError, UsageError, way_to_write
+from idat_zoo.executors.executor import answer_finished
 from idat_zoo.executors.order import Order, make_order, train_order
 from idat_zoo.executors.slurm_arrays import queued_jobs, remove_finished, store_array
 from idat_zoo.executors.slurm_job import Element, follow, is_over, last_line, outcomes_of, runs_of
@@ -92,12 +93,7 @@ class SlurmExecutor:
         Raises: UsageError for an error that concerns all runs, or a job that Slurm does not take;
         RunFolderError if the study's folder cannot be written.
         """
-        waiting = list[Turn]()
-        for turn in turns:
-            if all(one.finished for one in turn.runs):
-                yield from turn.train(setup, terms, progress)
-            else:
-                waiting.append(turn)
+        waiting = yield from answer_finished(turns, setup, terms, progress)
         if not waiting:
             remove_finished(self.folder)
             return

@@ -1,8 +1,9 @@
-"""The stand-in for torch's compiler: nothing is left of it, and what compiles is as without it."""
+"""The stand-ins for torch's compiler and for wandb: nothing is left of them, or differs."""
 
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -132,3 +133,19 @@ assert counters["stats"]["unique_graphs"] == 1
 """
     run(code)
     run(code.replace("import torch._dynamo.config", "from torch._dynamo import config"))
+
+
+@pytest.mark.parametrize("before", ["", "import wandb"])
+def test_importing_timm_loads_wandb_only_when_it_is_used(before: str, tmp_path: Path) -> None:
+    (tmp_path / "wandb.py").write_text("seen = []\nlog = seen.append\n")
+    code = f"""
+{before}
+import sys
+import idat_zoo.backbones.frozen, timm
+assert ("wandb" in sys.modules) == {bool(before)}
+from timm.utils import update_summary
+update_summary(0, {{"loss": 0.5}}, {{}}, r"{tmp_path / "summary.csv"}", log_wandb=True)
+import wandb
+assert [dict(row) for row in wandb.seen] == [{{"epoch": 0, "train_loss": 0.5}}], wandb.seen
+"""
+    run(code, PYTHONPATH=str(tmp_path))
