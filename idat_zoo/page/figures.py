@@ -1,0 +1,99 @@
+"""Figures as inline SVG: text stays text, colours follow the page, and the bytes are reproducible.
+
+matplotlib draws with the colours below, which stand for the variables of the page's style sheet, so
+a figure is dark on a dark page. Each series has a marker and a dash pattern of its own, too, so that
+figures can be read in black and white.
+"""
+
+import io
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from html import escape
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+INK, MUTED, GRID = "#010101", "#020202", "#030303"
+SERIES = ("#040401", "#040402", "#040403", "#040404", "#040405", "#040406")
+MARKERS = ("o", "s", "^", "D", "v", "P")
+DASHES = ("-", "--", ":", "-.", (0, (5, 1)), (0, (1, 1)))
+VARIABLES = {
+    INK: "var(--ink)",
+    MUTED: "var(--muted)",
+    GRID: "var(--line)",
+    **{colour: f"var(--series-{number})" for number, colour in enumerate(SERIES, start=1)},
+}
+"""The colours that matplotlib draws with, and what they are on the page."""
+SETTINGS = {
+    "svg.fonttype": "none",
+    "font.family": "sans-serif",
+    "font.size": 10,
+    "text.color": INK,
+    "axes.edgecolor": MUTED,
+    "axes.labelcolor": INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": GRID,
+    "grid.linewidth": 0.6,
+    "xtick.color": MUTED,
+    "xtick.labelcolor": INK,
+    "ytick.color": MUTED,
+    "ytick.labelcolor": INK,
+    "legend.frameon": False,
+    "figure.facecolor": "none",
+    "axes.facecolor": "none",
+    "savefig.facecolor": "none",
+}
+
+
+@contextmanager
+def drawing(width: float, height: float) -> Iterator[tuple[Figure, Axes]]:
+    """A figure of this size in inches, with one pair of axes, in the style of the page."""
+    with mpl.rc_context(SETTINGS):
+        figure = Figure(figsize=(width, height), layout="constrained")
+        yield figure, figure.subplots()
+
+
+def as_svg(figure: Figure, name: str, *, title: str, tips: Mapping[str, str] | None = None) -> str:
+    """A figure as an SVG element for HTML. It is called within `drawing`.
+
+    `name` is unique on the page and begins all ids of the figure. `title` is its accessible name.
+    `tips` are texts by the gid of an artist, which browsers show beside the pointer.
+    """
+    written = io.BytesIO()
+    with mpl.rc_context({"svg.hashsalt": name}):
+        figure.savefig(written, format="svg", metadata={"Date": None, "Creator": None})
+    text = written.getvalue().decode()
+    text = text[text.index("<svg") :]
+    text = re.sub(r"<metadata>.*?</metadata>\s*", "", text, flags=re.DOTALL)
+    for gid, tip in (tips or {}).items():
+        marked = f'<g id="{gid}">'
+        assert marked in text, gid
+        text = text.replace(marked, f"{marked}<title>{escape(tip)}</title>", 1)
+    text = re.sub(r'\bid="', f'id="{name}-', text)
+    text = re.sub(r'(url\(#|href="#)', rf"\g<1>{name}-", text)
+    for colour, variable in VARIABLES.items():
+        text = text.replace(colour, variable)
+    width, height = re.findall(r'\b(?:width|height)="([\d.]+)pt"', text)[:2]
+    text = re.sub(r'\s(?:width|height)="[\d.]+pt"', "", text)
+    opening = (
+        f'<svg role="img" aria-label="{escape(title, quote=True)}" '
+        f'style="width: {float(width) * 4 / 3:.0f}px" data-height="{float(height):.0f}" '
+    )
+    return text.replace("<svg ", opening, 1).strip()
+
+
+def label_series(names: Sequence[str]) -> dict[str, tuple[str, str, object]]:
+    """The colour, the marker and the dashes of each series; from the seventh on, they repeat."""
+    return {
+        name: (
+            SERIES[place % len(SERIES)],
+            MARKERS[place % len(MARKERS)],
+            DASHES[place % len(DASHES)],
+        )
+        for place, name in enumerate(names)
+    }
