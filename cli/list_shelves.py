@@ -38,7 +38,7 @@ class Kind(StrEnum):
     BACKBONES = "backbones"
     TASKS = "tasks"
     RUNS = "runs"
-    PUBLISHED = "published"
+    SHIPPED = "shipped"
 
 
 COLUMNS = {
@@ -47,7 +47,7 @@ COLUMNS = {
     Kind.TERMS: ("name", "title", "reads", "options", "paper", "year"),
     Kind.CONTROLS: ("name", "title", "metric"),
     Kind.STUDIES: ("name", "title"),
-    Kind.PUBLISHED: ("name", "task", "adapter", "pair", "trained", "top1", "95 %"),
+    Kind.SHIPPED: ("name", "task", "adapter", "pair", "trained", "top1", "95 %"),
     Kind.PAIRS: ("name", "teacher", "student", "weights_here"),
     Kind.BACKBONES: ("name", "timm", "weights", "img_size", "licence", "weights_here"),
     Kind.TASKS: (
@@ -112,7 +112,7 @@ def list_shelves(
             Kind.TERMS: lambda: shelf_rows.term_rows(),
             Kind.CONTROLS: lambda: shelf_rows.control_rows(),
             Kind.STUDIES: lambda: shelf_rows.study_rows(shelf),
-            Kind.PUBLISHED: lambda: shelf_rows.published_rows(),
+            Kind.SHIPPED: lambda: shelf_rows.shipped_rows(),
             Kind.PAIRS: lambda: shelf_rows.pair_rows(registry),
             Kind.BACKBONES: lambda: shelf_rows.backbone_rows(registry),
             Kind.TASKS: lambda: shelf_rows.task_rows(registry, data_dir),
@@ -121,7 +121,7 @@ def list_shelves(
     if json:
         print_json({kind.value: rows})
     elif rows:
-        rows = [_in_per_cent(row) for row in rows] if kind == Kind.PUBLISHED else rows
+        rows = [_in_per_cent(row) for row in rows] if kind == Kind.SHIPPED else rows
         _print_rows(rows, COLUMNS[kind] if kind != Kind.ADAPTERS or pair is None else ON_A_PAIR)
         if kind == Kind.ADAPTERS and glob is None:
             note("and peft:NAME, any tuner of PEFT: docs/peft.md tells which")

@@ -9,10 +9,10 @@ from idat_zoo import evaluate
 from idat_zoo.checkpoint.builtin import builtin_names
 from idat_zoo.checkpoint.opened import open_checkpoint
 from idat_zoo.checkpoint.tensors import TENSORS_FILE
-from idat_zoo.registry.published import Published, load_published
+from idat_zoo.registry.shipped import Shipped, load_shipped
 from idat_zoo.results import Result
 
-PUBLISHED = load_published()
+SHIPPED = load_shipped()
 
 
 @cache
@@ -21,9 +21,9 @@ def evaluated(name: str) -> Result:
 
 
 def test_the_shelf_lists_what_ships_and_its_very_files() -> None:
-    assert len(PUBLISHED) == 6 * 3
-    assert [own.name for own in sorted(PUBLISHED, key=lambda own: own.name)] == builtin_names()
-    for own in PUBLISHED:
+    assert len(SHIPPED) == 6 * 3
+    assert [own.name for own in sorted(SHIPPED, key=lambda own: own.name)] == builtin_names()
+    for own in SHIPPED:
         opened = open_checkpoint(f"builtin:{own.name}")
         assert hashlib.sha256((opened.folder / TENSORS_FILE).read_bytes()).hexdigest() == own.sha256
         config = opened.config
@@ -36,9 +36,9 @@ def test_the_shelf_lists_what_ships_and_its_very_files() -> None:
 @pytest.mark.parametrize(
     "own",
     [pytest.param(p, id=p.name, marks=() if i == 0 else pytest.mark.system)
-     for i, p in enumerate(PUBLISHED)],
+     for i, p in enumerate(SHIPPED)],
 )  # fmt: skip
-def test_what_ships_reaches_what_the_shelf_says(own: Published) -> None:
+def test_what_ships_reaches_what_the_shelf_says(own: Shipped) -> None:
     result = evaluated(own.name)
     assert result.top1 == pytest.approx(own.top1, abs=1e-12)
     assert result.parameters.adapter == own.trained

@@ -1,4 +1,4 @@
-"""Published adapters: the trained ones that ship, as published.toml lists them."""
+"""The trained adapters that ship, as shipped.toml lists them."""
 
 import tomllib
 from pathlib import Path
@@ -9,10 +9,10 @@ from pydantic import Field, Strict
 from idat_zoo.registry.shelves import check_table
 from idat_zoo.values import Frozen
 
-SHELF = Path(__file__).with_name("published.toml")
+SHELF = Path(__file__).with_name("shipped.toml")
 
 
-class Published(Frozen):
+class Shipped(Frozen):
     """A checkpoint that ships as `builtin:NAME`, with the result of its run.
 
     `top1` is on test after the last epoch, a fraction. `trained` counts the parameters of the
@@ -31,10 +31,10 @@ class Published(Frozen):
     sha256: str
 
 
-def load_published() -> list[Published]:
-    """All published adapters, in the order of the file. Raises: RecipeError for faults."""
+def load_shipped() -> list[Shipped]:
+    """All trained adapters that ship, in the order of the file. Raises: RecipeError for faults."""
     tables = tomllib.loads(SHELF.read_text())
     return [
-        check_table(Published, table, where=f"{SHELF.name}: [{name}]", given={"name": name})
+        check_table(Shipped, table, where=f"{SHELF.name}: [{name}]", given={"name": name})
         for name, table in tables.items()
     ]
