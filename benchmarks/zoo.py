@@ -31,7 +31,7 @@ from idat_zoo.errors import DivergedError
 from idat_zoo.recipe import Recipe
 from idat_zoo.registry import averaged_tasks, get_recipe, load_registry, task_suites
 from idat_zoo.report.build import build_report
-from idat_zoo.report.layout import points
+from idat_zoo.report.cells import points
 from idat_zoo.report.rows import estimate
 from idat_zoo.results import RESULT_FILE, Result, find_results, versions
 from idat_zoo.runs.folder import run_folder

@@ -9,6 +9,7 @@ import typer
 
 from idat_zoo.cli import shelf_rows
 from idat_zoo.cli.imports import uncollected
+from idat_zoo.cli.list_published import list_published
 from idat_zoo.cli.list_runs import list_runs
 from idat_zoo.cli.options import (
     RUNS,
@@ -39,6 +40,7 @@ class Kind(StrEnum):
     TASKS = "tasks"
     RUNS = "runs"
     SHIPPED = "shipped"
+    PUBLISHED = "published"
 
 
 COLUMNS = {
@@ -103,6 +105,9 @@ def list_shelves(
     registry = load_registry(shelf)
     if kind is None:
         print_overview(registry, data_dir, json=json)
+        return
+    if kind == Kind.PUBLISHED:
+        list_published(registry, glob, json=json)
         return
     if kind == Kind.RECIPES:
         rows = shelf_rows.recipe_rows(registry, glob, task=task, adapter=adapter, pair=pair)

@@ -15,13 +15,19 @@ from idat_zoo.cli.screen import note, print_json, print_table
 from idat_zoo.errors import UsageError, ZooError
 
 if TYPE_CHECKING:
-    from idat_zoo.report.layout import Section
+    from idat_zoo.report.cells import Section
 
 
 LABEL_WIDTH = 24
 """Longer labels would leave no room for the numbers on a terminal of 80 columns."""
 WRITTEN = re.compile(r"\s*\Z|\*\*\d+ results?, \d+ recipes?\*\*")
 """The beginning of a report that --out wrote; only such a file may be overwritten."""
+
+
+class Against(StrEnum):
+    """What our results can be set beside."""
+
+    PUBLISHED = "published"
 
 
 class Format(StrEnum):
@@ -51,6 +57,15 @@ def report(
     out: Annotated[
         Path | None, typer.Option("--out", metavar="FILE", help="Write it as Markdown, too.")
     ] = None,
+    against: Annotated[
+        Against | None,
+        typer.Option(
+            "--against",
+            metavar="|".join(Against),
+            case_sensitive=False,
+            help="Published rows beside ours, task by task.",
+        ),
+    ] = None,
     shelf: ShelfOption = None,
     plugin: PluginOption = None,
     json: JsonOption = False,
@@ -62,6 +77,7 @@ def report(
     if json and format is not None:
         raise UsageError("--json and --format exclude each other", hint="Leave one of them out.")
     from idat_zoo.registry import averaged_tasks, load_registry
+    from idat_zoo.registry.published import load_published
     from idat_zoo.report.build import build_report
     from idat_zoo.report.layout import lay_out
     from idat_zoo.report.markdown import as_markdown
@@ -71,6 +87,7 @@ def report(
     built = build_report(
         find_results(runs),
         averaged=averaged_tasks(registry),
+        published=None if against is None else load_published(),
         read_options=registry.read_options,
     )
     if out is not None:

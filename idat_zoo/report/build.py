@@ -3,9 +3,12 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from idat_zoo.published_rows import PublishedRow
+from idat_zoo.report.against import AgainstPublished, build_against
+from idat_zoo.report.benchmark import Averaged
 from idat_zoo.report.fields import PLAIN, Fields, ReadOptions, as_text, class_options, flatten
 from idat_zoo.report.gain import Gain, build_gains
-from idat_zoo.report.means import Averaged, SeriesMeans, build_means
+from idat_zoo.report.means import SeriesMeans, build_means
 from idat_zoo.report.notes import build_notes
 from idat_zoo.report.rows import Group, Row, build_rows, group_results
 from idat_zoo.results import Result
@@ -15,7 +18,8 @@ from idat_zoo.values import Frozen, Scalar
 class Report(Frozen):
     """Many results as data. Accuracies are fractions.
 
-    `shared` are the fields that all recipes have in common, except those of the task.
+    `shared` are the fields that all recipes have in common, except those of the task. `published`
+    has published rows beside ours, if they were asked for.
     """
 
     results: int
@@ -25,18 +29,21 @@ class Report(Frozen):
     means: tuple[SeriesMeans, ...]
     gains: tuple[Gain, ...]
     notes: tuple[str, ...]
+    published: AgainstPublished | None = None
 
 
 def build_report(
     found: Sequence[tuple[Path, Result]],
     *,
     averaged: Averaged | None = None,
+    published: Sequence[PublishedRow] | None = None,
     read_options: ReadOptions = class_options,
 ) -> Report:
     """The report of results, each with the path of its result.json.
 
     Means are taken over the tasks in `averaged`; without it there are none. Where two runs are
-    compared image by image, their predictions are read from the files beside result.json.
+    compared image by image, their predictions are read from the files beside result.json. Rows that
+    others published are set beside those of their tasks.
     `read_options` fills in the defaults of adapter options; by default the adapter classes do,
     which loads torch.
     """
@@ -59,6 +66,7 @@ def build_report(
         means=tuple(means),
         gains=tuple(build_gains(groups)),
         notes=(*repeated, *build_notes(groups, means)),
+        published=None if published is None else build_against(groups, rows, averaged, published),
     )
 
 

@@ -1,8 +1,8 @@
 """The layout of a comparison: what differs in the recipes, the gains, classes and images."""
 
+from idat_zoo.report.cells import Section, p_value, percent, points
 from idat_zoo.report.compare import RunsComparison, TaskComparison
 from idat_zoo.report.fields import as_text
-from idat_zoo.report.layout import Section, percent, points
 
 MOST_IMAGES = 20
 """The number of changed images of a task that are listed; JSON has all of them."""
@@ -120,8 +120,3 @@ def _images(one: TaskComparison) -> Section:
 def _class(one: TaskComparison, index: int) -> str:
     names = {own.index: own.name for own in one.classes}
     return names.get(index) or str(index)
-
-
-def p_value(p: float) -> str:
-    """A p-value to four digits: 0.0123, or <0.0001."""
-    return "<0.0001" if p < 0.0001 else f"{p:.4f}"

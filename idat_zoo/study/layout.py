@@ -2,8 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
-from idat_zoo.report.compare_layout import p_value
-from idat_zoo.report.layout import Section, percent, points
+from idat_zoo.report.cells import Section, p_value, percent, points
 from idat_zoo.study.failures import UNUSABLE
 from idat_zoo.study.outcomes import Setting
 from idat_zoo.study.report import Comparison, OverTasks, Score, StudyReport

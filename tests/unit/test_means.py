@@ -8,8 +8,8 @@ from made_results import MINI, VTAB_1K, build_report, made, on_task, text
 
 from conftest import toy_recipe
 from idat_zoo.registry import load_registry
+from idat_zoo.report.benchmark import Benchmark
 from idat_zoo.report.layout import lay_out
-from idat_zoo.report.means import Benchmark
 
 
 @pytest.mark.parametrize(("known", "count"), [(VTAB_1K, 19), (MINI, 6)])

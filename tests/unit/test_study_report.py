@@ -9,8 +9,8 @@ import safetensors.numpy
 from made_results import COUNT, made, on_task, scored
 
 from idat_zoo import files
+from idat_zoo.report.cells import points
 from idat_zoo.report.difference import difference_of, seed_variances
-from idat_zoo.report.layout import points
 from idat_zoo.report.markdown import as_markdown
 from idat_zoo.report.predictions import CLASSES_FILE, LOGIT_ENSEMBLE
 from idat_zoo.study.layout import findings, lay_out_study
