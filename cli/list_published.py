@@ -50,8 +50,8 @@ def _print(
     means: dict[str, dict[str, float]],
     inflation: "tuple[Inflation, ...]",
 ) -> None:
-    from idat_zoo.report.against_layout import inflation_in_words, trained
     from idat_zoo.report.cells import percent, points
+    from idat_zoo.report.inflation_layout import inflation_in_words, trained
 
     named = dict.fromkeys(name for own in means.values() for name in own)
     last = list(named)[-1]

@@ -15,6 +15,7 @@ from idat_zoo.cli.screen import note, print_json, print_table
 from idat_zoo.errors import UsageError, ZooError
 
 if TYPE_CHECKING:
+    from idat_zoo.published_rows import PublishedRow
     from idat_zoo.report.cells import Section
 
 
@@ -77,7 +78,6 @@ def report(
     if json and format is not None:
         raise UsageError("--json and --format exclude each other", hint="Leave one of them out.")
     from idat_zoo.registry import averaged_tasks, load_registry
-    from idat_zoo.registry.published import load_published
     from idat_zoo.report.build import build_report
     from idat_zoo.report.layout import lay_out
     from idat_zoo.report.markdown import as_markdown
@@ -87,7 +87,7 @@ def report(
     built = build_report(
         find_results(runs),
         averaged=averaged_tasks(registry),
-        published=None if against is None else load_published(),
+        published=None if against is None else _published(),
         read_options=registry.read_options,
     )
     if out is not None:
@@ -98,6 +98,12 @@ def report(
         typer.echo(as_markdown(lay_out(built)), nl=False)
     else:
         print_sections(lay_out(built, label_width=LABEL_WIDTH))
+
+
+def _published() -> "list[PublishedRow]":
+    from idat_zoo.registry.published import load_published
+
+    return load_published()
 
 
 def _write(file: Path, text: str) -> None:

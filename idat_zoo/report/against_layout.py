@@ -1,11 +1,11 @@
-"""Layout of published rows beside ours, and of what selecting the epoch on test adds."""
+"""Layout of published rows beside ours."""
 
 from collections.abc import Iterator, Sequence
 
 from idat_zoo.data.suites import load_suite
 from idat_zoo.report.against import AgainstPublished, Beside, OurRow, Setup, TheirRow
-from idat_zoo.report.cells import Names, Section, as_words, percent, points, table_section
-from idat_zoo.report.inflation import Inflation
+from idat_zoo.report.cells import Names, Section, as_words, percent, table_section
+from idat_zoo.report.inflation_layout import lay_out_inflation, trained
 
 RULES = {
     None: "not established",
@@ -26,7 +26,7 @@ def lay_out_against(against: AgainstPublished, names: Names) -> list[Section]:
         sections += [_theirs(one), *_numbers(one, names)]
     ours = {task for one in against.beside for task in one.tasks}
     for inflation in against.inflation:
-        sections += _inflation(inflation, ours)
+        sections += lay_out_inflation(inflation, ours)
     if against.unpublished:
         suites = ", ".join(load_suite(suite).title for suite in against.suites)
         line = f"None of {', '.join(against.unpublished)}: published rows are of {suites} alone."
@@ -66,11 +66,6 @@ def _in_words(setup: Setup) -> str:
     return f"{weights}, normalisation {setup.normalisation}, {RULES[setup.selection]}"
 
 
-def trained(millions: Sequence[float]) -> str:
-    """A range in millions: `0.21–0.24`."""
-    return "–".join(f"{end:.2f}" for end in dict.fromkeys(millions))
-
-
 def _comparable(row: TheirRow) -> str:
     """`yes`, or `no: other weights, other normalisation; selection rule not established`."""
     other = [f"other {PARTS.get(name, name)}" for name in row.differs_in]
@@ -90,7 +85,11 @@ def _numbers(one: Beside, names: Names) -> Iterator[Section]:
             f"({_in_words(one.setup)})",
             columns=("method", *tasks, *named),
             rows=(
-                *(_row(_ours(row, names), row, tasks, named) for row in one.ours),
+                *(
+                    _row(_ours(row, names), row, tasks, named)
+                    for row in one.ours
+                    if row.top1.keys() & set(tasks)
+                ),
                 *(_row(row.name, row, tasks, named) for row in one.theirs),
             ),
             lines=("In brackets: not comparable with ours, for the reasons above.",),
@@ -107,34 +106,3 @@ def _row(
     cell = "({})" if isinstance(row, TheirRow) and not row.compares else "{}"
     values = [*map(row.top1.get, tasks), *map(row.means.get, named)]
     return (name, *("–" if v is None else cell.format(percent(v)) for v in values))
-
-
-def _inflation(one: Inflation, ours: set[str]) -> Iterator[Section]:
-    """What selecting the epoch on test adds: on our tasks over methods, and to each one's means."""
-    by_task = [(task, own) for task, own in one.by_task.items() if task in ours]
-    yield Section(
-        title=f"What selecting the epoch on test adds, in points of top-1 ({one.table})",
-        columns=("task", "mean", "most"),
-        rows=tuple((task, points(own.mean), points(own.most)) for task, own in by_task),
-        lines=(
-            "The best of all epochs on test minus the last one, of the same runs "
-            f"({one.source}): mean and most over {one.over} adapters.",
-            inflation_in_words(one),
-        ),
-    )
-    yield Section(
-        title=f"The same of each method, in the means over all tasks ({one.table})",
-        columns=("method", *one.means),
-        rows=tuple(
-            (own.method, *(points(own.means[name]) for name in one.means)) for own in one.methods
-        ),
-    )
-
-
-def inflation_in_words(one: Inflation) -> str:
-    """`In points, over 14 adapters: mean19 +0.65, mean3 +0.75; most on dtd, +3.82.`"""
-    means = ", ".join(f"{name} {points(value)}" for name, value in one.means.items())
-    task, worst = max(one.by_task.items(), key=lambda pair: pair[1].mean)
-    return (
-        f"In points, over {one.over} adapters: {means}; the most on {task}, {points(worst.mean)}."
-    )

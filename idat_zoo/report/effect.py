@@ -37,8 +37,11 @@ def effect_over_tasks(gains: Sequence[float]) -> Effect | None:
 
 
 def _size(gains: np.ndarray, axis: int = -1) -> np.ndarray:
+    """Effects; of gains that are all equal it is without bound, and 0 if they are all 0."""
+    mean, alike = np.mean(gains, axis=axis), np.ptp(gains, axis=axis) == 0
+    spread = np.where(alike, 0.0, np.std(gains, axis=axis, ddof=1))
     with np.errstate(divide="ignore", invalid="ignore"):
-        size: np.ndarray = np.mean(gains, axis=axis) / np.std(gains, axis=axis, ddof=1)
+        size: np.ndarray = np.where(alike & (mean == 0), 0.0, mean / spread)
     return size
 
 

@@ -19,6 +19,7 @@ from idat_zoo.report.cells import (
 )
 from idat_zoo.report.gain import Gain
 from idat_zoo.report.means import Mean, SeriesMeans
+from idat_zoo.report.ranks_layout import lay_out_ranks
 from idat_zoo.report.rows import Estimate, Row, SelectedValues
 from idat_zoo.results import DIVERGED, ENSEMBLE, JOINT, WATCHED, raw_pixels_in_words
 from idat_zoo.standing import in_words, too_few_in_words
@@ -52,6 +53,11 @@ def lay_out(report: Report, *, label_width: int | None = None) -> list[Section]:
     for suite in dict.fromkeys(series.suite for series in report.means):
         means = [series for series in report.means if series.suite == suite]
         sections.append(_means(load_suite(suite), means, names))
+        if suite in report.ranks:
+            over = f" of {load_suite(suite).title}"
+            sections.append(
+                lay_out_ranks(report.ranks[suite], what="recipes", over=over, names=names)
+            )
     if report.gains:
         sections.append(_gains(report.gains, names))
     if report.published is not None:

@@ -29,12 +29,13 @@ class SeriesMeans(Frozen):
     """The means of one series over a suite: one for each group, then those over all tasks.
 
     A series is one method: recipes that are alike in all that is not set task by task. `by_task`
-    has the fields that are: field -> value as text -> tasks.
+    has the fields that are: field -> value as text -> tasks. `top1` has its numbers by task.
     """
 
     suite: str
     label: dict[str, Scalar]
     tasks: tuple[str, ...]
+    top1: dict[str, float]
     groups: tuple[Mean, ...]
     overall: tuple[Mean, ...]
     by_task: dict[str, dict[str, tuple[str, ...]]]
@@ -98,6 +99,7 @@ def _means(benchmark: Benchmark, series: Series, told: set[str]) -> SeriesMeans:
         suite=benchmark.suite,
         label=label(series[0][0].fields, told - by_task.keys()),
         tasks=tasks,
+        top1={task: rows[task].top1.mean for task in tasks},
         groups=groups,
         overall=_overall(benchmark, {task: rows[task] for task in tasks}),
         by_task=by_task,

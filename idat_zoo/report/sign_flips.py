@@ -37,7 +37,8 @@ def sign_flip_p(gains: Sequence[Sequence[float]], *, unit: Unit) -> float:
         return 1.0
 
     def mean_gain(signed: np.ndarray, axis: int = -1) -> np.ndarray:
-        return np.sum(signed * weights, axis=axis)
+        mean: np.ndarray = np.sum(signed * weights, axis=axis)
+        return mean
 
     found = permutation_test(
         (values,),
