@@ -4,7 +4,8 @@ It is the mean gain divided by its standard deviation over the tasks (Cohen's d 
 differences): 1 means that the gain is as large as its spread. Its interval is a bootstrap over the
 tasks (BCa; Efron, Journal of the American Statistical Association 82 (1987), 171), so it covers
 other tasks like these, which are taken to be independent. A task counts once, with the mean of its
-seeds. Under `LEAST_TASKS` tasks there is no interval, as a bootstrap of so few is too narrow.
+seeds. The interval is somewhat too narrow: with an effect of 1 and normal gains it covers it in 89
+of 100 studies of 10 tasks, and 91 of 19 (simulated); under `LEAST_TASKS` tasks there is none.
 """
 
 import warnings

@@ -29,7 +29,7 @@ def lay_out_inflation(one: Inflation, ours: set[str]) -> Iterator[Section]:
 
 
 def inflation_in_words(one: Inflation) -> str:
-    """`In points, over 14 adapters: mean19 +0.65, mean3 +0.75; most on dtd, +3.82.`"""
+    """`In points, over 14 adapters: mean19 +0.65, mean3 +0.75; the most on dtd, +3.82.`"""
     means = ", ".join(f"{name} {points(value)}" for name, value in one.means.items())
     task, worst = max(one.by_task.items(), key=lambda pair: pair[1].mean)
     return (

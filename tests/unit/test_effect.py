@@ -83,8 +83,8 @@ def test_of_tasks_without_a_gain_but_one_the_interval_begins_at_0() -> None:
 
 
 @pytest.mark.parametrize("tasks", [10, 19])
-def test_its_interval_covers_the_effect_in_9_of_10_studies(tasks: int) -> None:
-    """Nominally 95 of 100; what is left of the error at so few tasks is in the docstring."""
+def test_its_interval_covers_the_effect_as_often_as_is_said(tasks: int) -> None:
+    """Nominally 95 of 100; the module says how many of so few tasks. 0.06 is two errors of 120."""
     source = np.random.default_rng(3)
     covered = []
     for _ in range(120):
@@ -92,4 +92,4 @@ def test_its_interval_covers_the_effect_in_9_of_10_studies(tasks: int) -> None:
         assert found is not None
         assert found.interval is not None
         covered.append(found.interval[0] <= 1.0 <= found.interval[1])
-    assert np.mean(covered) >= 0.87
+    assert np.mean(covered) >= 0.89 - 0.06
