@@ -1,9 +1,13 @@
 """Sections of a report, and how numbers and names are written in them."""
 
 from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
 
 from idat_zoo.report.fields import as_text
 from idat_zoo.values import Frozen, Scalar
+
+if TYPE_CHECKING:
+    from idat_zoo.report.effect import Effect
 
 Names = Mapping[str, str]
 """The label of a recipe in words -> the name of the recipe in tables and sentences."""
@@ -55,6 +59,14 @@ def points(fraction: float) -> str:
 def p_value(p: float) -> str:
     """A p-value to four digits: 0.0123, or <0.0001."""
     return "<0.0001" if p < 0.0001 else f"{p:.4f}"
+
+
+def effect_in_words(effect: "Effect") -> str:
+    """`+1.20`, or with an interval `+1.20 (+0.40 to +1.90)`."""
+    if effect.interval is None:
+        return f"{effect.size:+.2f}"
+    low, high = effect.interval
+    return f"{effect.size:+.2f} ({low:+.2f} to {high:+.2f})"
 
 
 def plural(count: int, noun: str) -> str:

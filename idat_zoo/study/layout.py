@@ -2,9 +2,8 @@
 
 from collections.abc import Iterator, Sequence
 
-from idat_zoo.report.cells import Section, p_value, percent, points, table_section
+from idat_zoo.report.cells import Section, effect_in_words, p_value, percent, points, table_section
 from idat_zoo.report.effect import LEAST_TASKS as LEAST_FOR_AN_INTERVAL
-from idat_zoo.report.effect import Effect
 from idat_zoo.report.ranks_layout import lay_out_ranks
 from idat_zoo.study.failures import UNUSABLE
 from idat_zoo.study.report import Comparison, Score, StudyReport
@@ -189,7 +188,7 @@ def _over_tasks(report: StudyReport) -> Section:
         "p (seeds)": [
             "" if one.flips_of_seeds is None else p_value(one.flips_of_seeds.holm) for one in over
         ],
-        "effect": [_effect(one.effect) for one in over],
+        "effect": [effect_in_words(one.effect) if one.effect else "" for one in over],
         "rank correlation": [
             "" if one.correlation is None else f"{one.correlation:+.2f}" for one in over
         ],
@@ -217,11 +216,3 @@ def _over_tasks(report: StudyReport) -> Section:
         ]
     title = f"Over tasks: mean gain over '{report.reference}', in points of top-1"
     return table_section(title, columns, lines)
-
-
-def _effect(effect: Effect | None) -> str:
-    if effect is None:
-        return ""
-    low, high = effect.interval or (None, None)
-    interval = "" if low is None else f" ({low:+.2f} to {high:+.2f})"
-    return f"{effect.size:+.2f}{interval}"
