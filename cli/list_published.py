@@ -54,11 +54,12 @@ def _print(
     from idat_zoo.report.inflation_layout import inflation_in_words, trained
 
     named = dict.fromkeys(name for own in means.values() for name in own)
-    last = list(named)[-1]
+    last = next(reversed(named), "")
     adds = {
         f"{one.table}/{own.method}": points(own.means[last])
         for one in inflation
         for own in one.methods
+        if last in own.means
     }
     print_table(
         ["name", "trained M", *(key.replace("_", " ") for key in TEXTS), *named, "test adds"],
@@ -67,10 +68,11 @@ def _print(
                 row.name,
                 trained(row.trained_millions),
                 *(getattr(row, key) or "" for key in TEXTS),
-                *(percent(means[row.name][name]) for name in named),
+                *(percent(own[name]) if name in own else "" for name in named),
                 adds.get(row.name, ""),
             ]
             for row in rows
+            for own in [means[row.name]]
         ],
     )
     note(f"test adds: to {last}, the best epoch on test in place of the last one; --json: by task")
