@@ -1,8 +1,8 @@
 """Figures as inline SVG: text stays text, colours follow the page, and the bytes are reproducible.
 
 matplotlib draws with the colours below, which stand for the variables of the page's style sheet, so
-a figure is dark on a dark page. Each series has a marker and a dash pattern of its own, too, so that
-figures can be read in black and white.
+a figure is dark on a dark page. Each series has a marker and a dash pattern of its own, too, so
+that figures can be read in black and white.
 """
 
 import io
@@ -69,7 +69,8 @@ def as_svg(figure: Figure, name: str, *, title: str, tips: Mapping[str, str] | N
         figure.savefig(written, format="svg", metadata={"Date": None, "Creator": None})
     text = written.getvalue().decode()
     text = text[text.index("<svg") :]
-    text = re.sub(r"<metadata>.*?</metadata>\s*", "", text, flags=re.DOTALL)
+    text = re.sub(r"<(metadata|style).*?</\1>\s*", "", text, flags=re.DOTALL)
+    text = re.sub(r" font-family: [^;]*;", "", text)
     for gid, tip in (tips or {}).items():
         marked = f'<g id="{gid}">'
         assert marked in text, gid

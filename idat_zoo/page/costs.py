@@ -1,0 +1,116 @@
+"""Accuracy against what it costs, and the spread of seeds beside that of methods."""
+
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+
+from idat_zoo.page.figures import as_svg, drawing, label_series
+from idat_zoo.page.heat import method_name
+from idat_zoo.report.cells import as_count, percent
+from idat_zoo.report.rows import Group, Row
+from idat_zoo.values import Frozen
+
+MOST_NAMED = 12
+"""Methods that the legend names; the table beside the figure has all of them."""
+
+
+class Cost(Frozen):
+    """A method over its tasks: mean top-1, trained parameters of the adapter, minutes of a run.
+
+    `minutes` is the mean wall-clock time of one run on the devices that are named.
+    """
+
+    method: str
+    top1: float
+    tasks: int
+    parameters: float
+    minutes: float
+    devices: tuple[str, ...]
+
+
+class Spread(Frozen):
+    """The standard deviations of top-1 on one task, as fractions.
+
+    `seeds` is over the seeds of a method, pooled over methods, and None if there is one seed of
+    each; `methods` is over the means of the methods, of which there are `count`.
+    """
+
+    task: str
+    seeds: float | None
+    methods: float
+    count: int
+
+
+def build_costs(rows: Sequence[Row], groups: Sequence[Group]) -> list[Cost]:
+    """The cost of each method. Only methods with the same tasks can be set beside each other."""
+    by_method: dict[str, list[tuple[Row, Group]]] = {}
+    for row, group in zip(rows, groups, strict=True):
+        by_method.setdefault(method_name(row), []).append((row, group))
+    return [_cost(method, own) for method, own in by_method.items()]
+
+
+def _cost(method: str, own: Sequence[tuple[Row, Group]]) -> Cost:
+    runs = [result for _, group in own for _, result in group.results]
+    return Cost(
+        method=method,
+        top1=statistics.fmean(row.top1.mean for row, _ in own),
+        tasks=len(own),
+        parameters=statistics.fmean(row.adapter_parameters for row, _ in own),
+        minutes=statistics.fmean(run.seconds for run in runs) / 60,
+        devices=tuple(dict.fromkeys(run.device for run in runs)),
+    )
+
+
+def build_spreads(rows: Sequence[Row]) -> list[Spread]:
+    """The spreads on each task that several methods were run on."""
+    by_task: dict[str, list[Row]] = {}
+    for row in rows:
+        by_task.setdefault(row.task, []).append(row)
+    return [_spread(task, own) for task, own in by_task.items() if len(own) > 1]
+
+
+def _spread(task: str, rows: Sequence[Row]) -> Spread:
+    several = [(len(row.seeds) - 1, row.top1.sd) for row in rows if row.top1.sd is not None]
+    freedom = sum(count for count, _ in several)
+    pooled = sum(count * sd**2 for count, sd in several)
+    return Spread(
+        task=task,
+        seeds=math.sqrt(pooled / freedom) if freedom else None,
+        methods=statistics.stdev(row.top1.mean for row in rows),
+        count=len(rows),
+    )
+
+
+def draw_costs(costs: Sequence[Cost], name: str, *, of: str) -> str:
+    """The figure: mean top-1 by trained parameters. `of` is `parameters` or `minutes`."""
+    styles = label_series([cost.method for cost in costs])
+    values: Mapping[str, float] = {cost.method: getattr(cost, of) for cost in costs}
+    texts = {
+        "parameters": ("trained parameters of the adapter", as_count),
+        "minutes": ("minutes of one run", lambda minutes: f"{minutes:.2g} min"),
+    }
+    title, as_text = texts[of]
+    with drawing(5.6, 3.4) as (figure, axes):
+        tips = {}
+        for place, cost in enumerate(costs):
+            colour, marker, _ = styles[cost.method]
+            gid = f"{name}-point-{place}"
+            axes.plot(
+                [values[cost.method]],
+                [100 * cost.top1],
+                marker=marker,
+                markersize=7,
+                linestyle="none",
+                color=colour,
+                label=cost.method,
+                gid=gid,
+            )
+            shown = as_text(values[cost.method])  # type: ignore[operator]
+            tips[gid] = f"{cost.method}: {percent(cost.top1)} %, {shown}"
+        if min(values.values()) > 0 and max(values.values()) > 4 * min(values.values()):
+            axes.set_xscale("log")
+        axes.set_xlabel(title)
+        axes.set_ylabel("mean top-1, %")
+        if len(costs) <= MOST_NAMED:
+            figure.legend(loc="outside lower center", ncols=1 if len(costs) < 3 else 2)
+        return as_svg(figure, name, title=f"Mean top-1 by {title}", tips=tips)

@@ -1,0 +1,133 @@
+"""The forest plot: the gain from the teacher, or over a chosen method, task by task."""
+
+import statistics
+from collections.abc import Sequence
+
+from idat_zoo.page.contrast import answers_of, contrast
+from idat_zoo.page.figures import GRID, INK, MUTED, SERIES, as_svg, drawing
+from idat_zoo.page.heat import PLAIN_NAME, method_name
+from idat_zoo.report.build import Report
+from idat_zoo.report.cells import as_words, points
+from idat_zoo.report.gain import Gain
+from idat_zoo.report.rows import Group, over_seeds
+from idat_zoo.values import Frozen
+
+LINE_HEIGHT = 0.24
+"""Inches of the figure for each of its lines."""
+
+
+class Line(Frozen):
+    """The gain on one task in top-1, a fraction, with its 95 % interval."""
+
+    task: str
+    gain: float
+    low: float
+    high: float
+    paired: bool
+
+    @property
+    def verdict(self) -> str:
+        """`win`, `loss`, or `tie` where the interval holds 0."""
+        return "win" if self.low > 0 else "loss" if self.high < 0 else "tie"
+
+
+class Forest(Frozen):
+    """The gains of one method, and the mean over its tasks, if there are several.
+
+    The interval of the mean is Student's over the tasks: it covers other tasks like these.
+    """
+
+    method: str
+    lines: tuple[Line, ...]
+    mean: Line | None
+
+    def count(self, verdict: str) -> int:
+        """The number of tasks with a verdict: `win`, `tie` or `loss`."""
+        return sum(line.verdict == verdict for line in self.lines)
+
+
+def teacher_forests(report: Report) -> list[Forest]:
+    """The gain from the teacher of each method that was trained with one and alone."""
+    lines: dict[str, list[Line]] = {}
+    for gain in report.gains:
+        lines.setdefault(as_words(gain.label) or PLAIN_NAME, []).append(_line(gain))
+    return [_forest(method, own) for method, own in lines.items()]
+
+
+def reference_forests(report: Report, groups: Sequence[Group], reference: str) -> list[Forest]:
+    """The gain of each other method over the one that is named, on the tasks that both have."""
+    named = {
+        (method_name(row), row.task): group for row, group in zip(report.rows, groups, strict=True)
+    }
+    base = {task: group for (method, task), group in named.items() if method == reference}
+    answers = {task: answers_of(group) for task, group in base.items()}
+    lines: dict[str, list[Line]] = {}
+    for (method, task), group in named.items():
+        if method == reference or task not in base:
+            continue
+        found = contrast(group, base[task], (answers_of(group), answers[task]))
+        low, high = found.interval
+        line = Line(task=task, gain=found.gain, low=low, high=high, paired=found.paired)
+        lines.setdefault(method, []).append(line)
+    return [_forest(method, own) for method, own in lines.items()]
+
+
+def _line(gain: Gain) -> Line:
+    whole = gain.mean or gain.seeds[0]
+    low, high = whole.interval
+    paired = not any(seed.unpaired for seed in gain.seeds)
+    return Line(task=gain.task, gain=whole.gain, low=low, high=high, paired=paired)
+
+
+def _forest(method: str, lines: Sequence[Line]) -> Forest:
+    gains = [line.gain for line in lines]
+    mean = None
+    if len(gains) > 1:
+        low, high = over_seeds(gains)
+        mean = Line(
+            task=f"mean of {len(gains)} tasks",
+            gain=statistics.fmean(gains),
+            low=low,
+            high=high,
+            paired=all(line.paired for line in lines),
+        )
+    return Forest(method=method, lines=tuple(lines), mean=mean)
+
+
+def draw_forest(forest: Forest, name: str, *, over: str) -> str:
+    """The figure of one method: a line for each task, and the mean below them."""
+    lines = [*forest.lines, *([forest.mean] if forest.mean else [])]
+    places = range(len(lines) - 1, -1, -1)
+    with drawing(5.6, 0.9 + LINE_HEIGHT * len(lines)) as (figure, axes):
+        axes.grid(visible=False, axis="y")
+        axes.axvline(0, color=INK, linewidth=1)
+        tips = {}
+        for place, line in zip(places, lines, strict=True):
+            gid = f"{name}-line-{line.task}"
+            is_mean = line is forest.mean
+            axes.errorbar(
+                100 * line.gain,
+                place,
+                xerr=[[100 * (line.gain - line.low)], [100 * (line.high - line.gain)]],
+                fmt="D" if is_mean else "o",
+                markersize=6 if is_mean else 4.5,
+                markerfacecolor=SERIES[0] if line.paired else "none",
+                color=SERIES[0] if line.verdict != "tie" else MUTED,
+                linewidth=2 if is_mean else 1.4,
+                gid=None,
+            )[0].set_gid(gid)
+            tips[gid] = f"{line.task}: {_in_words(line)}"
+        if forest.mean:
+            axes.axhline(0.5, color=GRID, linewidth=0.8)
+        axes.set_yticks(list(places), [line.task for line in lines])
+        axes.set_ylim(-0.6, len(lines) - 0.4)
+        axes.set_xlabel("points of top-1, with 95 % intervals")
+        beside = axes.secondary_yaxis("right")
+        beside.set_yticks(list(places), [points(line.gain) for line in lines])
+        beside.spines["right"].set_visible(False)
+        beside.tick_params(length=0)
+        return as_svg(figure, name, title=f"Gain {over}, task by task: {forest.method}", tips=tips)
+
+
+def _in_words(line: Line) -> str:
+    return f"{points(line.gain)} points ({points(line.low)} to {points(line.high)})"

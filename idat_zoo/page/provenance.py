@@ -1,0 +1,107 @@
+"""What the numbers of a page rest on, and how its runs are repeated."""
+
+import shlex
+from collections.abc import Iterable, Sequence
+
+from idat_zoo.recipe import Recipe
+from idat_zoo.report.rows import Group
+from idat_zoo.results import Result
+from idat_zoo.specs import IMAGENET
+from idat_zoo.values import Frozen
+
+HALVES = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+
+
+class Run(Frozen):
+    """A recipe and its hash, with the command that trains it anew from its recipe.toml."""
+
+    label: str
+    recipe_hash: str
+    seeds: tuple[int, ...]
+    command: str
+    data_fingerprint: str
+
+
+class Provenance(Frozen):
+    """The badge of a page, name -> value, and its runs; `versions` are package -> versions."""
+
+    badge: dict[str, str]
+    runs: tuple[Run, ...]
+    versions: dict[str, str]
+    weights: dict[str, str]
+
+
+def build_provenance(groups: Sequence[Group]) -> Provenance:
+    """The provenance of all results of a report."""
+    results = [result for group in groups for _, result in group.results]
+    return Provenance(
+        badge=_badge(results),
+        runs=tuple(_run(group) for group in groups),
+        versions={
+            name: _several(result.versions.get(name, "not recorded") for result in results)
+            for name in dict.fromkeys(name for result in results for name in result.versions)
+        },
+        weights={
+            name: sha256
+            for result in results
+            for name, sha256 in (
+                (f"{_backbone(result.recipe, role)}", sha256)
+                for role, sha256 in result.backbone_sha256.items()
+            )
+        },
+    )
+
+
+def _badge(results: Sequence[Result]) -> dict[str, str]:
+    minutes: dict[str, float] = {}
+    for result in results:
+        minutes[result.device] = minutes.get(result.device, 0.0) + result.seconds / 60
+    seeds = sorted({result.seed for result in results})
+    counts = {len(group) for group in _by_recipe(results).values()}
+    return {
+        "protocol": _several(result.recipe.protocol for result in results),
+        "selection": _several(result.recipe.selection for result in results),
+        "data copy": _several(result.data_copy or "not recorded" for result in results),
+        "weights": _several(result.recipe.pair.student.weights for result in results),
+        "normalisation": _several(_normalisation(result.recipe) for result in results),
+        "seeds": f"{_several(map(str, sorted(counts)))} a recipe ({', '.join(map(str, seeds))})",
+        "device minutes": "; ".join(f"{own:,.1f} on {name}" for name, own in minutes.items()),
+    }
+
+
+def _by_recipe(results: Iterable[Result]) -> dict[str, set[int]]:
+    found: dict[str, set[int]] = {}
+    for result in results:
+        found.setdefault(result.recipe_hash, set()).add(result.seed)
+    return found
+
+
+def _several(values: Iterable[str]) -> str:
+    return " or ".join(dict.fromkeys(values))
+
+
+def _normalisation(recipe: Recipe) -> str:
+    """`model (mean 0.5, std 0.5)`: whose constants, and which."""
+    student = recipe.pair.student
+    known = {HALVES: "mean 0.5, std 0.5", IMAGENET: "ImageNet's mean and std"}
+    if recipe.normalisation != "model":
+        return recipe.normalisation
+    return f"model ({known.get((student.mean, student.std), 'its own constants')})"
+
+
+def _backbone(recipe: Recipe, role: str) -> str:
+    spec = recipe.pair.teacher if role == "teacher" else recipe.pair.student
+    return role if spec is None else spec.name
+
+
+def _run(group: Group) -> Run:
+    path, first = group.results[0]
+    seeds = tuple(sorted(group.by_seed()))
+    words = ["idat", "train", "--recipe", "recipe.toml", "--seeds", ",".join(map(str, seeds))]
+    return Run(
+        label=first.label,
+        recipe_hash=first.recipe_hash,
+        seeds=seeds,
+        command=shlex.join(words),
+        data_fingerprint=first.data_fingerprint,
+    )
