@@ -31,7 +31,7 @@ from idat_zoo.errors import DivergedError
 from idat_zoo.recipe import Recipe
 from idat_zoo.registry import averaged_tasks, get_recipe, load_registry, task_suites
 from idat_zoo.report.build import build_report
-from idat_zoo.report.layout import points
+from idat_zoo.report.cells import points
 from idat_zoo.report.rows import estimate
 from idat_zoo.results import RESULT_FILE, Result, find_results, versions
 from idat_zoo.runs.folder import run_folder
@@ -42,8 +42,8 @@ CHOICES = RUNS / "choices"
 CLOCK = RUNS / "clock"
 RECIPES = ROOT / "registry" / "recipes" / "micro.toml"
 BUILTIN = ROOT / "idat_zoo" / "builtin"
-PUBLISHED = ROOT / "registry" / "published.toml"
-PUBLISHED_HEADER = "# Source: written by `python benchmarks/zoo.py ship` from the runs it made.\n\n"
+SHELF = ROOT / "registry" / "shipped.toml"
+SHELF_HEADER = "# Source: written by `python benchmarks/zoo.py ship` from the runs it made.\n\n"
 
 RATES = (1e-3, 1e-2)
 TO_CHOOSE = {"epochs": 4, "warmup": 1}
@@ -248,7 +248,7 @@ def ship() -> None:
                 shutil.copyfile(folder / name, target / name)
             shelf[target.name] = _told(result)
             print(f"builtin:{target.name}: {result.top1:.4f}", flush=True)
-    PUBLISHED.write_text(PUBLISHED_HEADER + tomli_w.dumps(shelf))
+    SHELF.write_text(SHELF_HEADER + tomli_w.dumps(shelf))
 
 
 def _told(result: Result) -> dict[str, object]:

@@ -9,6 +9,7 @@ import typer
 
 from idat_zoo.cli import shelf_rows
 from idat_zoo.cli.imports import uncollected
+from idat_zoo.cli.list_published import list_published
 from idat_zoo.cli.list_runs import list_runs
 from idat_zoo.cli.options import (
     RUNS,
@@ -38,6 +39,7 @@ class Kind(StrEnum):
     BACKBONES = "backbones"
     TASKS = "tasks"
     RUNS = "runs"
+    SHIPPED = "shipped"
     PUBLISHED = "published"
 
 
@@ -47,7 +49,7 @@ COLUMNS = {
     Kind.TERMS: ("name", "title", "reads", "options", "paper", "year"),
     Kind.CONTROLS: ("name", "title", "metric"),
     Kind.STUDIES: ("name", "title"),
-    Kind.PUBLISHED: ("name", "task", "adapter", "pair", "trained", "top1", "95 %"),
+    Kind.SHIPPED: ("name", "task", "adapter", "pair", "trained", "top1", "95 %"),
     Kind.PAIRS: ("name", "teacher", "student", "weights_here"),
     Kind.BACKBONES: ("name", "timm", "weights", "img_size", "licence", "weights_here"),
     Kind.TASKS: (
@@ -104,6 +106,9 @@ def list_shelves(
     if kind is None:
         print_overview(registry, data_dir, json=json)
         return
+    if kind == Kind.PUBLISHED:
+        list_published(registry, glob, json=json)
+        return
     if kind == Kind.RECIPES:
         rows = shelf_rows.recipe_rows(registry, glob, task=task, adapter=adapter, pair=pair)
     else:
@@ -112,7 +117,7 @@ def list_shelves(
             Kind.TERMS: lambda: shelf_rows.term_rows(),
             Kind.CONTROLS: lambda: shelf_rows.control_rows(),
             Kind.STUDIES: lambda: shelf_rows.study_rows(shelf),
-            Kind.PUBLISHED: lambda: shelf_rows.published_rows(),
+            Kind.SHIPPED: lambda: shelf_rows.shipped_rows(),
             Kind.PAIRS: lambda: shelf_rows.pair_rows(registry),
             Kind.BACKBONES: lambda: shelf_rows.backbone_rows(registry),
             Kind.TASKS: lambda: shelf_rows.task_rows(registry, data_dir),
@@ -121,7 +126,7 @@ def list_shelves(
     if json:
         print_json({kind.value: rows})
     elif rows:
-        rows = [_in_per_cent(row) for row in rows] if kind == Kind.PUBLISHED else rows
+        rows = [_in_per_cent(row) for row in rows] if kind == Kind.SHIPPED else rows
         _print_rows(rows, COLUMNS[kind] if kind != Kind.ADAPTERS or pair is None else ON_A_PAIR)
         if kind == Kind.ADAPTERS and glob is None:
             note("and peft:NAME, any tuner of PEFT: docs/peft.md tells which")

@@ -15,13 +15,20 @@ from idat_zoo.cli.screen import note, print_json, print_table
 from idat_zoo.errors import UsageError, ZooError
 
 if TYPE_CHECKING:
-    from idat_zoo.report.layout import Section
+    from idat_zoo.published_rows import PublishedRow
+    from idat_zoo.report.cells import Section
 
 
 LABEL_WIDTH = 24
 """Longer labels would leave no room for the numbers on a terminal of 80 columns."""
 WRITTEN = re.compile(r"\s*\Z|\*\*\d+ results?, \d+ recipes?\*\*")
 """The beginning of a report that --out wrote; only such a file may be overwritten."""
+
+
+class Against(StrEnum):
+    """What our results can be set beside."""
+
+    PUBLISHED = "published"
 
 
 class Format(StrEnum):
@@ -51,6 +58,15 @@ def report(
     out: Annotated[
         Path | None, typer.Option("--out", metavar="FILE", help="Write it as Markdown, too.")
     ] = None,
+    against: Annotated[
+        Against | None,
+        typer.Option(
+            "--against",
+            metavar="|".join(Against),
+            case_sensitive=False,
+            help="Published rows beside ours, task by task.",
+        ),
+    ] = None,
     shelf: ShelfOption = None,
     plugin: PluginOption = None,
     json: JsonOption = False,
@@ -71,6 +87,7 @@ def report(
     built = build_report(
         find_results(runs),
         averaged=averaged_tasks(registry),
+        published=None if against is None else _published(),
         read_options=registry.read_options,
     )
     if out is not None:
@@ -81,6 +98,12 @@ def report(
         typer.echo(as_markdown(lay_out(built)), nl=False)
     else:
         print_sections(lay_out(built, label_width=LABEL_WIDTH))
+
+
+def _published() -> "list[PublishedRow]":
+    from idat_zoo.registry.published import load_published
+
+    return load_published()
 
 
 def _write(file: Path, text: str) -> None:

@@ -121,13 +121,13 @@ def study_rows(shelf: Path | None) -> list[Row]:
     ]
 
 
-def published_rows() -> list[Row]:
+def shipped_rows() -> list[Row]:
     """The trained adapters that ship with the package."""
-    from idat_zoo.registry.published import load_published
+    from idat_zoo.registry.shipped import load_shipped
 
     return [
         {**own.model_dump(mode="json"), "name": f"builtin:{own.name}", "own": False}
-        for own in load_published()
+        for own in load_shipped()
     ]
 
 

@@ -9,6 +9,7 @@ A block is what stands between the lines `<!-- table: NAME -->` and `<!-- end --
                                              NAME.findings is its section of findings alone
     benchmarks/results/NAME/**/result.json   runs, shown as `idat report` shows them
     benchmarks/results/NAME.json             {"columns": [...], "rows": [[...]], "note": "..."}
+    published.inflation                      what selecting the epoch on test adds in published runs
 
 A file NAME.cuda.json may be missing, since few machines can make it; its block then says so.
 """
@@ -25,8 +26,11 @@ from idat_zoo.errors import UnknownNameError, ZooError
 from idat_zoo.files import write_whole
 from idat_zoo.recipe import describe_faults
 from idat_zoo.registry import averaged_tasks, load_registry
+from idat_zoo.registry.published import load_published
 from idat_zoo.report.build import build_report
 from idat_zoo.report.fields import as_text
+from idat_zoo.report.inflation import build_inflation
+from idat_zoo.report.inflation_layout import lay_out_inflation
 from idat_zoo.report.layout import lay_out
 from idat_zoo.report.markdown import as_markdown, markdown_table
 from idat_zoo.results import Result, find_results
@@ -38,6 +42,7 @@ from idat_zoo.values import Frozen, Scalar
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = Path("benchmarks/results")
 FINDINGS = ".findings"
+INFLATION = "published.inflation"
 CUDA, UNMEASURED = ".cuda", "\nNot measured yet.\n\n"
 
 OPENING = re.compile(r"^<!-- table: (.+) -->$", re.MULTILINE)
@@ -117,6 +122,8 @@ def render(name: str, root: Path) -> str:
     """
     folder, file = root / RESULTS / name, root / RESULTS / f"{name}.json"
     of_study = folder.with_name(name.removesuffix(FINDINGS))
+    if name == INFLATION:
+        return f"\n{_inflation()}\n"
     if has_plan(of_study):
         return f"\n{_study(of_study, root, findings_alone=of_study != folder)}\n"
     if folder.is_dir():
@@ -139,6 +146,16 @@ def _runs(folder: Path, root: Path) -> str:
     where = _measured([result for _, result in found])
     report = build_report(found, averaged=averaged_tasks(load_registry()))
     return f"{as_markdown(lay_out(report))}\nMeasured on {where}. Made by `{command}`.\n"
+
+
+def _inflation() -> str:
+    averaged = averaged_tasks(load_registry())
+    sections = [
+        section
+        for one in build_inflation(load_published(), averaged)
+        for section in lay_out_inflation(one, set(one.by_task))
+    ]
+    return f"{as_markdown(sections)}\nMade from `registry/published/`.\n"
 
 
 def _study(folder: Path, root: Path, *, findings_alone: bool) -> str:

@@ -16,6 +16,9 @@ BRIDGE = "peft"
 TUNER = r"[a-z0-9_]+"
 """The names of tuners, as a regular expression."""
 
+IMAGENET: tuple[Rgb, Rgb] = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+"""Mean and standard deviation of ImageNet's pixels in [0, 1]."""
+
 DEFAULT_TERM = "mse"
 NO_TERM = "none"
 """The term's name in a recipe without distillation."""

@@ -15,10 +15,10 @@ from idat_zoo.recipe import Recipe, Task
 from idat_zoo.recipe_hash import recipe_hash
 from idat_zoo.registry import averaged_tasks, load_registry
 from idat_zoo.report import build
+from idat_zoo.report.benchmark import benchmarks
 from idat_zoo.report.build import Report
 from idat_zoo.report.layout import lay_out
 from idat_zoo.report.markdown import as_markdown
-from idat_zoo.report.means import benchmarks
 from idat_zoo.results import Parameters, Result
 
 COUNT = 100

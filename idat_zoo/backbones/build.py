@@ -11,9 +11,8 @@ from idat_zoo.backbones.frozen import FrozenBackbone
 from idat_zoo.backbones.network import Network
 from idat_zoo.errors import UsageError
 from idat_zoo.randomness import generator
+from idat_zoo.specs import IMAGENET
 from idat_zoo.values import Rgb
-
-IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
 def new_head(embed_dim: int, num_classes: int, source: torch.Generator) -> nn.Linear:

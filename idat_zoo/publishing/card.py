@@ -11,8 +11,8 @@ from idat_zoo.hub.download import fetch
 from idat_zoo.hub.head import Head
 from idat_zoo.hub.references import HubReference
 from idat_zoo.publishing.repository import digests
+from idat_zoo.report.benchmark import Averaged
 from idat_zoo.report.card import PEFT_FOLDER, Exports, card_fields, card_scores, card_text
-from idat_zoo.report.means import Averaged
 from idat_zoo.report.section import INVITATION, KEYS, Section, find_section, write_section
 from idat_zoo.results import Result
 

@@ -22,8 +22,8 @@ from idat_zoo.publishing.repository import (
     place_of,
     read_published,
 )
+from idat_zoo.report.benchmark import Averaged
 from idat_zoo.report.card import Exports
-from idat_zoo.report.means import Averaged
 
 ASTRAY = "adapter_config.json"
 """A file that is always removed: with it, PEFT would read our tensors as if they were its own."""

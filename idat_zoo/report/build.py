@@ -3,10 +3,15 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from idat_zoo.published_rows import PublishedRow
+from idat_zoo.report.against import AgainstPublished, build_against
+from idat_zoo.report.benchmark import Averaged
+from idat_zoo.report.cells import as_words
 from idat_zoo.report.fields import PLAIN, Fields, ReadOptions, as_text, class_options, flatten
 from idat_zoo.report.gain import Gain, build_gains
-from idat_zoo.report.means import Averaged, SeriesMeans, build_means
+from idat_zoo.report.means import SeriesMeans, build_means
 from idat_zoo.report.notes import build_notes
+from idat_zoo.report.ranks import Ranks, average_ranks
 from idat_zoo.report.rows import Group, Row, build_rows, group_results
 from idat_zoo.results import Result
 from idat_zoo.values import Frozen, Scalar
@@ -15,7 +20,9 @@ from idat_zoo.values import Frozen, Scalar
 class Report(Frozen):
     """Many results as data. Accuracies are fractions.
 
-    `shared` are the fields that all recipes have in common, except those of the task.
+    `shared` are the fields that all recipes have in common, except those of the task. `ranks` are
+    those of the series of a suite, where there are enough, named by their labels in words.
+    `published` has published rows beside ours, if they were asked for.
     """
 
     results: int
@@ -23,20 +30,24 @@ class Report(Frozen):
     shared: dict[str, Scalar]
     rows: tuple[Row, ...]
     means: tuple[SeriesMeans, ...]
+    ranks: dict[str, Ranks]
     gains: tuple[Gain, ...]
     notes: tuple[str, ...]
+    published: AgainstPublished | None = None
 
 
 def build_report(
     found: Sequence[tuple[Path, Result]],
     *,
     averaged: Averaged | None = None,
+    published: Sequence[PublishedRow] | None = None,
     read_options: ReadOptions = class_options,
 ) -> Report:
     """The report of results, each with the path of its result.json.
 
     Means are taken over the tasks in `averaged`; without it there are none. Where two runs are
-    compared image by image, their predictions are read from the files beside result.json.
+    compared image by image, their predictions are read from the files beside result.json. Rows that
+    others published are set beside those of their tasks.
     `read_options` fills in the defaults of adapter options; by default the adapter classes do,
     which loads torch.
     """
@@ -57,9 +68,23 @@ def build_report(
         shared=_shared([flatten(result, read_options) for _, result in found]),
         rows=tuple(rows),
         means=tuple(means),
+        ranks=_ranks(means),
         gains=tuple(build_gains(groups)),
         notes=(*repeated, *build_notes(groups, means)),
+        published=None if published is None else build_against(groups, rows, averaged, published),
     )
+
+
+def _ranks(means: Sequence[SeriesMeans]) -> dict[str, Ranks]:
+    """The ranks in each suite with enough series; series of the same label are told apart."""
+    by_suite: dict[str, dict[str, dict[str, float]]] = {}
+    for series in means:
+        scores = by_suite.setdefault(series.suite, {})
+        name = as_words(series.label)
+        again = sum(other == name or other.startswith(f"{name} (") for other in scores)
+        scores[f"{name} ({again + 1})" if again else name] = series.top1
+    found = {suite: average_ranks(scores) for suite, scores in by_suite.items()}
+    return {suite: ranks for suite, ranks in found.items() if ranks is not None}
 
 
 def _place(group: Group, places: Sequence[tuple[str, str]]) -> tuple[int, str, tuple[str, ...]]:

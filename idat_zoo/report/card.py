@@ -14,10 +14,10 @@ from typing import Any, TypeVar
 from idat_zoo.data.suites import suite_of
 from idat_zoo.data.suites.base import Place
 from idat_zoo.recipe import Backbone
+from idat_zoo.report.benchmark import Averaged
 from idat_zoo.report.build import build_report
 from idat_zoo.report.layout import lay_out
 from idat_zoo.report.markdown import as_markdown, escaped, markdown_table
-from idat_zoo.report.means import Averaged
 from idat_zoo.report.teachers import teachers_in_words
 from idat_zoo.results import ENSEMBLE, RESULT_FILE, WATCHED, Result
 

@@ -16,9 +16,11 @@ from scipy.stats import binomtest
 from idat_zoo.errors import UsageError
 from idat_zoo.intervals import Interval
 from idat_zoo.report.difference import Difference, difference_of, seed_variances
+from idat_zoo.report.effect import Effect, effect_over_tasks
 from idat_zoo.report.fields import ReadOptions, class_options
 from idat_zoo.report.predictions import paired_counts, read_classes
 from idat_zoo.report.rows import Group, group_results, over_seeds
+from idat_zoo.report.sign_flips import sign_flip_p
 from idat_zoo.results import Result
 from idat_zoo.values import Frozen, Scalar
 
@@ -90,7 +92,9 @@ class RunsComparison(Frozen):
 
     `fields` are the fields in which the recipes differ, with the values of A and of B.
     `only_first` and `only_second` are tasks, or seeds of a task, that only one side has. `gain` is
-    the mean gain over the tasks, with Student's 95 % interval over them, if there are several.
+    the mean gain over the tasks, with Student's 95 % interval over them, if there are several;
+    `p_tasks` and `p_seeds` are its p-values by sign flips, the second with several seeds alone, and
+    `effect` is its size by its spread over the tasks.
     """
 
     first: str
@@ -101,6 +105,9 @@ class RunsComparison(Frozen):
     only_second: tuple[str, ...] = ()
     gain: float | None = None
     interval: Interval | None = None
+    p_tasks: float | None = None
+    p_seeds: float | None = None
+    effect: Effect | None = None
 
 
 Found = Sequence[tuple[Path, Result]]
@@ -131,9 +138,10 @@ def compare_results(
             f"{', '.join(sorted(groups))}, the second {', '.join(sorted(others))}."
         )
     pairs = {task: _Pair(groups[task], others[task]) for task in both}
-    variance, freedom = seed_variances(
-        [own.correctness for own in pairs.values() if own.correctness is not None]
-    )
+    known = [own.correctness for own in pairs.values() if own.correctness is not None]
+    variance, freedom = seed_variances(known)
+    by_seed = [list(map(float, own.mean(1))) for own in known]
+    seeds = max(map(len, by_seed), default=0)
     tasks = [own.compare(variance, freedom) for own in pairs.values()]
     gains = [one.difference.gain for one in tasks if one.difference is not None]
     several = len(gains) > 1
@@ -146,6 +154,9 @@ def compare_results(
         only_second=tuple(_only(others, groups)),
         gain=statistics.fmean(gains) if several else None,
         interval=over_seeds(gains) if several and len(set(gains)) > 1 else None,
+        p_tasks=sign_flip_p(by_seed, unit="tasks") if several else None,
+        p_seeds=sign_flip_p(by_seed, unit="seeds") if several and seeds > 1 else None,
+        effect=effect_over_tasks(gains) if several else None,
     )
 
 

@@ -1,8 +1,8 @@
 """The layout of a comparison: what differs in the recipes, the gains, classes and images."""
 
+from idat_zoo.report.cells import Section, effect_in_words, p_value, percent, points
 from idat_zoo.report.compare import RunsComparison, TaskComparison
 from idat_zoo.report.fields import as_text
-from idat_zoo.report.layout import Section, percent, points
 
 MOST_IMAGES = 20
 """The number of changed images of a task that are listed; JSON has all of them."""
@@ -44,10 +44,7 @@ def _gains(found: RunsComparison) -> Section:
         "p of each seed.",
     ]
     if found.gain is not None:
-        over = ""
-        if found.interval is not None:
-            over = f" ({' to '.join(map(points, found.interval))}, Student's over the tasks)"
-        lines.append(f"mean gain over {len(found.tasks)} tasks: {points(found.gain)}{over}")
+        lines.append(_over_tasks(found, found.gain))
     lines += [f"{one.task}: not compared, {one.why_not}" for one in found.tasks if one.why_not]
     return Section(
         title="Top-1 on test, in per cent, and the gain in points",
@@ -58,6 +55,20 @@ def _gains(found: RunsComparison) -> Section:
         rows=tuple(map(_gain_row, found.tasks)),
         lines=tuple(lines),
     )
+
+
+def _over_tasks(found: RunsComparison, gain: float) -> str:
+    """`mean gain over 6 tasks: +1.00 (+0.20 to +1.80, Student's over the tasks); p …; effect …`"""
+    parts = [f"mean gain over {len(found.tasks)} tasks: {points(gain)}"]
+    if found.interval is not None:
+        parts[0] += f" ({' to '.join(map(points, found.interval))}, Student's over the tasks)"
+    if found.p_tasks is not None:
+        parts.append(f"by sign flips p {p_value(found.p_tasks)} for other tasks like these")
+    if found.p_seeds is not None:
+        parts.append(f"{p_value(found.p_seeds)} for other seeds on these tasks and images")
+    if found.effect is not None:
+        parts.append(f"effect {effect_in_words(found.effect)}, in standard deviations over tasks")
+    return "; ".join(parts)
 
 
 def _gain_row(one: TaskComparison) -> tuple[str, ...]:
@@ -120,8 +131,3 @@ def _images(one: TaskComparison) -> Section:
 def _class(one: TaskComparison, index: int) -> str:
     names = {own.index: own.name for own in one.classes}
     return names.get(index) or str(index)
-
-
-def p_value(p: float) -> str:
-    """A p-value to four digits: 0.0123, or <0.0001."""
-    return "<0.0001" if p < 0.0001 else f"{p:.4f}"

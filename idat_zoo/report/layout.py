@@ -5,14 +5,24 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from idat_zoo.data.suites import load_suite
 from idat_zoo.data.suites.base import Suite
 from idat_zoo.intervals import Interval
+from idat_zoo.report.against_layout import lay_out_against
 from idat_zoo.report.build import Report
-from idat_zoo.report.fields import as_text
+from idat_zoo.report.cells import (
+    Names,
+    Section,
+    as_count,
+    as_words,
+    percent,
+    plural,
+    points,
+    table_section,
+)
 from idat_zoo.report.gain import Gain
 from idat_zoo.report.means import Mean, SeriesMeans
+from idat_zoo.report.ranks_layout import lay_out_ranks
 from idat_zoo.report.rows import Estimate, Row, SelectedValues
 from idat_zoo.results import DIVERGED, ENSEMBLE, JOINT, WATCHED, raw_pixels_in_words
 from idat_zoo.standing import in_words, too_few_in_words
-from idat_zoo.values import Frozen, Scalar
 
 INTRODUCED = (
     "pair",
@@ -30,17 +40,6 @@ INTRODUCED = (
 """The fields that the first line names, if all recipes share them."""
 
 NUMBERS = {2: "two", 3: "three", 4: "four", 5: "five", 6: "six"}
-Names = Mapping[str, str]
-"""The label of a recipe in words -> the name of the recipe in tables and sentences."""
-
-
-class Section(Frozen):
-    """A title, a table (absent if there are no columns), and sentences below it."""
-
-    title: str
-    columns: tuple[str, ...] = ()
-    rows: tuple[tuple[str, ...], ...] = ()
-    lines: tuple[str, ...] = ()
 
 
 def lay_out(report: Report, *, label_width: int | None = None) -> list[Section]:
@@ -54,8 +53,15 @@ def lay_out(report: Report, *, label_width: int | None = None) -> list[Section]:
     for suite in dict.fromkeys(series.suite for series in report.means):
         means = [series for series in report.means if series.suite == suite]
         sections.append(_means(load_suite(suite), means, names))
+        if suite in report.ranks:
+            over = f" of {load_suite(suite).title}"
+            sections.append(
+                lay_out_ranks(report.ranks[suite], what="recipes", over=over, names=names)
+            )
     if report.gains:
         sections.append(_gains(report.gains, names))
+    if report.published is not None:
+        sections += lay_out_against(report.published, names)
     if report.notes:
         sections.append(Section(title="Mind when comparing", lines=report.notes))
     return sections
@@ -64,6 +70,8 @@ def lay_out(report: Report, *, label_width: int | None = None) -> list[Section]:
 def _name_recipes(report: Report, label_width: int | None) -> Names:
     labels = [row.label for row in report.rows]
     labels += [series.label for series in report.means] + [gain.label for gain in report.gains]
+    if report.published is not None:
+        labels += [ours.label for one in report.published.beside for ours in one.ours]
     words = list(dict.fromkeys(map(as_words, labels)))
     if label_width is None or max(map(len, words)) <= label_width:
         return {label: label for label in words}
@@ -76,7 +84,7 @@ def _introduction(report: Report, names: Names) -> Section:
     who = "All" if report.recipes > 1 else "The recipe"
     key = [f"{name}: {label}" for label, name in names.items() if name != label]
     return Section(
-        title=f"{_plural(report.results, 'result')}, {_plural(report.recipes, 'recipe')}",
+        title=f"{plural(report.results, 'result')}, {plural(report.recipes, 'recipe')}",
         lines=(*([f"{who}: {as_words(shared)}"] if shared else []), *key),
     )
 
@@ -97,19 +105,7 @@ def _scores(rows: Sequence[Row], names: Names) -> Section:
     selections = [
         f"{_called(row, names)}: {_chosen(row.selection)}" for row in rows if row.selection
     ]
-    return _section("Top-1 on test", columns, [*standing, *selections, *_legend(rows)])
-
-
-def _section(title: str, columns: Mapping[str, list[str]], lines: Iterable[str]) -> Section:
-    """A section without the columns that are empty in every row; other empty cells are dashes."""
-    kept = {name: cells for name, cells in columns.items() if any(cells)}
-    rows = zip(*kept.values(), strict=True)
-    return Section(
-        title=title,
-        columns=tuple(kept),
-        rows=tuple(tuple(cell or "–" for cell in row) for row in rows),
-        lines=tuple(lines),
-    )
+    return table_section("Top-1 on test", columns, [*standing, *selections, *_legend(rows)])
 
 
 def _called(thing: Row | Gain, names: Names) -> str:
@@ -131,7 +127,7 @@ def _chosen(selection: SelectedValues) -> str:
     settings = "; ".join(dict.fromkeys(as_words(values) for values in selection.values))
     if selection.mode == "ensemble":
         return f"ensemble of {selection.candidates}: {settings}"
-    candidates = _plural(selection.candidates, "candidate")
+    candidates = plural(selection.candidates, "candidate")
     return f"{settings} was chosen on val200 among {candidates}"
 
 
@@ -181,7 +177,7 @@ def _means(suite: Suite, means: Sequence[SeriesMeans], names: Names) -> Section:
             by_task.setdefault(_by_task(name, tasks), []).append(who)
     varied = [f"{'; '.join(who)}: {text}" for text, who in by_task.items()]
     title = f"Means of top-1 % over {suite.title}"
-    return _section(title, columns, [*varied, *_means_legend(means)])
+    return table_section(title, columns, [*varied, *_means_legend(means)])
 
 
 def _group_mean(series: SeriesMeans, name: str) -> str:
@@ -272,30 +268,8 @@ def _gain_rows(gain: Gain, names: Names) -> list[tuple[str, ...]]:
     return rows
 
 
-def as_words(label: Mapping[str, Scalar]) -> str:
-    """A label as text: `teacher none, lr 0.003`."""
-    return ", ".join(f"{name} {as_text(value)}" for name, value in label.items())
-
-
-def as_count(number: int) -> str:
-    """A count of parameters as text: 250, 18.4 k, 1.23 M."""
-    if number >= 1_000_000:
-        return f"{number / 1e6:.2f} M"
-    return f"{number / 1e3:.1f} k" if number >= 1000 else str(number)
-
-
 def _parameters(row: Row) -> str:
     return f"{as_count(row.adapter_parameters)} + {as_count(row.head_parameters)}"
-
-
-def percent(fraction: float) -> str:
-    """A fraction in per cent: 0.931 -> 93.10."""
-    return f"{100 * fraction:.2f}"
-
-
-def points(fraction: float) -> str:
-    """A difference of fractions in percentage points: 0.0125 -> +1.25."""
-    return f"{100 * fraction:+.2f}"
 
 
 def _percent_or_none(fraction: float | None) -> str:
@@ -313,7 +287,3 @@ def _interval(interval: Interval) -> str:
 
 def _points_interval(interval: Interval) -> str:
     return " to ".join(points(end) for end in interval)
-
-
-def _plural(count: int, noun: str) -> str:
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

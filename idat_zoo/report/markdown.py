@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 
-from idat_zoo.report.layout import Section
+from idat_zoo.report.cells import Section
 
 
 def as_markdown(sections: Iterable[Section]) -> str:

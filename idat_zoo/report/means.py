@@ -8,40 +8,11 @@ called `mean<n>`, one over the means of all g groups `mean<g>`: over VTAB-1K the
 import statistics
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 
+from idat_zoo.report.benchmark import Averaged, Benchmark, benchmarks, named_means
 from idat_zoo.report.fields import as_text, differing_within_tasks, is_of_the_task, label, telling
 from idat_zoo.report.rows import Group, Row
 from idat_zoo.values import Frozen, Scalar
-
-Averaged = Mapping[str, Mapping[str, tuple[str, ...]]]
-"""Suite -> group -> ids of its tasks: all that means are taken over, in the order of reports.
-
-`idat_zoo.registry.averaged_tasks` makes it from the shelves. A user's own task of a built-in suite
-is not in it, so it enters no mean.
-"""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Benchmark:
-    """A suite that means are taken over, with its tasks by group."""
-
-    suite: str
-    groups: Mapping[str, tuple[str, ...]]
-
-    @property
-    def tasks(self) -> tuple[str, ...]:
-        """The ids of all its tasks."""
-        return tuple(task for tasks in self.groups.values() for task in tasks)
-
-    def has(self, group: Group) -> bool:
-        """Whether a group of results is of one of these tasks."""
-        return group.fields["task.suite"] == self.suite and group.task in self.tasks
-
-
-def benchmarks(averaged: Averaged) -> list[Benchmark]:
-    """The suites that means are taken over, in order. No mean is over tasks of two of them."""
-    return [Benchmark(suite=suite, groups=groups) for suite, groups in averaged.items()]
 
 
 class Mean(Frozen):
@@ -58,12 +29,13 @@ class SeriesMeans(Frozen):
     """The means of one series over a suite: one for each group, then those over all tasks.
 
     A series is one method: recipes that are alike in all that is not set task by task. `by_task`
-    has the fields that are: field -> value as text -> tasks.
+    has the fields that are: field -> value as text -> tasks. `top1` has its numbers by task.
     """
 
     suite: str
     label: dict[str, Scalar]
     tasks: tuple[str, ...]
+    top1: dict[str, float]
     groups: tuple[Mean, ...]
     overall: tuple[Mean, ...]
     by_task: dict[str, dict[str, tuple[str, ...]]]
@@ -81,9 +53,14 @@ def build_means(
     return [
         _means(benchmark, series, told)
         for benchmark in benchmarks(averaged)
-        for series in find_series([pair for pair in pairs if benchmark.has(pair[0])])
+        for series in find_series([pair for pair in pairs if is_of(pair[0], benchmark)])
         if len(series) > 1
     ]
+
+
+def is_of(group: Group, benchmark: Benchmark) -> bool:
+    """Whether a group of results is of one of a benchmark's tasks."""
+    return group.fields["task.suite"] == benchmark.suite and group.task in benchmark.tasks
 
 
 def find_series(pairs: Sequence[tuple[Group, Row]]) -> list[Series]:
@@ -110,7 +87,7 @@ def _split(pairs: Sequence[tuple[Group, Row]], counts: Callable[[str], bool]) ->
 
 
 def _means(benchmark: Benchmark, series: Series, told: set[str]) -> SeriesMeans:
-    by_task = _by_task([group for group, _ in series])
+    by_task = differing_by_task([group for group, _ in series])
     rows = {group.task: row for group, row in series}
     tasks = tuple(task for task in benchmark.tasks if task in rows)
     groups = tuple(
@@ -122,38 +99,43 @@ def _means(benchmark: Benchmark, series: Series, told: set[str]) -> SeriesMeans:
         suite=benchmark.suite,
         label=label(series[0][0].fields, told - by_task.keys()),
         tasks=tasks,
+        top1={task: rows[task].top1.mean for task in tasks},
         groups=groups,
-        overall=_overall(benchmark, [rows[task] for task in tasks], groups),
+        overall=_overall(benchmark, {task: rows[task] for task in tasks}),
         by_task=by_task,
     )
 
 
-def _overall(benchmark: Benchmark, rows: Sequence[Row], groups: Sequence[Mean]) -> tuple[Mean, ...]:
+def _overall(benchmark: Benchmark, rows: Mapping[str, Row]) -> tuple[Mean, ...]:
     """The named means where no task is missing, else one mean of the tasks that are there."""
-    every, parts = len(benchmark.tasks), len(benchmark.groups)
+    every = len(benchmark.tasks)
     if len(rows) < every:
-        return (_mean(f"mean of {len(rows)} tasks", rows, of=every),)
-    over_tasks = _mean(f"mean{every}", rows, of=every)
-    return (over_tasks, _mean(f"mean{parts}", groups, of=parts)) if parts > 1 else (over_tasks,)
+        return (_mean(f"mean of {len(rows)} tasks", list(rows.values()), of=every),)
+    best = {
+        task: row.top1_best_on_test
+        for task, row in rows.items()
+        if row.top1_best_on_test is not None
+    }
+    means = named_means(benchmark, {task: row.top1.mean for task, row in rows.items()})
+    bests = named_means(benchmark, best)
+    return tuple(
+        Mean(name=name, top1=top1, top1_best_on_test=bests.get(name), count=of, of=of)
+        for (name, top1), of in zip(means.items(), (every, len(benchmark.groups)), strict=False)
+    )
 
 
-def _mean(name: str, parts: Sequence[Row] | Sequence[Mean], *, of: int) -> Mean:
-    best = [part.top1_best_on_test for part in parts]
-    known = [value for value in best if value is not None]
+def _mean(name: str, rows: Sequence[Row], *, of: int) -> Mean:
+    best = [row.top1_best_on_test for row in rows if row.top1_best_on_test is not None]
     return Mean(
         name=name,
-        top1=statistics.fmean(_top1(part) for part in parts),
-        top1_best_on_test=statistics.fmean(known) if len(known) == len(parts) else None,
-        count=len(parts),
+        top1=statistics.fmean(row.top1.mean for row in rows),
+        top1_best_on_test=statistics.fmean(best) if len(best) == len(rows) else None,
+        count=len(rows),
         of=of,
     )
 
 
-def _top1(part: Row | Mean) -> float:
-    return part.top1.mean if isinstance(part, Row) else part.top1
-
-
-def _by_task(groups: Iterable[Group]) -> dict[str, dict[str, tuple[str, ...]]]:
+def differing_by_task(groups: Iterable[Group]) -> dict[str, dict[str, tuple[str, ...]]]:
     """The fields that differ from task to task: field -> value -> the tasks with that value."""
     values: dict[str, dict[str, tuple[str, ...]]] = defaultdict(dict)
     for group in groups:

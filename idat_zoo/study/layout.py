@@ -2,11 +2,11 @@
 
 from collections.abc import Iterator, Sequence
 
-from idat_zoo.report.compare_layout import p_value
-from idat_zoo.report.layout import Section, percent, points
+from idat_zoo.report.cells import Section, effect_in_words, p_value, percent, points, table_section
+from idat_zoo.report.effect import LEAST_TASKS as LEAST_FOR_AN_INTERVAL
+from idat_zoo.report.ranks_layout import lay_out_ranks
 from idat_zoo.study.failures import UNUSABLE
-from idat_zoo.study.outcomes import Setting
-from idat_zoo.study.report import Comparison, OverTasks, Score, StudyReport
+from idat_zoo.study.report import Comparison, Score, StudyReport
 
 LISTED = 8
 """Folders of missing runs that are named; of more, the number is given."""
@@ -19,6 +19,8 @@ def lay_out_study(report: StudyReport) -> list[Section]:
         sections += [_scores(report), *_teachers(report)]
     if report.comparisons:
         sections += [findings(report), _comparisons(report), _over_tasks(report)]
+    if report.ranks is not None:
+        sections.append(lay_out_ranks(report.ranks, what="settings"))
     return sections
 
 
@@ -130,10 +132,6 @@ def _starred(one: Comparison | None) -> str:
     return f"{points(one.difference.gain)}{'*' if one.differs else ''}"
 
 
-def _called(setting: Setting) -> str:
-    return f"{setting.adapter}, {setting.label}"
-
-
 def _comparisons(report: StudyReport) -> Section:
     spans = {one.difference.seeds for one in report.comparisons if one.difference is not None}
     lines = [
@@ -174,39 +172,47 @@ def _comparison_row(one: Comparison) -> tuple[str, ...]:
 def _unpaired(comparisons: Sequence[Comparison]) -> Iterator[str]:
     for one in comparisons:
         if one.why_not:
-            yield f"{_called(one.setting)}, {one.task}: {one.why_not}"
+            yield f"{one.setting.name}, {one.task}: {one.why_not}"
 
 
 def _over_tasks(report: StudyReport) -> Section:
-    columns = ("adapter", "arm", "mean gain", "95 % interval", "tasks", "rank correlation", "p")
-    has_probe = any(one.correlation is not None for one in report.over_tasks)
-    lines = ["The interval is Student's over the tasks: it covers other tasks like these."]
-    if has_probe:
+    over = report.over_tasks
+    several = any(one.flips_of_seeds is not None for one in over)
+    columns = {
+        "adapter": [one.setting.adapter for one in over],
+        "arm": [one.setting.label for one in over],
+        "mean gain": [points(one.gain) for one in over],
+        "95 % interval": [" to ".join(map(points, one.interval or ())) for one in over],
+        "tasks": [str(len(one.tasks)) for one in over],
+        "p (tasks)": [p_value(one.flips_of_tasks.holm) for one in over],
+        "p (seeds)": [
+            "" if one.flips_of_seeds is None else p_value(one.flips_of_seeds.holm) for one in over
+        ],
+        "effect": [effect_in_words(one.effect) if one.effect else "" for one in over],
+        "rank correlation": [
+            "" if one.correlation is None else f"{one.correlation:+.2f}" for one in over
+        ],
+        "p": ["" if one.p is None else p_value(one.p) for one in over],
+    }
+    lines = [
+        "The interval is Student's over the tasks: it covers other tasks like these.",
+        "p (tasks): of the mean gain by flipping the signs of tasks, for other tasks like these"
+        + (
+            "; p (seeds): by flipping those of seeds within tasks, for other seeds on these tasks "
+            "and images, where seeds that agree exactly are one. Each is"
+            if several
+            else ". It is"
+        )
+        + " corrected over the rows of this table by Holm's method.",
+        "effect: the mean gain in its standard deviations over tasks; from "
+        f"{LEAST_FOR_AN_INTERVAL} tasks up with a 95 % bootstrap interval over tasks.",
+    ]
+    if any(one.correlation is not None for one in over):
         probe = ", ".join(f"{task} {percent(top1)}" for task, top1 in report.probe.items())
         lines += [
             "rank correlation: Spearman's, over the tasks, of the gain with the strength of the "
             f"frozen features, which is the top-1 of a linear probe ({probe}); p is exact, and "
             "not corrected.",
         ]
-    return Section(
-        title=f"Over tasks: mean gain over '{report.reference}', in points of top-1",
-        columns=columns if has_probe else columns[:-2],
-        rows=tuple(
-            _over_tasks_row(one) if has_probe else _over_tasks_row(one)[:-2]
-            for one in report.over_tasks
-        ),
-        lines=tuple(lines),
-    )
-
-
-def _over_tasks_row(one: OverTasks) -> tuple[str, ...]:
-    interval = "–" if one.interval is None else " to ".join(map(points, one.interval))
-    return (
-        one.setting.adapter,
-        one.setting.label,
-        points(one.gain),
-        interval,
-        str(len(one.tasks)),
-        "–" if one.correlation is None else f"{one.correlation:+.2f}",
-        "–" if one.p is None else p_value(one.p),
-    )
+    title = f"Over tasks: mean gain over '{report.reference}', in points of top-1"
+    return table_section(title, columns, lines)

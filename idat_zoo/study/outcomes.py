@@ -29,6 +29,11 @@ class Setting(Frozen):
         """`mse`, or with values `mse, lr 0.01`."""
         return ", ".join([self.arm, *(f"{name} {value}" for name, value in self.values)])
 
+    @property
+    def name(self) -> str:
+        """`lora, mse, lr 0.01`: the adapter and the label."""
+        return f"{self.adapter}, {self.label}"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:

@@ -9,7 +9,10 @@ from scipy.stats import permutation_test, rankdata
 
 from idat_zoo.intervals import Interval
 from idat_zoo.report.difference import Difference, difference_of, holm, seed_variances
+from idat_zoo.report.effect import Effect, effect_over_tasks
+from idat_zoo.report.ranks import Ranks, average_ranks
 from idat_zoo.report.rows import over_seeds
+from idat_zoo.report.sign_flips import sign_flip_p
 from idat_zoo.study.failures import in_one_line
 from idat_zoo.study.outcomes import Outcomes, Setting, paired, read_outcomes
 from idat_zoo.study.plan import StudyPlan
@@ -38,12 +41,14 @@ class Score(Frozen):
 class Comparison(Frozen):
     """The gain of a setting over the reference arm on one task.
 
-    `why_not` says why there is none, and is '' if there is one.
+    `by_seed` has the gain of each seed. `why_not` says why there is no difference, and is '' if
+    there is one.
     """
 
     setting: Setting
     task: str
     difference: Difference | None = None
+    by_seed: tuple[float, ...] = ()
     why_not: str = ""
 
     @property
@@ -52,10 +57,20 @@ class Comparison(Frozen):
         return self.difference is not None and self.difference.holm < 0.05
 
 
+class Corrected(Frozen):
+    """A p-value, and the same after Holm's correction over the settings of the study."""
+
+    p: float
+    holm: float = 1.0
+
+
 class OverTasks(Frozen):
     """The mean gain of a setting over its tasks, with Student's 95 % interval over the tasks.
 
     There is no interval where the gain is the same on all tasks, which says nothing about others.
+    `flips_of_tasks` and `flips_of_seeds` are sign-flip tests of the mean gain: whether other tasks
+    like these would have one, and whether other seeds would on these tasks; the second is None
+    where no task has several seeds. `effect` is the gain by its spread over tasks.
 
     `correlation` is Spearman's rank correlation, over tasks, of the gain with the top-1 of a linear
     probe, and `p` its exact p-value over all orders of the tasks; both are None over fewer than
@@ -66,6 +81,9 @@ class OverTasks(Frozen):
     tasks: tuple[str, ...]
     gain: float
     interval: Interval | None = None
+    effect: Effect | None = None
+    flips_of_tasks: Corrected
+    flips_of_seeds: Corrected | None = None
     correlation: float | None = None
     p: float | None = None
 
@@ -74,8 +92,8 @@ class StudyReport(Frozen):
     """A study as data. Accuracies are fractions.
 
     `missing` are the folders of planned runs that are not finished, or whose result cannot be read;
-    `unusable` are the messages of the latter. `probe` is the top-1 of a
-    linear probe by task, for tasks on which the study has one.
+    `unusable` are the messages of the latter. `probe` is the top-1 of a linear probe by task, for
+    tasks on which the study has one. `ranks` are those of the settings, if there are enough.
     """
 
     name: str
@@ -88,6 +106,7 @@ class StudyReport(Frozen):
     comparisons: tuple[Comparison, ...]
     over_tasks: tuple[OverTasks, ...]
     probe: dict[str, float]
+    ranks: Ranks | None = None
 
 
 def build_study_report(plan: StudyPlan, folder: Path) -> StudyReport:
@@ -95,6 +114,7 @@ def build_study_report(plan: StudyPlan, folder: Path) -> StudyReport:
     outcomes, missing, faults = read_outcomes(plan, folder)
     comparisons = _corrected(list(_comparisons(plan, outcomes)))
     probe = _probe(outcomes)
+    scores = tuple(_scores(outcomes))
     folders = tuple(dict.fromkeys(entry.folder for entry in missing))
     return StudyReport(
         name=plan.name,
@@ -103,10 +123,11 @@ def build_study_report(plan: StudyPlan, folder: Path) -> StudyReport:
         finished=len(plan.runs) - len(folders),
         missing=folders,
         unusable=tuple(map(in_one_line, faults)),
-        scores=tuple(_scores(outcomes)),
+        scores=scores,
         comparisons=tuple(comparisons),
-        over_tasks=tuple(_over_tasks(comparisons, probe)),
+        over_tasks=tuple(_flips_corrected(list(_over_tasks(comparisons, probe)))),
         probe=probe,
+        ranks=_ranks(scores),
     )
 
 
@@ -123,6 +144,13 @@ def _scores(outcomes: Outcomes) -> Iterator[Score]:
                 sd=statistics.stdev(tops) if len(tops) > 1 else None,
                 teacher=statistics.fmean(teachers) if len(teachers) == len(tops) else None,
             )
+
+
+def _ranks(scores: Sequence[Score]) -> Ranks | None:
+    by_setting: dict[str, dict[str, float]] = {}
+    for score in scores:
+        by_setting.setdefault(score.setting.name, {})[score.task] = score.top1
+    return average_ranks(by_setting)
 
 
 def _comparisons(plan: StudyPlan, outcomes: Outcomes) -> Iterator[Comparison]:
@@ -143,7 +171,8 @@ def _comparisons(plan: StudyPlan, outcomes: Outcomes) -> Iterator[Comparison]:
         for task in tasks:
             if task in known:
                 found = difference_of(known[task], seed_variance=variance, freedom=freedom)
-                yield Comparison(setting=setting, task=task, difference=found)
+                by_seed = tuple(map(float, known[task].mean(1)))
+                yield Comparison(setting=setting, task=task, difference=found, by_seed=by_seed)
             else:
                 why = "no seed in common with the reference, or its predictions are not kept"
                 yield Comparison(setting=setting, task=task, why_not=why)
@@ -176,13 +205,12 @@ def _probe(outcomes: Outcomes) -> dict[str, float]:
 
 def _over_tasks(comparisons: Sequence[Comparison], probe: dict[str, float]) -> Iterator[OverTasks]:
     for setting in dict.fromkeys(one.setting for one in comparisons):
-        gains = {
-            one.task: one.difference.gain
-            for one in comparisons
-            if one.setting == setting and one.difference is not None
-        }
+        own = [one for one in comparisons if one.setting == setting]
+        gains = {one.task: one.difference.gain for one in own if one.difference is not None}
         if not gains:
             continue
+        by_seed = [one.by_seed for one in own if one.by_seed]
+        several = any(len(seeds) > 1 for seeds in by_seed)
         strengths = {task: probe[task] for task in gains if task in probe}
         both = list(strengths)
         rho, p = None, None
@@ -193,9 +221,28 @@ def _over_tasks(comparisons: Sequence[Comparison], probe: dict[str, float]) -> I
             tasks=tuple(gains),
             gain=statistics.fmean(gains.values()),
             interval=over_seeds(list(gains.values())) if len(set(gains.values())) > 1 else None,
+            effect=effect_over_tasks(list(gains.values())),
+            flips_of_tasks=Corrected(p=sign_flip_p(by_seed, unit="tasks")),
+            flips_of_seeds=Corrected(p=sign_flip_p(by_seed, unit="seeds")) if several else None,
             correlation=rho,
             p=p,
         )
+
+
+def _flips_corrected(over: Sequence[OverTasks]) -> list[OverTasks]:
+    """The settings with Holm's correction of each of the two sign-flip tests over all of them."""
+    tasks = holm([one.flips_of_tasks.p for one in over])
+    seeds = iter(holm([one.flips_of_seeds.p for one in over if one.flips_of_seeds is not None]))
+    return [
+        one.model_copy(
+            update={
+                "flips_of_tasks": Corrected(p=one.flips_of_tasks.p, holm=corrected),
+                "flips_of_seeds": one.flips_of_seeds
+                and Corrected(p=one.flips_of_seeds.p, holm=next(seeds)),
+            }
+        )
+        for one, corrected in zip(over, tasks, strict=True)
+    ]
 
 
 def _rank_correlation(first: Sequence[float], second: Sequence[float]) -> tuple[float, float]:

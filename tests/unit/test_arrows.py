@@ -21,6 +21,7 @@ MAY_KNOW = {
     "candidates": FLOOR,
     "option_words": RECIPE,
     "recipe_toml": FLOOR,
+    "published_rows": RECIPE,
     "sources": RECIPE,
     "files": {"errors"},
     "randomness": set(),
@@ -139,9 +140,9 @@ MAY_KNOW = {
     "study.plan": FLOOR | {"files", "study.design"},
     "report": FLOOR
     | {"adapters", "checkpoint", "data", "distillation"}
-    | {"files", "intervals", "metrics", "results", "standing"},
+    | {"files", "intervals", "metrics", "published_rows", "results", "standing"},
     "registry": FLOOR
-    | {"data", "distillation", "option_words", "outside", "own_weights"}
+    | {"data", "distillation", "option_words", "outside", "own_weights", "published_rows"}
     | {"recipe_toml", "registry.controls", "registry.families", "sources", "study.design"},
     "registry.families": FLOOR | {"adapters", "option_words", "outside", "registry"},
     "registry.controls": FLOOR | {"adapters", "backbones", "randomness", "registry"},

@@ -182,7 +182,7 @@ def test_the_list_of_tasks_tells_the_suite() -> None:
 
 
 @pytest.mark.parametrize(
-    "kind", ["recipes", "adapters", "pairs", "backbones", "tasks", "published"]
+    "kind", ["recipes", "adapters", "pairs", "backbones", "tasks", "shipped", "published"]
 )
 def test_every_list_has_the_same_names_as_text_and_as_json(kind: str) -> None:
     rows = document("list", kind)[kind]

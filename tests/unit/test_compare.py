@@ -111,12 +111,32 @@ def test_groups_are_paired_by_task_and_seed(tmp_path: Path) -> None:
     assert (found.only_first, found.only_second) == ((), ("count", "digits seed 3"))
     assert found.gain == pytest.approx(0.11)
     assert found.interval is None  # the same gain on both tasks tells nothing about others
+    assert (found.p_tasks, found.effect) == (0.5, None)  # two tasks of one sign; no spread
+    assert found.p_seeds == 2 / 2**6
     gained = np.zeros((3, COUNT), dtype=int)
     for seed in (0, 1, 2):
         gained[seed, 10 : 20 + seed] = 1
     variance, freedom = seed_variances([gained, gained])
     expected = difference_of(gained, seed_variance=variance, freedom=freedom)
     assert found.tasks[0].difference == expected
+
+
+def test_the_mean_gain_over_tasks_is_tested_and_measured(tmp_path: Path) -> None:
+    for place, task in enumerate(("digits", "textures", "count")):
+        for seed in (0, 1):
+            write(tmp_path / "A" / task / f"{seed}", range(20), task=task, seed=seed)
+            wrong = range(10 - 4 * place)
+            write(tmp_path / "B" / task / f"{seed}", wrong, task=task, seed=seed, lr=0.02)
+    found = compared(tmp_path / "A", tmp_path / "B")
+    assert found.effect is not None
+    assert found.effect.size == pytest.approx(0.14 / 0.04)
+    assert found.p_tasks == found.p_seeds == 2 / 2**3  # both seeds are alike, and count as one
+    printed = " ".join(idat("compare", tmp_path / "A", tmp_path / "B").stdout.split())
+    assert "mean gain over 3 tasks: +14.00 (+4.06 to +23.94, Student's over the tasks)" in printed
+    assert "by sign flips p 0.2500 for other tasks like these; 0.2500 for other seeds" in printed
+    assert "effect +3.50, in standard deviations over tasks" in printed
+    alone = compared(tmp_path / "A" / "digits", tmp_path / "B" / "digits")
+    assert (alone.p_tasks, alone.p_seeds, alone.effect) == (None, None, None)
 
 
 def test_single_runs_of_other_seeds_are_compared(tmp_path: Path) -> None:

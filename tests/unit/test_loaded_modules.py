@@ -75,7 +75,7 @@ def check(words: list[str], may: frozenset[str], most: int, place: Path, *, exit
     [
         (["--help"], frozenset(), 250),
         (["list"], SHELVES, 370),
-        *((["list", kind.value], SHELVES, 370) for kind in Kind if kind != Kind.RUNS),
+        *((["list", kind.value], SHELVES, 375) for kind in Kind if kind != Kind.RUNS),
         (["list", "adapters", "--pair", "micro"], SHELVES, 370),
         *((["show", name], SHELVES, 370) for name in ("micro/lora/digits", "lora", "dtd")),
         (["validate"], SHELVES, 370),
@@ -84,8 +84,8 @@ def check(words: list[str], may: frozenset[str], most: int, place: Path, *, exit
         (["data", "info"], SHELVES, 370),
         (["data", "cache"], SHELVES | {"numpy"}, 545),
         (["data", "verify", "mini"], IMAGES, 645),
-        (["report", RESULTS], REPORT, 650),
-        (["report", RESULTS, "--json"], REPORT, 650),
+        (["report", RESULTS], REPORT, 660),
+        (["report", RESULTS, "--json"], REPORT, 660),
     ],
 )
 def test_a_command_that_computes_nothing(

@@ -8,8 +8,8 @@ from made_results import MINI, VTAB_1K, build_report, made, on_task, text
 
 from conftest import toy_recipe
 from idat_zoo.registry import load_registry
+from idat_zoo.report.benchmark import Benchmark
 from idat_zoo.report.layout import lay_out
-from idat_zoo.report.means import Benchmark
 
 
 @pytest.mark.parametrize(("known", "count"), [(VTAB_1K, 19), (MINI, 6)])
@@ -154,3 +154,30 @@ def test_no_mean_is_over_two_selections() -> None:
     mixed += [made(50, on_task(task)) for task in MINI.tasks[3:]]
     assert [len(series.tasks) for series in build_report(mixed).means] == [3, 3]
     assert not any("mean6" in mean.name for s in build_report(mixed).means for mean in s.overall)
+
+
+def test_five_methods_of_a_suite_are_ranked_over_its_tasks() -> None:
+    rates = (1e-3, 2e-3, 3e-3, 4e-3, 5e-3)
+    found = [
+        made(50 + 5 * place, on_task(task, lr=lr), seed=seed)
+        for task in MINI.tasks
+        for place, lr in enumerate(rates)
+        for seed in range(3)
+    ]
+    report = build_report([*found, made(99, on_task("digits", lr=1e-2))])
+    ranks = report.ranks["mini"]
+    assert [one.method for one in ranks.methods] == [f"lr {lr:g}" for lr in reversed(rates)]
+    assert [one.rank for one in ranks.methods] == [1, 2, 3, 4, 5]
+    assert ranks.tasks == MINI.tasks  # seeds are no tasks
+    assert "| lr 0.005 | 1.00 | a |" in text(report)
+    assert "Average ranks of 5 recipes over 6 tasks of the mini suite" in text(report)
+    assert build_report(found[: -3 * len(rates) * 3]).ranks == {}  # three tasks are left
+    assert build_report([one for one in found if one[1].recipe.lr > 1e-3]).ranks == {}
+
+
+def test_methods_are_ranked_by_the_names_that_a_narrow_report_gives_them() -> None:
+    rates = (1e-3, 2e-3, 3e-3, 4e-3, 5e-3)
+    report = build_report([made(50, on_task(t, lr=lr)) for t in MINI.tasks for lr in rates])
+    (section,) = (s for s in lay_out(report, label_width=4) if s.title.startswith("Average ranks"))
+    assert [row[:2] for row in section.rows] == [(f"R{k}", "3.00") for k in range(1, 6)]
+    assert "Friedman's p that all are alike: 1.0000" in section.lines[0]

@@ -25,8 +25,9 @@ from conftest import toy_recipe
 from idat_zoo.adapters import ADAPTERS
 from idat_zoo.intervals import wilson_interval
 from idat_zoo.registry import load_registry
+from idat_zoo.report.cells import as_count
 from idat_zoo.report.fields import flatten
-from idat_zoo.report.layout import as_count, lay_out
+from idat_zoo.report.layout import lay_out
 from idat_zoo.report.markdown import markdown_table
 from idat_zoo.report.rows import estimate
 from idat_zoo.results import Candidate, Selection

@@ -1,5 +1,6 @@
 """The report of a study, over results made by hand."""
 
+import itertools
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -7,12 +8,15 @@ import numpy as np
 import pytest
 import safetensors.numpy
 from made_results import COUNT, made, on_task, scored
+from scipy.stats import rankdata
 
 from idat_zoo import files
+from idat_zoo.report.cells import p_value, points
 from idat_zoo.report.difference import difference_of, seed_variances
-from idat_zoo.report.layout import points
+from idat_zoo.report.effect import effect_over_tasks
 from idat_zoo.report.markdown import as_markdown
 from idat_zoo.report.predictions import CLASSES_FILE, LOGIT_ENSEMBLE
+from idat_zoo.report.sign_flips import sign_flip_p
 from idat_zoo.study.layout import findings, lay_out_study
 from idat_zoo.study.outcomes import Setting
 from idat_zoo.study.plan import Entry, StudyPlan
@@ -168,6 +172,65 @@ def test_gains_are_set_against_a_linear_probe(study: Made) -> None:
     assert over.correlation == pytest.approx(-1.0)
     assert over.p == pytest.approx(2 / 24)  # of 4! orders, the two extreme ones
     assert "rank correlation" in text_of(report)
+
+
+def test_the_mean_gain_is_tested_over_tasks_and_over_seeds(study: Made) -> None:
+    plan, folder, right = study
+    report = build_study_report(plan, folder)
+    over = {one.setting: one for one in report.over_tasks}
+    gains = [
+        [float(np.mean(right[t, "mse", s].astype(int) - right[t, "none", s])) for s in SEEDS]
+        for t in TASKS
+    ]
+    effect = effect_over_tasks([float(np.mean(own)) for own in gains])
+    flips = over[MSE].flips_of_tasks
+    assert (flips.p, flips.holm) == (2 / 2**4, 2 * 2 / 2**4)  # four gains of one sign, two settings
+    seeds = over[MSE].flips_of_seeds
+    assert seeds is not None
+    assert seeds.p == pytest.approx(sign_flip_p(gains, unit="seeds"))
+    assert effect is not None
+    assert over[MSE].effect is not None
+    assert over[MSE].effect.size == pytest.approx(effect.size)
+    text = text_of(report)
+    assert "| tasks | p (tasks) | p (seeds) | effect |" in text
+    assert f"| 4 | 0.2500 | {p_value(seeds.holm)} | {effect.size:+.2f} |" in text
+
+
+def test_equal_seeds_count_as_one(study: Made) -> None:
+    plan, folder, right = study
+    for task in TASKS:
+        for arm, seed in itertools.product(("none", "mse"), SEEDS):
+            first = {"student": right[task, arm, 0], LOGIT_ENSEMBLE: right[task, "both", 0]}
+            write_run(folder, entry(task, arm, seed), first)
+    for one in build_study_report(plan, folder).over_tasks:
+        assert one.flips_of_seeds == one.flips_of_tasks
+
+
+def test_with_one_seed_other_seeds_are_not_spoken_of(tmp_path: Path) -> None:
+    entries = [entry(task, arm, 0) for task in TASKS for arm in ("none", "mse")]
+    source = np.random.default_rng(1)
+    for one in entries:
+        write_run(tmp_path, one, {"student": right_on(source, 0.5)})
+    report = build_study_report(plan_of(*entries), tmp_path)
+    assert report.over_tasks[0].flips_of_seeds is None
+    assert "p (tasks)" in text_of(report)
+    assert "(seeds)" not in text_of(report)
+
+
+def test_five_settings_on_four_tasks_are_ranked(study: Made) -> None:
+    plan, folder, _ = study
+    assert build_study_report(plan, folder).ranks is None  # three settings
+    source = np.random.default_rng(1)
+    more = [entry(task, arm, 0) for task in TASKS for arm in ("kl", "dkd")]
+    for one in more:
+        write_run(folder, one, {"student": right_on(source, 0.2)})
+    report = build_study_report(plan_of(*plan.entries, *more), folder)
+    assert report.ranks is not None
+    ranks = {one.method: one.rank for one in report.ranks.methods}
+    scores = {(score.setting.name, score.task): score.top1 for score in report.scores}
+    table = np.array([[scores[name, task] for task in TASKS] for name in ranks])
+    assert list(ranks.values()) == pytest.approx(list(rankdata(-table, axis=0).mean(1)))
+    assert "Average ranks of 5 settings over 4 tasks" in text_of(report)
 
 
 def test_missing_runs_are_named_and_the_rest_is_compared(study: Made) -> None:
