@@ -1,8 +1,8 @@
 """The executor `hf-jobs` of `idat study`: what is refused, what is submitted, and the answer."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import typer
 
@@ -98,51 +98,48 @@ def submit_passes(
         }
         if orders:
             study.store(replan=replan)
-        for number, order in orders.items():
-            if (ended := found[number].ended) is not None:
-                why = f": {ended.message}" if ended.message else ""
-                screen.note(f"pass {number}: job {ended.id} ended ({ended.stage.lower()}){why}")
+        for number in numbers:
             try:
-                submitted[number] = study.submit(order)
+                if number in orders:
+                    _tell_end(number, found[number].ended)
+                    submitted[number] = study.submit(orders[number])
             except HubError as error:
-                if not submitted:
-                    raise
                 refusal = error
                 break
-    _print_jobs(study, settled, numbers, active | submitted, submitted, refusal, json=json)
+            if not json:
+                job = submitted.get(number) or active[number]
+                what = "submitted" if number in submitted else job.stage.lower()
+                typer.echo(screen.plain(f"pass {number}: job {job.id} ({what}) {job.url}"))
+    if refusal is not None and not submitted:
+        raise refusal
+    if json:
+        document = {
+            "study": settled.name,
+            "folder": str(study.folder),
+            "bucket": str(study.place),
+            "jobs": _rows(active | submitted, submitted),
+            "not_submitted": sorted(orders.keys() - submitted),
+        }
+        screen.print_json(document | ({"error": refusal.message} if refusal else {}))
     if refusal is not None:
         if not json:
             screen.print_error(refusal)
         raise typer.Exit(screen.SOME_FAILED)
 
 
-def _print_jobs(
-    study: "StudyOnHub",
-    settled: "StudyPlan",
-    numbers: Iterable[int],
-    jobs: "dict[int, Job]",
-    new: "dict[int, Job]",
-    refusal: HubError | None,
-    *,
-    json: bool,
-) -> None:
-    """Print a line for each job: those that were submitted, and those that train already."""
-    if json:
-        document: dict[str, Any] = {
-            "study": settled.name,
-            "folder": str(study.folder),
-            "bucket": str(study.place),
-            "jobs": [
-                {"pass": n, "id": job.id, "url": job.url, "stage": job.stage, "submitted": n in new}
-                for n, job in sorted(jobs.items())
-            ],
-            "not_submitted": [number for number in numbers if number not in jobs],
-        }
-        screen.print_json(document | ({"error": refusal.message} if refusal else {}))
-        return
-    for number, job in sorted(jobs.items()):
-        what = "submitted" if number in new else job.stage.lower()
-        typer.echo(screen.plain(f"pass {number}: job {job.id} ({what}) {job.url}"))
+def _rows(jobs: "Mapping[int, Job]", new: "Collection[int]") -> list[dict[str, object]]:
+    """The jobs of passes as values of JSON."""
+    return [
+        {"pass": n, "id": job.id, "url": job.url, "stage": job.stage, "submitted": n in new}
+        for n, job in sorted(jobs.items())
+    ]
+
+
+def _tell_end(number: int, ended: "Job | None") -> None:
+    """Print a note of the last job of a pass, which has ended without all results."""
+    if ended is not None:
+        why = f": {ended.message}" if ended.message else ""
+        screen.note(f"pass {number}: job {ended.id} ended ({ended.stage.lower()}){why}")
 
 
 def _check_recipes(recipes: "list[Recipe]", study: "StudyOnHub", *, agreed: bool) -> bool:

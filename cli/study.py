@@ -138,7 +138,7 @@ def run(
         from idat_zoo.runs.inputs import Inputs
         from idat_zoo.study.plan import load_plan
         from idat_zoo.study.planning import agreed_plan, make_plan
-        from idat_zoo.study.train import open_passes, plan_of_runs, train_pass, train_plan
+        from idat_zoo.study.train import one_pass, open_passes, plan_of_runs, train_pass, train_plan
         from idat_zoo.trackers import find_trackers
 
         find_trackers(tracker or ())
@@ -157,7 +157,8 @@ def run(
     if executor == HF_JOBS and asked is not None and not dry_run:
         on_hub = open_study(asked.name, folder, options)
     if asked is None:
-        settled = load_plan(folder)
+        assert number is not None
+        settled = one_pass(load_plan(folder), number)
     else:
         fresh = make_plan(asked, setup, data_dir=data_dir)
         settled = agreed_plan(fresh, folder, replan=replan)
@@ -196,7 +197,6 @@ def run(
         inputs = replace(inputs, listener=progress)
         if number is not None:
             outcome = train_pass(
-                number,
                 settled,
                 folder,
                 setup,

@@ -30,11 +30,11 @@ FOLDER_LABEL, STUDY_LABEL, PASS_LABEL, RUNS_LABEL = (
     f"idat-{what}" for what in ("folder", "study", "pass", "runs")
 )
 RECORD_FILE = "hf-jobs.json"
-"""The file of a study's folder here that names its bucket and account for `idat study status`."""
+"""The file of a study's folder that names its bucket, and the accounts that have paid for jobs."""
 DATA = {".csv", ".json", ".jsonl", ".safetensors", ".toml"}
 """The endings of the files of a finished run."""
-STATE = (PLAN_FILE, FAILURES_FILE)
-"""The files of a study's folder that a job needs to train a pass."""
+STATE = (PLAN_FILE, FAILURES_FILE, RECORD_FILE)
+"""The files of a study's folder that are the same here and in the bucket."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,20 +51,22 @@ class StudyOnHub:
     def __init__(self, name: str, folder: Path, options: HfJobsOptions) -> None:
         """Ask the Hub who pays, which jobs there are, and what the bucket holds.
 
-        The jobs are listed first, so that one that ends meanwhile counts as running still.
-
-        Raises: HubError.
+        The files are listed after the jobs, so that what a job has written counts once it has
+        ended. Raises: HubError.
         """
         self.name, self.folder, self.options = name, folder, options
         bucket, below = _split(options.bucket)
         self.place = BucketFolder(bucket=bucket, folder=below or name)
-        self.account = options.namespace or find_account()
+        self.account = find_account(options.namespace)
+        there = list_files(self.place)
+        state = {file: there[file] for file in STATE if file in there}
+        self._state = read_files(self.place, state) if state else {}
+        record = json.loads(self._state.get(RECORD_FILE, b"{}"))
+        self._accounts = sorted({self.account, *record.get("accounts", ())})
         self._label = _label(str(self.place))
         self._jobs: dict[str, Job] = {}
         self.add_new_jobs()
         self._there = list_files(self.place)
-        state = {file: self._there[file] for file in STATE if file in self._there}
-        self._state = read_files(self.place, state) if state else {}
 
     def fetch_plan(self) -> None:
         """Take over the plan of the bucket where none is here. Raises: RunFolderError."""
@@ -100,6 +102,8 @@ class StudyOnHub:
 
         Raises: HubError; UsageError if the bucket holds another plan, unless `replan` accepts that.
         """
+        record = {"bucket": str(self.place), "accounts": self._accounts}
+        files.write_whole(self.folder / RECORD_FILE, files.dump_json(record))
         here = {
             name: (self.folder / name).read_bytes()
             for name in STATE
@@ -114,13 +118,12 @@ class StudyOnHub:
         changed = {name: own for name, own in here.items() if self._state.get(name) != own}
         if changed:
             write_files(self.place, changed)
-        record = {"account": self.account, "bucket": str(self.place)}
-        files.write_whole(self.folder / RECORD_FILE, files.dump_json(record))
 
     def add_new_jobs(self) -> None:
         """List the jobs; those that were listed before keep their stage. Raises: HubError."""
-        new = {job.id: job for job in list_jobs(self.account, self._label)}
-        self._jobs = new | self._jobs
+        for account in self._accounts:
+            new = {job.id: job for job in list_jobs(account, self._label)}
+            self._jobs = new | self._jobs
 
     def jobs_of(self, plan: StudyPlan, number: int) -> PassJobs:
         """The jobs of pass `number` of a plan."""
@@ -192,7 +195,8 @@ def described_jobs(folder: Path, plan: StudyPlan) -> dict[str, str]:
     runs = {_digest(*own): own for own in plan.passes}
     return {
         str((folder / run).resolve()): f"job {job.id} of Hugging Face ({job.stage.lower()})"
-        for job in list_jobs(record["account"], _label(record["bucket"]))
+        for account in record["accounts"]
+        for job in list_jobs(account, _label(record["bucket"]))
         if not job.has_ended
         for run in runs.get(job.labels.get(RUNS_LABEL, ""), ())
     }

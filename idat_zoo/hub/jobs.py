@@ -58,12 +58,17 @@ class Job:
     has_ended: bool
 
 
-def find_account() -> str:
-    """The name of the account that is logged in. Raises: HubError if none is."""
+def find_account(given: str | None) -> str:
+    """The account that pays: the given one, or else the one that is logged in.
+
+    Raises: HubError if no one is logged in.
+    """
     from huggingface_hub import HfApi, get_token
 
     if get_token() is None:
         raise HubError("no one is logged in to the Hub, which jobs need.", hint=LOG_IN)
+    if given is not None:
+        return given
     with plain_errors(HubReference(repo="whoami-v2", kind="account")):
         return str(patiently(HfApi(library_name="idat-zoo").whoami)["name"])
 

@@ -152,9 +152,22 @@ def open_passes(
     return [n for n, own in enumerate(settled.passes, start=1) if open_runs.intersection(own)]
 
 
+def one_pass(stored: StudyPlan, number: int) -> StudyPlan:
+    """The part of a plan that is its pass `number`, from 1.
+
+    Raises: UsageError for a pass that the plan does not have.
+    """
+    if not 1 <= number <= len(stored.passes):
+        raise UsageError(
+            f"study '{stored.name}' has no pass {number}; they are 1 to {len(stored.passes)}."
+        )
+    own = stored.passes[number - 1]
+    entries = tuple(one for one in stored.entries if one.folder in own)
+    return stored.model_copy(update={"passes": (own,), "entries": entries})
+
+
 def train_pass(
-    number: int,
-    stored: StudyPlan,
+    part: StudyPlan,
     folder: Path,
     setup: DeviceSetup,
     inputs: Inputs,
@@ -164,24 +177,11 @@ def train_pass(
     words: Sequence[str] = (),
     trackers: Sequence[str] = (),
 ) -> StudyOutcome:
-    """Train pass `number` (from 1) of a plan that a study's folder holds; see `train_plan`.
+    """Train one pass of a plan that a study's folder holds; see `one_pass` and `train_plan`.
 
     The outcome covers the runs of the pass. The folder is not locked: other processes may train
     other passes at the same time.
-
-    Raises: UsageError for a pass that the plan does not have.
     """
-    if not 1 <= number <= len(stored.passes):
-        raise UsageError(
-            f"study '{stored.name}' has no pass {number}; they are 1 to {len(stored.passes)}."
-        )
-    own = stored.passes[number - 1]
-    part = stored.model_copy(
-        update={
-            "passes": (own,),
-            "entries": tuple(one for one in stored.entries if one.folder in own),
-        }
-    )
     training = _Training(part, folder, setup, inputs, progress)
     return training.train(retry=retry, words=words, trackers=trackers, train_turns=None)
 

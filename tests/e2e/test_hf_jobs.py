@@ -133,7 +133,7 @@ def test_a_job_is_a_printed_command_on_a_mounted_folder(hub: Hub) -> None:
         ],
         "dockerImage": "ghcr.io/astral-sh/uv:python3.12-bookworm",
     }
-    assert list(hub.buckets[BUCKET].files) == ["small/plan.json"]
+    assert list(hub.buckets[BUCKET].files) == ["small/plan.json", "small/hf-jobs.json"]
     assert not list(Path().rglob("result.json"))
     assert not [one for one in hub.exchanges if one.leaks]
 
@@ -246,6 +246,37 @@ def test_failures_in_jobs_are_counted_and_forgotten_by_retry(hub: Hub, tmp_path:
 def is_open(hub: Hub, place: int, number: str) -> bool:
     job = hub.jobs[-1 - place]
     return bool(job["labels"]["idat-pass"] == number and job["status"]["stage"] == "SCHEDULING")
+
+
+def test_the_jobs_of_every_account_that_paid_are_known(hub: Hub) -> None:
+    lab = ("--executor-option", "namespace=lab")
+    assert submit(*lab).exit_code == 0
+    shutil.rmtree("runs")
+    result = submit()
+    assert result.exit_code == 0, result.stderr
+    assert result.stdout.count("(scheduling)") == 4
+    assert {job["owner"]["name"] for job in hub.jobs} == {"lab"}
+    assert len(hub.jobs) == 4
+
+
+def test_a_job_fetches_the_images_of_its_pass_alone(hub: Hub) -> None:
+    Path("small.toml").write_text(SMALL.replace('["digits"]', '["digits", "cifar100"]'))
+    result = submit()
+    assert_one_error(result, "each job would download images of 'cifar100'.", code=2)
+    assert submit("--yes").exit_code == 0
+    before = len(hub.requests)
+    done = idat("study", "small", "--out", "runs/small", "--pass", "1", *CPU, "--yes")
+    assert done.exit_code == 0, done.output
+    assert not [line for line in hub.requests[before:] if "datasets" in line]
+
+
+def test_the_status_does_without_the_hub(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert submit().exit_code == 0
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
+    status = idat("study", "status", "small")
+    assert status.exit_code == 0
+    assert "the Hub does not list its jobs: the Hub gives no answer" in status.stderr
+    assert "waiting: 4 runs" in status.stdout
 
 
 # Refusals
