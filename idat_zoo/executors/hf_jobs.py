@@ -7,12 +7,13 @@ Free of torch.
 """
 
 import hashlib
-import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+
+from pydantic import ValidationError
 
 from idat_zoo import files
 from idat_zoo.errors import UsageError
@@ -23,6 +24,7 @@ from idat_zoo.hub.buckets import BucketFolder, list_files, read_files, write_fil
 from idat_zoo.hub.jobs import Job, Mount, Order, check_words, find_account, list_jobs, submit
 from idat_zoo.study.failures import FAILURES_FILE
 from idat_zoo.study.plan import PLAN_FILE, StudyPlan, has_plan
+from idat_zoo.values import Frozen
 
 STUDY_MOUNT, IMAGES_MOUNT = "/study", "/images"
 """Where a job sees the study's folder and the images."""
@@ -35,6 +37,21 @@ DATA = {".csv", ".json", ".jsonl", ".safetensors", ".toml"}
 """The endings of the files of a finished run."""
 STATE = (PLAN_FILE, FAILURES_FILE, RECORD_FILE)
 """The files of a study's folder that are the same here and in the bucket."""
+
+
+class _Record(Frozen):
+    """The bucket's folder of a study, and the accounts that have paid for its jobs."""
+
+    bucket: str
+    accounts: tuple[str, ...]
+
+    @classmethod
+    def read(cls, content: bytes) -> "_Record | None":
+        """A record of this version; None for anything else."""
+        try:
+            return cls.model_validate_json(content)
+        except ValidationError:
+            return None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,8 +78,8 @@ class StudyOnHub:
         there = list_files(self.place)
         state = {file: there[file] for file in STATE if file in there}
         self._state = read_files(self.place, state) if state else {}
-        record = json.loads(self._state.get(RECORD_FILE, b"{}"))
-        self._accounts = sorted({self.account, *record.get("accounts", ())})
+        record = _Record.read(self._state.get(RECORD_FILE, b""))
+        self._accounts = sorted({self.account, *(record.accounts if record else ())})
         self._label = _label(str(self.place))
         self._jobs: dict[str, Job] = {}
         self.add_new_jobs()
@@ -102,8 +119,9 @@ class StudyOnHub:
 
         Raises: HubError; UsageError if the bucket holds another plan, unless `replan` accepts that.
         """
-        record = {"bucket": str(self.place), "accounts": self._accounts}
-        files.write_whole(self.folder / RECORD_FILE, files.dump_json(record))
+        record = _Record(bucket=str(self.place), accounts=tuple(self._accounts))
+        document = files.dump_json(record.model_dump(mode="json"))
+        files.write_whole(self.folder / RECORD_FILE, document)
         here = {
             name: (self.folder / name).read_bytes()
             for name in STATE
@@ -149,7 +167,7 @@ class StudyOnHub:
     ) -> Order:
         """The order of a job for pass `number`, with further words of `idat study`.
 
-        Raises: UsageError for words that would not reach the job.
+        Raises: UsageError for words or a package that would not reach the job.
         """
         options, words = self.options, ["--device", self.options.device, *words]
         mounts = [Mount(bucket=self.place.bucket, folder=self.place.folder, path=STUDY_MOUNT)]
@@ -157,23 +175,24 @@ class StudyOnHub:
             bucket, below = _split(options.images)
             mounts.append(Mount(bucket=bucket, folder=below, path=IMAGES_MOUNT, read_only=True))
             words += ["--data-dir", IMAGES_MOUNT]
+        package = options.package or f"idat-zoo=={version('idat-zoo')}"
+        if Path(package).exists():
+            raise UsageError(f"package '{package}' is on this machine, which a job does not see.")
         command = pass_words(self.name, number, STUDY_MOUNT, words)
         check_words(command)
         return Order(
             name=re.sub(r"[^A-Za-z0-9_-]", "-", f"idat-{self.name}-{number}"),
-            package=options.package or f"idat-zoo=={version('idat-zoo')}",
+            package=package,
             words=command,
             flavor=options.flavor,
             timeout=options.timeout,
             mounts=mounts,
-            labels=dict(
-                (
-                    self._label,
-                    (STUDY_LABEL, self.name),
-                    (PASS_LABEL, str(number)),
-                    (RUNS_LABEL, _digest(*plan.passes[number - 1])),
-                )
-            ),
+            labels={
+                FOLDER_LABEL: self._label[1],
+                STUDY_LABEL: self.name,
+                PASS_LABEL: str(number),
+                RUNS_LABEL: _digest(*plan.passes[number - 1]),
+            },
             variables=thread_variables(options.cpus),
             with_token=with_token,
         )
@@ -189,14 +208,16 @@ def described_jobs(folder: Path, plan: StudyPlan) -> dict[str, str]:
     The Hub is asked only where a study's folder names its bucket. Raises: HubError.
     """
     try:
-        record = json.loads((folder / RECORD_FILE).read_bytes())
+        record = _Record.read((folder / RECORD_FILE).read_bytes())
     except FileNotFoundError:
+        return {}
+    if record is None:
         return {}
     runs = {_digest(*own): own for own in plan.passes}
     return {
         str((folder / run).resolve()): f"job {job.id} of Hugging Face ({job.stage.lower()})"
-        for account in record["accounts"]
-        for job in list_jobs(account, _label(record["bucket"]))
+        for account in record.accounts
+        for job in list_jobs(account, _label(record.bucket))
         if not job.has_ended
         for run in runs.get(job.labels.get(RUNS_LABEL, ""), ())
     }

@@ -69,17 +69,21 @@ def find_account(given: str | None) -> str:
         raise HubError("no one is logged in to the Hub, which jobs need.", hint=LOG_IN)
     if given is not None:
         return given
-    with plain_errors(HubReference(repo="whoami-v2", kind="account")):
+    with plain_errors(HubReference(repo="me", kind="account")):
         return str(patiently(HfApi(library_name="idat-zoo").whoami)["name"])
 
 
 def list_jobs(account: str, label: tuple[str, str]) -> list[Job]:
-    """The jobs of an account that have a label, also those that have ended. Raises: HubError."""
+    """The jobs of an account that have a label, also ended ones, the newest first.
+
+    Raises: HubError.
+    """
     from huggingface_hub import HfApi
 
     api, (key, value) = HfApi(library_name="idat-zoo"), label
     with plain_errors(_jobs_of(account)):
         found = patiently(lambda: list(api.list_jobs(namespace=account, labels={key: value})))
+    found.sort(key=lambda one: one.created_at.timestamp() if one.created_at else 0, reverse=True)
     jobs = [_as_job(one) for one in found]
     return [one for one in jobs if one.labels.get(key) == value]
 
@@ -87,8 +91,8 @@ def list_jobs(account: str, label: tuple[str, str]) -> list[Job]:
 def check_words(words: Sequence[str]) -> None:
     """Check that the Hub's library passes words to a job as they are.
 
-    A word that names a file here is uploaded, and the job is given the file's new place in its
-    stead; a word that ends like a script and names no file is refused.
+    If a word names a file here, the library uploads it, and gives the job the file's new place in
+    its stead; a word that ends like a script and names no file it refuses.
 
     Raises: UsageError.
     """

@@ -14,8 +14,8 @@ class HubReference:
     """A place in a model repository: `hub:ORG/NAME[@REV][/SUBFOLDER]`.
 
     `asked` is the branch or tag that a person gave, if `revision` was resolved from it. `kind` is
-    `dataset` for a place in a dataset repository, `bucket` for one in a bucket, and `job` for the
-    jobs of an account; checkpoints are in model repositories only.
+    `dataset` for a place in a dataset repository; checkpoints are in model repositories only.
+    Errors name buckets, jobs and accounts in this form, too, by `bucket`, `job` and `account`.
     """
 
     repo: str

@@ -189,6 +189,7 @@ def test_a_paid_job_has_the_token_as_a_secret_alone(hub: Hub) -> None:
 # Results
 
 
+@pytest.mark.slow
 def test_jobs_train_the_passes_and_no_pass_twice(hub: Hub, tmp_path: Path) -> None:
     mount = tmp_path / "mount"
     assert submit().exit_code == 0
@@ -303,7 +304,7 @@ def test_a_hub_that_gives_no_answer(hub: Hub, monkeypatch: pytest.MonkeyPatch) -
     result = submit()
     assert_one_error(
         result,
-        "the Hub gives no answer for 'hub:accounts/whoami-v2': [Errno 111] Connection refused",
+        "the Hub gives no answer for 'hub:accounts/me': [Errno 111] Connection refused",
         code=1,
     )
 
@@ -389,6 +390,12 @@ def test_what_only_this_machine_has(hub: Hub) -> None:
     assert_one_error(
         submit("--tracker", "tensorboard"),
         "jobs of Hugging Face take no --tracker; leave it out.",
+        code=2,
+    )
+    Path("own.whl").write_text("a wheel")
+    assert_one_error(
+        submit("--executor-option", "package=own.whl"),
+        "package 'own.whl' is on this machine, which a job does not see.",
         code=2,
     )
     Path("study").write_text("a file of this name")

@@ -132,7 +132,7 @@ MAY_KNOW = {
     "executors.names": FLOOR | {"executors"},
     "executors.command": RECIPE,
     "executors.hf_jobs": {"errors", "executors.command", "executors.hf_jobs_options", "file_names"}
-    | {"files", "hub", "study", "study.plan"},
+    | {"files", "hub", "study", "study.plan", "values"},
     "executors.hf_jobs_options": RECIPE,
     "executors.ray_options": RECIPE,
     "executors.slurm_options": RECIPE,
