@@ -1,9 +1,8 @@
-"""`idat study --executor hf-jobs`, by the real client up to its requests; no job ever runs."""
+"""The executor `hf-jobs`, by the real client up to its requests; no job ever runs."""
 
 import hashlib
 import json
 import shutil
-from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -11,44 +10,18 @@ from typing import Any
 import pytest
 from click.testing import Result
 from command import idat
-from hub_jobs import Bucket
-from hub_server import TOKEN, Fault, Hub, ask_from_here, serving
+from hf_jobs_calls import (
+    BUCKET,
+    PAID,
+    assert_one_error,
+    end,
+    hub_with_a_bucket,  # noqa: F401 (the fixture `hub`)
+    submit,
+)
+from hub_server import TOKEN, Hub
 from test_executors import CPU, SMALL, bits
 
-BUCKET = "me/idat"
-JOBS = ("study", "small.toml", *CPU, "--executor", "hf-jobs")
-OURS = ("--executor-option", f"bucket={BUCKET}")
 THREADS = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
-PAID = """
-title = "What is not on a job's machine"
-reference = "none"
-pair = "vit_s_to_vit_b"
-
-[[part]]
-tasks = ["cifar100"]
-adapters = ["linear"]
-terms = ["none"]
-seeds = [0]
-"""
-
-
-@pytest.fixture
-def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
-    """A Hub with a bucket; the working folder is empty, and someone is logged in."""
-    monkeypatch.chdir(tmp_path)
-    for variable in ("IDAT_SHELF", "IDAT_DATA_DIR", "IDAT_DEBUG"):
-        monkeypatch.delenv(variable, raising=False)
-    monkeypatch.setenv("HF_TOKEN", TOKEN)
-    monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
-    monkeypatch.setattr("huggingface_hub.constants.HF_TOKEN_PATH", str(tmp_path / "hf" / "token"))
-    Path("small.toml").write_text(SMALL)
-    with serving(Hub(large="xet", buckets={BUCKET: Bucket()})) as running:
-        ask_from_here(running, tmp_path / "cache", monkeypatch)
-        yield running
-
-
-def submit(*words: str) -> Result:
-    return idat(*JOBS, *OURS, *words)
 
 
 def digest(*words: str) -> str:
@@ -58,11 +31,6 @@ def digest(*words: str) -> str:
 def asked_for(hub: Hub) -> list[dict[str, Any]]:
     """The bodies of the requests for jobs, in their order."""
     return [job["asked"] for job in reversed(hub.jobs)]
-
-
-def end(hub: Hub, place: int, stage: str, message: str | None = None) -> None:
-    """Let a job end, by its place in the order of the requests."""
-    hub.jobs[-1 - place]["status"] = {"stage": stage, "message": message}
 
 
 def train(hub: Hub, place: int, mount: Path) -> Result:
@@ -84,15 +52,6 @@ def train(hub: Hub, place: int, mount: Path) -> Result:
     shutil.rmtree(mount)
     end(hub, place, "COMPLETED" if done.exit_code == 0 else "ERROR")
     return done
-
-
-def assert_one_error(result: Result, message: str, *, code: int) -> None:
-    assert result.exit_code == code, result.output
-    assert result.stdout == ""
-    told = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
-    assert told == [f"error: {message}"]
-    assert TOKEN not in result.output
-    assert "Traceback" not in result.output
 
 
 # Requests
@@ -278,147 +237,3 @@ def test_the_status_does_without_the_hub(hub: Hub, monkeypatch: pytest.MonkeyPat
     assert status.exit_code == 0
     assert "the Hub does not list its jobs: the Hub gives no answer" in status.stderr
     assert "waiting: 4 runs" in status.stdout
-
-
-# Refusals
-
-
-def test_without_a_token_nothing_is_asked(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("HF_TOKEN")
-    result = submit()
-    assert_one_error(result, "no one is logged in to the Hub, which jobs need.", code=1)
-    assert "hint: `hf auth login`, or HF_TOKEN.\n" in result.stderr
-    assert hub.requests == []
-
-
-def test_a_bucket_that_is_not_there(hub: Hub) -> None:
-    hub.buckets.clear()
-    result = submit()
-    assert_one_error(result, "the Hub has no bucket 'me/idat', or it is private.", code=1)
-    assert "hint: `hf buckets create me/idat --private` makes it.\n" in result.stderr
-    assert hub.jobs == []
-
-
-def test_a_hub_that_gives_no_answer(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
-    result = submit()
-    assert_one_error(
-        result,
-        "the Hub gives no answer for 'hub:accounts/me': [Errno 111] Connection refused",
-        code=1,
-    )
-
-
-@pytest.mark.parametrize(
-    ("status", "told"), [(400, "Bad request: as asked for"), (402, "as asked for")]
-)
-def test_a_job_that_the_hub_refuses(hub: Hub, status: int, told: str) -> None:
-    """A flavor that it does not have, and an account without credit."""
-    hub.faults.append(Fault("POST /api/jobs/", times=1, status=status))
-    result = submit("--executor-option", "flavor=none-such")
-    (line,) = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
-    assert line.startswith("error: the Hub refused 'hub:jobs/me': ")
-    assert line.endswith(told)
-    assert ("hint: Add credit to the account" in result.stderr) == (status == 402)
-    assert (result.exit_code, result.stdout, hub.jobs) == (1, "", [])
-
-
-def test_jobs_before_a_refusal_are_named_and_the_same_command_goes_on(hub: Hub) -> None:
-    hub.faults.append(Fault("POST /api/jobs/", times=1, status=402))
-    hub.faults.insert(0, Fault("POST /api/jobs/", times=2))  # of which nothing comes
-    result = submit()
-    assert result.exit_code == 3
-    assert [line[:7] for line in result.stdout.splitlines()] == ["pass 1:", "pass 2:"]
-    assert result.stderr.count("error: the Hub refused 'hub:jobs/me': ") == 1
-    hub.faults.append(Fault("POST /api/jobs/", times=1, status=402))
-    hub.faults.insert(0, Fault("POST /api/jobs/", times=1))
-    document = json.loads(submit("--json").stdout)
-    assert [job["submitted"] for job in document["jobs"]] == [False, False, True]
-    assert document["not_submitted"] == [4]
-    assert "as asked for" in document["error"]
-    assert submit().exit_code == 0
-    assert len(hub.jobs) == 4
-
-
-def test_a_job_whose_answer_is_lost_is_not_submitted_again(hub: Hub) -> None:
-    hub.faults.append(Fault("POST /api/jobs/", times=1, after=True))
-    result = submit()
-    assert result.exit_code == 1
-    assert "error: the Hub gives no answer for 'hub:jobs/me': " in result.stderr
-    assert submit().exit_code == 0
-    assert len(hub.jobs) == 4
-
-
-def test_a_job_of_an_earlier_plan_is_not_overtaken(hub: Hub) -> None:
-    assert submit().exit_code == 0
-    Path("small.toml").write_text(SMALL.replace("epochs = 2", "epochs = 3"))
-    result = submit("--replan")
-    assert_one_error(
-        result,
-        "job 000000000000000000000004 trains runs of an earlier plan of study 'small'.",
-        code=2,
-    )
-    for place in range(4):
-        end(hub, place, "CANCELED")
-    assert submit("--replan").exit_code == 0
-    assert len(hub.jobs) == 8
-
-
-def test_a_bucket_with_another_plan(hub: Hub) -> None:
-    assert submit().exit_code == 0
-    shutil.rmtree("runs")
-    Path("small.toml").write_text(SMALL.replace("epochs = 2", "epochs = 3"))
-    taken_over = submit()
-    assert taken_over.exit_code == 2
-    assert "study 'small' is not as it was planned" in taken_over.stderr
-    shutil.rmtree("runs")
-    assert idat("study", "small.toml", *CPU, "--executor", "print").exit_code == 0
-    for place in range(4):
-        end(hub, place, "CANCELED")
-    assert_one_error(
-        submit(),
-        "'hf://buckets/me/idat/small' holds another plan of study 'small' than 'runs/small'.",
-        code=2,
-    )
-    assert len(hub.jobs) == 4
-
-
-def test_what_only_this_machine_has(hub: Hub) -> None:
-    Path("own.toml").write_text(PAID.replace("cifar100", "cub"))
-    result = idat("study", "own.toml", *CPU, "--executor", "hf-jobs", *OURS, "--yes")
-    assert_one_error(result, "jobs of Hugging Face do not have images of 'fgvc_cub'.", code=2)
-    assert_one_error(
-        submit("--tracker", "tensorboard"),
-        "jobs of Hugging Face take no --tracker; leave it out.",
-        code=2,
-    )
-    Path("own.whl").write_text("a wheel")
-    assert_one_error(
-        submit("--executor-option", "package=own.whl"),
-        "package 'own.whl' is on this machine, which a job does not see.",
-        code=2,
-    )
-    Path("study").write_text("a file of this name")
-    assert_one_error(
-        submit(),
-        "'study' is a file here, which huggingface_hub would send in place of the word.",
-        code=2,
-    )
-    assert hub.jobs == []
-    assert hub.buckets[BUCKET].files == {}
-
-
-@pytest.mark.parametrize(
-    ("option", "message"),
-    [
-        ("bucket=idat", "executor 'hf-jobs': bucket: write OWNER/NAME or OWNER/NAME/FOLDER"),
-        ("timeout=1:00", "executor 'hf-jobs': timeout: write a number with s, m, h or d"),
-        ("flavor=l4x1", "executor 'hf-jobs' needs the option 'bucket'."),
-    ],
-)
-def test_wrong_options(hub: Hub, option: str, message: str) -> None:
-    place = () if option.startswith("bucket") or "flavor" in option else OURS
-    result = idat(*JOBS, *place, "--executor-option", option)
-    assert (result.exit_code, result.stdout) == (2, "")
-    assert result.stderr.startswith(f"error: {message}")
-    assert hub.requests == []
