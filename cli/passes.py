@@ -1,6 +1,6 @@
 """The options of `idat study` for passes that other engines train, and the printed commands."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -18,8 +18,8 @@ ExecutorOption = Annotated[
     typer.Option(
         "--executor",
         metavar="NAME",
-        help="What trains the passes: local, slurm, ray, or print, which prints a command for each "
-        "(docs/executors.md).",
+        help="What trains the passes: local, slurm, ray, hf-jobs, or print, which prints a command "
+        "for each (docs/executors.md).",
         rich_help_panel=ELSEWHERE,
     ),
 ]
@@ -71,7 +71,7 @@ def print_commands(
     from idat_zoo.executors.command import CommandOptions, pass_command
 
     assert isinstance(options, CommandOptions)
-    words = _carried(context)
+    words = carried_words(context, CARRIED)
     commands = [pass_command(name, number, folder, options, words) for number in numbers]
     if json:
         screen.print_json({"study": name, "folder": str(folder), "commands": commands})
@@ -80,12 +80,12 @@ def print_commands(
         typer.echo(command)
 
 
-def _carried(context: typer.Context) -> list[str]:
-    """The words of the options that are not at their defaults; paths are absolute."""
+def carried_words(context: typer.Context, names: Collection[str]) -> list[str]:
+    """The words of the options among `names` that are not at their defaults; paths are absolute."""
     words: list[str] = []
     for one in context.command.params:
         source = context.get_parameter_source(one.name or "")
-        if one.name not in CARRIED or source is None or source.name.startswith("DEFAULT"):
+        if one.name not in names or source is None or source.name.startswith("DEFAULT"):
             continue
         value: Any = context.params[one.name]
         if isinstance(value, bool):

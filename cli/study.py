@@ -9,6 +9,7 @@ import typer
 
 from idat_zoo.cli import screen
 from idat_zoo.cli.help import PlainCommand, PlainGroup
+from idat_zoo.cli.hf_jobs import check_options, open_study, submit_passes
 from idat_zoo.cli.options import (
     RUNS,
     CompileOption,
@@ -36,7 +37,7 @@ from idat_zoo.cli.passes import (
 )
 from idat_zoo.cli.report import Format, FormatOption, print_sections
 from idat_zoo.cli.study_texts import print_dry_run, print_outcome, print_status
-from idat_zoo.errors import UnknownNameError, UsageError, ZooError
+from idat_zoo.errors import HubError, UnknownNameError, UsageError, ZooError
 
 if TYPE_CHECKING:
     from idat_zoo.runs.plan import Planned
@@ -118,7 +119,7 @@ def run(
 
     A run that fails does not end the others; after its third failure it is left out.
     """
-    from idat_zoo.executors.names import PRINT, check_name, find_options, open_executor
+    from idat_zoo.executors.names import HF_JOBS, PRINT, check_name, find_options, open_executor
     from idat_zoo.registry.studies import get_study
     from idat_zoo.switches import Switches
 
@@ -126,6 +127,8 @@ def run(
         raise UsageError("--measure belongs to --dry-run, which tells the hours.")
     check_name(executor, jobs=jobs)
     check_pass(number, executor=executor, dry_run=dry_run, replan=replan)
+    if executor == HF_JOBS:
+        check_options(context)
     word = _only_one(what)
     asked = get_study(word, shelf=shelf) if number is None else None
     folder = out or (RUNS / asked.name if asked else find_folder(word, out, shelf))
@@ -136,7 +139,7 @@ def run(
         from idat_zoo.runs.inputs import Inputs
         from idat_zoo.study.plan import load_plan
         from idat_zoo.study.planning import agreed_plan, make_plan
-        from idat_zoo.study.train import open_passes, plan_of_runs, train_pass, train_plan
+        from idat_zoo.study.train import one_pass, open_passes, plan_of_runs, train_pass, train_plan
         from idat_zoo.trackers import find_trackers
 
         find_trackers(tracker or ())
@@ -151,8 +154,12 @@ def run(
         set_up(find_device(device), switches, stack=stack, jobs=jobs),
         Inputs(data_dir=data_dir),
     )
+    on_hub = None
+    if executor == HF_JOBS and asked is not None and not dry_run:
+        on_hub = open_study(asked.name, folder, options)
     if asked is None:
-        settled = load_plan(folder)
+        assert number is not None
+        settled = one_pass(load_plan(folder), number)
     else:
         fresh = make_plan(asked, setup, data_dir=data_dir)
         settled = agreed_plan(fresh, folder, replan=replan)
@@ -162,6 +169,11 @@ def run(
     if dry_run:
         print_dry_run(
             settled, planned, folder, setup, data_dir, measure=measure, retry=retry, json=json
+        )
+        return
+    if on_hub is not None:
+        submit_passes(
+            context, on_hub, settled, setup, inputs, retry=retry, replan=replan, json=json
         )
         return
     engine = open_executor(executor, options, folder=folder)
@@ -187,7 +199,7 @@ def run(
         train = (
             partial(train_plan, train_turns=None if engine is None else engine.train)
             if number is None
-            else partial(train_pass, number)
+            else train_pass
         )
         outcome = train(
             settled,
@@ -212,6 +224,7 @@ def status(
     json: JsonOption = False,
 ) -> None:
     """Show which runs of a study are finished, queued, running or failed."""
+    from idat_zoo.executors import hf_jobs
     from idat_zoo.executors.slurm_arrays import described_jobs
     from idat_zoo.executors.slurm_queue import NoAnswerError
     from idat_zoo.study.plan import load_plan
@@ -224,6 +237,10 @@ def status(
         queued = described_jobs(folder)
     except NoAnswerError as error:
         screen.note(f"Slurm does not list its jobs: {error}")
+    try:
+        queued |= hf_jobs.described_jobs(folder, plan)
+    except HubError as error:
+        screen.note(f"the Hub does not list its jobs: {error.message}")
     runs = read_status(plan, folder, queued=queued)
     if json:
         screen.print_json(as_document(plan, folder, runs))

@@ -8,8 +8,9 @@ kept in Git, in LFS or in Xet (`Hub(large="lfs")`); ranged reads; faults on dema
 What it is not: pull requests are a branch and a number; LFS has no multipart uploads; Xet is the
 client's own store in a folder (tests/hub_xet.py), not a server; lists come in one page. It has no
 gated repositories, no rate limits as the Hub counts them, no roles, no organisations, no check of
-cards, no spaces or buckets. It was written from the client's code and what that asks for, so
-nothing that passes here is thereby tested against the live Hub.
+cards, no spaces. Of jobs and buckets it has what tests/hub_jobs.py says, and no job runs. It was
+written from the client's code and what that asks for, so nothing that passes here is thereby tested
+against the live Hub.
 """
 
 import base64
@@ -31,6 +32,7 @@ from typing import Any, Literal
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import pytest
+from hub_jobs import Bucket, JobRoutes
 from hub_xet import LayoutError, LocalStore
 
 TOKEN = "hf_of_the_tests"
@@ -117,6 +119,8 @@ class Hub:
     objects: dict[str, bytes] = field(default_factory=dict)
     xet: dict[str, str] = field(default_factory=dict)
     xet_trouble: str = ""
+    buckets: dict[str, Bucket] = field(default_factory=dict)
+    jobs: list[dict[str, Any]] = field(default_factory=list)
     url: str = ""
     store: LocalStore | None = None
     changed: threading.Condition = field(default_factory=threading.Condition)
@@ -154,7 +158,7 @@ class Hub:
         return f"{self.url.replace('127.0.0.1', 'localhost')}/_lfs/{sha256}?by={SIGNATURE}"
 
 
-class Handler(BaseHTTPRequestHandler):
+class Handler(JobRoutes, BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     hub: Hub
     fault: Fault | None
@@ -291,6 +295,8 @@ class Handler(BaseHTTPRequestHandler):
             self.answer_json({"errors": [], "warnings": []})
         elif path == "/api/repos/create":
             self.create_repo(json.loads(self.sent_body))
+        elif path.startswith(("/api/whoami-v2", "/api/jobs/", "/api/buckets/", "/buckets/")):
+            self.job_api(path)
         elif found := re.fullmatch(r"/_lfs/([0-9a-f]{64})", path):
             self.object(found[1])
         elif found := re.fullmatch(r"/(datasets/)?([^/]+/[^/]+)\.git/info/lfs/(.+)", path):

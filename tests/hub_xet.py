@@ -30,16 +30,37 @@ class LocalStore:
 
         Raises: LayoutError.
         """
+        found: dict[str, tuple[str, int]] = {}
+        for sha256, name, size in self._entries():
+            if sha256:
+                found[sha256] = (name, size)
+        return found
+
+    def sizes(self) -> dict[str, int]:
+        """The size of every file in the store, by its name; those of buckets have no SHA-256.
+
+        Raises: LayoutError.
+        """
+        return {name: size for _, name, size in self._entries()}
+
+    def _entries(self) -> Iterator[tuple[str, str, int]]:
         shards = list(self.folder.rglob("*.mdb"))
         if not shards and any(self.folder.iterdir()):
             raise LayoutError("hf_xet wrote no shards (*.mdb) into its store")
-        found: dict[str, tuple[str, int]] = {}
         for shard in shards:
             try:
-                found.update(_files_of(shard.read_bytes()))
+                yield from _files_of(shard.read_bytes())
             except struct.error:
                 raise LayoutError(f"hf_xet's shard {shard.name} ends too early") from None
-        return found
+
+    def write(self, content: bytes) -> str:
+        """Put a file into the store, by the client's own library; its name there."""
+        import hf_xet
+
+        session = hf_xet.XetSession()
+        with session.new_upload_commit(endpoint=self.url) as commit:
+            handle = commit.start_upload_bytes(content, sha256=hf_xet.SKIP_SHA256)
+        return str(handle.result().xet_info.hash)
 
     def read(self, name: str, size: int) -> bytes:
         """A file's bytes, by the client's own library.
@@ -59,8 +80,8 @@ class LocalStore:
         return content
 
 
-def _files_of(shard: bytes) -> Iterator[tuple[str, tuple[str, int]]]:
-    """SHA-256, name and size of a shard's files.
+def _files_of(shard: bytes) -> Iterator[tuple[str, str, int]]:
+    """SHA-256, name and size of a shard's files; '' where it has no SHA-256.
 
     Each is a record of its name, flags and count; so many of segments; as many of verification if
     it has those; and one of its SHA-256.
@@ -80,9 +101,11 @@ def _files_of(shard: bytes) -> Iterator[tuple[str, tuple[str, int]]]:
             struct.unpack_from("<I", shard, place + RECORD * i + 36)[0] for i in range(segments)
         ]
         place += RECORD * segments * (2 if flags & WITH_VERIFICATION else 1)
+        sha256 = ""
         if flags & WITH_SHA256:
-            yield _in_hex(shard[place : place + 32]), (_in_hex(name), sum(sizes))
+            sha256 = _in_hex(shard[place : place + 32])
             place += RECORD
+        yield sha256, _in_hex(name), sum(sizes)
 
 
 def _in_hex(name: bytes) -> str:

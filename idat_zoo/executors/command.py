@@ -24,6 +24,16 @@ def pass_command(
 
     `words` are further words of `idat study`. The command works from any folder.
     """
-    threads = [f"{variable}={options.cpus}" for variable in THREAD_VARIABLES if options.cpus]
-    command = ["idat", "study", name, "--out", str(folder.resolve()), "--pass", str(number)]
-    return shlex.join([*(["env", *threads] if threads else []), *command, *words])
+    threads = [f"{variable}={count}" for variable, count in thread_variables(options.cpus).items()]
+    command = pass_words(name, number, str(folder.resolve()), words)
+    return shlex.join([*(["env", *threads] if threads else []), *command])
+
+
+def pass_words(name: str, number: int, folder: str, words: Sequence[str]) -> list[str]:
+    """The words of a command that trains pass `number` of the study `name` in a folder."""
+    return ["idat", "study", name, "--out", folder, "--pass", str(number), *words]
+
+
+def thread_variables(cpus: int | None) -> dict[str, str]:
+    """The variables that set a number of threads; none if it is not given."""
+    return dict.fromkeys(THREAD_VARIABLES, str(cpus)) if cpus else {}

@@ -18,20 +18,21 @@ class Place(NamedTuple):
     """The places `module:Class` of an executor and its options.
 
     `executor` is '' where no object trains: `local` is the call itself with its worker processes,
-    and `print` prints commands.
+    `hf-jobs` submits jobs and ends, and `print` prints commands.
     """
 
     executor: str
     options: str
 
 
-LOCAL, PRINT = "local", "print"
+LOCAL, HF_JOBS, PRINT = "local", "hf-jobs", "print"
 EXECUTORS = {
     LOCAL: Place("", "idat_zoo.executors.names:NoOptions"),
     "slurm": Place(
         "idat_zoo.executors.slurm:SlurmExecutor", "idat_zoo.executors.slurm_options:SlurmOptions"
     ),
     "ray": Place("idat_zoo.executors.ray:RayExecutor", "idat_zoo.executors.ray_options:RayOptions"),
+    HF_JOBS: Place("", "idat_zoo.executors.hf_jobs_options:HfJobsOptions"),
     PRINT: Place("", "idat_zoo.executors.command:CommandOptions"),
 }
 
@@ -55,7 +56,7 @@ def find_options(name: str, words: Sequence[str]) -> Frozen:
     """The options of an executor from words KEY=VALUE.
 
     Raises: UnknownNameError for an executor or a key that is not known; UsageError for a word
-    without `=`, a key that is given twice, or a value of another kind.
+    without `=`, a key that is given twice or missing, or a value of another kind.
     """
     check_name(name)
     kind: type[Frozen] = _find(EXECUTORS[name].options)
@@ -72,6 +73,12 @@ def find_options(name: str, words: Sequence[str]) -> Frozen:
         return kind.model_validate_strings(given)
     except ValidationError as error:
         fault = error.errors()[0]
+        if fault["type"] == "missing":
+            key = str(fault["loc"][0])
+            raise UsageError(
+                f"executor '{name}' needs the option '{key}'.",
+                hint=f"--executor-option {key}=…, see docs/executors.md",
+            ) from None
         raise UsageError(
             f"executor '{name}': {fault['loc'][0]}: {fault['msg'].removeprefix('Value error, ')} "
             f"(got '{fault['input']}')"
@@ -79,7 +86,7 @@ def find_options(name: str, words: Sequence[str]) -> Frozen:
 
 
 def open_executor(name: str, options: Frozen, *, folder: Path) -> "Executor | None":
-    """The executor with a name and its options, for a study's folder; None for `local` and `print`.
+    """The executor with a name and its options, for a study's folder; None if no object trains.
 
     It is checked: see `Executor.check`. Raises: UsageError.
     """

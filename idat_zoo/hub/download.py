@@ -60,11 +60,11 @@ def fetch(reference: HubReference, names: tuple[str, ...], *, below: bool = Fals
         return folder
     wanted = _snapshot(reference, names, below=below)
     with plain_errors(reference):
-        with _bars(shown=False):
+        with bars(shown=False):
             found = patiently(lambda: _sizes(wanted))
         _check_sizes(reference, found)
         large = sum(file.file_size or 0 for file in found) > WITHOUT_BAR
-        with _bars(shown=large):
+        with bars(shown=large):
             root = patiently(lambda: snapshot_download(**wanted))
     return Path(root) / reference.subfolder
 
@@ -101,7 +101,7 @@ def _snapshot(reference: HubReference, names: tuple[str, ...], *, below: bool) -
 
 
 @contextmanager
-def _bars(*, shown: bool) -> Iterator[None]:
+def bars(*, shown: bool) -> Iterator[None]:
     """Let the Hub's library draw its progress bars, or keep it from that."""
     from huggingface_hub import constants
     from huggingface_hub.utils.tqdm import disable_progress_bars, enable_progress_bars

@@ -15,6 +15,7 @@ class HubReference:
 
     `asked` is the branch or tag that a person gave, if `revision` was resolved from it. `kind` is
     `dataset` for a place in a dataset repository; checkpoints are in model repositories only.
+    Errors name buckets, jobs and accounts in this form, too, by `bucket`, `job` and `account`.
     """
 
     repo: str

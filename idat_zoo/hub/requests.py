@@ -18,6 +18,11 @@ PATIENCE = 20.0
 """Seconds after which no request is tried again; the Hub's library repeats some by itself."""
 SILENCE = 60.0
 """Seconds without a byte after which a request fails, unless HF_HUB_DOWNLOAD_TIMEOUT is set."""
+HINTS = {
+    401: "`hf auth login`, or HF_TOKEN.",
+    402: "Add credit to the account, then repeat the command.",
+}
+"""What to do about a refusal, by its status."""
 SIGNED = re.compile(r"(https?://[^\s'\"?]+)\?[^\s'\"]+")
 T = TypeVar("T")
 
@@ -102,9 +107,16 @@ def plain_errors(reference: HubReference, *, logged: int = logging.ERROR) -> Ite
         raise HubError(f"'{reference.repo}' has no revision '{reference.revision}'.") from None
     except errors.RemoteEntryNotFoundError:
         raise HubError(f"'{reference}' has no such file.") from None
+    except errors.BucketNotFoundError:
+        raise HubError(
+            f"the Hub has no bucket '{reference.repo}', or it is private.",
+            hint=f"`hf buckets create {reference.repo} --private` makes it.",
+        ) from None
     except errors.HfHubHTTPError as error:
-        hint = "`hf auth login`, or HF_TOKEN." if error.response.status_code == 401 else ""
-        raise HubError(f"the Hub refused '{reference}': {first_line(error)}", hint=hint) from None
+        status = error.response.status_code
+        raise HubError(
+            f"the Hub refused '{reference}': {_refusal(error)}", hint=HINTS.get(status, "")
+        ) from None
     except HTTPError as error:
         raise HubError(
             f"the Hub gives no answer for '{reference}': {first_line(error)}",
@@ -123,6 +135,13 @@ def plain_errors(reference: HubReference, *, logged: int = logging.ERROR) -> Ite
             f"cannot reach '{reference}': {first_line(error)}",
             hint="Offline, only what was downloaded before can be used.",
         ) from None
+
+
+def _refusal(error: Any) -> str:  # an HfHubHTTPError
+    """Why the Hub refused, in one line; of a bad request, the library's own says nothing."""
+    told = first_line(error).removesuffix(":")
+    said = str(error.server_message or "").strip().splitlines()
+    return f"{told}: {said[0]}" if said and error.response.status_code in (400, 402) else told
 
 
 def first_line(error: BaseException | None) -> str:

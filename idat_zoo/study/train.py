@@ -139,17 +139,35 @@ def open_passes(
     progress: Progress,
     *,
     retry: bool = False,
+    elsewhere: bool = False,
 ) -> list[int]:
-    """Store a plan in a study's folder; the numbers, from 1, of the passes with runs to train."""
+    """Store a plan in a study's folder; the numbers, from 1, of the passes with runs to train.
+
+    With `elsewhere`, runs whose images or weights are not on this machine count too.
+    """
     with alone_in(folder, wait=False, note=progress.note):
         store_plan(settled, folder)
-        open_runs = _Training(settled, folder, setup, inputs, progress).open_runs(retry=retry)
+        training = _Training(settled, folder, setup, inputs, progress)
+        open_runs = training.open_runs(retry=retry, elsewhere=elsewhere)
     return [n for n, own in enumerate(settled.passes, start=1) if open_runs.intersection(own)]
 
 
+def one_pass(stored: StudyPlan, number: int) -> StudyPlan:
+    """The part of a plan that is its pass `number`, from 1.
+
+    Raises: UsageError for a pass that the plan does not have.
+    """
+    if not 1 <= number <= len(stored.passes):
+        raise UsageError(
+            f"study '{stored.name}' has no pass {number}; they are 1 to {len(stored.passes)}."
+        )
+    own = stored.passes[number - 1]
+    entries = tuple(one for one in stored.entries if one.folder in own)
+    return stored.model_copy(update={"passes": (own,), "entries": entries})
+
+
 def train_pass(
-    number: int,
-    stored: StudyPlan,
+    part: StudyPlan,
     folder: Path,
     setup: DeviceSetup,
     inputs: Inputs,
@@ -159,24 +177,11 @@ def train_pass(
     words: Sequence[str] = (),
     trackers: Sequence[str] = (),
 ) -> StudyOutcome:
-    """Train pass `number` (from 1) of a plan that a study's folder holds; see `train_plan`.
+    """Train one pass of a plan that a study's folder holds; see `one_pass` and `train_plan`.
 
     The outcome covers the runs of the pass. The folder is not locked: other processes may train
     other passes at the same time.
-
-    Raises: UsageError for a pass that the plan does not have.
     """
-    if not 1 <= number <= len(stored.passes):
-        raise UsageError(
-            f"study '{stored.name}' has no pass {number}; they are 1 to {len(stored.passes)}."
-        )
-    own = stored.passes[number - 1]
-    part = stored.model_copy(
-        update={
-            "passes": (own,),
-            "entries": tuple(one for one in stored.entries if one.folder in own),
-        }
-    )
     training = _Training(part, folder, setup, inputs, progress)
     return training.train(retry=retry, words=words, trackers=trackers, train_turns=None)
 
@@ -235,19 +240,19 @@ class _Training:
             missing=missing,
         )
 
-    def open_runs(self, *, retry: bool) -> set[str]:
-        """The runs that `train` would train."""
-        settled = set[str]().union(*self._settled_before(retry=retry))
+    def open_runs(self, *, retry: bool, elsewhere: bool) -> set[str]:
+        """The runs that `train` would train; `elsewhere` all inputs are there."""
+        settled = set[str]().union(*self._settled_before(retry=retry, elsewhere=elsewhere))
         return {self._run(one) for one in self._planned} - settled
 
     def _settled_before(
-        self, *, retry: bool
+        self, *, retry: bool, elsewhere: bool = False
     ) -> tuple[dict[str, str], dict[str, tuple[str, ...]], dict[str, Result], dict[str, ZooError]]:
         """The runs that are left out, lack their inputs, are finished, or cannot be read."""
         if retry:
             for run in list(self._failures.of):
                 self._failures.forget(run)
-        return self._left_out(), self._missing(), *self._finished()
+        return self._left_out(), {} if elsewhere else self._missing(), *self._finished()
 
     def _run(self, one: Planned) -> str:
         """The folder of a run below the study's folder, by which the plan names it."""

@@ -36,9 +36,16 @@ OWN_OPTIONS = ("idat_zoo/backbones/weights/", "registry/write_adapters.py")
 OF_OTHERS = {
     *("--array", "--cpus-per-task", "--gres", "--noheader", "--states", "--partition", "--format"),
     *("--job", "--name", "--wait", "--output", "--exclusive", "--reservation", "--head"),
-    *("--logdir", "--no-python", "--nproc-per-node", "--rdzv-backend", "--rdzv-endpoint"),
+    *(
+        "--private",
+        "--logdir",
+        "--no-python",
+        "--nproc-per-node",
+        "--rdzv-backend",
+        "--rdzv-endpoint",
+    ),
 }
-"""Options of Slurm's commands, of Ray, torchrun and TensorBoard."""
+"""Options of Slurm's commands, of Ray, torchrun, TensorBoard and `hf`."""
 QUOTED = re.compile(r"(?P<mark>[`'])(?P<command>idat (?:(?!(?P=mark)).)+)(?P=mark)")
 CALL = re.compile(r"(?<![\w./-])(?<!Usage: )(?=idat --?\w|idat [a-z]+(?![\w:-]))")
 

@@ -132,6 +132,9 @@ MAY_KNOW = {
     | {"results", "runs", "runs.folder"},
     "executors.names": FLOOR | {"executors"},
     "executors.command": RECIPE,
+    "executors.hf_jobs": {"errors", "executors.command", "executors.hf_jobs_options", "file_names"}
+    | {"files", "hub", "study", "study.plan", "values"},
+    "executors.hf_jobs_options": RECIPE,
     "executors.ray_options": RECIPE,
     "executors.slurm_options": RECIPE,
     "executors.slurm_queue": {"errors"},

@@ -1,0 +1,43 @@
+"""The first sentence of a page: one result with its interval."""
+
+from collections.abc import Sequence
+
+from idat_zoo.page.gains import Forest, Line
+from idat_zoo.page.heat import Heat, Method
+from idat_zoo.report.cells import percent, plural, points
+
+Best = tuple[Method, str, float]
+
+
+def headline(heat: Heat, forests: Sequence[Forest], *, over: str) -> str:
+    """The gain of the method that gains most over the reference, or else the best mean or number.
+
+    `over` is what the forests compare with: `with its teacher over the student alone`.
+    """
+    if forests:
+        forest = max(forests, key=lambda one: (one.mean or one.lines[0]).gain)
+        line = forest.mean or forest.lines[0]
+        most = f", the most of {len(forests)} methods" if len(forests) > 1 else ""
+        return f"{forest.method} gains {_gain(line, forest)} {over}{most}."
+    mean = heat.means[-1] if heat.means else ""
+    with_mean = [method for method in heat.methods if mean in method.means]
+    if with_mean:
+        best = max(with_mean, key=lambda method: method.means[mean])
+        among = f", the highest of {len(with_mean)} methods" if len(with_mean) > 1 else ""
+        return f"{best.name} reaches {percent(best.means[mean])} % of top-1 on {mean}{among}."
+    method = max(heat.methods, key=lambda own: max(cell.top1 for cell in own.cells.values()))
+    task, cell = max(method.cells.items(), key=lambda pair: pair[1].top1)
+    return (
+        f"{method.name} reaches {percent(cell.top1)} % of top-1 on {task} (95 % interval "
+        f"{percent(cell.low)} to {percent(cell.high)}, over {cell.over})."
+    )
+
+
+def _gain(line: Line, forest: Forest) -> str:
+    counts = {"win": "up", "tie": "not told apart", "loss": "down"}
+    told = ", ".join(f"{forest.count(kind)} {word}" for kind, word in counts.items())
+    where = f"over {plural(len(forest.lines), 'task')} ({told})" if forest.mean else f"on {line.task}"
+    return (
+        f"{points(line.gain)} points of top-1 (95 % interval {points(line.low)} to "
+        f"{points(line.high)}) {where},"
+    )

@@ -1,0 +1,138 @@
+"""The page as text: the numbers of its parts, rendered by a template."""
+
+import base64
+import json
+from collections.abc import Callable, Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+
+import jinja2
+from markupsafe import Markup
+
+from idat_zoo.errors import UnknownNameError
+from idat_zoo.page.costs import build_costs, build_spreads, draw_costs
+from idat_zoo.page.details import build_details, draw_curves, draw_reliability
+from idat_zoo.page.gains import Forest, draw_forest, reference_forests, teacher_forests
+from idat_zoo.page.headline import headline
+from idat_zoo.page.heat import build_heat, method_name
+from idat_zoo.page.provenance import build_provenance
+from idat_zoo.page.ranks import draw_ranks
+from idat_zoo.page.together import build_together
+from idat_zoo.page.watched import build_watched, draw_watched
+from idat_zoo.report.build import Report
+from idat_zoo.report.cells import as_count, percent, points
+from idat_zoo.report.layout import lay_out
+from idat_zoo.report.rows import Group
+
+MOST_FORESTS = 6
+"""Methods whose gains are drawn task by task; of more, the means are drawn."""
+Downloads = Mapping[str, str]
+"""The name of a file -> its text."""
+
+
+def render_page(
+    report: Report,
+    groups: Sequence[Group],
+    *,
+    title: str,
+    reference: str | None = None,
+    downloads: Downloads | None = None,
+) -> str:
+    """The HTML of a report; `groups` are the results of its rows, in their order.
+
+    With `reference`, methods are compared with the method of that name, and otherwise students with
+    their teacher and alone. The same results give the same bytes.
+
+    Raises: UnknownNameError for a reference that is no method of the report.
+    """
+    heat = build_heat(report, groups)
+    if reference is None:
+        forests, over = teacher_forests(report), "with its teacher over the student alone"
+    else:
+        names = list(dict.fromkeys(map(method_name, report.rows)))
+        if reference not in names:
+            raise UnknownNameError("method of this report", reference, names)
+        forests, over = reference_forests(report, groups, reference), f"over '{reference}'"
+    costs, details = build_costs(report.rows, groups), build_details(report.rows, groups)
+    watched = build_watched(report.rows, groups)
+    environment = _environment()
+    return environment.get_template("page.html").render(
+        title=title,
+        headline=headline(heat, forests, over=over),
+        provenance=build_provenance(groups),
+        report=report,
+        sections=lay_out(report),
+        heat=heat,
+        over=over,
+        forests=forests,
+        forest_figures=_forest_figures(forests, over),
+        rank_figures={
+            suite: Markup(draw_ranks(ranks, f"ranks-{suite}"))
+            for suite, ranks in report.ranks.items()
+        },
+        watched=watched,
+        watched_figure=Markup(draw_watched(watched, "watched")) if watched else "",
+        costs=costs,
+        cost_figures=[Markup(draw_costs(costs, f"cost-{of}", of=of)) for of in ("parameters", "minutes")],
+        spreads=build_spreads(report.rows),
+        details=details,
+        detail_figures=[
+            _figures(
+                (bool(one.reliability), lambda n, one=one: draw_reliability(one, n), f"rel-{place}"),
+                (bool(one.curves), lambda n, one=one: draw_curves(one, n), f"cur-{place}"),
+            )
+            for place, one in enumerate(details)
+        ],
+        together=build_together(report.rows, groups),
+        downloads={name: _as_link(name, text) for name, text in (downloads or {}).items()},
+        style=Markup(_resource("page.css")),
+        script=Markup(_resource("page.js")),
+    )
+
+
+def _forest_figures(forests: Sequence[Forest], over: str) -> list[Markup]:
+    """A figure for each method, or one of the means of many."""
+    if len(forests) <= MOST_FORESTS:
+        return [
+            Markup(draw_forest(forest, f"forest-{place}", over=over))
+            for place, forest in enumerate(forests)
+        ]
+    means = [
+        (forest.mean or forest.lines[0]).model_copy(update={"task": forest.method})
+        for forest in forests
+    ]
+    all_means = Forest(method="means over tasks", lines=tuple(means), mean=None)
+    return [Markup(draw_forest(all_means, "forest-means", over=over))]
+
+
+def _figures(*asked: tuple[bool, Callable[[str], str], str]) -> list[Markup]:
+    return [Markup(draw(name)) for wanted, draw, name in asked if wanted]
+
+
+def _environment() -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("idat_zoo.page", "templates"),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    environment.filters |= {"percent": percent, "points": points, "count": as_count}
+    return environment
+
+
+def _resource(name: str) -> str:
+    return (resources.files("idat_zoo.page") / "templates" / name).read_text(encoding="utf-8")
+
+
+def _as_link(name: str, text: str) -> str:
+    """A data URI from which a browser saves a file."""
+    kinds = {".json": "application/json", ".csv": "text/csv", ".tex": "application/x-tex"}
+    content = base64.b64encode(text.encode()).decode()
+    return f"data:{kinds.get(Path(name).suffix, 'text/plain')};base64,{content}"
+
+
+def report_json(report: Report) -> str:
+    """The report as the document that `idat report --json` prints."""
+    document = {"report": report.model_dump(mode="json", exclude_none=True)}
+    return json.dumps(document, indent=1, ensure_ascii=False)
