@@ -5,6 +5,7 @@ import shutil
 import sys
 import textwrap
 from enum import StrEnum
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,6 +14,7 @@ import typer
 from idat_zoo.cli.options import JsonOption, PluginOption, ShelfOption
 from idat_zoo.cli.screen import note, print_json, print_table
 from idat_zoo.errors import UsageError, ZooError
+from idat_zoo.files import write_whole
 
 if TYPE_CHECKING:
     from idat_zoo.published_rows import PublishedRow
@@ -29,6 +31,10 @@ class Against(StrEnum):
     """What our results can be set beside."""
 
     PUBLISHED = "published"
+
+
+PAGE = '<meta name="generator" content="idat-zoo">'
+"""What --html finds in a page that it may overwrite."""
 
 
 class Format(StrEnum):
@@ -58,6 +64,22 @@ def report(
     out: Annotated[
         Path | None, typer.Option("--out", metavar="FILE", help="Write it as Markdown, too.")
     ] = None,
+    html: Annotated[
+        Path | None,
+        typer.Option(
+            "--html",
+            metavar="FILE",
+            help="Write it as one HTML page, too, with figures (extra `report`).",
+        ),
+    ] = None,
+    reference: Annotated[
+        str | None,
+        typer.Option(
+            "--reference",
+            metavar="METHOD",
+            help="Of the page: compare with this method, by its name in the tables.",
+        ),
+    ] = None,
     against: Annotated[
         Against | None,
         typer.Option(
@@ -77,6 +99,10 @@ def report(
     """
     if json and format is not None:
         raise UsageError("--json and --format exclude each other", hint="Leave one of them out.")
+    if reference is not None and html is None:
+        raise UsageError("--reference belongs to --html, whose gains it is about.")
+    if html is not None:
+        _check_page(html)
     from idat_zoo.registry import averaged_tasks, load_registry
     from idat_zoo.report.build import build_report
     from idat_zoo.report.layout import lay_out
@@ -84,14 +110,29 @@ def report(
     from idat_zoo.results import find_results
 
     registry = load_registry(shelf)
+    found, averaged = find_results(runs), averaged_tasks(registry)
     built = build_report(
-        find_results(runs),
-        averaged=averaged_tasks(registry),
+        found,
+        averaged=averaged,
         published=None if against is None else _published(),
         read_options=registry.read_options,
     )
     if out is not None:
         _write(out, as_markdown(lay_out(built)))
+    if html is not None:
+        from idat_zoo.page.write import render_page, report_json
+        from idat_zoo.report.build import sorted_groups
+
+        groups, _ = sorted_groups(found, averaged, registry.read_options)
+        page = render_page(
+            built,
+            groups,
+            title=f"Report on {len(found)} result{'' if len(found) == 1 else 's'}",
+            reference=reference,
+            downloads={"report.json": report_json(built)},
+        )
+        write_whole(html, page.encode())
+        note(f"wrote {html}")
     if json:
         print_json({"report": built.model_dump(mode="json", exclude_none=True)})
     elif format == Format.MARKDOWN:
@@ -106,9 +147,22 @@ def _published() -> "list[PublishedRow]":
     return load_published()
 
 
-def _write(file: Path, text: str) -> None:
-    from idat_zoo.files import write_whole
+def _check_page(file: Path) -> None:
+    """Check what --html needs before anything is read.
 
+    Raises: UsageError for a file that is there and no page of ours; ZooError without matplotlib.
+    """
+    for name in ("matplotlib", "jinja2"):
+        if find_spec(name) is None:
+            raise ZooError(
+                f"--html needs {name}, which is not installed.",
+                hint="pip install 'idat-zoo[report]'",
+            )
+    if file.exists() and PAGE not in file.read_text(errors="replace")[:1000]:
+        raise UsageError(f"'{file}' is there, and is no report.", hint="Choose another --html.")
+
+
+def _write(file: Path, text: str) -> None:
     try:
         before = file.read_text(errors="replace") if file.is_file() else ""
     except OSError as error:

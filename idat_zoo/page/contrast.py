@@ -63,7 +63,7 @@ def contrast(first: Group, second: Group, answers: tuple[Answers, Answers]) -> C
         variance, freedom = seed_variances([differences])
         found = difference_of(differences, seed_variance=variance, freedom=freedom)
         return Contrast(gain=found.gain, interval=found.interval, paired=True)
-    tops = tuple(_mean_top1(group) for group in (first, second))
+    tops = _mean_top1(first), _mean_top1(second)
     images = min(group.results[0][1].student.count for group in (first, second))
     return Contrast(gain=tops[0] - tops[1], interval=unpaired_interval(*tops, images), paired=False)
 

@@ -105,7 +105,7 @@ def draw_costs(costs: Sequence[Cost], name: str, *, of: str) -> str:
                 label=cost.method,
                 gid=gid,
             )
-            shown = as_text(values[cost.method])  # type: ignore[operator]
+            shown = as_text(values[cost.method])
             tips[gid] = f"{cost.method}: {percent(cost.top1)} %, {shown}"
         if min(values.values()) > 0 and max(values.values()) > 4 * min(values.values()):
             axes.set_xscale("log")

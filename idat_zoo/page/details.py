@@ -10,7 +10,7 @@ import numpy as np
 from idat_zoo.intervals import wilson_interval
 from idat_zoo.page.figures import INK, MUTED, SERIES, as_svg, drawing, label_series
 from idat_zoo.page.heat import method_name
-from idat_zoo.page.watched import Epochs, read_log
+from idat_zoo.page.watched import read_log
 from idat_zoo.report.cells import percent
 from idat_zoo.report.predictions import LOGIT_ENSEMBLE, read_classes, read_predictions
 from idat_zoo.report.rows import Group, Row
@@ -102,9 +102,7 @@ def _detail(task: str, own: Sequence[tuple[Row, Group]]) -> Detail:
     row, group = max(own, key=lambda pair: pair[0].top1.mean)
     students = [result.student for _, result in group.results]
     counts = np.sum([np.array(student.confusion) for student in students], axis=0)
-    names = tuple(
-        one.name or str(index) for index, one in enumerate(students[0].per_class)
-    )
+    names = tuple(one.name or str(index) for index, one in enumerate(students[0].per_class))
     whole = counts.shape[0] <= MOST_CLASSES
     return Detail(
         task=task,
@@ -268,7 +266,7 @@ def draw_curves(detail: Detail, name: str) -> str:
             for place, (seed, log) in enumerate(detail.curves):
                 gid = f"{name}-{key}-{seed}"
                 values = [line.get(key, np.nan) * (100 if key in tops else 1) for line in log]
-                (axes if key in kinds else beside).plot(
+                (axes if beside is None or key in kinds else beside).plot(
                     [line["epoch"] for line in log],
                     values,
                     color=colour,

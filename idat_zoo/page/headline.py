@@ -36,7 +36,9 @@ def headline(heat: Heat, forests: Sequence[Forest], *, over: str) -> str:
 def _gain(line: Line, forest: Forest) -> str:
     counts = {"win": "up", "tie": "not told apart", "loss": "down"}
     told = ", ".join(f"{forest.count(kind)} {word}" for kind, word in counts.items())
-    where = f"over {plural(len(forest.lines), 'task')} ({told})" if forest.mean else f"on {line.task}"
+    where = (
+        f"over {plural(len(forest.lines), 'task')} ({told})" if forest.mean else f"on {line.task}"
+    )
     return (
         f"{points(line.gain)} points of top-1 (95 % interval {points(line.low)} to "
         f"{points(line.high)}) {where},"

@@ -1,6 +1,5 @@
-"""What the numbers of a page rest on, and how its runs are repeated."""
+"""What the numbers of a page rest on."""
 
-import shlex
 from collections.abc import Iterable, Sequence
 
 from idat_zoo.recipe import Recipe
@@ -13,12 +12,11 @@ HALVES = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 
 
 class Run(Frozen):
-    """A recipe and its hash, with the command that trains it anew from its recipe.toml."""
+    """A recipe by its hash, with its seeds and the fingerprint of its images."""
 
     label: str
     recipe_hash: str
     seeds: tuple[int, ...]
-    command: str
     data_fingerprint: str
 
 
@@ -45,7 +43,7 @@ def build_provenance(groups: Sequence[Group]) -> Provenance:
             name: sha256
             for result in results
             for name, sha256 in (
-                (f"{_backbone(result.recipe, role)}", sha256)
+                (_backbone(result.recipe, role), sha256)
                 for role, sha256 in result.backbone_sha256.items()
             )
         },
@@ -95,13 +93,10 @@ def _backbone(recipe: Recipe, role: str) -> str:
 
 
 def _run(group: Group) -> Run:
-    path, first = group.results[0]
-    seeds = tuple(sorted(group.by_seed()))
-    words = ["idat", "train", "--recipe", "recipe.toml", "--seeds", ",".join(map(str, seeds))]
+    first = group.results[0][1]
     return Run(
         label=first.label,
         recipe_hash=first.recipe_hash,
-        seeds=seeds,
-        command=shlex.join(words),
+        seeds=tuple(sorted(group.by_seed())),
         data_fingerprint=first.data_fingerprint,
     )

@@ -13,9 +13,7 @@ def draw_ranks(ranks: Ranks, name: str) -> str:
         tips = {}
         for own in methods:
             gid = f"{name}-rank-{places[own.method]}"
-            axes.plot(
-                [own.rank], [places[own.method]], marker="o", color=SERIES[0], gid=gid
-            )
+            axes.plot([own.rank], [places[own.method]], marker="o", color=SERIES[0], gid=gid)
             tips[gid] = f"{own.method}: average rank {own.rank:.2f}"
         for k, together in enumerate(ranks.alike):
             at = len(methods) + 0.1 + 0.35 * k
@@ -23,7 +21,9 @@ def draw_ranks(ranks: Ranks, name: str) -> str:
             axes.plot([min(ends), max(ends)], [at, at], color=MUTED, linewidth=3)
             for own in methods:
                 if own.method in together:
-                    axes.plot([own.rank, own.rank], [places[own.method], at], color=MUTED, linewidth=0.5)
+                    axes.plot(
+                        [own.rank, own.rank], [places[own.method], at], color=MUTED, linewidth=0.5
+                    )
         axes.set_yticks(list(places.values()), list(places))
         axes.set_ylim(-0.6, len(methods) + 0.4 + 0.35 * len(ranks.alike))
         low = min(own.rank for own in methods)

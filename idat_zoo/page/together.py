@@ -1,4 +1,4 @@
-"""Controls and ensembles: what else than a co-trained teacher was tried, and both networks' answer."""
+"""Controls and ensembles: methods with a second network, and the answer of both together."""
 
 import statistics
 from collections.abc import Sequence

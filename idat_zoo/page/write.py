@@ -2,7 +2,7 @@
 
 import base64
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from markupsafe import Markup
 
 from idat_zoo.errors import UnknownNameError
 from idat_zoo.page.costs import build_costs, build_spreads, draw_costs
-from idat_zoo.page.details import build_details, draw_curves, draw_reliability
+from idat_zoo.page.details import Detail, build_details, draw_curves, draw_reliability
 from idat_zoo.page.gains import Forest, draw_forest, reference_forests, teacher_forests
 from idat_zoo.page.headline import headline
 from idat_zoo.page.heat import build_heat, method_name
@@ -19,8 +19,9 @@ from idat_zoo.page.provenance import build_provenance
 from idat_zoo.page.ranks import draw_ranks
 from idat_zoo.page.together import build_together
 from idat_zoo.page.watched import build_watched, draw_watched
+from idat_zoo.report.against_layout import lay_out_against
 from idat_zoo.report.build import Report
-from idat_zoo.report.cells import as_count, percent, points
+from idat_zoo.report.cells import Section, as_count, as_words, percent, points
 from idat_zoo.report.layout import lay_out
 from idat_zoo.report.rows import Group
 
@@ -61,7 +62,8 @@ def render_page(
         headline=headline(heat, forests, over=over),
         provenance=build_provenance(groups),
         report=report,
-        sections=lay_out(report),
+        sections=lay_out(report.model_copy(update={"published": None})),
+        published_sections=_published(report),
         heat=heat,
         over=over,
         forests=forests,
@@ -73,21 +75,24 @@ def render_page(
         watched=watched,
         watched_figure=Markup(draw_watched(watched, "watched")) if watched else "",
         costs=costs,
-        cost_figures=[Markup(draw_costs(costs, f"cost-{of}", of=of)) for of in ("parameters", "minutes")],
+        cost_figures=[
+            Markup(draw_costs(costs, f"cost-{of}", of=of)) for of in ("parameters", "minutes")
+        ],
         spreads=build_spreads(report.rows),
         details=details,
-        detail_figures=[
-            _figures(
-                (bool(one.reliability), lambda n, one=one: draw_reliability(one, n), f"rel-{place}"),
-                (bool(one.curves), lambda n, one=one: draw_curves(one, n), f"cur-{place}"),
-            )
-            for place, one in enumerate(details)
-        ],
+        detail_figures=[_detail_figures(one, place) for place, one in enumerate(details)],
         together=build_together(report.rows, groups),
         downloads={name: _as_link(name, text) for name, text in (downloads or {}).items()},
         style=Markup(_resource("page.css")),
         script=Markup(_resource("page.js")),
     )
+
+
+def _published(report: Report) -> list[Section]:
+    if report.published is None:
+        return []
+    ours = {as_words(row.label) for beside in report.published.beside for row in beside.ours}
+    return lay_out_against(report.published, {name: name for name in ours})
 
 
 def _forest_figures(forests: Sequence[Forest], over: str) -> list[Markup]:
@@ -105,8 +110,10 @@ def _forest_figures(forests: Sequence[Forest], over: str) -> list[Markup]:
     return [Markup(draw_forest(all_means, "forest-means", over=over))]
 
 
-def _figures(*asked: tuple[bool, Callable[[str], str], str]) -> list[Markup]:
-    return [Markup(draw(name)) for wanted, draw, name in asked if wanted]
+def _detail_figures(detail: Detail, place: int) -> list[Markup]:
+    figures = [draw_reliability(detail, f"reliability-{place}")] if detail.reliability else []
+    figures += [draw_curves(detail, f"curves-{place}")] if detail.curves else []
+    return [Markup(figure) for figure in figures]
 
 
 def _environment() -> jinja2.Environment:

@@ -51,15 +51,8 @@ def build_report(
     `read_options` fills in the defaults of adapter options; by default the adapter classes do,
     which loads torch.
     """
-    groups, repeated = group_results(found, read_options)
     averaged = averaged or {}
-    places = [
-        (suite, task)
-        for suite, by_group in averaged.items()
-        for tasks in by_group.values()
-        for task in tasks
-    ]
-    groups.sort(key=lambda group: _place(group, places))
+    groups, repeated = sorted_groups(found, averaged, read_options)
     rows = build_rows(groups)
     means = build_means(groups, rows, averaged)
     return Report(
@@ -73,6 +66,22 @@ def build_report(
         notes=(*repeated, *build_notes(groups, means)),
         published=None if published is None else build_against(groups, rows, averaged, published),
     )
+
+
+def sorted_groups(
+    found: Sequence[tuple[Path, Result]],
+    averaged: Averaged,
+    read_options: ReadOptions = class_options,
+) -> tuple[list[Group], list[str]]:
+    """The groups of results in the order of a report's rows, and notes about repeated seeds."""
+    groups, repeated = group_results(found, read_options)
+    places = [
+        (suite, task)
+        for suite, by_group in averaged.items()
+        for tasks in by_group.values()
+        for task in tasks
+    ]
+    return sorted(groups, key=lambda group: _place(group, places)), repeated
 
 
 def _ranks(means: Sequence[SeriesMeans]) -> dict[str, Ranks]:
