@@ -2,12 +2,12 @@
 
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
+from idat_zoo.page.entries import Entry
 from idat_zoo.page.figures import as_svg, drawing, label_series
-from idat_zoo.page.heat import method_name
 from idat_zoo.report.cells import as_count, percent
-from idat_zoo.report.rows import Group, Row
+from idat_zoo.report.rows import Row
 from idat_zoo.values import Frozen
 
 MOST_NAMED = 12
@@ -41,21 +41,21 @@ class Spread(Frozen):
     count: int
 
 
-def build_costs(rows: Sequence[Row], groups: Sequence[Group]) -> list[Cost]:
+def build_costs(entries: Sequence[Entry]) -> list[Cost]:
     """The cost of each method. Only methods with the same tasks can be set beside each other."""
-    by_method: dict[str, list[tuple[Row, Group]]] = {}
-    for row, group in zip(rows, groups, strict=True):
-        by_method.setdefault(method_name(row), []).append((row, group))
+    by_method: dict[str, list[Entry]] = {}
+    for entry in entries:
+        by_method.setdefault(entry.method, []).append(entry)
     return [_cost(method, own) for method, own in by_method.items()]
 
 
-def _cost(method: str, own: Sequence[tuple[Row, Group]]) -> Cost:
-    runs = [result for _, group in own for _, result in group.results]
+def _cost(method: str, own: Sequence[Entry]) -> Cost:
+    runs = [result for entry in own for _, result in entry.group.results]
     return Cost(
         method=method,
-        top1=statistics.fmean(row.top1.mean for row, _ in own),
+        top1=statistics.fmean(entry.row.top1.mean for entry in own),
         tasks=len(own),
-        parameters=statistics.fmean(row.adapter_parameters for row, _ in own),
+        parameters=statistics.fmean(entry.row.adapter_parameters for entry in own),
         minutes=statistics.fmean(run.seconds for run in runs) / 60,
         devices=tuple(dict.fromkeys(run.device for run in runs)),
     )
@@ -94,7 +94,7 @@ def draw_costs(costs: Sequence[Cost], name: str, *, of: str) -> str:
         tips = {}
         for place, cost in enumerate(costs):
             colour, marker, _ = styles[cost.method]
-            gid = f"{name}-point-{place}"
+            gid = f"point-{place}"
             axes.plot(
                 [values[cost.method]],
                 [100 * cost.top1],
@@ -107,10 +107,14 @@ def draw_costs(costs: Sequence[Cost], name: str, *, of: str) -> str:
             )
             shown = as_text(values[cost.method])
             tips[gid] = f"{cost.method}: {percent(cost.top1)} %, {shown}"
-        if min(values.values()) > 0 and max(values.values()) > 4 * min(values.values()):
-            axes.set_xscale("log")
+        if max(values.values()) > 4 * min(values.values()):
+            axes.set_xscale("symlog", linthresh=_smallest_positive(values.values()))
         axes.set_xlabel(title)
         axes.set_ylabel("mean top-1, %")
         if len(costs) <= MOST_NAMED:
             figure.legend(loc="outside lower center", ncols=1 if len(costs) < 3 else 2)
         return as_svg(figure, name, title=f"Mean top-1 by {title}", tips=tips)
+
+
+def _smallest_positive(values: Iterable[float]) -> float:
+    return min(value for value in values if value > 0)

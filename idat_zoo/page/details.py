@@ -8,12 +8,12 @@ from collections.abc import Sequence
 import numpy as np
 
 from idat_zoo.intervals import wilson_interval
+from idat_zoo.page.entries import Entry
 from idat_zoo.page.figures import INK, MUTED, SERIES, as_svg, drawing, label_series
-from idat_zoo.page.heat import method_name
 from idat_zoo.page.watched import read_log
 from idat_zoo.report.cells import percent
 from idat_zoo.report.predictions import LOGIT_ENSEMBLE, read_classes, read_predictions
-from idat_zoo.report.rows import Group, Row
+from idat_zoo.report.rows import Group
 from idat_zoo.values import Frozen
 
 MOST_CLASSES = 20
@@ -90,24 +90,25 @@ class Detail(Frozen):
     agreements: tuple[Agreement, ...]
 
 
-def build_details(rows: Sequence[Row], groups: Sequence[Group]) -> list[Detail]:
-    """The details of each task, in the order of the rows."""
-    by_task: dict[str, list[tuple[Row, Group]]] = {}
-    for row, group in zip(rows, groups, strict=True):
-        by_task.setdefault(row.task, []).append((row, group))
+def build_details(entries: Sequence[Entry]) -> list[Detail]:
+    """The details of each task, in the order of the entries."""
+    by_task: dict[str, list[Entry]] = {}
+    for entry in entries:
+        by_task.setdefault(entry.task, []).append(entry)
     return [_detail(task, own) for task, own in by_task.items()]
 
 
-def _detail(task: str, own: Sequence[tuple[Row, Group]]) -> Detail:
-    row, group = max(own, key=lambda pair: pair[0].top1.mean)
+def _detail(task: str, own: Sequence[Entry]) -> Detail:
+    best = max(own, key=lambda entry: entry.row.top1.mean)
+    group = best.group
     students = [result.student for _, result in group.results]
     counts = np.sum([np.array(student.confusion) for student in students], axis=0)
     names = tuple(one.name or str(index) for index, one in enumerate(students[0].per_class))
     whole = counts.shape[0] <= MOST_CLASSES
     return Detail(
         task=task,
-        method=method_name(row),
-        seeds=row.seeds,
+        method=best.method,
+        seeds=best.row.seeds,
         classes=names,
         matrix=tuple(tuple(map(int, line)) for line in counts) if whole else None,
         confusions=_confusions(counts, names),
@@ -120,9 +121,7 @@ def _detail(task: str, own: Sequence[tuple[Row, Group]]) -> Detail:
             if (log := read_log(*run))
         ),
         agreements=tuple(
-            found
-            for other, runs in own
-            if (found := _agreement(method_name(other), runs)) is not None
+            found for entry in own if (found := _agreement(entry.method, entry.group)) is not None
         ),
     )
 
@@ -229,7 +228,7 @@ def draw_reliability(detail: Detail, name: str) -> str:
         axes.plot([0, 100], [0, 100], color=MUTED, linewidth=1, linestyle="--")
         tips = {}
         for place, one in enumerate(detail.reliability):
-            gid = f"{name}-bin-{place}"
+            gid = f"bin-{place}"
             axes.plot(
                 [100 * one.confidence],
                 [100 * one.accuracy],
@@ -264,7 +263,7 @@ def draw_curves(detail: Detail, name: str) -> str:
         for key in (*kinds, *tops):
             colour, _, dashes = styles[key]
             for place, (seed, log) in enumerate(detail.curves):
-                gid = f"{name}-{key}-{seed}"
+                gid = f"{key}-{seed}"
                 values = [line.get(key, np.nan) * (100 if key in tops else 1) for line in log]
                 (axes if beside is None or key in kinds else beside).plot(
                     [line["epoch"] for line in log],

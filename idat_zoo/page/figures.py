@@ -7,6 +7,7 @@ that figures can be read in black and white.
 
 import io
 import re
+import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from html import escape
@@ -27,6 +28,8 @@ VARIABLES = {
     **{colour: f"var(--series-{number})" for number, colour in enumerate(SERIES, start=1)},
 }
 """The colours that matplotlib draws with, and what they are on the page."""
+LONGEST_LABEL = 30
+"""Characters of a line of an axis label."""
 SETTINGS: dict[Any, Any] = {
     "svg.fonttype": "none",
     "font.family": "sans-serif",
@@ -57,6 +60,13 @@ def drawing(width: float, height: float) -> Iterator[tuple[Figure, Axes]]:
     with mpl.rc_context(SETTINGS):
         figure = Figure(figsize=(width, height), layout="constrained")
         yield figure, figure.subplots()
+
+
+def wrapped(labels: Sequence[str]) -> tuple[list[str], float]:
+    """Labels of an axis, broken into lines, and the inches that each of them takes."""
+    lines = [textwrap.fill(label, LONGEST_LABEL) for label in labels]
+    most = max(line.count("\n") + 1 for line in lines)
+    return lines, 0.08 + 0.16 * most
 
 
 def as_svg(figure: Figure, name: str, *, title: str, tips: Mapping[str, str] | None = None) -> str:

@@ -4,16 +4,12 @@ import statistics
 from collections.abc import Sequence
 
 from idat_zoo.page.contrast import answers_of, contrast
-from idat_zoo.page.figures import GRID, INK, MUTED, SERIES, as_svg, drawing
-from idat_zoo.page.heat import PLAIN_NAME, method_name
-from idat_zoo.report.build import Report
-from idat_zoo.report.cells import as_words, points
+from idat_zoo.page.entries import Entry
+from idat_zoo.page.figures import GRID, INK, MUTED, SERIES, as_svg, drawing, wrapped
+from idat_zoo.report.cells import points
 from idat_zoo.report.gain import Gain
-from idat_zoo.report.rows import Group, over_seeds
+from idat_zoo.report.rows import over_seeds
 from idat_zoo.values import Frozen
-
-LINE_HEIGHT = 0.24
-"""Inches of the figure for each of its lines."""
 
 
 class Line(Frozen):
@@ -46,29 +42,28 @@ class Forest(Frozen):
         return sum(line.verdict == verdict for line in self.lines)
 
 
-def teacher_forests(report: Report) -> list[Forest]:
+def teacher_forests(entries: Sequence[Entry], gains: Sequence[Gain]) -> list[Forest]:
     """The gain from the teacher of each method that was trained with one and alone."""
+    methods = {(entry.task, entry.row.recipe_hash): entry.method for entry in entries}
     lines: dict[str, list[Line]] = {}
-    for gain in report.gains:
-        lines.setdefault(as_words(gain.label) or PLAIN_NAME, []).append(_line(gain))
+    for gain in gains:
+        lines.setdefault(methods[gain.task, gain.recipe_hash], []).append(_line(gain))
     return [_forest(method, own) for method, own in lines.items()]
 
 
-def reference_forests(report: Report, groups: Sequence[Group], reference: str) -> list[Forest]:
+def reference_forests(entries: Sequence[Entry], reference: str) -> list[Forest]:
     """The gain of each other method over the one that is named, on the tasks that both have."""
-    named = {
-        (method_name(row), row.task): group for row, group in zip(report.rows, groups, strict=True)
-    }
-    base = {task: group for (method, task), group in named.items() if method == reference}
+    base = {entry.task: entry.group for entry in entries if entry.method == reference}
     answers = {task: answers_of(group) for task, group in base.items()}
     lines: dict[str, list[Line]] = {}
-    for (method, task), group in named.items():
-        if method == reference or task not in base:
+    for entry in entries:
+        task = entry.task
+        if entry.method == reference or task not in base:
             continue
-        found = contrast(group, base[task], (answers_of(group), answers[task]))
+        found = contrast(entry.group, base[task], (answers_of(entry.group), answers[task]))
         low, high = found.interval
         line = Line(task=task, gain=found.gain, low=low, high=high, paired=found.paired)
-        lines.setdefault(method, []).append(line)
+        lines.setdefault(entry.method, []).append(line)
     return [_forest(method, own) for method, own in lines.items()]
 
 
@@ -98,12 +93,13 @@ def draw_forest(forest: Forest, name: str, *, over: str) -> str:
     """The figure of one method: a line for each task, and the mean below them."""
     lines = [*forest.lines, *([forest.mean] if forest.mean else [])]
     places = range(len(lines) - 1, -1, -1)
-    with drawing(5.6, 0.9 + LINE_HEIGHT * len(lines)) as (figure, axes):
+    labels, height = wrapped([line.task for line in lines])
+    with drawing(5.6, 0.9 + height * len(lines)) as (figure, axes):
         axes.grid(visible=False, axis="y")
         axes.axvline(0, color=INK, linewidth=1)
         tips = {}
         for place, line in zip(places, lines, strict=True):
-            gid = f"{name}-line-{line.task}"
+            gid = f"line-{place}"
             is_mean = line is forest.mean
             axes.errorbar(
                 100 * line.gain,
@@ -119,7 +115,7 @@ def draw_forest(forest: Forest, name: str, *, over: str) -> str:
             tips[gid] = f"{line.task}: {_in_words(line)}"
         if forest.mean:
             axes.axhline(0.5, color=GRID, linewidth=0.8)
-        axes.set_yticks(list(places), [line.task for line in lines])
+        axes.set_yticks(list(places), labels)
         axes.set_ylim(-0.6, len(lines) - 0.4)
         axes.set_xlabel("points of top-1, with 95 % intervals")
         beside = axes.secondary_yaxis("right")

@@ -1,16 +1,13 @@
 """The heat table: methods by tasks, beside the floors that need no network."""
 
-import statistics
 from collections.abc import Mapping, Sequence
 
-from idat_zoo.page.contrast import Answers, answers_of, contrast
-from idat_zoo.report.build import Report
-from idat_zoo.report.cells import as_words
-from idat_zoo.report.rows import Group, Over, Row
+from idat_zoo.page.contrast import answers_of, contrast
+from idat_zoo.page.entries import Entry
+from idat_zoo.report.means import SeriesMeans
+from idat_zoo.report.rows import Over, Row
 from idat_zoo.values import Frozen
 
-PLAIN_NAME = "the recipe"
-"""The name of a method whose label is empty, because there is no other."""
 RAW_PIXELS = ("logistic_regression", "nearest_neighbour")
 
 
@@ -53,32 +50,23 @@ class Heat(Frozen):
     unpaired: tuple[str, ...]
 
 
-def method_name(row: Row) -> str:
-    """The name of a row's method among those of the report."""
-    return as_words(row.label) or PLAIN_NAME
-
-
-def build_heat(report: Report, groups: Sequence[Group]) -> Heat:
-    """The heat table of a report, whose rows are those of the groups, in their order."""
-    by_task: dict[str, list[int]] = {}
-    for place, row in enumerate(report.rows):
-        by_task.setdefault(row.task, []).append(place)
-    leading: set[int] = set()
+def build_heat(entries: Sequence[Entry], means: Sequence[SeriesMeans]) -> Heat:
+    """The heat table of entries; `means` are those of the report."""
+    by_task: dict[str, list[Entry]] = {}
+    for entry in entries:
+        by_task.setdefault(entry.task, []).append(entry)
+    leading: set[tuple[str, str]] = set()
     unpaired = []
-    for task, places in by_task.items():
-        best, all_paired = _leading([groups[place] for place in places], places)
-        leading |= best
+    for task, own in by_task.items():
+        best, all_paired = _leading(own)
+        leading |= {(task, method) for method in best}
         unpaired += [] if all_paired else [task]
     cells: dict[str, dict[str, Cell]] = {}
-    for place, row in enumerate(report.rows):
-        cell = _cell(row, leads=place in leading)
-        cells.setdefault(method_name(row), {})[row.task] = cell
-    means = {as_words(series.label) or PLAIN_NAME: series for series in report.means}
-    named = {
-        name: {mean.name: mean.top1 for mean in (*series.groups, *series.overall)}
-        for name, series in means.items()
-    }
-    floors = {row.task: _floors(row) for row in report.rows}
+    for entry in entries:
+        cell = _cell(entry.row, leads=(entry.task, entry.method) in leading)
+        cells.setdefault(entry.method, {})[entry.task] = cell
+    named = _named_means(entries, means)
+    floors = {entry.task: _floors(entry.row) for entry in entries}
     return Heat(
         tasks=tuple(by_task),
         methods=tuple(
@@ -93,6 +81,18 @@ def build_heat(report: Report, groups: Sequence[Group]) -> Heat:
         means=tuple(dict.fromkeys(name for own in named.values() for name in own)),
         unpaired=tuple(unpaired),
     )
+
+
+def _named_means(
+    entries: Sequence[Entry], means: Sequence[SeriesMeans]
+) -> Mapping[str, dict[str, float]]:
+    """Method -> name of a mean -> its value."""
+    methods = {(entry.task, entry.row.recipe_hash): entry.method for entry in entries}
+    found = {}
+    for series in means:
+        method = methods[next(iter(series.recipe_hashes.items()))]
+        found[method] = {mean.name: mean.top1 for mean in (*series.groups, *series.overall)}
+    return found
 
 
 def _floors(row: Row) -> Mapping[str, float]:
@@ -112,23 +112,22 @@ def _cell(row: Row, *, leads: bool) -> Cell:
     )
 
 
-def _leading(groups: Sequence[Group], places: Sequence[int]) -> tuple[set[int], bool]:
-    """The places of the best group of a task and of those that cannot be told from it.
+def _leading(entries: Sequence[Entry]) -> tuple[set[str], bool]:
+    """The best method of a task and those that cannot be told from it.
 
     The second value says whether all comparisons were paired. They are not corrected for their
     number, which would only put more methods beside the best.
     """
-    if len(groups) == 1:
+    if len(entries) == 1:
         return set(), True
-    tops = [statistics.fmean(result.top1 for _, result in group.results) for group in groups]
-    best = max(range(len(groups)), key=tops.__getitem__)
-    answers: list[Answers] = [answers_of(group) for group in groups]
-    leading, all_paired = {places[best]}, True
-    for place, group in enumerate(groups):
-        if place == best:
+    best = max(entries, key=lambda entry: entry.row.top1.mean)
+    answers = answers_of(best.group)
+    leading, all_paired = {best.method}, True
+    for entry in entries:
+        if entry is best:
             continue
-        found = contrast(groups[best], group, (answers[best], answers[place]))
+        found = contrast(best.group, entry.group, (answers, answers_of(entry.group)))
         all_paired &= found.paired
         if not found.is_told:
-            leading.add(places[place])
+            leading.add(entry.method)
     return leading, all_paired

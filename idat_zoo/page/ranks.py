@@ -1,18 +1,19 @@
 """The critical-difference diagram of average ranks (Demšar, JMLR 7 (2006), 1, figure 1)."""
 
-from idat_zoo.page.figures import INK, MUTED, SERIES, as_svg, drawing
+from idat_zoo.page.figures import INK, MUTED, SERIES, as_svg, drawing, wrapped
 from idat_zoo.report.ranks import Ranks
 
 
 def draw_ranks(ranks: Ranks, name: str) -> str:
     """The figure: methods by average rank; a bar joins those that cannot be told apart."""
     methods = ranks.methods
-    with drawing(5.6, 1.0 + 0.24 * len(methods)) as (figure, axes):
+    labels, height = wrapped([own.method for own in methods])
+    with drawing(5.6, 1.0 + height * (len(methods) + 0.5 * len(ranks.alike))) as (figure, axes):
         axes.grid(visible=False, axis="y")
         places = {own.method: len(methods) - 1 - k for k, own in enumerate(methods)}
         tips = {}
         for own in methods:
-            gid = f"{name}-rank-{places[own.method]}"
+            gid = f"rank-{places[own.method]}"
             axes.plot([own.rank], [places[own.method]], marker="o", color=SERIES[0], gid=gid)
             tips[gid] = f"{own.method}: average rank {own.rank:.2f}"
         for k, together in enumerate(ranks.alike):
@@ -24,7 +25,7 @@ def draw_ranks(ranks: Ranks, name: str) -> str:
                     axes.plot(
                         [own.rank, own.rank], [places[own.method], at], color=MUTED, linewidth=0.5
                     )
-        axes.set_yticks(list(places.values()), list(places))
+        axes.set_yticks(list(places.values()), labels)
         axes.set_ylim(-0.6, len(methods) + 0.4 + 0.35 * len(ranks.alike))
         low = min(own.rank for own in methods)
         axes.set_xlim(max(0.5, low - 0.5), max(own.rank for own in methods) + 0.5)

@@ -3,9 +3,8 @@
 import statistics
 from collections.abc import Sequence
 
-from idat_zoo.page.heat import method_name
+from idat_zoo.page.entries import Entry
 from idat_zoo.recipe import Recipe
-from idat_zoo.report.rows import Group, Row
 from idat_zoo.results import Result
 from idat_zoo.values import Frozen
 
@@ -26,19 +25,19 @@ class Together(Frozen):
     seeds: int
 
 
-def build_together(rows: Sequence[Row], groups: Sequence[Group]) -> list[Together]:
+def build_together(entries: Sequence[Entry]) -> list[Together]:
     """The methods with two networks, or that are a control or an ensemble."""
     found = []
-    for row, group in zip(rows, groups, strict=True):
-        results = [result for _, result in group.results]
+    for entry in entries:
+        results = [result for _, result in entry.group.results]
         kind = kind_of(results[0].recipe)
         if kind:
             found.append(
                 Together(
-                    task=row.task,
-                    method=method_name(row),
+                    task=entry.task,
+                    method=entry.method,
                     kind=kind,
-                    student=row.top1.mean,
+                    student=entry.row.top1.mean,
                     teacher=_mean(results, "teacher"),
                     ensemble=_mean(results, "logit_ensemble"),
                     seeds=len(results),

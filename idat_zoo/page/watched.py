@@ -7,10 +7,10 @@ from pathlib import Path
 
 from idat_zoo import files
 from idat_zoo.file_names import LOG_FILE
-from idat_zoo.page.figures import MUTED, SERIES, as_svg, drawing
-from idat_zoo.page.heat import method_name
+from idat_zoo.page.entries import Entry
+from idat_zoo.page.figures import MUTED, SERIES, as_svg, drawing, wrapped
 from idat_zoo.report.cells import percent, points
-from idat_zoo.report.rows import Group, Row
+from idat_zoo.report.rows import Group
 from idat_zoo.results import Result
 from idat_zoo.values import Frozen
 
@@ -45,17 +45,17 @@ def read_log(path: Path, result: Result) -> Epochs:
     return [json.loads(line) for line in file.read_text().splitlines()]
 
 
-def build_watched(rows: Sequence[Row], groups: Sequence[Group]) -> list[Watched]:
-    """The methods and tasks of which runs watched the test images, in the order of the rows."""
+def build_watched(entries: Sequence[Entry]) -> list[Watched]:
+    """The methods and tasks of which runs watched the test images, in the order of the entries."""
     found = []
-    for row, group in zip(rows, groups, strict=True):
-        pairs = list(_last_and_best(group))
+    for entry in entries:
+        pairs = list(_last_and_best(entry.group))
         if pairs:
             last, best = (statistics.fmean(own) for own in zip(*pairs, strict=True))
             found.append(
                 Watched(
-                    task=row.task,
-                    method=method_name(row),
+                    task=entry.task,
+                    method=entry.method,
                     last=last,
                     best=best,
                     seeds=len(pairs),
@@ -79,13 +79,14 @@ def draw_watched(watched: Sequence[Watched], name: str) -> str:
     several = len({one.method for one in watched}) > 1
     labels = [f"{one.task}, {one.method}" if several else one.task for one in watched]
     places = list(range(len(watched) - 1, -1, -1))
-    with drawing(5.6, 1.1 + 0.24 * len(watched)) as (figure, axes):
+    shown, height = wrapped(labels)
+    with drawing(5.6, 1.1 + height * len(watched)) as (figure, axes):
         axes.grid(visible=False, axis="y")
         tips = {}
         for place, one, label in zip(places, watched, labels, strict=True):
             axes.plot([100 * one.last, 100 * one.best], [place, place], color=MUTED, linewidth=2)
             for kind, value, marker in (("last", one.last, "o"), ("best", one.best, "^")):
-                gid = f"{name}-{kind}-{place}"
+                gid = f"{kind}-{place}"
                 axes.plot(
                     [100 * value],
                     [place],
@@ -96,7 +97,7 @@ def draw_watched(watched: Sequence[Watched], name: str) -> str:
                     gid=gid,
                 )
                 tips[gid] = f"{label}, {kind} epoch: {percent(value)} % ({points(one.added)})"
-        axes.set_yticks(places, labels)
+        axes.set_yticks(places, shown)
         axes.set_ylim(-0.6, len(watched) - 0.4)
         axes.set_xlabel("top-1 on test, %")
         figure.legend(loc="outside upper right", ncols=2)

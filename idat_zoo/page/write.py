@@ -12,9 +12,10 @@ from markupsafe import Markup
 from idat_zoo.errors import UnknownNameError
 from idat_zoo.page.costs import build_costs, build_spreads, draw_costs
 from idat_zoo.page.details import Detail, build_details, draw_curves, draw_reliability
+from idat_zoo.page.entries import build_entries
 from idat_zoo.page.gains import Forest, draw_forest, reference_forests, teacher_forests
 from idat_zoo.page.headline import headline
-from idat_zoo.page.heat import build_heat, method_name
+from idat_zoo.page.heat import build_heat
 from idat_zoo.page.provenance import build_provenance
 from idat_zoo.page.ranks import draw_ranks
 from idat_zoo.page.together import build_together
@@ -46,16 +47,17 @@ def render_page(
 
     Raises: UnknownNameError for a reference that is no method of the report.
     """
-    heat = build_heat(report, groups)
+    entries = build_entries(report.rows, groups)
+    heat = build_heat(entries, report.means)
     if reference is None:
-        forests, over = teacher_forests(report), "with its teacher over the student alone"
+        forests = teacher_forests(entries, report.gains)
+        over = "with its teacher over the student alone"
     else:
-        names = list(dict.fromkeys(map(method_name, report.rows)))
+        names = list(dict.fromkeys(entry.method for entry in entries))
         if reference not in names:
             raise UnknownNameError("method of this report", reference, names)
-        forests, over = reference_forests(report, groups, reference), f"over '{reference}'"
-    costs, details = build_costs(report.rows, groups), build_details(report.rows, groups)
-    watched = build_watched(report.rows, groups)
+        forests, over = reference_forests(entries, reference), f"over '{reference}'"
+    costs, details, watched = build_costs(entries), build_details(entries), build_watched(entries)
     environment = _environment()
     return environment.get_template("page.html").render(
         title=title,
@@ -81,7 +83,7 @@ def render_page(
         spreads=build_spreads(report.rows),
         details=details,
         detail_figures=[_detail_figures(one, place) for place, one in enumerate(details)],
-        together=build_together(report.rows, groups),
+        together=build_together(entries),
         downloads={name: _as_link(name, text) for name, text in (downloads or {}).items()},
         style=Markup(_resource("page.css")),
         script=Markup(_resource("page.js")),

@@ -56,12 +56,13 @@ class MeanGain(Frozen):
 class Gain(Frozen):
     """The gain from the teacher on one task: of each seed, and their mean if there are several.
 
-    `label` is the label of the recipe with the teacher. `alone_in` lists the seeds that only one of
-    the two recipes was run with.
+    `label` and `recipe_hash` are those of the recipe with the teacher. `alone_in` lists the seeds
+    that only one of the two recipes was run with.
     """
 
     task: str
     label: dict[str, Scalar]
+    recipe_hash: str
     seeds: tuple[SeedGain, ...]
     mean: MeanGain | None = None
     alone_in: tuple[int, ...] = ()
@@ -101,6 +102,7 @@ def _gain(group: Group, alone: Group, shown: dict[str, Scalar]) -> Gain:
     return Gain(
         task=group.task,
         label=shown,
+        recipe_hash=taught[both[0]][1].recipe_hash,
         seeds=seeds,
         mean=_mean_gain(seeds, tops) if len(seeds) > 1 else None,
         alone_in=tuple(sorted(taught.keys() ^ single.keys())),

@@ -36,6 +36,7 @@ class SeriesMeans(Frozen):
     label: dict[str, Scalar]
     tasks: tuple[str, ...]
     top1: dict[str, float]
+    recipe_hashes: dict[str, str]
     groups: tuple[Mean, ...]
     overall: tuple[Mean, ...]
     by_task: dict[str, dict[str, tuple[str, ...]]]
@@ -100,6 +101,7 @@ def _means(benchmark: Benchmark, series: Series, told: set[str]) -> SeriesMeans:
         label=label(series[0][0].fields, told - by_task.keys()),
         tasks=tasks,
         top1={task: rows[task].top1.mean for task in tasks},
+        recipe_hashes={task: rows[task].recipe_hash for task in tasks},
         groups=groups,
         overall=_overall(benchmark, {task: rows[task] for task in tasks}),
         by_task=by_task,
