@@ -36,10 +36,10 @@ TIMES = ("seconds", "images_per_second", "finished")
 Runs = Sequence[Recipe]
 CANDIDATES: dict[str, Any] = {"selection": "val", "candidates": {"lr": (1e-3, 5e-3)}}
 WHAT: dict[str, Runs] = {
-    "alone": [toy_recipe("sequential", options={"dropout": 0.1}, epochs=3, **CANDIDATES)],
+    "alone": [toy_recipe("sequential", options={"dropout": 0.1}, epochs=2, **CANDIDATES)],
     "pass": [
-        toy_recipe("sequential", options={"dropout": 0.1}, epochs=3, **CANDIDATES),
-        toy_recipe("sequential", options={"bottleneck": 2}, epochs=2, **CANDIDATES),
+        toy_recipe("sequential", options={"dropout": 0.1}, epochs=2, **CANDIDATES),
+        toy_recipe("sequential", options={"bottleneck": 2}, epochs=1, **CANDIDATES),
     ],
 }
 

@@ -73,7 +73,6 @@ def errors_in(text: str) -> list[str]:
         ("float64", 2),
         pytest.param("float64", 3, marks=pytest.mark.system),
         pytest.param("float32", 2, marks=pytest.mark.system),
-        pytest.param("float32", 3, marks=pytest.mark.system),
     ],
 )
 def test_fields_of_recipes_train_as_on_one_process(kind: str, count: int) -> None:
