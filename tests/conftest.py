@@ -5,7 +5,7 @@ import random
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import checked_shapes  # noqa: F401  before what it checks
 import fakes
@@ -158,11 +158,18 @@ def vtab(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+def skip_or_fail(why: str) -> NoReturn:
+    """Skip a test that cannot run here; in CI, it fails."""
+    if "CI" in os.environ:
+        pytest.fail(why)
+    pytest.skip(why)
+
+
 @pytest.fixture(scope="session")
 def slurm() -> Iterator[Node]:
     """A Slurm of one node, whose commands the tests and their children call."""
     if why := why_not():
-        (pytest.fail if "CI" in os.environ else pytest.skip)(why)
+        skip_or_fail(why)
     with running_slurm() as node, pytest.MonkeyPatch.context() as patch:
         for name, value in node.environment.items():
             patch.setenv(name, value)

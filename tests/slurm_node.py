@@ -25,7 +25,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from filelock import FileLock
+from debian import MissingError, install
 
 PACKAGES = ("slurm-wlm", "munge")
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "scontrol", "squeue", "scancel")
@@ -67,45 +67,18 @@ PartitionName=closed Nodes={host} MaxTime=INFINITE State=DOWN
 
 
 class SlurmError(Exception):
-    """Slurm is not installed, and cannot be, or it did not start."""
+    """Slurm did not start, or one of its commands failed."""
 
 
 def why_not() -> str:
     """The reason for which Slurm cannot run here, or ''. What is missing is installed."""
     if os.geteuid() != 0:
         return "a Slurm of one node is started by root"
-    missing = [name for name in PROGRAMS if shutil.which(name) is None]
-    if missing and shutil.which("apt-get") is None:
-        return f"{', '.join(missing)} are missing, and there is no apt-get to install them"
     try:
-        install()
-    except SlurmError as error:
+        install(PROGRAMS, PACKAGES)
+    except MissingError as error:
         return str(error)
     return ""
-
-
-def install() -> None:
-    """Install Debian's packages where a program is missing. Raises: SlurmError."""
-    with FileLock(Path(tempfile.gettempdir()) / "idat-slurm-install.lock"):  # tests run in parallel
-        if not all(shutil.which(name) for name in PROGRAMS):
-            _install()
-
-
-def _install() -> None:
-    quiet, wait = {"DEBIAN_FRONTEND": "noninteractive"}, ("-o", "DPkg::Lock::Timeout=300")
-    for words in (
-        ["update", "-qq"],
-        ["install", "-y", "-qq", "--no-install-recommends", *PACKAGES],
-    ):
-        done = subprocess.run(
-            ["apt-get", *wait, *words],
-            env=os.environ | quiet,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        if done.returncode:
-            raise SlurmError(f"apt-get {words[0]} failed: {done.stderr.strip()[-500:]}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,8 +144,11 @@ class Node:
 
 @contextmanager
 def running_slurm() -> Iterator[Node]:
-    """Start a Slurm and end it with all its jobs, daemons and files. Raises: SlurmError."""
-    install()
+    """Start a Slurm and end it with all its jobs, daemons and files.
+
+    Raises: MissingError; SlurmError.
+    """
+    install(PROGRAMS, PACKAGES)
     with tempfile.TemporaryDirectory(prefix="slurm-", dir="/tmp") as name, ExitStack() as ending:
         folder = Path(name)
         folder.chmod(0o755)

@@ -61,6 +61,12 @@ def _cost(method: str, own: Sequence[Entry]) -> Cost:
     )
 
 
+def widest(costs: Sequence[Cost]) -> list[Cost]:
+    """The methods with the largest number of tasks, whose means are over the same ones."""
+    most = max(cost.tasks for cost in costs)
+    return [cost for cost in costs if cost.tasks == most]
+
+
 def build_spreads(rows: Sequence[Row]) -> list[Spread]:
     """The spreads on each task that several methods were run on."""
     by_task: dict[str, list[Row]] = {}

@@ -102,9 +102,10 @@ def _detail(task: str, own: Sequence[Entry]) -> Detail:
     best = max(own, key=lambda entry: entry.row.top1.mean)
     group = best.group
     students = [result.student for _, result in group.results]
-    counts = np.sum([np.array(student.confusion) for student in students], axis=0)
+    size = len(students[0].confusion)  # 0 where a result has no tables by class
+    counts = np.sum([np.reshape(one.confusion, (size, size)) for one in students], axis=0)
     names = tuple(one.name or str(index) for index, one in enumerate(students[0].per_class))
-    whole = counts.shape[0] <= MOST_CLASSES
+    whole = 0 < size <= MOST_CLASSES
     return Detail(
         task=task,
         method=best.method,

@@ -1,7 +1,22 @@
 """The critical-difference diagram of average ranks (Demšar, JMLR 7 (2006), 1, figure 1)."""
 
-from idat_zoo.page.figures import INK, MUTED, SERIES, as_svg, drawing, wrapped
-from idat_zoo.report.ranks import Ranks
+from collections.abc import Sequence
+
+from idat_zoo.page.entries import Entry
+from idat_zoo.page.figures import MUTED, SERIES, as_svg, drawing, wrapped
+from idat_zoo.report.means import SeriesMeans
+from idat_zoo.report.ranks import Ranks, average_ranks
+
+
+def build_ranks(entries: Sequence[Entry], means: Sequence[SeriesMeans]) -> dict[str, Ranks]:
+    """The ranks of the methods over the tasks of each suite that has enough of both."""
+    methods = {(entry.task, entry.row.recipe_hash): entry.method for entry in entries}
+    scores: dict[str, dict[str, dict[str, float]]] = {}
+    for series in means:
+        method = methods[next(iter(series.recipe_hashes.items()))]
+        scores.setdefault(series.suite, {})[method] = series.top1
+    found = {suite: average_ranks(own) for suite, own in scores.items()}
+    return {suite: ranks for suite, ranks in found.items() if ranks is not None}
 
 
 def draw_ranks(ranks: Ranks, name: str) -> str:
@@ -30,8 +45,6 @@ def draw_ranks(ranks: Ranks, name: str) -> str:
         low = min(own.rank for own in methods)
         axes.set_xlim(max(0.5, low - 0.5), max(own.rank for own in methods) + 0.5)
         axes.set_xlabel(
-            f"average rank over {len(ranks.tasks)} tasks; critical difference "
-            f"{ranks.critical_difference:.2f}",
-            color=INK,
+            f"average rank over {len(ranks.tasks)} tasks",
         )
         return as_svg(figure, name, title="Average ranks with the critical difference", tips=tips)

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 
 from idat_zoo.page.entries import Entry
 from idat_zoo.recipe import Recipe
+from idat_zoo.report.predictions import LOGIT_ENSEMBLE, read_classes
+from idat_zoo.report.rows import Group
 from idat_zoo.results import Result
 from idat_zoo.values import Frozen
 
@@ -39,7 +41,7 @@ def build_together(entries: Sequence[Entry]) -> list[Together]:
                     kind=kind,
                     student=entry.row.top1.mean,
                     teacher=_mean(results, "teacher"),
-                    ensemble=_mean(results, "logit_ensemble"),
+                    ensemble=_mean(results, "logit_ensemble") or _ensemble(entry.group),
                     seeds=len(results),
                 )
             )
@@ -62,3 +64,17 @@ def kind_of(recipe: Recipe) -> str:
 def _mean(results: Sequence[Result], network: str) -> float | None:
     tops = [metrics.top1 for result in results if (metrics := getattr(result, network)) is not None]
     return statistics.fmean(tops) if len(tops) == len(results) else None
+
+
+def _ensemble(group: Group) -> float | None:
+    """The top-1 of the sum of both networks' logits, from the predictions beside the results."""
+    tops = []
+    for path, result in group.results:
+        try:
+            classes = read_classes(path, result)
+        except ValueError:
+            return None
+        if LOGIT_ENSEMBLE not in classes:
+            return None
+        tops.append(float((classes[LOGIT_ENSEMBLE] == classes["target"]).mean()))
+    return statistics.fmean(tops)

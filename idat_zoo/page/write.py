@@ -10,14 +10,14 @@ import jinja2
 from markupsafe import Markup
 
 from idat_zoo.errors import UnknownNameError
-from idat_zoo.page.costs import build_costs, build_spreads, draw_costs
+from idat_zoo.page.costs import build_costs, build_spreads, draw_costs, widest
 from idat_zoo.page.details import Detail, build_details, draw_curves, draw_reliability
 from idat_zoo.page.entries import build_entries
 from idat_zoo.page.gains import Forest, draw_forest, reference_forests, teacher_forests
 from idat_zoo.page.headline import headline
 from idat_zoo.page.heat import build_heat
 from idat_zoo.page.provenance import build_provenance
-from idat_zoo.page.ranks import draw_ranks
+from idat_zoo.page.ranks import build_ranks, draw_ranks
 from idat_zoo.page.together import build_together
 from idat_zoo.page.watched import build_watched, draw_watched
 from idat_zoo.report.against_layout import lay_out_against
@@ -58,6 +58,7 @@ def render_page(
             raise UnknownNameError("method of this report", reference, names)
         forests, over = reference_forests(entries, reference), f"over '{reference}'"
     costs, details, watched = build_costs(entries), build_details(entries), build_watched(entries)
+    ranks = build_ranks(entries, report.means)
     environment = _environment()
     return environment.get_template("page.html").render(
         title=title,
@@ -70,15 +71,16 @@ def render_page(
         over=over,
         forests=forests,
         forest_figures=_forest_figures(forests, over),
+        ranks=ranks,
         rank_figures={
-            suite: Markup(draw_ranks(ranks, f"ranks-{suite}"))
-            for suite, ranks in report.ranks.items()
+            suite: Markup(draw_ranks(own, f"ranks-{suite}")) for suite, own in ranks.items()
         },
         watched=watched,
         watched_figure=Markup(draw_watched(watched, "watched")) if watched else "",
         costs=costs,
         cost_figures=[
-            Markup(draw_costs(costs, f"cost-{of}", of=of)) for of in ("parameters", "minutes")
+            Markup(draw_costs(widest(costs), f"cost-{of}", of=of))
+            for of in ("parameters", "minutes")
         ],
         spreads=build_spreads(report.rows),
         details=details,
