@@ -237,6 +237,7 @@ def draw_reliability(detail: Detail, name: str) -> str:
                 markersize=3 + 14 * (one.count / total) ** 0.5,
                 color=SERIES[0],
                 alpha=0.8,
+                clip_on=False,
                 gid=gid,
             )
             tips[gid] = (
