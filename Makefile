@@ -16,7 +16,7 @@ help:
 	@echo "make bench        time all that is timed, and write the tables (over an hour)"
 	@echo "make micro        pretrain the micro pair anew, and all that depends on it (hours)"
 	@echo "make registry     write registry/{adapters,parameters,pretrained}.toml from code and timm"
-	@echo "make tables       write the tables of README and docs, and docs/families.md"
+	@echo "make tables       write the tables and pictures of README and docs, and docs/families.md"
 
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "idat-zoo needs Python 3.11 or newer; set PYTHON=...")'
@@ -84,6 +84,7 @@ registry: .venv/installed
 	$(BIN)/python -m idat_zoo.registry.write_adapters
 	$(BIN)/python -m idat_zoo.registry.write_pretrained
 
-tables: .venv/installed
+tables: .venv/installed-dev
 	$(BIN)/python docs/write_tables.py
 	$(BIN)/python docs/write_families.py
+	$(BIN)/python docs/write_pictures.py

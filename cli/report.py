@@ -5,7 +5,6 @@ import shutil
 import sys
 import textwrap
 from enum import StrEnum
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,7 +13,6 @@ import typer
 from idat_zoo.cli.options import JsonOption, PluginOption, ShelfOption
 from idat_zoo.cli.screen import note, print_json, print_table
 from idat_zoo.errors import UsageError, ZooError
-from idat_zoo.files import write_whole
 
 if TYPE_CHECKING:
     from idat_zoo.published_rows import PublishedRow
@@ -120,6 +118,7 @@ def report(
     if out is not None:
         _write(out, as_markdown(lay_out(built)))
     if html is not None:
+        from idat_zoo.files import write_whole
         from idat_zoo.page.write import render_page, report_json
         from idat_zoo.report.build import sorted_groups
 
@@ -152,17 +151,16 @@ def _check_page(file: Path) -> None:
 
     Raises: UsageError for a file that is there and no page of ours; ZooError without matplotlib.
     """
-    for name in ("matplotlib", "jinja2"):
-        if find_spec(name) is None:
-            raise ZooError(
-                f"--html needs {name}, which is not installed.",
-                hint="pip install 'idat-zoo[report]'",
-            )
+    from idat_zoo.page.libraries import check_libraries
+
+    check_libraries()
     if file.exists() and PAGE not in file.read_text(errors="replace")[:1000]:
         raise UsageError(f"'{file}' is there, and is no report.", hint="Choose another --html.")
 
 
 def _write(file: Path, text: str) -> None:
+    from idat_zoo.files import write_whole
+
     try:
         before = file.read_text(errors="replace") if file.is_file() else ""
     except OSError as error:

@@ -15,7 +15,7 @@ FIRST = ("adapter", "teacher", "distillation")
 """The fields that name a method before any other, without the name of the field."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Entry:
     """One recipe on one task. `method` names its series: recipes alike in all but the task."""
 

@@ -99,6 +99,17 @@ def as_svg(figure: Figure, name: str, *, title: str, tips: Mapping[str, str] | N
     return text.replace("<svg ", opening, 1).strip()
 
 
+def standalone(svg: str, colours: Mapping[str, str]) -> str:
+    """A figure as an SVG file of its own; `colours` are those of the page's variables by name."""
+    for name, colour in colours.items():
+        svg = svg.replace(f"var(--{name})", colour)
+    assert "var(--" not in svg
+    paper = f'<rect width="100%" height="100%" fill="{colours["paper"]}"/>'
+    opening, rest = svg.split(">", 1)
+    opening = opening.replace('style="', 'style="font-family: system-ui, sans-serif; ', 1)
+    return f"{opening}>{paper}{rest}\n"
+
+
 def label_series(names: Sequence[str]) -> dict[str, tuple[str, str, object]]:
     """The colour, the marker and the dashes of each series; from the seventh on, they repeat."""
     return {

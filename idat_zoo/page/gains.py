@@ -3,7 +3,7 @@
 import statistics
 from collections.abc import Sequence
 
-from idat_zoo.page.contrast import answers_of, contrast
+from idat_zoo.page.contrast import Contrast, Contrasts
 from idat_zoo.page.entries import Entry
 from idat_zoo.page.figures import GRID, INK, MUTED, SERIES, as_svg, drawing, wrapped
 from idat_zoo.report.cells import points
@@ -51,20 +51,22 @@ def teacher_forests(entries: Sequence[Entry], gains: Sequence[Gain]) -> list[For
     return [_forest(method, own) for method, own in lines.items()]
 
 
-def reference_forests(entries: Sequence[Entry], reference: str) -> list[Forest]:
+def reference_forests(
+    entries: Sequence[Entry], contrasts: Contrasts, reference: str
+) -> list[Forest]:
     """The gain of each other method over the one that is named, on the tasks that both have."""
-    base = {entry.task: entry.group for entry in entries if entry.method == reference}
-    answers = {task: answers_of(group) for task, group in base.items()}
-    lines: dict[str, list[Line]] = {}
-    for entry in entries:
-        task = entry.task
-        if entry.method == reference or task not in base:
-            continue
-        found = contrast(entry.group, base[task], (answers_of(entry.group), answers[task]))
-        low, high = found.interval
-        line = Line(task=task, gain=found.gain, low=low, high=high, paired=found.paired)
-        lines.setdefault(entry.method, []).append(line)
-    return [_forest(method, own) for method, own in lines.items()]
+    others = dict.fromkeys(entry.method for entry in entries if entry.method != reference)
+    found = {method: contrasts.between(method, reference) for method in others}
+    return [
+        _forest(method, [_contrasted(task, one) for task, one in own.items()])
+        for method, own in found.items()
+        if own
+    ]
+
+
+def _contrasted(task: str, one: Contrast) -> Line:
+    low, high = one.interval
+    return Line(task=task, gain=one.gain, low=low, high=high, paired=one.paired)
 
 
 def _line(gain: Gain) -> Line:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from idat_zoo.page.contrast import answers_of, contrast
+from idat_zoo.page.contrast import Contrasts
 from idat_zoo.page.entries import Entry
 from idat_zoo.report.means import SeriesMeans
 from idat_zoo.report.rows import Over, Row
@@ -50,7 +50,9 @@ class Heat(Frozen):
     unpaired: tuple[str, ...]
 
 
-def build_heat(entries: Sequence[Entry], means: Sequence[SeriesMeans]) -> Heat:
+def build_heat(
+    entries: Sequence[Entry], means: Sequence[SeriesMeans], contrasts: Contrasts
+) -> Heat:
     """The heat table of entries; `means` are those of the report."""
     by_task: dict[str, list[Entry]] = {}
     for entry in entries:
@@ -58,7 +60,7 @@ def build_heat(entries: Sequence[Entry], means: Sequence[SeriesMeans]) -> Heat:
     leading: set[tuple[str, str]] = set()
     unpaired = []
     for task, own in by_task.items():
-        best, all_paired = _leading(own)
+        best, all_paired = _leading(own, contrasts)
         leading |= {(task, method) for method in best}
         unpaired += [] if all_paired else [task]
     cells: dict[str, dict[str, Cell]] = {}
@@ -90,7 +92,9 @@ def _named_means(
     methods = {(entry.task, entry.row.recipe_hash): entry.method for entry in entries}
     found = {}
     for series in means:
-        method = methods[next(iter(series.recipe_hashes.items()))]
+        method = methods.get(next(iter(series.recipe_hashes.items())))
+        if method is None:  # no entry of the table is of this series
+            continue
         found[method] = {mean.name: mean.top1 for mean in (*series.groups, *series.overall)}
     return found
 
@@ -112,7 +116,7 @@ def _cell(row: Row, *, leads: bool) -> Cell:
     )
 
 
-def _leading(entries: Sequence[Entry]) -> tuple[set[str], bool]:
+def _leading(entries: Sequence[Entry], contrasts: Contrasts) -> tuple[set[str], bool]:
     """The best method of a task and those that cannot be told from it.
 
     The second value says whether all comparisons were paired. They are not corrected for their
@@ -121,13 +125,10 @@ def _leading(entries: Sequence[Entry]) -> tuple[set[str], bool]:
     if len(entries) == 1:
         return set(), True
     best = max(entries, key=lambda entry: entry.row.top1.mean)
-    answers = answers_of(best.group)
-    leading, all_paired = {best.method}, True
-    for entry in entries:
-        if entry is best:
-            continue
-        found = contrast(best.group, entry.group, (answers, answers_of(entry.group)))
-        all_paired &= found.paired
-        if not found.is_told:
-            leading.add(entry.method)
-    return leading, all_paired
+    found = {
+        entry.method: contrasts.between(best.method, entry.method)[entry.task]
+        for entry in entries
+        if entry is not best
+    }
+    leading = {method for method, one in found.items() if not one.is_told}
+    return leading | {best.method}, all(one.paired for one in found.values())

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import re
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
@@ -10,6 +11,7 @@ import jinja2
 from markupsafe import Markup
 
 from idat_zoo.errors import UnknownNameError
+from idat_zoo.page.contrast import Contrasts
 from idat_zoo.page.costs import build_costs, build_spreads, draw_costs, widest
 from idat_zoo.page.details import Detail, build_details, draw_curves, draw_reliability
 from idat_zoo.page.entries import build_entries
@@ -48,7 +50,8 @@ def render_page(
     Raises: UnknownNameError for a reference that is no method of the report.
     """
     entries = build_entries(report.rows, groups)
-    heat = build_heat(entries, report.means)
+    contrasts = Contrasts(entries)
+    heat = build_heat(entries, report.means, contrasts)
     if reference is None:
         forests = teacher_forests(entries, report.gains)
         over = "with its teacher over the student alone"
@@ -56,7 +59,7 @@ def render_page(
         names = list(dict.fromkeys(entry.method for entry in entries))
         if reference not in names:
             raise UnknownNameError("method of this report", reference, names)
-        forests, over = reference_forests(entries, reference), f"over '{reference}'"
+        forests, over = reference_forests(entries, contrasts, reference), f"over '{reference}'"
     costs, details, watched = build_costs(entries), build_details(entries), build_watched(entries)
     ranks = build_ranks(entries, report.means)
     environment = _environment()
@@ -134,6 +137,15 @@ def _environment() -> jinja2.Environment:
 
 def _resource(name: str) -> str:
     return (resources.files("idat_zoo.page") / "templates" / name).read_text(encoding="utf-8")
+
+
+def schemes() -> dict[str, dict[str, str]]:
+    """The colours of the page, `light` and `dark`, by the names of the style sheet's variables."""
+    light, dark = (
+        dict(re.findall(r"--([\w-]+): (#\w+);", block))
+        for block in re.findall(r":root \{(.*?)\}", _resource("page.css"), re.DOTALL)
+    )
+    return {"light": light, "dark": light | dark}
 
 
 def _as_link(name: str, text: str) -> str:

@@ -144,6 +144,7 @@ MAY_KNOW = {
     "report": FLOOR
     | {"adapters", "checkpoint", "data", "distillation"}
     | {"files", "intervals", "metrics", "published_rows", "results", "standing"},
+    "page": FLOOR | {"file_names", "files", "intervals", "report", "results"},
     "registry": FLOOR
     | {"data", "distillation", "option_words", "outside", "own_weights", "published_rows"}
     | {"recipe_toml", "registry.controls", "registry.families", "sources", "study.design"},
@@ -156,7 +157,7 @@ MAY_KNOW = {
 """Rooms and the others they may import. `cli` may know all."""
 
 ABOVE_ALL = {"cli", "registry"}
-HEAVY = {"torch", "timm", "sklearn", "huggingface_hub", "ray", "submitit"}
+HEAVY = {"torch", "timm", "sklearn", "huggingface_hub", "ray", "submitit", "matplotlib", "jinja2"}
 WITH_TORCH = {"registry.write_adapters", "registry.write_pretrained"}
 """Commands of their own, which no other module imports."""
 

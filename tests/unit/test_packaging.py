@@ -62,7 +62,9 @@ FLAGS = {
         "--backbone", "--task", "--data-dir", "--out", "-o", "--shelf", "--yes", "-y", "--json",
         "--plugin",
     },
-    "report": {"--against", "--format", "--out", "--plugin", "--shelf", "--json"},
+    "report": {
+        "--against", "--format", "--html", "--out", "--plugin", "--reference", "--shelf", "--json",
+    },
     "compare": {"--format", "--plugin", "--shelf", "--json"},
     "list": {"--task", "--adapter", "--pair", "--plugin", "--shelf", "--data-dir", "--json"},
     "show": {"--plugin", "--shelf", "--json"},

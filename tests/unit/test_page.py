@@ -13,7 +13,7 @@ from page_of_inverse import MSE, RESULTS, entries_of, inverse, page
 from conftest import toy_recipe
 from idat_zoo.errors import UnknownNameError
 from idat_zoo.metrics import ClassScore
-from idat_zoo.page.contrast import answers_of, contrast
+from idat_zoo.page.contrast import Contrasts
 from idat_zoo.page.costs import build_costs, build_spreads
 from idat_zoo.page.details import build_details
 from idat_zoo.page.entries import Entry
@@ -47,7 +47,7 @@ def test_the_only_method_has_a_name() -> None:
 
 def test_the_heat_table_has_the_numbers_of_the_report() -> None:
     report, _, entries = inverse()
-    heat = build_heat(entries, report.means)
+    heat = build_heat(entries, report.means, Contrasts(entries))
     by_name = {method.name: method for method in heat.methods}
     for entry in entries:
         cell = by_name[entry.method].cells[entry.task]
@@ -69,24 +69,23 @@ def test_the_heat_table_has_the_numbers_of_the_report() -> None:
 
 def test_what_leads_a_task_cannot_be_told_from_the_best() -> None:
     report, _, entries = inverse()
-    heat = build_heat(entries, report.means)
+    heat = build_heat(entries, report.means, Contrasts(entries))
     for task in heat.tasks:
         own = [entry for entry in entries if entry.task == task]
         best = max(own, key=lambda entry: entry.row.top1.mean)
         leading = {m.name for m in heat.methods if task in m.cells and m.cells[task].leads}
         assert best.method in leading
         for entry in own:
-            found = contrast(
-                best.group, entry.group, (answers_of(best.group), answers_of(entry.group))
-            )
-            assert found.paired
-            assert (entry.method in leading) == (entry is best or not found.is_told)
+            if entry is not best:
+                found = Contrasts(entries).between(best.method, entry.method)[task]
+                assert found.paired
+                assert (entry.method in leading) == (not found.is_told)
 
 
 def test_results_without_predictions_are_compared_as_two_means() -> None:
     two = [made(90, toy_recipe("lora")), made(70, toy_recipe("linear"))]
     report, _, entries = entries_of(two)
-    heat = build_heat(entries, report.means)
+    heat = build_heat(entries, report.means, Contrasts(entries))
     assert heat.unpaired == (entries[0].task,)
     assert [next(iter(method.cells.values())).leads for method in heat.methods] == [
         entry.row.top1.mean == 0.9 for entry in entries
@@ -112,7 +111,9 @@ def test_a_forest_has_the_gains_of_the_report_and_their_mean() -> None:
     assert forest.mean.gain == pytest.approx(sum(line.gain for line in forest.lines) / 3)
     assert [forest.count(kind) for kind in ("win", "tie", "loss")] == [2, 1, 0]
     assert "+3.05 points of top-1" in headline(
-        build_heat(entries, report.means), list(forests.values()), over="over it"
+        build_heat(entries, report.means, Contrasts(entries)),
+        list(forests.values()),
+        over="over it",
     )
 
 
@@ -122,10 +123,22 @@ def hashes(entries: list[Entry], method: str) -> set[str]:
 
 def test_gains_over_a_chosen_method() -> None:
     _, groups, entries = inverse()
-    forests = {own.method: own for own in reference_forests(entries, "lora, alone")}
+    forests = {
+        own.method: own for own in reference_forests(entries, Contrasts(entries), "lora, alone")
+    }
     assert "lora, alone" not in forests
     (same,) = [line for line in forests[MSE].lines if line.task == "lesions"]
     assert same.gain == pytest.approx(0.0460, abs=5e-5)
+    coupled = {
+        own.method: own
+        for own in reference_forests(
+            entries, Contrasts(entries), "lora, with micro_teacher, no distillation"
+        )
+    }
+    (line,) = [line for line in coupled[MSE].lines if line.task == "textures"]
+    shown = [f"{100 * value:+.2f}" for value in (line.gain, line.low, line.high)]
+    study = (Path(__file__).parents[2] / "docs/inverse.md").read_text()
+    assert f"| lora | mse | textures | {shown[0]} | {shown[1]} to {shown[2]} |" in study
     report = inverse()[0]
     with pytest.raises(UnknownNameError, match="unknown method of this report 'lora alone'"):
         render_page(report, groups, title="A report", reference="lora alone")
@@ -133,12 +146,12 @@ def test_gains_over_a_chosen_method() -> None:
 
 def test_without_gains_the_headline_is_the_best_mean_or_number() -> None:
     report, _, entries = entries_of([made(90), made(80, seed=1)])
-    said = headline(build_heat(entries, report.means), [], over="")
+    said = headline(build_heat(entries, report.means, Contrasts(entries)), [], over="")
     assert said.startswith("the recipe reaches 85.00 % of top-1 on ")
     assert said.endswith(f" % interval {interval_of(entries[0])}, over seeds).")
     mini = [made(60, on_task(task)) for task in ("digits", "textures", "lesions")]
     report, _, entries = entries_of(mini)
-    said = headline(build_heat(entries, report.means), [], over="")
+    said = headline(build_heat(entries, report.means, Contrasts(entries)), [], over="")
     assert said == "the recipe reaches 60.00 % of top-1 on mean of 3 tasks."
 
 
@@ -284,7 +297,7 @@ def test_the_command_writes_the_page_and_keeps_what_is_no_report(tmp_path: Path)
 def test_without_matplotlib_nothing_is_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("idat_zoo.cli.report.find_spec", lambda name: None)
+    monkeypatch.setattr("idat_zoo.page.libraries.find_spec", lambda name: None)
     done = idat("report", str(tmp_path / "nothing"), "--html", str(tmp_path / "report.html"))
     assert (done.exit_code, done.stdout) == (1, "")
     assert done.stderr.splitlines() == [
