@@ -82,7 +82,7 @@ def engines() -> dict[str, str]:
 def main() -> None:
     """Time all in turn."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--epochs", type=int, default=5)
+    parser.add_argument("--epochs", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=3)
     asked = parser.parse_args()
     cpu, names = find_device("cpu"), engines()

@@ -46,6 +46,7 @@ ProctrackType=proctrack/pgid
 TaskPlugin=task/none
 SelectType=select/cons_tres
 SelectTypeParameters=CR_Core_Memory
+DefMemPerCPU={share}
 JobAcctGatherType=jobacct_gather/linux
 JobAcctGatherFrequency=task=1
 JobAcctGatherParams=OverMemoryKill
@@ -131,7 +132,7 @@ class Node:
             self.daemons.pop(name).wait()
 
     def end(self) -> None:
-        """End all daemons, the last one first, at worst by SIGKILL."""
+        """End all daemons, the last one first, at worst by SIGKILL, and what still watches jobs."""
         while self.daemons:
             _, process = self.daemons.popitem()
             process.send_signal(signal.SIGTERM)
@@ -140,6 +141,11 @@ class Node:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+        for own in Path("/proc").glob("[0-9]*"):
+            with suppress(OSError):  # it has ended meanwhile
+                watches = (own / "cmdline").read_bytes().startswith(b"slurmstepd")
+                if watches and str(self.folder).encode() in (own / "environ").read_bytes():
+                    os.kill(int(own.name), signal.SIGKILL)
 
 
 @contextmanager
@@ -185,6 +191,7 @@ def _configure(folder: Path) -> Node:
         user="root",
         cpus=os.cpu_count(),
         memory=memory * 9 // 10,
+        share=memory * 9 // 10 // (os.cpu_count() or 1),
         partition=PARTITION,
     )
     file.write_text(text.lstrip())
