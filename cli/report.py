@@ -138,6 +138,13 @@ def report(
         typer.echo(as_markdown(lay_out(built)), nl=False)
     else:
         print_sections(lay_out(built, label_width=LABEL_WIDTH))
+        if sys.stdout.isatty():
+            from idat_zoo.cli.plots import print_bars
+            from idat_zoo.report.cells import as_words
+            from idat_zoo.report.layout import name_recipes
+
+            names = name_recipes(built, LABEL_WIDTH)
+            print_bars(built.rows, [names[as_words(row.label)] for row in built.rows])
 
 
 def _published() -> "list[PublishedRow]":

@@ -1,5 +1,6 @@
 """`idat train`: the training of recipes with seeds, one run after the other or in shared passes."""
 
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -227,8 +228,13 @@ def _print_results(results: Sequence[tuple["Planned", "Result"]], *, json: bool)
         documents = [{"folder": str(run.folder), **result.as_document()} for run, result in results]
         screen.print_json({"results": documents})
         return
+    from idat_zoo.cli.plots import curves
+
     for run, result in results:
         typer.echo(screen.plain(f"{result}\n  {run.folder}"))
+        if sys.stdout.isatty():
+            for line in curves(run.folder):
+                typer.echo(f"  {line}")
 
 
 def _print_plans(planned: Sequence["Planned"], *, data_dir: Path | None, json: bool) -> None:

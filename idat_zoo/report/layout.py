@@ -48,7 +48,7 @@ def lay_out(report: Report, *, label_width: int | None = None) -> list[Section]:
     Recipes are named by their labels. If a label is longer than `label_width`, they are named R1,
     R2, … instead, and the first section explains these names.
     """
-    names = _name_recipes(report, label_width)
+    names = name_recipes(report, label_width)
     sections = [_introduction(report, names), _scores(report.rows, names)]
     for suite in dict.fromkeys(series.suite for series in report.means):
         means = [series for series in report.means if series.suite == suite]
@@ -67,7 +67,8 @@ def lay_out(report: Report, *, label_width: int | None = None) -> list[Section]:
     return sections
 
 
-def _name_recipes(report: Report, label_width: int | None) -> Names:
+def name_recipes(report: Report, label_width: int | None) -> Names:
+    """The name of each recipe by its label in words; see `lay_out`."""
     labels = [row.label for row in report.rows]
     labels += [series.label for series in report.means] + [gain.label for gain in report.gains]
     if report.published is not None:
