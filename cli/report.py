@@ -1,4 +1,4 @@
-"""`idat report`: tables of many results, on the terminal, as Markdown or as JSON."""
+"""`idat report`: tables of many results, on the terminal and in other formats."""
 
 import re
 import shutil
@@ -6,22 +6,26 @@ import sys
 import textwrap
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from idat_zoo.cli.options import JsonOption, PluginOption, ShelfOption
-from idat_zoo.cli.screen import note, print_json, print_table
+from idat_zoo.cli.screen import json_text, note, print_json, print_table
 from idat_zoo.errors import UsageError, ZooError
 
 if TYPE_CHECKING:
     from idat_zoo.published_rows import PublishedRow
+    from idat_zoo.report.build import Report
     from idat_zoo.report.cells import Section
 
 
 LABEL_WIDTH = 24
 """Longer labels would leave no room for the numbers on a terminal of 80 columns."""
-WRITTEN = re.compile(r"\s*\Z|\*\*\d+ results?, \d+ recipes?\*\*")
+WRITTEN = re.compile(
+    r"\s*\Z|\*\*\d+ results?, \d+ recipes?\*\*|% Made by idat report: |task,method,metric,value,"
+    r'|\{\s*"schema_version": \d+,\s*"report": \{'
+)
 """The beginning of a report that --out wrote; only such a file may be overwritten."""
 
 
@@ -38,6 +42,23 @@ class Format(StrEnum):
     MARKDOWN = "markdown"
 
 
+class ReportFormat(StrEnum):
+    """The format in which a report of many results is printed or written."""
+
+    TABLE = "table"
+    MARKDOWN = "markdown"
+    CSV = "csv"
+    LATEX = "latex"
+
+
+JSON = "json"
+ENDINGS = {
+    ".md": ReportFormat.MARKDOWN,
+    ".csv": ReportFormat.CSV,
+    ".tex": ReportFormat.LATEX,
+    ".json": JSON,
+}
+"""The format of a file by its ending."""
 FormatOption = Annotated[
     Format | None,
     typer.Option(
@@ -54,9 +75,22 @@ def report(
         list[Path],
         typer.Argument(metavar="RUNS…", help="Run folders, folders above them, or result.json."),
     ],
-    format: FormatOption = None,
+    format: Annotated[
+        ReportFormat | None,
+        typer.Option(
+            "--format",
+            metavar="|".join(ReportFormat),
+            case_sensitive=False,
+            help="How to print it; table unless said.",
+        ),
+    ] = None,
     out: Annotated[
-        Path | None, typer.Option("--out", metavar="FILE", help="Write it as Markdown, too.")
+        Path | None,
+        typer.Option(
+            "--out",
+            metavar="FILE",
+            help=f"Write it, too, by its ending {', '.join(ENDINGS)}, or as --format says.",
+        ),
     ] = None,
     against: Annotated[
         Against | None,
@@ -80,24 +114,43 @@ def report(
     from idat_zoo.registry import averaged_tasks, load_registry
     from idat_zoo.report.build import build_report
     from idat_zoo.report.layout import lay_out
-    from idat_zoo.report.markdown import as_markdown
+    from idat_zoo.result_files import find_unfinished
     from idat_zoo.results import find_results
 
     registry = load_registry(shelf)
     built = build_report(
-        find_results(runs),
+        find_results(runs, by_class=False),
         averaged=averaged_tasks(registry),
         published=None if against is None else _published(),
+        unfinished=find_unfinished(runs),
         read_options=registry.read_options,
     )
     if out is not None:
-        _write(out, as_markdown(lay_out(built)))
+        _write(out, _rendered(built, ENDINGS.get(out.suffix.lower()) or format))
     if json:
-        print_json({"report": built.model_dump(mode="json", exclude_none=True)})
-    elif format == Format.MARKDOWN:
-        typer.echo(as_markdown(lay_out(built)), nl=False)
-    else:
+        print_json(_document(built))
+    elif format in (None, ReportFormat.TABLE):
         print_sections(lay_out(built, label_width=LABEL_WIDTH))
+    else:
+        typer.echo(_rendered(built, format), nl=False)
+
+
+def _rendered(built: "Report", format: str | None) -> str:
+    """A report as text in a format; as Markdown unless it is another that files are written in."""
+    from idat_zoo.report.csv_rows import as_csv
+    from idat_zoo.report.latex import as_latex
+    from idat_zoo.report.layout import lay_out
+    from idat_zoo.report.markdown import as_markdown
+
+    if format == ReportFormat.CSV:
+        return as_csv(built)
+    if format == ReportFormat.LATEX:
+        return as_latex(built)
+    return json_text(_document(built)) if format == JSON else as_markdown(lay_out(built))
+
+
+def _document(built: "Report") -> dict[str, Any]:
+    return {"report": built.model_dump(mode="json", exclude_none=True)}
 
 
 def _published() -> "list[PublishedRow]":
