@@ -29,6 +29,8 @@ ESCAPED = {
     "→": r"$\rightarrow$",
     **{sign: f"\\{sign}" for sign in "&%$#_{}"},
 }
+NARROWED = r"\resizebox{\ifdim\width>\textwidth\textwidth\else\width\fi}{!}{%"
+"""What opens a box that is as wide as its content, or at most as the page."""
 TITLE = "Top-1 on test in per cent"
 MISSING = "--"
 
@@ -62,7 +64,8 @@ def _of_suite(suite: Suite, means: Sequence[SeriesMeans], rows: Sequence[Row]) -
     present = {task for series in means for task in series.tasks}
     tasks = dict.fromkeys(row.task for row in rows if row.task in present)
     groups = {mean.name for series in means for mean in series.groups}
-    named = dict.fromkeys(mean.name for series in means for mean in series.overall)
+    overall = [mean for series in means for mean in series.overall]
+    named = dict.fromkeys(mean.name for mean in sorted(overall, key=lambda m: m.count < m.of))
     lines = [
         (
             as_words(series.label),
@@ -108,15 +111,16 @@ def _table(caption: str, columns: Sequence[str], lines: Sequence[Line]) -> str:
             r"\begin{table}",
             r"\centering",
             f"\\caption{{{escaped(caption.removesuffix('.'))}.}}",
-            r"\scriptsize",
-            r"\setlength{\tabcolsep}{2pt}",
+            r"\footnotesize",
+            r"\setlength{\tabcolsep}{3pt}",
+            NARROWED,
             f"\\begin{{tabular}}{{l{'r' * len(columns)}}}",
             r"\toprule",
             " & ".join(["method", *turned]) + r" \\",
             r"\midrule",
             *(" & ".join(cells) + r" \\" for cells in body),
             r"\bottomrule",
-            r"\end{tabular}",
+            r"\end{tabular}}",
             *([r"\par\medskip", " ".join(explained)] if explained else []),
             r"\end{table}",
             "",
