@@ -1,4 +1,4 @@
-"""`idat report`: tables of many results, on the terminal, as Markdown or as JSON."""
+"""`idat report`: tables of many results, on the terminal and in other formats."""
 
 import re
 import shutil
@@ -6,22 +6,29 @@ import sys
 import textwrap
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from idat_zoo.cli.options import JsonOption, PluginOption, ShelfOption
-from idat_zoo.cli.screen import note, print_json, print_table
+from idat_zoo.cli.screen import json_text, note, print_json, print_table
 from idat_zoo.errors import UsageError, ZooError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from idat_zoo.published_rows import PublishedRow
+    from idat_zoo.report.build import Report
     from idat_zoo.report.cells import Section
+    from idat_zoo.report.rows import Group
 
 
 LABEL_WIDTH = 24
 """Longer labels would leave no room for the numbers on a terminal of 80 columns."""
-WRITTEN = re.compile(r"\s*\Z|\*\*\d+ results?, \d+ recipes?\*\*")
+WRITTEN = re.compile(
+    r"\s*\Z|\*\*\d+ results?, \d+ recipes?\*\*|% Made by idat report: |task,method,metric,value,"
+    r'|\{\s*"schema_version": \d+,\s*"report": \{'
+)
 """The beginning of a report that --out wrote; only such a file may be overwritten."""
 
 
@@ -42,6 +49,23 @@ class Format(StrEnum):
     MARKDOWN = "markdown"
 
 
+class ReportFormat(StrEnum):
+    """The format in which a report of many results is printed or written."""
+
+    TABLE = "table"
+    MARKDOWN = "markdown"
+    CSV = "csv"
+    LATEX = "latex"
+
+
+JSON = "json"
+ENDINGS = {
+    ".md": ReportFormat.MARKDOWN,
+    ".csv": ReportFormat.CSV,
+    ".tex": ReportFormat.LATEX,
+    ".json": JSON,
+}
+"""The format of a file by its ending."""
 FormatOption = Annotated[
     Format | None,
     typer.Option(
@@ -58,9 +82,22 @@ def report(
         list[Path],
         typer.Argument(metavar="RUNS…", help="Run folders, folders above them, or result.json."),
     ],
-    format: FormatOption = None,
+    format: Annotated[
+        ReportFormat | None,
+        typer.Option(
+            "--format",
+            metavar="|".join(ReportFormat),
+            case_sensitive=False,
+            help="How to print it; table unless said.",
+        ),
+    ] = None,
     out: Annotated[
-        Path | None, typer.Option("--out", metavar="FILE", help="Write it as Markdown, too.")
+        Path | None,
+        typer.Option(
+            "--out",
+            metavar="FILE",
+            help=f"Write it, too, by its ending {', '.join(ENDINGS)}, or as --format says.",
+        ),
     ] = None,
     html: Annotated[
         Path | None,
@@ -104,39 +141,29 @@ def report(
     from idat_zoo.registry import averaged_tasks, load_registry
     from idat_zoo.report.build import build_report
     from idat_zoo.report.layout import lay_out
-    from idat_zoo.report.markdown import as_markdown
+    from idat_zoo.result_files import find_unfinished
     from idat_zoo.results import find_results
 
     registry = load_registry(shelf)
-    found, averaged = find_results(runs), averaged_tasks(registry)
+    found = find_results(runs, by_class=html is not None)
+    averaged = averaged_tasks(registry)
     built = build_report(
         found,
         averaged=averaged,
         published=None if against is None else _published(),
+        unfinished=find_unfinished(runs),
         read_options=registry.read_options,
     )
     if out is not None:
-        _write(out, as_markdown(lay_out(built)))
+        _write(out, _rendered(built, ENDINGS.get(out.suffix.lower()) or format))
     if html is not None:
-        from idat_zoo.files import write_whole
-        from idat_zoo.page.write import render_page, report_json
         from idat_zoo.report.build import sorted_groups
 
         groups, _ = sorted_groups(found, averaged, registry.read_options)
-        page = render_page(
-            built,
-            groups,
-            title=f"Report on {len(found)} result{'' if len(found) == 1 else 's'}",
-            reference=reference,
-            downloads={"report.json": report_json(built)},
-        )
-        write_whole(html, page.encode())
-        note(f"wrote {html}")
+        _write_page(html, built, groups, reference=reference)
     if json:
-        print_json({"report": built.model_dump(mode="json", exclude_none=True)})
-    elif format == Format.MARKDOWN:
-        typer.echo(as_markdown(lay_out(built)), nl=False)
-    else:
+        print_json(_document(built))
+    elif format in (None, ReportFormat.TABLE):
         print_sections(lay_out(built, label_width=LABEL_WIDTH))
         if sys.stdout.isatty():
             from idat_zoo.cli.plots import print_bars
@@ -145,6 +172,26 @@ def report(
 
             names = name_recipes(built, LABEL_WIDTH)
             print_bars(built.rows, [names[as_words(row.label)] for row in built.rows])
+    else:
+        typer.echo(_rendered(built, format), nl=False)
+
+
+def _rendered(built: "Report", format: str | None) -> str:
+    """A report as text in a format; as Markdown unless it is another that files are written in."""
+    from idat_zoo.report.csv_rows import as_csv
+    from idat_zoo.report.latex import as_latex
+    from idat_zoo.report.layout import lay_out
+    from idat_zoo.report.markdown import as_markdown
+
+    if format == ReportFormat.CSV:
+        return as_csv(built)
+    if format == ReportFormat.LATEX:
+        return as_latex(built)
+    return json_text(_document(built)) if format == JSON else as_markdown(lay_out(built))
+
+
+def _document(built: "Report") -> dict[str, Any]:
+    return {"report": built.model_dump(mode="json", exclude_none=True)}
 
 
 def _published() -> "list[PublishedRow]":
@@ -163,6 +210,24 @@ def _check_page(file: Path) -> None:
     check_libraries()
     if file.exists() and PAGE not in file.read_text(errors="replace")[:1000]:
         raise UsageError(f"'{file}' is there, and is no report.", hint="Choose another --html.")
+
+
+def _write_page(
+    file: Path, built: "Report", groups: "Sequence[Group]", *, reference: str | None
+) -> None:
+    from idat_zoo.files import write_whole
+    from idat_zoo.page.write import render_page
+
+    formats = {"json": JSON, "csv": ReportFormat.CSV, "tex": ReportFormat.LATEX}
+    page = render_page(
+        built,
+        groups,
+        title=f"Report on {built.results} result{'' if built.results == 1 else 's'}",
+        reference=reference,
+        downloads={f"report.{end}": _rendered(built, one) for end, one in formats.items()},
+    )
+    write_whole(file, page.encode())
+    note(f"wrote {file}")
 
 
 def _write(file: Path, text: str) -> None:

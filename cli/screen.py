@@ -51,8 +51,14 @@ def plugin_warnings_as_notes() -> Iterator[None]:
 
 def print_json(document: Mapping[str, Any]) -> None:
     """One JSON document on stdout, with its schema_version first."""
-    text = json.dumps({"schema_version": SCHEMA_VERSION, **document}, indent=2, ensure_ascii=False)
-    typer.echo(text.encode(errors="backslashreplace"))  # a name that is no UTF-8: JSON's own \udcff
+    text = json_text(document)
+    typer.echo(text.encode(errors="backslashreplace"), nl=False)  # no UTF-8: JSON's own \udcff
+
+
+def json_text(document: Mapping[str, Any]) -> str:
+    """A JSON document with its schema_version first, as all commands print it."""
+    whole = {"schema_version": SCHEMA_VERSION, **document}
+    return json.dumps(whole, indent=2, ensure_ascii=False) + "\n"
 
 
 def print_csv(rows: Iterable[Sequence[object]]) -> None:

@@ -2,36 +2,42 @@
 
 import hashlib
 import json
+from collections.abc import Callable, Mapping
 from typing import Any
-
-from pydantic import BaseModel
 
 from idat_zoo.adapters import build_adapter
 from idat_zoo.distillation import build_term
 from idat_zoo.recipe import DESCRIPTIVE, Recipe
-from idat_zoo.specs import DEFAULT_TERM, NO_TERM, NamedSpec, TermSpec
+from idat_zoo.specs import DEFAULT_TERM, NO_TERM, AdapterSpec, NamedSpec, TermSpec
+
+ChangedOptions = Callable[[AdapterSpec], Mapping[str, Any]]
+"""The options of an adapter that are not at their defaults, in JSON's types or as tuples."""
 
 
-def recipe_hash(recipe: Recipe) -> str:
+def class_changes(spec: AdapterSpec) -> Mapping[str, Any]:
+    """The changed options as the class of the family reads them, which loads torch."""
+    return build_adapter(spec).options.model_dump(mode="json", exclude_defaults=True)
+
+
+def recipe_hash(recipe: Recipe, changed_options: ChangedOptions = class_changes) -> str:
     """SHA-256 over everything that a recipe fixes, in hexadecimal.
 
     Fields at their defaults and purely descriptive fields are left out. So a field that is added
     later does not change the hash of recipes that do not use it.
 
-    Raises: what `build_adapter` and `build_term` raise for the recipe.
+    Raises: what `changed_options` and `build_term` raise for the recipe.
     """
     fields = recipe.model_dump(
         mode="json", exclude_defaults=True, exclude={**DESCRIPTIVE, "distillation": True}
     )
-    fields["adapter"] = _without_defaults(recipe.adapter, build_adapter(recipe.adapter).options)
+    fields["adapter"] = _hashed(recipe.adapter, changed_options(recipe.adapter))
     if recipe.teacher_adapter is not None:
-        options = build_adapter(recipe.teacher_adapter).options
-        fields["teacher_adapter"] = _without_defaults(recipe.teacher_adapter, options)
+        changed = changed_options(recipe.teacher_adapter)
+        fields["teacher_adapter"] = _hashed(recipe.teacher_adapter, changed)
     for own, teacher in zip(
         fields.get("further_teachers", ()), recipe.further_teachers or (), strict=True
     ):
-        options = build_adapter(teacher.adapter).options
-        own["adapter"] = _without_defaults(teacher.adapter, options)
+        own["adapter"] = _hashed(teacher.adapter, changed_options(teacher.adapter))
     fields |= _term_in_older_form(recipe.distillation)
     canonical = json.dumps(fields, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()
@@ -45,14 +51,14 @@ def _term_in_older_form(spec: TermSpec) -> dict[str, Any]:
     """
     if spec.name == NO_TERM:
         return {"distillation": NO_TERM}
-    term = _without_defaults(spec, build_term(spec).options)
+    options = build_term(spec).options.model_dump(mode="json", exclude_defaults=True)
+    term = _hashed(spec, options)
     if spec.plugin is not None or spec.name not in ("mse", "kl"):
         return {"distillation": term}
     name = {} if spec.name == DEFAULT_TERM else {"distillation": spec.name}
     return {**name, **term["options"]}
 
 
-def _without_defaults(spec: NamedSpec, options: BaseModel) -> dict[str, Any]:
-    changed = options.model_dump(mode="json", exclude_defaults=True)
+def _hashed(spec: NamedSpec, changed: Mapping[str, Any]) -> dict[str, Any]:
     plugin = spec.model_dump(include={"plugin"}, exclude_none=True)
-    return {"name": spec.name, "options": changed, **plugin}
+    return {"name": spec.name, "options": dict(changed), **plugin}

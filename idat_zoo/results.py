@@ -1,6 +1,5 @@
 """Results: the numbers of one run with its recipe, stored as JSON."""
 
-import json
 import platform
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -11,10 +10,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import Field, Strict, ValidationError, model_validator
 
 from idat_zoo.candidates import values_in_words
+from idat_zoo.contradictions import find_contradiction
 from idat_zoo.errors import ZooError
 from idat_zoo.file_names import RESULT_FILE as RESULT_FILE
 from idat_zoo.metrics import Metrics, interval, percent
 from idat_zoo.recipe import Recipe, describe_faults
+from idat_zoo.result_files import SCHEMA_VERSION as SCHEMA_VERSION
+from idat_zoo.result_files import check_schema, result_paths, uncollected, without_confusions
 from idat_zoo.standing import Standing, are_too_few, compare, in_words, too_few_in_words
 from idat_zoo.switches import Switches
 from idat_zoo.values import Frozen, Scalar
@@ -22,7 +24,6 @@ from idat_zoo.values import Frozen, Scalar
 if TYPE_CHECKING:
     from rich.text import Text
 
-SCHEMA_VERSION = 1
 PREDICTIONS_FILE = "predictions.safetensors"
 JOINT = "task_loss = joint: the two were trained to answer together; top-1 is the student's alone"
 WATCHED = {
@@ -31,6 +32,7 @@ WATCHED = {
 }
 """The sentences on a run that was watched, by its recipe's `watch`."""
 ENSEMBLE = "the mean of the softmaxes of all candidates, each trained on all training images"
+EDITED = "It is not as it was written. Take it from where it was made, or train it anew."
 DIVERGED = "the training diverged, and its result was kept by --keep-diverged"
 
 
@@ -166,6 +168,12 @@ class Result(Frozen):
     files: dict[str, str] = Field(default_factory=dict)
 
     @property
+    def networks(self) -> dict[str, Metrics]:
+        """The metrics of each network that has some, by the name of the field."""
+        found = {name: getattr(self, name) for name in ("student", "teacher", "logit_ensemble")}
+        return {name: metrics for name, metrics in found.items() if metrics is not None}
+
+    @property
     def label(self) -> str:
         """pair/adapter/task: the first three folders of the run below --out."""
         return f"{self.recipe.pair.name}/{self.recipe.adapter.label}/{self.recipe.task.id}"
@@ -270,42 +278,45 @@ def raw_pixels_in_words(pixels: RawPixels) -> str:
     )
 
 
-def load_result(path: Path) -> Result:
+def load_result(path: Path, *, by_class: bool = True) -> Result:
     """Read a result.json of this schema or an older one.
 
-    Raises: ZooError for a file that is no result, is damaged, or has a newer schema.
+    With `by_class = False` the metrics have no tables by class, which fill most of a file.
+
+    Raises: ZooError for a file that is no result, is damaged, has a newer schema, or holds numbers
+    that contradict each other.
     """
     try:
-        document = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError) as error:
+        content = path.read_bytes()
+        result = Result.model_validate_json(content if by_class else without_confusions(content))
+    except OSError as error:
         raise ZooError(f"cannot read result '{path}': {error}") from None
-    version = document.get("schema_version") if isinstance(document, dict) else None
-    if not isinstance(version, int):
-        raise ZooError(f"'{path}' is not a result of idat-zoo: it has no schema_version.")
-    if version > SCHEMA_VERSION:
-        raise ZooError(
-            f"'{path}' has schema {version}; this idat-zoo reads up to {SCHEMA_VERSION}.",
-            hint="Upgrade idat-zoo.",
-        )
-    try:
-        return Result.model_validate_json(json.dumps(document))
     except ValidationError as error:
+        check_schema(path, content)
         raise ZooError("\n  ".join(describe_faults(error, where=str(path)))) from None
+    if result.schema_version > SCHEMA_VERSION or "schema_version" not in result.model_fields_set:
+        check_schema(path, content)
+    networks = result.networks
+    if contradiction := find_contradiction(result.top1, result.top1_interval, networks):
+        raise ZooError(
+            f"'{path}' contradicts itself: {contradiction}.",
+            hint=EDITED,
+        )
+    if by_class:
+        return result
+    empty = {"per_class": (), "confusion": ()}
+    return result.model_copy(
+        update={name: one.model_copy(update=empty) for name, one in networks.items()}
+    )
 
 
-def find_results(folders: list[Path]) -> list[tuple[Path, Result]]:
-    """Every result.json at or below the folders, in order of path.
+@uncollected()
+def find_results(folders: list[Path], *, by_class: bool = True) -> list[tuple[Path, Result]]:
+    """Every result.json at or below the folders, in order of path; `by_class` as in `load_result`.
 
     Raises: ZooError if there is none, or one cannot be read.
     """
-    paths = sorted({path for folder in folders for path in _result_files(folder)})
-    if not paths:
-        raise ZooError(f"no {RESULT_FILE} in {', '.join(map(str, folders))}.")
-    return [(path, load_result(path)) for path in paths]
-
-
-def _result_files(place: Path) -> list[Path]:
-    return [place] if place.is_file() else list(place.rglob(RESULT_FILE))
+    return [(path, load_result(path, by_class=by_class)) for path in result_paths(folders)]
 
 
 def versions() -> dict[str, str]:

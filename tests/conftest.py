@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 
 import checked_shapes  # noqa: F401  before what it checks
 import fakes
+import latex
 import numpy as np
 import pytest
 import torch
@@ -174,6 +175,13 @@ def slurm() -> Iterator[Node]:
         for name, value in node.environment.items():
             patch.setenv(name, value)
         yield node
+
+
+@pytest.fixture(scope="session")
+def pdflatex() -> None:
+    """LaTeX with booktabs, which `latex.compiled` calls."""
+    if why := latex.why_not():
+        (pytest.fail if "CI" in os.environ else pytest.skip)(why)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

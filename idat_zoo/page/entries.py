@@ -17,8 +17,12 @@ FIRST = ("adapter", "teacher", "distillation")
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Entry:
-    """One recipe on one task. `method` names its series: recipes alike in all but the task."""
+    """One recipe on one task, the row at `place` of the report.
 
+    `method` names its series: recipes alike in all but the task.
+    """
+
+    place: int
     method: str
     row: Row
     group: Group
@@ -40,7 +44,10 @@ def build_entries(rows: Sequence[Row], groups: Sequence[Group]) -> list[Entry]:
     by_group = {
         id(group): name for own, name in zip(series, names, strict=True) for group, _ in own
     }
-    return [Entry(method=by_group[id(group)], row=row, group=group) for group, row in pairs]
+    return [
+        Entry(place=place, method=by_group[id(group)], row=row, group=group)
+        for place, (group, row) in enumerate(pairs)
+    ]
 
 
 def _names(series: Sequence[Sequence[Fields]]) -> list[str]:

@@ -44,10 +44,10 @@ class Forest(Frozen):
 
 def teacher_forests(entries: Sequence[Entry], gains: Sequence[Gain]) -> list[Forest]:
     """The gain from the teacher of each method that was trained with one and alone."""
-    methods = {(entry.task, entry.row.recipe_hash): entry.method for entry in entries}
+    methods = {entry.place: entry.method for entry in entries}
     lines: dict[str, list[Line]] = {}
     for gain in gains:
-        lines.setdefault(methods[gain.task, gain.recipe_hash], []).append(_line(gain))
+        lines.setdefault(methods[gain.row], []).append(_line(gain))
     return [_forest(method, own) for method, own in lines.items()]
 
 

@@ -15,7 +15,7 @@ class Cell(Frozen):
     """The top-1 of a method on a task, a fraction, with its 95 % interval and what that covers.
 
     `shade` is where it lies between chance (0) and 1. `leads` says that it is the best of its task,
-    or cannot be told from the best.
+    or cannot be told from the best, and `marks` what its number rests on unlike others.
     """
 
     top1: float
@@ -25,6 +25,7 @@ class Cell(Frozen):
     seeds: int
     shade: float
     leads: bool = False
+    marks: tuple[str, ...] = ()
 
 
 class Method(Frozen):
@@ -39,7 +40,8 @@ class Heat(Frozen):
     """Methods by tasks. `chance` and `raw_pixels` are the floors of each task, as fractions.
 
     `means` are the names of means, groups first. `unpaired` are tasks on which a method was
-    compared with the best without the same images and seeds.
+    compared with the best without the same images and seeds. `marks` says which methods rest on
+    something else than others, by what it is.
     """
 
     tasks: tuple[str, ...]
@@ -48,6 +50,7 @@ class Heat(Frozen):
     raw_pixels: dict[str, float]
     means: tuple[str, ...]
     unpaired: tuple[str, ...]
+    marks: dict[str, tuple[str, ...]]
 
 
 def build_heat(
@@ -82,17 +85,27 @@ def build_heat(
         },
         means=tuple(dict.fromkeys(name for own in named.values() for name in own)),
         unpaired=tuple(unpaired),
+        marks=_marks(entries),
     )
+
+
+def _marks(entries: Sequence[Entry]) -> dict[str, tuple[str, ...]]:
+    """What numbers rest on unlike others, in words, with the methods."""
+    found: dict[str, dict[str, None]] = {}
+    for entry in entries:
+        for mark in entry.row.marks:
+            found.setdefault(str(mark), {})[entry.method] = None
+    return {mark: tuple(methods) for mark, methods in found.items()}
 
 
 def _named_means(
     entries: Sequence[Entry], means: Sequence[SeriesMeans]
 ) -> Mapping[str, dict[str, float]]:
     """Method -> name of a mean -> its value."""
-    methods = {(entry.task, entry.row.recipe_hash): entry.method for entry in entries}
+    methods = {entry.place: entry.method for entry in entries}
     found = {}
     for series in means:
-        method = methods.get(next(iter(series.recipe_hashes.items())))
+        method = methods.get(series.rows[series.tasks[0]])
         if method is None:  # no entry of the table is of this series
             continue
         found[method] = {mean.name: mean.top1 for mean in (*series.groups, *series.overall)}
@@ -113,6 +126,7 @@ def _cell(row: Row, *, leads: bool) -> Cell:
         seeds=len(row.seeds),
         shade=min(1.0, max(0.0, (row.top1.mean - chance) / (1 - chance))) if chance < 1 else 0.0,
         leads=leads,
+        marks=tuple(map(str, row.marks)),
     )
 
 

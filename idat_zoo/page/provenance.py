@@ -3,12 +3,10 @@
 from collections.abc import Iterable, Sequence
 
 from idat_zoo.recipe import Recipe
+from idat_zoo.report.basis import normalisation_of, tested_backbone
 from idat_zoo.report.rows import Group
 from idat_zoo.results import Result
-from idat_zoo.specs import IMAGENET
 from idat_zoo.values import Frozen
-
-HALVES = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 
 
 class Run(Frozen):
@@ -61,7 +59,9 @@ def _badge(results: Sequence[Result]) -> dict[str, str]:
         "selection": _several(result.recipe.selection for result in results),
         "data copy": _several(result.data_copy or "not recorded" for result in results),
         "weights": _several(result.recipe.pair.student.weights for result in results),
-        "normalisation": _several(_normalisation(result.recipe) for result in results),
+        "normalisation": _several(
+            normalisation_of(result.recipe, tested_backbone(result)) for result in results
+        ),
         "seeds": f"{_several(map(str, sorted(counts)))} a recipe ({', '.join(map(str, seeds))})",
         "device minutes": "; ".join(f"{own:,.1f} on {name}" for name, own in minutes.items()),
     }
@@ -76,15 +76,6 @@ def _by_recipe(results: Iterable[Result]) -> dict[str, set[int]]:
 
 def _several(values: Iterable[str]) -> str:
     return " or ".join(dict.fromkeys(values))
-
-
-def _normalisation(recipe: Recipe) -> str:
-    """`model (mean 0.5, std 0.5)`: whose constants, and which."""
-    student = recipe.pair.student
-    known = {HALVES: "mean 0.5, std 0.5", IMAGENET: "ImageNet's mean and std"}
-    if recipe.normalisation != "model":
-        return recipe.normalisation
-    return f"model ({known.get((student.mean, student.std), 'its own constants')})"
 
 
 def _backbone(recipe: Recipe, role: str) -> str:

@@ -10,10 +10,10 @@ from idat_zoo.report.ranks import Ranks, average_ranks
 
 def build_ranks(entries: Sequence[Entry], means: Sequence[SeriesMeans]) -> dict[str, Ranks]:
     """The ranks of the methods over the tasks of each suite that has enough of both."""
-    methods = {(entry.task, entry.row.recipe_hash): entry.method for entry in entries}
+    methods = {entry.place: entry.method for entry in entries}
     scores: dict[str, dict[str, dict[str, float]]] = {}
     for series in means:
-        method = methods[next(iter(series.recipe_hashes.items()))]
+        method = methods[series.rows[series.tasks[0]]]
         scores.setdefault(series.suite, {})[method] = series.top1
     found = {suite: average_ranks(own) for suite, own in scores.items()}
     return {suite: ranks for suite, ranks in found.items() if ranks is not None}

@@ -1,7 +1,6 @@
 """The page as text: the numbers of its parts, rendered by a template."""
 
 import base64
-import json
 import re
 from collections.abc import Mapping, Sequence
 from importlib import resources
@@ -153,9 +152,3 @@ def _as_link(name: str, text: str) -> str:
     kinds = {".json": "application/json", ".csv": "text/csv", ".tex": "application/x-tex"}
     content = base64.b64encode(text.encode()).decode()
     return f"data:{kinds.get(Path(name).suffix, 'text/plain')};base64,{content}"
-
-
-def report_json(report: Report) -> str:
-    """The report as the document that `idat report --json` prints."""
-    document = {"report": report.model_dump(mode="json", exclude_none=True)}
-    return json.dumps(document, indent=1, ensure_ascii=False)

@@ -8,17 +8,14 @@ four. What is not established agrees with nothing.
 from collections.abc import Iterator, Sequence
 
 from idat_zoo.published_rows import PublishedRow
-from idat_zoo.recipe import Recipe
+from idat_zoo.report.basis import normalisation_of, selection_rule, tested_backbone
 from idat_zoo.report.benchmark import Averaged, Benchmark, benchmarks, named_means
 from idat_zoo.report.fields import label, telling
 from idat_zoo.report.inflation import Inflation, build_inflation
 from idat_zoo.report.means import Series, differing_by_task, find_series, is_of
 from idat_zoo.report.rows import Group, Row
-from idat_zoo.specs import IMAGENET, Backbone
 from idat_zoo.values import Frozen, Scalar
 
-HALVES = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
-NAMED = {HALVES: "0.5", IMAGENET: "imagenet"}
 BEST_ON_TEST = "best_on_test"
 
 
@@ -151,33 +148,17 @@ def _by_setup(
 
 
 def _setups(group: Group, row: Row) -> Iterator[Setup]:
-    recipe = group.results[0][1].recipe
-    teacher = recipe.pair.teacher
-    tested = teacher if group.fields["network"] == "teacher" and teacher else recipe.pair.student
+    first = group.results[0][1]
+    tested = tested_backbone(first)
     setup = Setup(
         backbone=tested.timm,
         weights=tested.weights,
-        normalisation=_normalisation(recipe, tested),
-        selection=_selection(recipe),
+        normalisation=normalisation_of(first.recipe, tested),
+        selection=selection_rule(first.recipe),
     )
     yield setup
     if row.top1_best_on_test is not None:
         yield setup.model_copy(update={"selection": BEST_ON_TEST})
-
-
-def _normalisation(recipe: Recipe, backbone: Backbone) -> str:
-    """The name of the normalisation of the backbone's images, or its mean and std."""
-    if recipe.normalisation != "model":
-        return recipe.normalisation
-    values = (backbone.mean, backbone.std)
-    return NAMED.get(values) or " / ".join(", ".join(map(str, own)) for own in values)
-
-
-def _selection(recipe: Recipe) -> str | None:
-    """The rule of a recipe in the words of published rows; how others trained is not known."""
-    if recipe.protocol == "imported":
-        return None
-    return "last" if recipe.selection == "none" else recipe.selection
 
 
 def _ours(series: Series, setup: Setup, told: set[str], benchmark: Benchmark) -> OurRow:

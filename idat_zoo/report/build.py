@@ -7,12 +7,13 @@ from idat_zoo.published_rows import PublishedRow
 from idat_zoo.report.against import AgainstPublished, build_against
 from idat_zoo.report.benchmark import Averaged
 from idat_zoo.report.cells import as_words
-from idat_zoo.report.fields import PLAIN, Fields, ReadOptions, as_text, class_options, flatten
+from idat_zoo.report.fields import PLAIN, Fields, ReadOptions, as_text, class_options
 from idat_zoo.report.gain import Gain, build_gains
 from idat_zoo.report.means import SeriesMeans, build_means
-from idat_zoo.report.notes import build_notes
+from idat_zoo.report.notes import build_notes, mark_rows
 from idat_zoo.report.ranks import Ranks, average_ranks
 from idat_zoo.report.rows import Group, Row, build_rows, group_results
+from idat_zoo.result_files import named_runs, uncollected
 from idat_zoo.results import Result
 from idat_zoo.values import Frozen, Scalar
 
@@ -36,18 +37,21 @@ class Report(Frozen):
     published: AgainstPublished | None = None
 
 
+@uncollected()
 def build_report(
     found: Sequence[tuple[Path, Result]],
     *,
     averaged: Averaged | None = None,
     published: Sequence[PublishedRow] | None = None,
+    unfinished: Sequence[Path] = (),
     read_options: ReadOptions = class_options,
 ) -> Report:
     """The report of results, each with the path of its result.json.
 
     Means are taken over the tasks in `averaged`; without it there are none. Where two runs are
     compared image by image, their predictions are read from the files beside result.json. Rows that
-    others published are set beside those of their tasks.
+    others published are set beside those of their tasks. The folders of `unfinished` runs are named
+    in a note.
     `read_options` fills in the defaults of adapter options; by default the adapter classes do,
     which loads torch.
     """
@@ -58,12 +62,12 @@ def build_report(
     return Report(
         results=len(found),
         recipes=len({row.recipe_hash for row in rows}),
-        shared=_shared([flatten(result, read_options) for _, result in found]),
-        rows=tuple(rows),
+        shared=_shared([group.fields for group in groups]),
+        rows=tuple(mark_rows(rows, means)),
         means=tuple(means),
         ranks=_ranks(means),
         gains=tuple(build_gains(groups)),
-        notes=(*repeated, *build_notes(groups, means)),
+        notes=(*repeated, *_unfinished(unfinished), *build_notes(groups, rows, means)),
         published=None if published is None else build_against(groups, rows, averaged, published),
     )
 
@@ -82,6 +86,13 @@ def sorted_groups(
         for task in tasks
     ]
     return sorted(groups, key=lambda group: _place(group, places)), repeated
+
+
+def _unfinished(folders: Sequence[Path]) -> list[str]:
+    if not folders:
+        return []
+    are = "run is" if len(folders) == 1 else "runs are"
+    return [f"{len(folders)} unfinished {are} not in it: {named_runs(folders)}"]
 
 
 def _ranks(means: Sequence[SeriesMeans]) -> dict[str, Ranks]:

@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cache
 
 from idat_zoo.distillation import build_term
 from idat_zoo.recipe import DESCRIPTIVE, Backbone, Recipe
@@ -77,7 +78,7 @@ def flatten(result: Result, read_options: ReadOptions = class_options) -> Fields
         "task": recipe.task.id,
         "data": result.data_fingerprint[:8],
         "kind": result.kind,
-        "network": "student" if result.kind == "run" else next(iter(result.backbone_sha256)),
+        "network": network_of(result),
         "pair": recipe.pair.name,
     }
     task = recipe.task.model_dump(exclude={"id", "plugin", *DESCRIPTIVE["task"]}, exclude_none=True)
@@ -92,6 +93,11 @@ def flatten(result: Result, read_options: ReadOptions = class_options) -> Fields
     idle = {*recipe.candidates, *(OF_TRAINING if recipe.protocol == "imported" else ())}
     idle |= {f"distillation.{name}" for name in recipe.candidates if name in FLAT_OPTIONS}
     return {name: value for name, value in fields.items() if name not in idle}
+
+
+def network_of(result: Result) -> str:
+    """The network that the top-1 is of: `teacher` where a teacher was evaluated, else `student`."""
+    return "student" if result.kind == "run" else next(iter(result.backbone_sha256))
 
 
 def _backbone(role: str, backbone: Backbone | None) -> dict[str, Scalar]:
@@ -175,13 +181,18 @@ def is_of_the_task(name: str) -> bool:
 
 def differing(recipes: Iterable[Fields]) -> set[str]:
     """The fields in which two recipes differ that agree in the field's parent."""
-    values: dict[tuple[str, Scalar | None], set[str]] = defaultdict(set)
+    values: dict[tuple[str, Scalar | None], set[tuple[type, Scalar]]] = defaultdict(set)
     for fields in recipes:
         for name, value in fields.items():
-            values[name, fields.get(_parent(name))].add(as_text(value))
-    return {name for (name, _), found in values.items() if len(found) > 1}
+            values[name, fields.get(_parent(name))].add((type(value), value))
+    return {
+        name
+        for (name, _), found in values.items()
+        if len(found) > 1 and len({as_text(value) for _, value in found}) > 1
+    }
 
 
+@cache
 def _parent(name: str) -> str:
     return PARENTS.get(name) or name.rpartition(".")[0].partition(".")[0]
 

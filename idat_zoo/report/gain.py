@@ -56,13 +56,13 @@ class MeanGain(Frozen):
 class Gain(Frozen):
     """The gain from the teacher on one task: of each seed, and their mean if there are several.
 
-    `label` and `recipe_hash` are those of the recipe with the teacher. `alone_in` lists the seeds
-    that only one of the two recipes was run with.
+    `label` is the label of the recipe with the teacher, and `row` the place of its row in the
+    report. `alone_in` lists the seeds that only one of the two recipes was run with.
     """
 
     task: str
     label: dict[str, Scalar]
-    recipe_hash: str
+    row: int
     seeds: tuple[SeedGain, ...]
     mean: MeanGain | None = None
     alone_in: tuple[int, ...] = ()
@@ -76,8 +76,8 @@ def build_gains(groups: Sequence[Group]) -> list[Gain]:
         if group.fields["teacher"] == "none":
             alone.setdefault(_without_teacher(group.fields), []).append(group)
     return [
-        _gain(group, other, label(group.fields, shown))
-        for group in groups
+        _gain(group, other, label(group.fields, shown), place)
+        for place, group in enumerate(groups)
         if group.fields["teacher"] != "none"
         for other in alone.get(_without_teacher(group.fields), [])
         if group.by_seed().keys() & other.by_seed().keys()
@@ -94,7 +94,7 @@ def _without_teacher(fields: Fields) -> Hashable:
     )
 
 
-def _gain(group: Group, alone: Group, shown: dict[str, Scalar]) -> Gain:
+def _gain(group: Group, alone: Group, shown: dict[str, Scalar], place: int) -> Gain:
     taught, single = group.by_seed(), alone.by_seed()
     both = sorted(taught.keys() & single.keys())
     seeds = tuple(_seed_gain(seed, taught[seed], single[seed]) for seed in both)
@@ -102,7 +102,7 @@ def _gain(group: Group, alone: Group, shown: dict[str, Scalar]) -> Gain:
     return Gain(
         task=group.task,
         label=shown,
-        recipe_hash=taught[both[0]][1].recipe_hash,
+        row=place,
         seeds=seeds,
         mean=_mean_gain(seeds, tops) if len(seeds) > 1 else None,
         alone_in=tuple(sorted(taught.keys() ^ single.keys())),

@@ -101,6 +101,7 @@ def _scores(rows: Sequence[Row], names: Names) -> Section:
         "top1_best_on_test %": [_percent_or_none(row.top1_best_on_test) for row in rows],
         "teacher": [_estimate(row.teacher_top1) if row.teacher_top1 else "" for row in rows],
         "parameters": [_parameters(row) for row in rows],
+        "differs in": [", ".join(mark.what for mark in row.marks) for row in rows],
     }
     standing = [line for row in rows for line in _standing(row, names)]
     selections = [
@@ -158,6 +159,8 @@ def _legend(rows: Sequence[Row]) -> list[str]:
             "protocol", "imported"
         ),
         "teacher: its own top-1 %. parameters: trained, adapter + head.": True,
+        "differs in: what a row does not share with most rows that it is compared with; the values "
+        "are named below.": any(row.marks for row in rows),
     }
     pixels = dict.fromkeys(row.raw_pixels for row in rows if row.raw_pixels is not None)
     baselines = [raw_pixels_in_words(one) for one in pixels]
@@ -178,7 +181,7 @@ def _means(suite: Suite, means: Sequence[SeriesMeans], names: Names) -> Section:
             by_task.setdefault(_by_task(name, tasks), []).append(who)
     varied = [f"{'; '.join(who)}: {text}" for text, who in by_task.items()]
     title = f"Means of top-1 % over {suite.title}"
-    return table_section(title, columns, [*varied, *_means_legend(means)])
+    return table_section(title, columns, [*varied, *means_legend(means)])
 
 
 def _group_mean(series: SeriesMeans, name: str) -> str:
@@ -208,7 +211,7 @@ def _by_task(name: str, tasks: Mapping[str, Sequence[str]]) -> str:
     return f"{name} {'; '.join(rare)}; {usual} on the others"
 
 
-def _means_legend(means: Sequence[SeriesMeans]) -> list[str]:
+def means_legend(means: Sequence[SeriesMeans]) -> list[str]:
     """What the named means are over, if there are any."""
     every = means[0].overall[0].of
     named = next((s.overall for s in means if s.overall[0].name == f"mean{every}"), ())

@@ -29,14 +29,15 @@ class SeriesMeans(Frozen):
     """The means of one series over a suite: one for each group, then those over all tasks.
 
     A series is one method: recipes that are alike in all that is not set task by task. `by_task`
-    has the fields that are: field -> value as text -> tasks. `top1` has its numbers by task.
+    has the fields that are: field -> value as text -> tasks. `top1` has its numbers by task, and
+    `rows` the places of these rows in the report.
     """
 
     suite: str
     label: dict[str, Scalar]
     tasks: tuple[str, ...]
     top1: dict[str, float]
-    recipe_hashes: dict[str, str]
+    rows: dict[str, int]
     groups: tuple[Mean, ...]
     overall: tuple[Mean, ...]
     by_task: dict[str, dict[str, tuple[str, ...]]]
@@ -51,8 +52,9 @@ def build_means(
     """The means of every series that has results on at least two tasks of a suite."""
     told = telling([group.fields for group in groups])
     pairs = list(zip(groups, rows, strict=True))
+    places = {id(row): place for place, row in enumerate(rows)}
     return [
-        _means(benchmark, series, told)
+        _means(benchmark, series, told, places)
         for benchmark in benchmarks(averaged)
         for series in find_series([pair for pair in pairs if is_of(pair[0], benchmark)])
         if len(series) > 1
@@ -87,7 +89,9 @@ def _split(pairs: Sequence[tuple[Group, Row]], counts: Callable[[str], bool]) ->
     return list(series.values())
 
 
-def _means(benchmark: Benchmark, series: Series, told: set[str]) -> SeriesMeans:
+def _means(
+    benchmark: Benchmark, series: Series, told: set[str], places: Mapping[int, int]
+) -> SeriesMeans:
     by_task = differing_by_task([group for group, _ in series])
     rows = {group.task: row for group, row in series}
     tasks = tuple(task for task in benchmark.tasks if task in rows)
@@ -101,7 +105,7 @@ def _means(benchmark: Benchmark, series: Series, told: set[str]) -> SeriesMeans:
         label=label(series[0][0].fields, told - by_task.keys()),
         tasks=tasks,
         top1={task: rows[task].top1.mean for task in tasks},
-        recipe_hashes={task: rows[task].recipe_hash for task in tasks},
+        rows={task: places[id(rows[task])] for task in tasks},
         groups=groups,
         overall=_overall(benchmark, {task: rows[task] for task in tasks}),
         by_task=by_task,

@@ -4,12 +4,26 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 
 from idat_zoo.data.suites import load_suite
+from idat_zoo.report.basis import differences, marks_of
 from idat_zoo.report.means import SeriesMeans
-from idat_zoo.report.rows import Group
+from idat_zoo.report.rows import Group, Row
 from idat_zoo.results import Result
 
+UNEVEN = {
+    "weights": "weights differ",
+    "normalisation": "normalisations differ",
+    "data": "images or labels differ, so rows of different data do not compare",
+    "selection": "rules of selection differ",
+    "tried settings": "numbers of tried settings differ",
+    "seeds": "seeds differ",
+    "schema": "schemas of results differ",
+}
+"""The sentences on the parts of a basis in which rows differ."""
 
-def build_notes(groups: Sequence[Group], means: Sequence[SeriesMeans]) -> list[str]:
+
+def build_notes(
+    groups: Sequence[Group], rows: Sequence[Row], means: Sequence[SeriesMeans]
+) -> list[str]:
     """One sentence for each doubt about images, and for each difference between compared results.
 
     Results are compared if they are of one task, or if they enter the means of one suite.
@@ -18,14 +32,38 @@ def build_notes(groups: Sequence[Group], means: Sequence[SeriesMeans]) -> list[s
     for group in groups:
         compared[group.task] += [result for _, result in group.results]
     doubts = {task: list(_doubts(results)) for task, results in compared.items()}
-    uneven = {task: list(_unevenness(r, one_task=True)) for task, r in compared.items()}
+    uneven: dict[str, list[str]] = {}
+    for place, numbers in compared_rows(rows, means).items():
+        results = [result for n in numbers for _, result in groups[n].results]
+        one_task = place in compared
+        bases = differences([rows[n].basis for n in numbers], one_task=one_task)
+        uneven[place] = [
+            *_unevenness(results, one_task=one_task),
+            *(line for what, values in bases.items() for line in _several(UNEVEN[what], values)),
+        ]
     for suite, own in _by_suite(means).items():
-        averaged = sorted({task for series in own for task in series.tasks})
-        results = [result for task in averaged for result in compared[task]]
-        uneven[suite] = list(_unevenness(results, one_task=False))
         if len({series.tasks for series in own}) > 1:
             uneven[suite].append("they are over different tasks, so they do not compare")
     return [*_by_place(doubts), *_by_place(uneven)]
+
+
+def mark_rows(rows: Sequence[Row], means: Sequence[SeriesMeans]) -> list[Row]:
+    """The rows with their marks."""
+    marks = marks_of(
+        [row.basis for row in rows], compared_rows(rows, means), {row.task for row in rows}
+    )
+    return [row.model_copy(update={"marks": own}) for row, own in zip(rows, marks, strict=True)]
+
+
+def compared_rows(rows: Sequence[Row], means: Sequence[SeriesMeans]) -> dict[str, list[int]]:
+    """The numbers of the rows that are compared, by task and by the means that they enter."""
+    found: dict[str, list[int]] = defaultdict(list)
+    for number, row in enumerate(rows):
+        found[row.task].append(number)
+    for suite, own in _by_suite(means).items():
+        averaged = {task for series in own for task in series.tasks}
+        found[suite] = [number for number, row in enumerate(rows) if row.task in averaged]
+    return found
 
 
 def _by_suite(means: Iterable[SeriesMeans]) -> dict[str, list[SeriesMeans]]:
@@ -61,15 +99,9 @@ def _unevenness(results: Sequence[Result], *, one_task: bool) -> Iterable[str]:
     for package in packages:
         versions = (r.versions.get(package, "not recorded") for r in results)
         yield from _several(f"versions of {package} differ", versions)
-    weights = (f"{r.recipe.pair.student.name} {r.recipe.pair.student.weights}" for r in results)
-    yield from _several("students' weights differ", weights)
     for backbone, digests in _backbone_digests(results).items():
         yield from _several(f"the weights called {backbone} are not the same bytes", digests)
     if one_task:
-        yield from _several(
-            "images or labels differ, so rows of different data do not compare",
-            (f"data {r.data_fingerprint[:8]}" for r in results),
-        )
         for name in dict.fromkeys(name for r in results for name in r.baselines):
             tops = (f"{100 * r.baselines[name]:.2f} %" for r in results if name in r.baselines)
             yield from _several(f"the baseline {name} differs, the higher one is shown", tops)

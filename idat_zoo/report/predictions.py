@@ -3,13 +3,13 @@
 Shape letters: N images, K classes.
 """
 
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
 import safetensors.numpy
 from safetensors import SafetensorError
 
-from idat_zoo import files
 from idat_zoo.results import PREDICTIONS_FILE, Result
 
 CLASSES_FILE = "classes.safetensors"
@@ -28,9 +28,10 @@ def read_predictions(path: Path, result: Result) -> dict[str, np.ndarray]:
     file = path.with_name(PREDICTIONS_FILE)
     if not file.is_file():
         raise ValueError(f"{whose} has no {PREDICTIONS_FILE}")
-    if files.sha256(file) != result.files.get(PREDICTIONS_FILE):
+    content = file.read_bytes()
+    if sha256(content).hexdigest() != result.files.get(PREDICTIONS_FILE):
         raise ValueError(f"the {PREDICTIONS_FILE} of {whose} is not the one its result names")
-    return _load(file)
+    return _parsed(content)
 
 
 def read_classes(path: Path, result: Result) -> dict[str, np.ndarray]:
@@ -43,11 +44,13 @@ def read_classes(path: Path, result: Result) -> dict[str, np.ndarray]:
     """
     file = path.with_name(CLASSES_FILE)
     if path.with_name(PREDICTIONS_FILE).is_file() or not file.is_file():
-        return as_classes(read_predictions(path, result))
-    classes = _load(file)
+        file = path.with_name(PREDICTIONS_FILE)
+        classes = as_classes(read_predictions(path, result))
+    else:
+        classes = _parsed(file.read_bytes())
     right = float((classes["student"] == classes["target"]).mean())
     if abs(right - result.top1) > 1e-9:
-        raise ValueError(f"the {CLASSES_FILE} has top-1 {right:.4f}, its result {result.top1:.4f}")
+        raise ValueError(f"the {file.name} has top-1 {right:.4f}, its result {result.top1:.4f}")
     return classes
 
 
@@ -60,9 +63,9 @@ def as_classes(predictions: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     return rest | {name: values.argmax(1) for name, values in logits.items()}
 
 
-def _load(file: Path) -> dict[str, np.ndarray]:
+def _parsed(content: bytes) -> dict[str, np.ndarray]:
     try:
-        return safetensors.numpy.load(file.read_bytes())
+        return safetensors.numpy.load(content)
     except SafetensorError as error:
         raise ValueError(f"not a whole safetensors file ({error})") from None
 

@@ -12,7 +12,17 @@ from scipy.special import stdtrit
 
 from idat_zoo.intervals import Interval, wilson_interval
 from idat_zoo.metrics import Metrics
-from idat_zoo.report.fields import Fields, ReadOptions, class_options, flatten, label, telling
+from idat_zoo.report.basis import Basis, Mark, basis_of
+from idat_zoo.report.changed_recipes import check_recipes
+from idat_zoo.report.fields import (
+    Fields,
+    ReadOptions,
+    class_options,
+    flatten,
+    label,
+    network_of,
+    telling,
+)
 from idat_zoo.results import RawPixels, Result
 from idat_zoo.standing import Baseline, are_too_few, compare
 from idat_zoo.values import Frozen, Scalar
@@ -49,14 +59,17 @@ class SelectedValues(Frozen):
 class Row(Frozen):
     """One recipe on one task, over its seeds.
 
-    `label` holds the fields in which the recipe differs from others of the report. `diverged` lists
-    the seeds whose training diverged.
+    `label` holds the fields in which the recipe differs from others of the report. `basis` is what
+    the number rests on, and `marks` the parts of it in which the row differs from rows that it is
+    compared with. `diverged` lists the seeds whose training diverged.
     """
 
     task: str
     label: dict[str, Scalar]
     recipe_hash: str
     seeds: tuple[int, ...]
+    basis: Basis
+    marks: tuple[Mark, ...] = ()
     top1: Estimate
     top1_best_on_test: float | None = None
     teacher_top1: Estimate | None = None
@@ -93,14 +106,16 @@ def group_results(
     """Groups in order of first appearance, and notes about seeds with several results.
 
     If a seed has several results, the one that finished last counts.
+
+    Raises: ZooError for a result whose recipe has another hash than it says.
     """
-    together: dict[tuple[Scalar, ...], dict[int, list[tuple[Path, Result]]]] = {}
+    together: dict[tuple[str, ...], dict[int, list[tuple[Path, Result]]]] = {}
     for path, result in found:
-        fields = flatten(result, read_options)
-        key = (result.recipe_hash, fields["kind"], fields["network"], result.data_fingerprint)
+        key = (result.recipe_hash, result.kind, network_of(result), result.data_fingerprint)
         together.setdefault(key, defaultdict(list))[result.seed].append((path, result))
     groups, notes = [], []
     for seeds in together.values():
+        check_recipes([pair for same in seeds.values() for pair in same], read_options)
         kept = [max(same, key=lambda pair: pair[1].finished) for _, same in sorted(seeds.items())]
         groups.append(Group(fields=flatten(kept[0][1], read_options), results=tuple(kept)))
         notes += [_note_repeated(same) for _, same in sorted(seeds.items()) if len(same) > 1]
@@ -133,6 +148,7 @@ def _row(group: Group, shown: dict[str, Scalar]) -> Row:
         label=shown,
         recipe_hash=first.recipe_hash,
         seeds=tuple(result.seed for result in results),
+        basis=basis_of(results),
         top1=top1,
         top1_best_on_test=statistics.fmean(best) if best else None,
         teacher_top1=estimate(teachers) if teachers else None,

@@ -31,7 +31,11 @@ MAY_KNOW = {
     "hub": {"errors"},
     "intervals": set(),
     "metrics": RECIPE,
-    "results": FLOOR | {"candidates", "metrics", "file_names", "standing", "switches"},
+    "result_files": {"errors", "file_names"},
+    "contradictions": {"intervals", "metrics"},
+    "results": FLOOR
+    | {"candidates", "contradictions", "metrics", "file_names", "result_files", "standing"}
+    | {"switches"},
     "scoring": {"intervals", "metrics"},
     "standing": RECIPE | {"intervals"},
     "baselines": FLOOR | {"data", "files", "randomness", "results"},
@@ -143,7 +147,8 @@ MAY_KNOW = {
     "study.plan": FLOOR | {"files", "study.design"},
     "report": FLOOR
     | {"adapters", "checkpoint", "data", "distillation"}
-    | {"files", "intervals", "metrics", "published_rows", "results", "standing"},
+    | {"intervals", "metrics", "published_rows", "recipe_hash", "result_files", "results"}
+    | {"standing"},
     "page": FLOOR | {"file_names", "files", "intervals", "report", "results"},
     "registry": FLOOR
     | {"data", "distillation", "option_words", "outside", "own_weights", "published_rows"}

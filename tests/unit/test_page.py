@@ -100,9 +100,7 @@ def test_a_forest_has_the_gains_of_the_report_and_their_mean() -> None:
     forests = {own.method: own for own in teacher_forests(entries, report.gains)}
     forest = forests[MSE]
     assert [line.task for line in forest.lines] == ["digits", "textures", "lesions"]
-    gains = {
-        gain.task: gain.mean for gain in report.gains if gain.recipe_hash in hashes(entries, MSE)
-    }
+    gains = {gain.task: gain.mean for gain in report.gains if entries[gain.row].method == MSE}
     for line in forest.lines:
         mean = gains[line.task]
         assert mean is not None
@@ -115,10 +113,6 @@ def test_a_forest_has_the_gains_of_the_report_and_their_mean() -> None:
         list(forests.values()),
         over="over it",
     )
-
-
-def hashes(entries: list[Entry], method: str) -> set[str]:
-    return {entry.row.recipe_hash for entry in entries if entry.method == method}
 
 
 def test_gains_over_a_chosen_method() -> None:
