@@ -5,9 +5,9 @@ from typing import Annotated
 
 import typer
 
-from idat_zoo.cli.options import JsonOption, PluginOption, ShelfOption
-from idat_zoo.cli.report import Format, FormatOption, print_sections
-from idat_zoo.cli.screen import print_json
+from idat_zoo.cli.options import DataDirOption, JsonOption, PluginOption, ShelfOption
+from idat_zoo.cli.report import Format, FormatOption, check_page, print_sections
+from idat_zoo.cli.screen import note, print_json
 from idat_zoo.errors import UsageError
 
 
@@ -18,6 +18,15 @@ def compare(
     ],
     second: Annotated[Path, typer.Argument(metavar="B", help="The one that is compared with it.")],
     format: FormatOption = None,
+    html: Annotated[
+        Path | None,
+        typer.Option(
+            "--html",
+            metavar="FILE",
+            help="Write it as an HTML page, too, with images that changed (extra `report`).",
+        ),
+    ] = None,
+    data_dir: DataDirOption = None,
     shelf: ShelfOption = None,
     plugin: PluginOption = None,
     json: JsonOption = False,
@@ -30,21 +39,33 @@ def compare(
     \b
       idat compare runs/…/seed0 runs/…/seed0      two runs
       idat compare runs/A runs/B --json           two groups, and all images
+      idat compare runs/A runs/B --html ab.html   a page that shows those that changed
     """
     if json and format is not None:
         raise UsageError("--json and --format exclude each other", hint="Leave one of them out.")
+    if html is not None:
+        check_page(html)
     from idat_zoo.registry import load_registry
     from idat_zoo.report.compare import compare_results
     from idat_zoo.report.compare_layout import lay_out_comparison
     from idat_zoo.report.markdown import as_markdown
     from idat_zoo.results import find_results
 
+    ours, theirs = find_results([first]), find_results([second])
     found = compare_results(
-        find_results([first]),
-        find_results([second]),
+        ours,
+        theirs,
         names=(str(first), str(second)),
         read_options=load_registry(shelf).read_options,
     )
+    if html is not None:
+        from idat_zoo.cli.compare_images import read_pictures
+        from idat_zoo.files import write_whole
+        from idat_zoo.page.compare import render_comparison
+
+        pictures, missing = read_pictures(found, [result for _, result in ours], data_dir)
+        write_whole(html, render_comparison(found, pictures, missing).encode())
+        note(f"wrote {html}")
     if json:
         print_json({"comparison": found.model_dump(mode="json", exclude_none=True)})
     elif format == Format.MARKDOWN:

@@ -137,7 +137,7 @@ def report(
     if reference is not None and html is None:
         raise UsageError("--reference belongs to --html, whose gains it is about.")
     if html is not None:
-        _check_page(html)
+        check_page(html)
     from idat_zoo.registry import averaged_tasks, load_registry
     from idat_zoo.report.build import build_report
     from idat_zoo.report.layout import lay_out
@@ -200,7 +200,7 @@ def _published() -> "list[PublishedRow]":
     return load_published()
 
 
-def _check_page(file: Path) -> None:
+def check_page(file: Path) -> None:
     """Check what --html needs before anything is read.
 
     Raises: UsageError for a file that is there and no page of ours; ZooError without matplotlib.

@@ -61,8 +61,8 @@ def render_page(
         forests, over = reference_forests(entries, contrasts, reference), f"over '{reference}'"
     costs, details, watched = build_costs(entries), build_details(entries), build_watched(entries)
     ranks = build_ranks(entries, report.means)
-    environment = _environment()
-    return environment.get_template("page.html").render(
+    template = environment().get_template("page.html")
+    return template.render(
         title=title,
         headline=headline(heat, forests, over=over),
         provenance=build_provenance(groups),
@@ -89,8 +89,8 @@ def render_page(
         detail_figures=[_detail_figures(one, place) for place, one in enumerate(details)],
         together=build_together(entries),
         downloads={name: _as_link(name, text) for name, text in (downloads or {}).items()},
-        style=Markup(_resource("page.css")),
-        script=Markup(_resource("page.js")),
+        style=resource("page.css"),
+        script=resource("page.js"),
     )
 
 
@@ -122,27 +122,30 @@ def _detail_figures(detail: Detail, place: int) -> list[Markup]:
     return [Markup(figure) for figure in figures]
 
 
-def _environment() -> jinja2.Environment:
-    environment = jinja2.Environment(
+def environment() -> jinja2.Environment:
+    """The environment of the page's templates, which escapes all that they show."""
+    made = jinja2.Environment(
         loader=jinja2.PackageLoader("idat_zoo.page", "templates"),
         autoescape=True,
         trim_blocks=True,
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    environment.filters |= {"percent": percent, "points": points, "count": as_count}
-    return environment
+    made.filters |= {"percent": percent, "points": points, "count": as_count}
+    return made
 
 
-def _resource(name: str) -> str:
-    return (resources.files("idat_zoo.page") / "templates" / name).read_text(encoding="utf-8")
+def resource(name: str) -> Markup:
+    """A style sheet or a script of the page, to be put into it as it is."""
+    file = resources.files("idat_zoo.page") / "templates" / name
+    return Markup(file.read_text(encoding="utf-8"))
 
 
 def schemes() -> dict[str, dict[str, str]]:
     """The colours of the page, `light` and `dark`, by the names of the style sheet's variables."""
     light, dark = (
         dict(re.findall(r"--([\w-]+): (#\w+);", block))
-        for block in re.findall(r":root \{(.*?)\}", _resource("page.css"), re.DOTALL)
+        for block in re.findall(r":root \{(.*?)\}", resource("page.css"), re.DOTALL)
     )
     return {"light": light, "dark": light | dark}
 

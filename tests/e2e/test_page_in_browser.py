@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from debian import MissingError, install
@@ -10,7 +11,10 @@ from page_of_inverse import MSE, entries_of, page
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from conftest import skip_or_fail
+from idat_zoo.page.compare import render_comparison
+from idat_zoo.page.thumbnails import shown_images
 from idat_zoo.page.write import render_page
+from idat_zoo.report.compare import compare_results
 from idat_zoo.results import find_results
 
 pytestmark = pytest.mark.system
@@ -34,9 +38,17 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Pages on disk: that of the study `inverse`, and of two runs with their logits."""
+    """Pages on disk: the study `inverse`, two recipes with their logits, and a comparison."""
     report, groups, _ = entries_of(find_results([RESULTS / "digits"]))
-    texts = {"inverse": page(), "digits": render_page(report, groups, title="Two runs")}
+    lesions = RESULTS / "inverse/micro/lora/lesions"
+    found = compare_results(*(find_results([lesions / own]) for own in ("8114e1a3", "fd17f3d3")))
+    wanted = {image.index for own in shown_images(found.tasks[0]) for image in own}
+    grey = {index: np.full((48, 48, 3), 99, dtype=np.uint8) for index in wanted}
+    texts = {
+        "inverse": page(),
+        "digits": render_page(report, groups, title="Two runs"),
+        "compared": render_comparison(found, {"lesions": grey}),
+    }
     folder = tmp_path_factory.mktemp("pages")
     for name, text in texts.items():
         (folder / f"{name}.html").write_text(text)
@@ -53,7 +65,7 @@ def view(browser: Browser, request: pytest.FixtureRequest) -> Iterator[Page]:
     context.close()
 
 
-@pytest.mark.parametrize("name", ["inverse", "digits"])
+@pytest.mark.parametrize("name", ["inverse", "digits", "compared"])
 def test_the_page_opens_without_a_fault(view: Page, files: dict[str, Path], name: str) -> None:
     faults: list[str] = []
     view.on("console", lambda message: faults.append(message.text))
@@ -73,7 +85,7 @@ def test_the_page_opens_without_a_fault(view: Page, files: dict[str, Path], name
         assert 10 * box["width"] / points > 8.5  # pixels of the text, which is set in 10 points
 
 
-@pytest.mark.parametrize("name", ["inverse", "digits"])
+@pytest.mark.parametrize("name", ["inverse", "digits", "compared"])
 def test_it_can_be_read_with_other_means_than_eyes(
     view: Page, files: dict[str, Path], name: str
 ) -> None:
@@ -116,7 +128,7 @@ def test_tables_are_sorted_by_a_click_or_a_key(browser: Browser, files: dict[str
 
     def values() -> list[float]:
         cells = tab.locator(column).evaluate_all("rows => rows.map(r => r.children[3].textContent)")
-        return [float(cell) for cell in cells if cell != "–"]
+        return [float(cell.rstrip("†")) for cell in cells if cell != "–"]
 
     before = values()
     head.click()

@@ -65,7 +65,7 @@ FLAGS = {
     "report": {
         "--against", "--format", "--html", "--out", "--plugin", "--reference", "--shelf", "--json",
     },
-    "compare": {"--format", "--plugin", "--shelf", "--json"},
+    "compare": {"--data-dir", "--format", "--html", "--plugin", "--shelf", "--json"},
     "list": {"--task", "--adapter", "--pair", "--plugin", "--shelf", "--data-dir", "--json"},
     "show": {"--plugin", "--shelf", "--json"},
     "cp": {"--plugin", "--shelf", "--force", "--json"},
