@@ -71,6 +71,7 @@ bench: .venv/installed-dev
 	$(BIN)/python benchmarks/mixed.py
 	$(BIN)/python benchmarks/pool_stream.py
 	$(BIN)/python benchmarks/decode.py
+	$(BIN)/python benchmarks/report.py
 	$(BIN)/python docs/write_tables.py
 	$(BIN)/python docs/write_families.py
 

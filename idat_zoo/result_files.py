@@ -69,7 +69,7 @@ def result_paths(folders: Sequence[Path]) -> list[Path]:
         begun = find_unfinished(folders)
         raise ZooError(
             f"no {RESULT_FILE} in {', '.join(map(str, folders))}.",
-            hint=f"Unfinished: {named_runs(begun)}." if begun else "",
+            hint=f"Unfinished runs are there: {named_runs(begun)}." if begun else "",
         )
     return sorted(found)
 

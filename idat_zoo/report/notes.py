@@ -16,9 +16,8 @@ UNEVEN = {
     "selection": "rules of selection differ",
     "tried settings": "numbers of tried settings differ",
     "seeds": "seeds differ",
-    "schema": "schemas of results differ",
 }
-"""The sentences on the parts of a basis in which rows differ."""
+"""The sentences on the parts of a basis in which rows differ; others are told of results."""
 
 
 def build_notes(
@@ -39,7 +38,7 @@ def build_notes(
         bases = differences([rows[n].basis for n in numbers], one_task=one_task)
         uneven[place] = [
             *_unevenness(results, one_task=one_task),
-            *(line for what, values in bases.items() for line in _several(UNEVEN[what], values)),
+            *(line for what in UNEVEN for line in _several(UNEVEN[what], bases.get(what, ()))),
         ]
     for suite, own in _by_suite(means).items():
         if len({series.tasks for series in own}) > 1:
@@ -99,6 +98,8 @@ def _unevenness(results: Sequence[Result], *, one_task: bool) -> Iterable[str]:
     for package in packages:
         versions = (r.versions.get(package, "not recorded") for r in results)
         yield from _several(f"versions of {package} differ", versions)
+    schemas = (str(result.schema_version) for result in results)
+    yield from _several("schemas of results differ", schemas)
     for backbone, digests in _backbone_digests(results).items():
         yield from _several(f"the weights called {backbone} are not the same bytes", digests)
     if one_task:

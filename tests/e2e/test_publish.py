@@ -20,6 +20,7 @@ from idat_zoo.errors import CheckpointError, HubError, RunFolderError, UnknownNa
 from idat_zoo.formats import peft_export
 from idat_zoo.hub.card_file import write_card
 from idat_zoo.hub.head import Head, read_head
+from idat_zoo.intervals import wilson_interval
 from idat_zoo.publishing.plan import plan, publish
 from idat_zoo.registry import get_recipe
 from idat_zoo.report.card import as_plain, card_fields, card_scores
@@ -534,14 +535,18 @@ def test_a_card_keeps_what_a_person_wrote_beside_the_section(
     repeated = plan([runs[0]], head_with(here, ours | {"README.md": card}))
     assert set(repeated.states().values()) == {"unchanged"}
     document = json.loads((own / "result.json").read_text())
-    changed = {"top1": 0.123, "student": document["student"] | {"top1": 0.123}}
+    count = document["student"]["count"]
+    correct = round(0.123 * count)
+    lower = {"top1": correct / count, "top1_interval": wilson_interval(correct, count)}
+    student = document["student"] | lower | {"per_class": [], "confusion": []}
+    changed = {**lower, "student": student}
     (own / "result.json").write_text(json.dumps(document | changed))
     ready = plan([own], repeated.head)
     assert not ready.foreign
     assert ready.states()["README.md"] == "changed"
     elsewhere = ModelCard(ready.contents["README.md"].decode())
-    assert " 12.30 |" in elsewhere.text
-    assert elsewhere.data.eval_results[0].metric_value == 0.123
+    assert f" {100 * correct / count:.2f} |" in elsewhere.text
+    assert elsewhere.data.eval_results[0].metric_value == correct / count
     assert elsewhere.text.startswith('# Mine\n\nBefore: it "works".\n\n<!-- idat-zoo: begin ')
     assert elsewhere.text.endswith("<!-- idat-zoo: end -->\n\n## After\n\n---\n")
     assert (elsewhere.data.language, elsewhere.data.thumbnail) == ("de", "a: b")

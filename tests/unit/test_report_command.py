@@ -55,8 +55,40 @@ def test_out_writes_what_format_markdown_prints(runs: Path, tmp_path: Path) -> N
     assert outcome.stderr == f"wrote {file}\n"
 
 
-def test_out_replaces_a_report_and_nothing_else(runs: Path, tmp_path: Path) -> None:
-    file = tmp_path / "report.md"
+@pytest.mark.parametrize(
+    ("ending", "words"),
+    [
+        ("md", ["--format", "markdown"]),
+        ("csv", ["--format", "csv"]),
+        ("tex", ["--format", "latex"]),
+        ("json", ["--json"]),
+    ],
+)
+def test_out_writes_by_the_ending_what_the_format_prints(
+    runs: Path, ending: str, words: list[str], tmp_path: Path
+) -> None:
+    file = tmp_path / f"report.{ending}"
+    printed = idat(str(runs), *words).stdout
+    for _ in range(2):  # a report may be overwritten
+        assert idat(str(runs), "--out", str(file)).exit_code == 0
+        assert file.read_text() == printed
+
+
+@pytest.mark.parametrize(
+    ("words", "beginning"),
+    [([], "**2 results"), (["--format", "table"], "**2 results"), (["--format", "csv"], "task,")],
+)
+def test_a_file_of_no_known_ending_is_written_as_the_format_says(
+    runs: Path, words: list[str], beginning: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "report"
+    assert idat(str(runs), "--out", str(file), *words).exit_code == 0
+    assert file.read_text().startswith(beginning)
+
+
+@pytest.mark.parametrize("ending", ["md", "csv", "tex", "json"])
+def test_out_replaces_a_report_and_nothing_else(runs: Path, ending: str, tmp_path: Path) -> None:
+    file = tmp_path / f"report.{ending}"
     idat(str(runs), "--out", str(file))
     assert idat(str(runs), "--out", str(file)).exit_code == 0
     file.write_text("# By hand\n")
