@@ -107,12 +107,20 @@ def report(
             help="Write it as one HTML page, too, with figures (extra `report`).",
         ),
     ] = None,
+    png: Annotated[
+        Path | None,
+        typer.Option(
+            "--png",
+            metavar="DIR",
+            help="With --html: the figures of the page as PNG files, too, in this folder.",
+        ),
+    ] = None,
     reference: Annotated[
         str | None,
         typer.Option(
             "--reference",
             metavar="METHOD",
-            help="Of the page: compare with this method, by its name in the tables.",
+            help="With --html: compare with this method, by its name on the page.",
         ),
     ] = None,
     against: Annotated[
@@ -134,8 +142,9 @@ def report(
     """
     if json and format is not None:
         raise UsageError("--json and --format exclude each other", hint="Leave one of them out.")
-    if reference is not None and html is None:
-        raise UsageError("--reference belongs to --html, whose gains it is about.")
+    for option, value in (("--reference", reference), ("--png", png)):
+        if value is not None and html is None:
+            raise UsageError(f"{option} belongs to --html, which writes the page.")
     if html is not None:
         check_page(html)
     from idat_zoo.registry import averaged_tasks, load_registry
@@ -160,7 +169,7 @@ def report(
         from idat_zoo.report.build import sorted_groups
 
         groups, _ = sorted_groups(found, averaged, registry.read_options)
-        _write_page(html, built, groups, reference=reference)
+        _write_page(html, built, groups, reference=reference, png=png)
     if json:
         print_json(_document(built))
     elif format in (None, ReportFormat.TABLE):
@@ -213,21 +222,29 @@ def check_page(file: Path) -> None:
 
 
 def _write_page(
-    file: Path, built: "Report", groups: "Sequence[Group]", *, reference: str | None
+    file: Path,
+    built: "Report",
+    groups: "Sequence[Group]",
+    *,
+    reference: str | None,
+    png: Path | None,
 ) -> None:
     from idat_zoo.files import write_whole
-    from idat_zoo.page.write import render_page
+    from idat_zoo.page.write import build_page, schemes
 
     formats = {"json": JSON, "csv": ReportFormat.CSV, "tex": ReportFormat.LATEX}
-    page = render_page(
-        built,
-        groups,
+    page = build_page(built, groups, reference=reference)
+    text = page.render(
         title=f"Report on {built.results} result{'' if built.results == 1 else 's'}",
-        reference=reference,
         downloads={f"report.{end}": _rendered(built, one) for end, one in formats.items()},
     )
-    write_whole(file, page.encode())
+    write_whole(file, text.encode())
     note(f"wrote {file}")
+    if png is None:
+        return
+    for figure in page.figures():  # saved as SVG before: their colours are changed now
+        write_whole(png / f"{figure.name}.png", figure.png(schemes()["light"]))
+    note(f"wrote {len(page.figures())} figures into {png}")
 
 
 def _write(file: Path, text: str) -> None:

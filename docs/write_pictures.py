@@ -11,7 +11,7 @@ from pathlib import Path
 from idat_zoo.files import write_whole
 from idat_zoo.page.contrast import Contrasts
 from idat_zoo.page.entries import build_entries
-from idat_zoo.page.figures import standalone
+from idat_zoo.page.figures import Drawing, standalone
 from idat_zoo.page.gains import draw_forest, reference_forests
 from idat_zoo.page.heat import build_heat
 from idat_zoo.page.heat_figure import draw_heat
@@ -25,7 +25,7 @@ PICTURES = ROOT / "docs/pictures"
 METHOD, REFERENCE = "lora, with micro_teacher, mse", "lora, with micro_teacher, no distillation"
 
 
-def figures() -> dict[str, str]:
+def figures() -> dict[str, Drawing]:
     """The figures by the names of their files, with the colours of a page."""
     registry = load_registry()
     averaged = averaged_tasks(registry)
@@ -57,9 +57,10 @@ def main() -> None:
     """Write all pictures."""
     PICTURES.mkdir(exist_ok=True)
     for name, figure in figures().items():
+        svg = figure.svg()
         for scheme, colours in schemes().items():
             file = PICTURES / f"{name}-{scheme}.svg"
-            write_whole(file, standalone(figure, colours).encode())
+            write_whole(file, standalone(svg, colours).encode())
             print(file.relative_to(ROOT))
 
 

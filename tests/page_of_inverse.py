@@ -7,7 +7,7 @@ from pathlib import Path
 from made_results import AVERAGED, Found, build_report
 
 from idat_zoo.page.entries import Entry, build_entries
-from idat_zoo.page.write import render_page
+from idat_zoo.page.write import build_page
 from idat_zoo.report.build import Report, sorted_groups
 from idat_zoo.report.rows import Group
 from idat_zoo.results import find_results
@@ -33,4 +33,4 @@ def inverse() -> tuple[Report, list[Group], list[Entry]]:
 def page() -> str:
     """The page of these runs, with one download."""
     report, groups, _ = inverse()
-    return render_page(report, groups, title="A report", downloads={"a.json": '{"a": 1}'})
+    return build_page(report, groups).render(title="A report", downloads={"a.json": '{"a": 1}'})

@@ -5,7 +5,7 @@ import statistics
 from collections.abc import Iterable, Mapping, Sequence
 
 from idat_zoo.page.entries import Entry
-from idat_zoo.page.figures import as_svg, drawing, label_series
+from idat_zoo.page.figures import Drawing, drawing, label_series
 from idat_zoo.report.cells import as_count, percent
 from idat_zoo.report.rows import Row
 from idat_zoo.values import Frozen
@@ -87,7 +87,7 @@ def _spread(task: str, rows: Sequence[Row]) -> Spread:
     )
 
 
-def draw_costs(costs: Sequence[Cost], name: str, *, of: str) -> str:
+def draw_costs(costs: Sequence[Cost], name: str, *, of: str) -> Drawing:
     """The figure: mean top-1 by trained parameters. `of` is `parameters` or `minutes`."""
     styles = label_series([cost.method for cost in costs])
     values: Mapping[str, float] = {cost.method: getattr(cost, of) for cost in costs}
@@ -119,7 +119,7 @@ def draw_costs(costs: Sequence[Cost], name: str, *, of: str) -> str:
         axes.set_ylabel("mean top-1, %")
         if len(costs) <= MOST_NAMED:
             figure.legend(loc="outside lower center", ncols=1 if len(costs) < 3 else 2)
-        return as_svg(figure, name, title=f"Mean top-1 by {title}", tips=tips)
+        return Drawing(figure, name, title=f"Mean top-1 by {title}", tips=tips)
 
 
 def _smallest_positive(values: Iterable[float]) -> float:

@@ -9,7 +9,7 @@ import numpy as np
 
 from idat_zoo.intervals import wilson_interval
 from idat_zoo.page.entries import Entry
-from idat_zoo.page.figures import INK, MUTED, SERIES, as_svg, drawing, label_series
+from idat_zoo.page.figures import INK, MUTED, SERIES, Drawing, drawing, label_series
 from idat_zoo.page.watched import read_log
 from idat_zoo.report.cells import percent
 from idat_zoo.report.predictions import LOGIT_ENSEMBLE, read_classes, read_predictions
@@ -222,7 +222,7 @@ def _agreement(method: str, group: Group) -> Agreement | None:
     )
 
 
-def draw_reliability(detail: Detail, name: str) -> str:
+def draw_reliability(detail: Detail, name: str) -> Drawing:
     """The figure: accuracy by confidence; the area of a point is its share of the images."""
     total = sum(one.count for one in detail.reliability)
     with drawing(3.6, 3.4) as (figure, axes):
@@ -249,10 +249,10 @@ def draw_reliability(detail: Detail, name: str) -> str:
         axes.set_xlabel("confidence, %")
         axes.set_ylabel("accuracy, %")
         title = f"Reliability on {detail.task}: accuracy by confidence"
-        return as_svg(figure, name, title=title, tips=tips)
+        return Drawing(figure, name, title=title, tips=tips)
 
 
-def draw_curves(detail: Detail, name: str) -> str:
+def draw_curves(detail: Detail, name: str) -> Drawing:
     """The figure: the losses of every seed by epoch, and the top-1 of a split that was watched."""
     kinds = [key for key in LOSSES if any(key in log[0] for _, log in detail.curves)]
     tops = [key for key in ("val_top1", "test_top1") if _has(detail, key)]
@@ -284,7 +284,7 @@ def draw_curves(detail: Detail, name: str) -> str:
             beside.spines["right"].set_visible(True)
             beside.set_ylabel("top-1, %", color=INK)
         figure.legend(loc="outside lower center", ncols=2)
-        return as_svg(figure, name, title=f"Learning curves on {detail.task}", tips=tips)
+        return Drawing(figure, name, title=f"Learning curves on {detail.task}", tips=tips)
 
 
 def _has(detail: Detail, key: str) -> bool:

@@ -1,4 +1,4 @@
-"""Figures as inline SVG: text stays text, colours follow the page, and the bytes are reproducible.
+"""Figures as inline SVG, or as PNG. In SVG, text stays text, and bytes are reproducible.
 
 matplotlib draws with the colours below, which stand for the variables of the page's style sheet, so
 a figure is dark on a dark page. Each series has a marker and a dash pattern of its own, too, so
@@ -10,11 +10,13 @@ import re
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from html import escape
 from typing import Any
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
+from matplotlib.colors import to_hex, to_rgb, to_rgba_array
 from matplotlib.figure import Figure
 
 INK, MUTED, GRID = "#010101", "#020202", "#030303"
@@ -22,12 +24,12 @@ SERIES = ("#040401", "#040402", "#040403", "#040404", "#040405", "#040406")
 MARKERS = ("o", "s", "^", "D", "v", "P")
 DASHES = ("-", "--", ":", "-.", (0, (5, 1)), (0, (1, 1)))
 VARIABLES = {
-    INK: "var(--ink)",
-    MUTED: "var(--muted)",
-    GRID: "var(--line)",
-    **{colour: f"var(--series-{number})" for number, colour in enumerate(SERIES, start=1)},
+    INK: "ink",
+    MUTED: "muted",
+    GRID: "line",
+    **{colour: f"series-{number}" for number, colour in enumerate(SERIES, start=1)},
 }
-"""The colours that matplotlib draws with, and what they are on the page."""
+"""The colours that matplotlib draws with, and the variables of the page that they stand for."""
 LONGEST_LABEL = 30
 """Characters of a line of an axis label."""
 SETTINGS: dict[Any, Any] = {
@@ -69,34 +71,66 @@ def wrapped(labels: Sequence[str]) -> tuple[list[str], float]:
     return lines, 0.08 + 0.16 * most
 
 
-def as_svg(figure: Figure, name: str, *, title: str, tips: Mapping[str, str] | None = None) -> str:
-    """A figure as an SVG element for HTML. It is called within `drawing`.
+@dataclass(frozen=True)
+class Drawing:
+    """A figure that was drawn. It is saved once: as a PNG, its colours are no more the page's.
 
     `name` is unique on the page and begins all ids of the figure. `title` is its accessible name.
     `tips` are texts by the gid of an artist, which browsers show beside the pointer.
     """
-    written = io.BytesIO()
-    with mpl.rc_context({"svg.hashsalt": name}):
-        figure.savefig(written, format="svg", metadata={"Date": None, "Creator": None})
-    text = written.getvalue().decode()
-    text = text[text.index("<svg") :]
-    text = re.sub(r"<(metadata|style).*?</\1>\s*", "", text, flags=re.DOTALL)
-    text = re.sub(r" font-family: [^;]*;", "", text)
-    for gid, tip in (tips or {}).items():
-        marked = f'<g id="{gid}">'
-        assert marked in text, gid
-        text = text.replace(marked, f"{marked}<title>{escape(tip)}</title>", 1)
-    text = re.sub(r'\bid="', f'id="{name}-', text)
-    text = re.sub(r'(url\(#|href="#)', rf"\g<1>{name}-", text)
-    for colour, variable in VARIABLES.items():
-        text = text.replace(colour, variable)
-    width, height = re.findall(r'\b(?:width|height)="([\d.]+)pt"', text)[:2]
-    text = re.sub(r'\s(?:width|height)="[\d.]+pt"', "", text)
-    opening = (
-        f'<svg role="img" aria-label="{escape(title, quote=True)}" '
-        f'style="width: {float(width) * 4 / 3:.0f}px" data-height="{float(height):.0f}" '
-    )
-    return text.replace("<svg ", opening, 1).strip()
+
+    figure: Figure
+    name: str
+    title: str
+    tips: Mapping[str, str] = field(default_factory=dict)
+
+    def svg(self) -> str:
+        """The figure as an SVG element for HTML."""
+        written = io.BytesIO()
+        with mpl.rc_context(SETTINGS | {"svg.hashsalt": self.name}):
+            self.figure.savefig(written, format="svg", metadata={"Date": None, "Creator": None})
+        text = written.getvalue().decode()
+        text = text[text.index("<svg") :]
+        text = re.sub(r"<(metadata|style).*?</\1>\s*", "", text, flags=re.DOTALL)
+        text = re.sub(r" font-family: [^;]*;", "", text)
+        for gid, tip in self.tips.items():
+            marked = f'<g id="{gid}">'
+            assert marked in text, gid
+            text = text.replace(marked, f"{marked}<title>{escape(tip)}</title>", 1)
+        text = re.sub(r'\bid="', f'id="{self.name}-', text)
+        text = re.sub(r'(url\(#|href="#)', rf"\g<1>{self.name}-", text)
+        for colour, variable in VARIABLES.items():
+            text = text.replace(colour, f"var(--{variable})")
+        width, height = re.findall(r'\b(?:width|height)="([\d.]+)pt"', text)[:2]
+        text = re.sub(r'\s(?:width|height)="[\d.]+pt"', "", text)
+        opening = (
+            f'<svg role="img" aria-label="{escape(self.title, quote=True)}" '
+            f'style="width: {float(width) * 4 / 3:.0f}px" data-height="{float(height):.0f}" '
+        )
+        return text.replace("<svg ", opening, 1).strip()
+
+    def png(self, colours: Mapping[str, str]) -> bytes:
+        """The figure as a PNG, with these colours for the page's variables by name."""
+        shown = {own: colours[variable] for own, variable in VARIABLES.items()}
+        for artist in self.figure.findobj():
+            for kind in ("color", "facecolor", "edgecolor", "markerfacecolor", "markeredgecolor"):
+                if hasattr(artist, f"set_{kind}") and hasattr(artist, f"get_{kind}"):
+                    _recolour(artist, kind, shown)
+        written = io.BytesIO()
+        with mpl.rc_context(SETTINGS):
+            self.figure.savefig(written, format="png", dpi=200, facecolor=colours["paper"])
+        return written.getvalue()
+
+
+def _recolour(artist: Any, kind: str, shown: Mapping[str, str]) -> None:
+    """Give an artist other colours where it has those of `VARIABLES`; its opacity stays."""
+    before = to_rgba_array(getattr(artist, f"get_{kind}")())
+    after = [
+        (*to_rgb(shown[to_hex(row)]), float(row[3])) if to_hex(row) in shown else tuple(row)
+        for row in before
+    ]
+    if after != [tuple(row) for row in before]:
+        getattr(artist, f"set_{kind}")(after[0] if len(after) == 1 else after)
 
 
 def standalone(svg: str, colours: Mapping[str, str]) -> str:

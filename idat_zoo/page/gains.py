@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from idat_zoo.page.contrast import Contrast, Contrasts
 from idat_zoo.page.entries import Entry
-from idat_zoo.page.figures import GRID, INK, MUTED, SERIES, as_svg, drawing, wrapped
+from idat_zoo.page.figures import GRID, INK, MUTED, SERIES, Drawing, drawing, wrapped
 from idat_zoo.report.cells import points
 from idat_zoo.report.gain import Gain
 from idat_zoo.report.rows import over_seeds
@@ -91,7 +91,7 @@ def _forest(method: str, lines: Sequence[Line]) -> Forest:
     return Forest(method=method, lines=tuple(lines), mean=mean)
 
 
-def draw_forest(forest: Forest, name: str, *, over: str) -> str:
+def draw_forest(forest: Forest, name: str, *, over: str) -> Drawing:
     """The figure of one method: a line for each task, and the mean below them."""
     lines = [*forest.lines, *([forest.mean] if forest.mean else [])]
     places = range(len(lines) - 1, -1, -1)
@@ -124,7 +124,7 @@ def draw_forest(forest: Forest, name: str, *, over: str) -> str:
         beside.set_yticks(list(places), [points(line.gain) for line in lines])
         beside.spines["right"].set_visible(False)
         beside.tick_params(length=0)
-        return as_svg(figure, name, title=f"Gain {over}, task by task: {forest.method}", tips=tips)
+        return Drawing(figure, name, title=f"Gain {over}, task by task: {forest.method}", tips=tips)
 
 
 def _in_words(line: Line) -> str:

@@ -1,6 +1,6 @@
 """The heat table as a figure, for places that show no HTML, such as a README."""
 
-from idat_zoo.page.figures import GRID, INK, MUTED, SERIES, as_svg, drawing, wrapped
+from idat_zoo.page.figures import GRID, INK, MUTED, SERIES, Drawing, drawing, wrapped
 from idat_zoo.page.heat import Heat
 from idat_zoo.report.cells import percent
 
@@ -8,7 +8,7 @@ DARKEST = 0.45
 """The opacity of a cell at 100 %, on which text can still be read."""
 
 
-def draw_heat(heat: Heat, name: str, *, title: str) -> str:
+def draw_heat(heat: Heat, name: str, *, title: str) -> Drawing:
     """The figure: methods by tasks, darker the further above chance; what leads is bold."""
     rows = [*(method.name for method in heat.methods), "chance", "raw pixels"]
     labels, height = wrapped(rows)
@@ -45,4 +45,4 @@ def draw_heat(heat: Heat, name: str, *, title: str) -> str:
         axes.tick_params(length=0)
         for side in ("left", "bottom"):
             axes.spines[side].set_visible(False)
-        return as_svg(figure, name, title=title)
+        return Drawing(figure, name, title=title)

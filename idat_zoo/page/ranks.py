@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from idat_zoo.page.entries import Entry
-from idat_zoo.page.figures import MUTED, SERIES, as_svg, drawing, wrapped
+from idat_zoo.page.figures import MUTED, SERIES, Drawing, drawing, wrapped
 from idat_zoo.report.means import SeriesMeans
 from idat_zoo.report.ranks import Ranks, average_ranks
 
@@ -19,7 +19,7 @@ def build_ranks(entries: Sequence[Entry], means: Sequence[SeriesMeans]) -> dict[
     return {suite: ranks for suite, ranks in found.items() if ranks is not None}
 
 
-def draw_ranks(ranks: Ranks, name: str) -> str:
+def draw_ranks(ranks: Ranks, name: str) -> Drawing:
     """The figure: methods by average rank; a bar joins those that cannot be told apart."""
     methods = ranks.methods
     labels, height = wrapped([own.method for own in methods])
@@ -47,4 +47,4 @@ def draw_ranks(ranks: Ranks, name: str) -> str:
         axes.set_xlabel(
             f"average rank over {len(ranks.tasks)} tasks",
         )
-        return as_svg(figure, name, title="Average ranks with the critical difference", tips=tips)
+        return Drawing(figure, name, title="Average ranks with the critical difference", tips=tips)

@@ -8,7 +8,7 @@ from pathlib import Path
 from idat_zoo import files
 from idat_zoo.file_names import LOG_FILE
 from idat_zoo.page.entries import Entry
-from idat_zoo.page.figures import MUTED, SERIES, as_svg, drawing, wrapped
+from idat_zoo.page.figures import MUTED, SERIES, Drawing, drawing, wrapped
 from idat_zoo.report.cells import percent, points
 from idat_zoo.report.rows import Group
 from idat_zoo.results import Result
@@ -74,7 +74,7 @@ def _last_and_best(group: Group) -> Iterator[tuple[float, float]]:
                 yield tops[-1], max(tops)
 
 
-def draw_watched(watched: Sequence[Watched], name: str) -> str:
+def draw_watched(watched: Sequence[Watched], name: str) -> Drawing:
     """The figure: for each method and task a line from the last epoch to the best one."""
     several = len({one.method for one in watched}) > 1
     labels = [f"{one.task}, {one.method}" if several else one.task for one in watched]
@@ -102,4 +102,4 @@ def draw_watched(watched: Sequence[Watched], name: str) -> str:
         axes.set_xlabel("top-1 on test, %")
         figure.legend(loc="outside upper right", ncols=2)
         title = "Top-1 of the last epoch, and of the best epoch on test"
-        return as_svg(figure, name, title=title, tips=tips)
+        return Drawing(figure, name, title=title, tips=tips)

@@ -3,6 +3,7 @@
 import base64
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
@@ -11,20 +12,22 @@ from markupsafe import Markup
 
 from idat_zoo.errors import UnknownNameError
 from idat_zoo.page.contrast import Contrasts
-from idat_zoo.page.costs import build_costs, build_spreads, draw_costs, widest
+from idat_zoo.page.costs import Cost, Spread, build_costs, build_spreads, draw_costs, widest
 from idat_zoo.page.details import Detail, build_details, draw_curves, draw_reliability
 from idat_zoo.page.entries import build_entries
+from idat_zoo.page.figures import Drawing
 from idat_zoo.page.gains import Forest, draw_forest, reference_forests, teacher_forests
 from idat_zoo.page.headline import headline
-from idat_zoo.page.heat import build_heat
-from idat_zoo.page.provenance import build_provenance
+from idat_zoo.page.heat import Heat, build_heat
+from idat_zoo.page.provenance import Provenance, build_provenance
 from idat_zoo.page.ranks import build_ranks, draw_ranks
-from idat_zoo.page.together import build_together
-from idat_zoo.page.watched import build_watched, draw_watched
+from idat_zoo.page.together import Together, build_together
+from idat_zoo.page.watched import Watched, build_watched, draw_watched
 from idat_zoo.report.against_layout import lay_out_against
 from idat_zoo.report.build import Report
 from idat_zoo.report.cells import Section, as_count, as_words, percent, points
 from idat_zoo.report.layout import lay_out
+from idat_zoo.report.ranks import Ranks
 from idat_zoo.report.rows import Group
 
 MOST_FORESTS = 6
@@ -33,24 +36,62 @@ Downloads = Mapping[str, str]
 """The name of a file -> its text."""
 
 
-def render_page(
-    report: Report,
-    groups: Sequence[Group],
-    *,
-    title: str,
-    reference: str | None = None,
-    downloads: Downloads | None = None,
-) -> str:
-    """The HTML of a report; `groups` are the results of its rows, in their order.
+@dataclass(frozen=True, kw_only=True)
+class Page:
+    """The numbers and figures of a report's page, which it is rendered from.
+
+    `over` says what the forests compare with. Each figure can be saved once.
+    """
+
+    report: Report
+    provenance: Provenance
+    heat: Heat
+    over: str
+    forests: Sequence[Forest]
+    forest_figures: Sequence[Drawing]
+    ranks: Mapping[str, Ranks]
+    rank_figures: Mapping[str, Drawing]
+    watched: Sequence[Watched]
+    watched_figure: Drawing | None
+    costs: Sequence[Cost]
+    cost_figures: Sequence[Drawing]
+    spreads: Sequence[Spread]
+    details: Sequence[Detail]
+    detail_figures: Sequence[Sequence[Drawing]]
+    together: Sequence[Together]
+
+    def figures(self) -> list[Drawing]:
+        """All figures in the order of the page."""
+        watched = [self.watched_figure] if self.watched_figure is not None else []
+        of_tasks = [figure for own in self.detail_figures for figure in own]
+        ranks = self.rank_figures.values()
+        return [*ranks, *self.forest_figures, *watched, *self.cost_figures, *of_tasks]
+
+    def render(self, *, title: str, downloads: Downloads | None = None) -> str:
+        """The HTML of the page. The same results give the same bytes."""
+        template = environment().get_template("page.html")
+        return template.render(
+            vars(self),
+            title=title,
+            headline=headline(self.heat, self.forests, over=self.over),
+            sections=lay_out(self.report.model_copy(update={"published": None})),
+            published_sections=_published(self.report),
+            downloads={name: _as_link(name, text) for name, text in (downloads or {}).items()},
+            style=resource("page.css"),
+            script=resource("page.js"),
+        )
+
+
+def build_page(report: Report, groups: Sequence[Group], *, reference: str | None = None) -> Page:
+    """The page of a report; `groups` are the results of its rows, in their order.
 
     With `reference`, methods are compared with the method of that name, and otherwise students with
-    their teacher and alone. The same results give the same bytes.
+    their teacher and alone.
 
     Raises: UnknownNameError for a reference that is no method of the report.
     """
     entries = build_entries(report.rows, groups)
     contrasts = Contrasts(entries)
-    heat = build_heat(entries, report.means, contrasts)
     if reference is None:
         forests = teacher_forests(entries, report.gains)
         over = "with its teacher over the student alone"
@@ -61,36 +102,25 @@ def render_page(
         forests, over = reference_forests(entries, contrasts, reference), f"over '{reference}'"
     costs, details, watched = build_costs(entries), build_details(entries), build_watched(entries)
     ranks = build_ranks(entries, report.means)
-    template = environment().get_template("page.html")
-    return template.render(
-        title=title,
-        headline=headline(heat, forests, over=over),
-        provenance=build_provenance(groups),
+    return Page(
         report=report,
-        sections=lay_out(report.model_copy(update={"published": None})),
-        published_sections=_published(report),
-        heat=heat,
+        provenance=build_provenance(groups),
+        heat=build_heat(entries, report.means, contrasts),
         over=over,
         forests=forests,
         forest_figures=_forest_figures(forests, over),
         ranks=ranks,
-        rank_figures={
-            suite: Markup(draw_ranks(own, f"ranks-{suite}")) for suite, own in ranks.items()
-        },
+        rank_figures={suite: draw_ranks(own, f"ranks-{suite}") for suite, own in ranks.items()},
         watched=watched,
-        watched_figure=Markup(draw_watched(watched, "watched")) if watched else "",
+        watched_figure=draw_watched(watched, "watched") if watched else None,
         costs=costs,
         cost_figures=[
-            Markup(draw_costs(widest(costs), f"cost-{of}", of=of))
-            for of in ("parameters", "minutes")
+            draw_costs(widest(costs), f"cost-{of}", of=of) for of in ("parameters", "minutes")
         ],
         spreads=build_spreads(report.rows),
         details=details,
         detail_figures=[_detail_figures(one, place) for place, one in enumerate(details)],
         together=build_together(entries),
-        downloads={name: _as_link(name, text) for name, text in (downloads or {}).items()},
-        style=resource("page.css"),
-        script=resource("page.js"),
     )
 
 
@@ -101,25 +131,23 @@ def _published(report: Report) -> list[Section]:
     return lay_out_against(report.published, {name: name for name in ours})
 
 
-def _forest_figures(forests: Sequence[Forest], over: str) -> list[Markup]:
+def _forest_figures(forests: Sequence[Forest], over: str) -> list[Drawing]:
     """A figure for each method, or one of the means of many."""
     if len(forests) <= MOST_FORESTS:
         return [
-            Markup(draw_forest(forest, f"forest-{place}", over=over))
-            for place, forest in enumerate(forests)
+            draw_forest(forest, f"gains-{place}", over=over) for place, forest in enumerate(forests)
         ]
     means = [
         (forest.mean or forest.lines[0]).model_copy(update={"task": forest.method})
         for forest in forests
     ]
     all_means = Forest(method="means over tasks", lines=tuple(means), mean=None)
-    return [Markup(draw_forest(all_means, "forest-means", over=over))]
+    return [draw_forest(all_means, "gains", over=over)]
 
 
-def _detail_figures(detail: Detail, place: int) -> list[Markup]:
+def _detail_figures(detail: Detail, place: int) -> list[Drawing]:
     figures = [draw_reliability(detail, f"reliability-{place}")] if detail.reliability else []
-    figures += [draw_curves(detail, f"curves-{place}")] if detail.curves else []
-    return [Markup(figure) for figure in figures]
+    return figures + ([draw_curves(detail, f"curves-{place}")] if detail.curves else [])
 
 
 def environment() -> jinja2.Environment:
@@ -131,8 +159,12 @@ def environment() -> jinja2.Environment:
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    made.filters |= {"percent": percent, "points": points, "count": as_count}
+    made.filters |= {"percent": percent, "points": points, "count": as_count, "svg": _svg}
     return made
+
+
+def _svg(figure: Drawing) -> Markup:
+    return Markup(figure.svg())
 
 
 def resource(name: str) -> Markup:

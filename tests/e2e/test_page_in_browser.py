@@ -13,7 +13,7 @@ from playwright.sync_api import Browser, Page, sync_playwright
 from conftest import skip_or_fail
 from idat_zoo.page.compare import render_comparison
 from idat_zoo.page.thumbnails import shown_images
-from idat_zoo.page.write import render_page
+from idat_zoo.page.write import build_page
 from idat_zoo.report.compare import compare_results
 from idat_zoo.results import find_results
 
@@ -46,7 +46,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     grey = {index: np.full((48, 48, 3), 99, dtype=np.uint8) for index in wanted}
     texts = {
         "inverse": page(),
-        "digits": render_page(report, groups, title="Two runs"),
+        "digits": build_page(report, groups).render(title="Two runs"),
         "compared": render_comparison(found, {"lesions": grey}),
     }
     folder = tmp_path_factory.mktemp("pages")

@@ -63,7 +63,8 @@ FLAGS = {
         "--plugin",
     },
     "report": {
-        "--against", "--format", "--html", "--out", "--plugin", "--reference", "--shelf", "--json",
+        "--against", "--format", "--html", "--out", "--plugin", "--png", "--reference",
+        "--shelf", "--json",
     },
     "compare": {"--data-dir", "--format", "--html", "--plugin", "--shelf", "--json"},
     "list": {"--task", "--adapter", "--pair", "--plugin", "--shelf", "--data-dir", "--json"},

@@ -5,10 +5,12 @@ import json
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 from command import idat
 from made_results import AVERAGED, made, on_task, scored
 from page_of_inverse import MSE, RESULTS, entries_of, inverse, page
+from PIL import Image
 
 from conftest import toy_recipe
 from idat_zoo.errors import UnknownNameError
@@ -17,12 +19,13 @@ from idat_zoo.page.contrast import Contrasts
 from idat_zoo.page.costs import build_costs, build_spreads
 from idat_zoo.page.details import build_details
 from idat_zoo.page.entries import Entry
+from idat_zoo.page.figures import VARIABLES
 from idat_zoo.page.gains import reference_forests, teacher_forests
 from idat_zoo.page.headline import headline
 from idat_zoo.page.heat import build_heat
 from idat_zoo.page.together import build_together
 from idat_zoo.page.watched import build_watched
-from idat_zoo.page.write import render_page
+from idat_zoo.page.write import build_page, schemes
 from idat_zoo.results import find_results
 
 # The methods and their scores
@@ -135,7 +138,7 @@ def test_gains_over_a_chosen_method() -> None:
     assert f"| lora | mse | textures | {shown[0]} | {shown[1]} to {shown[2]} |" in study
     report = inverse()[0]
     with pytest.raises(UnknownNameError, match="unknown method of this report 'lora alone'"):
-        render_page(report, groups, title="A report", reference="lora alone")
+        build_page(report, groups, reference="lora alone")
 
 
 def test_without_gains_the_headline_is_the_best_mean_or_number() -> None:
@@ -202,7 +205,7 @@ def test_reliability_has_the_calibration_error_of_the_result() -> None:
 def test_a_result_without_tables_by_class_has_a_page() -> None:
     found = [made(90), made(80, seed=1)]
     report, groups, _ = entries_of(found)
-    assert "85.00" in render_page(report, groups, title="A report")
+    assert "85.00" in build_page(report, groups).render(title="A report")
 
 
 def test_both_networks_together_stand_beside_each() -> None:
@@ -240,7 +243,7 @@ def test_what_selecting_on_test_adds_is_read_from_logs(tmp_path: Path) -> None:
 
 def test_the_page_is_the_same_each_time_and_asks_for_nothing() -> None:
     report, groups, _ = inverse()
-    again = render_page(report, groups, title="A report", downloads={"a.json": '{"a": 1}'})
+    again = build_page(report, groups).render(title="A report", downloads={"a.json": '{"a": 1}'})
     assert page() == again
     links = re.findall(r'(?:src|href)="([^"]+)"', page())
     assert {link[:1] for link in links if not link.startswith("data:")} == {"#"}
@@ -265,7 +268,7 @@ def test_names_cannot_be_read_as_html() -> None:
     )
     found = [made(90, recipe.model_copy(update={"pair": pair}), data_copy=name)]
     report, groups, _ = entries_of(found)
-    text = render_page(report, groups, title=name)
+    text = build_page(report, groups).render(title=name)
     assert name not in text
     assert "&lt;script&gt;" in text
 
@@ -286,6 +289,19 @@ def test_the_command_writes_the_page_and_keeps_what_is_no_report(tmp_path: Path)
     done = idat("report", str(RESULTS / "digits"), "--reference", "lora")
     assert (done.exit_code, done.stdout) == (2, "")
     assert "--reference belongs to --html" in done.stderr
+
+
+def test_figures_are_written_as_png_in_the_colours_of_a_light_page(tmp_path: Path) -> None:
+    page, folder = tmp_path / "report.html", tmp_path / "figures"
+    done = idat("report", str(RESULTS / "digits"), "--html", str(page), "--png", str(folder))
+    assert done.exit_code == 0, done.stderr
+    names = {file.stem for file in folder.iterdir()}
+    assert names == {"gains-0", "cost-parameters", "cost-minutes", "reliability-0"}
+    pixels = np.asarray(Image.open(folder / "gains-0.png").convert("RGB")).reshape(-1, 3)
+    shown = {"#" + bytes(own).hex() for own in np.unique(pixels, axis=0)}
+    colours = schemes()["light"]
+    assert {colours["paper"], colours["ink"], colours["series-1"]} <= shown
+    assert not shown & set(VARIABLES)
 
 
 def test_without_matplotlib_nothing_is_read(
@@ -315,5 +331,5 @@ def test_a_large_page_is_below_five_megabytes() -> None:
         for seed in range(3)
     ]
     report, groups, _ = entries_of(found)
-    text = render_page(report, groups, title="A large report")
+    text = build_page(report, groups).render(title="A large report")
     assert len(text.encode()) < 5_000_000

@@ -8,7 +8,7 @@ from page_of_inverse import MSE, inverse
 
 from idat_zoo.page.costs import build_costs, draw_costs
 from idat_zoo.page.details import Detail, draw_curves, draw_reliability
-from idat_zoo.page.figures import VARIABLES, as_svg, drawing
+from idat_zoo.page.figures import VARIABLES, Drawing, drawing
 from idat_zoo.page.gains import draw_forest, teacher_forests
 from idat_zoo.page.ranks import build_ranks, draw_ranks
 from idat_zoo.page.watched import Watched, draw_watched
@@ -43,7 +43,7 @@ def place_of(svg: str, gid: str, *, axis: str) -> float:
 def test_a_forest_plot_shows_its_gains() -> None:
     report, _, entries = inverse()
     (forest,) = [own for own in teacher_forests(entries, report.gains) if own.method == MSE]
-    svg = draw_forest(forest, "forest", over="over the student alone")
+    svg = draw_forest(forest, "forest", over="over the student alone").svg()
     assert tips(svg)["forest-line-1"].startswith("lesions: +4.60 points (")
     assert place_of(svg, "line-1", axis="x") == pytest.approx(4.60, abs=0.01)
     assert place_of(svg, "line-0", axis="x") == pytest.approx(3.05, abs=0.01)
@@ -55,7 +55,7 @@ def test_a_plot_of_watched_runs_shows_both_epochs() -> None:
         Watched(task="digits", method="lora", last=0.91, best=0.95, seeds=1),
         Watched(task="count", method="lora", last=0.52, best=0.52, seeds=1),
     ]
-    svg = draw_watched(watched, "watched")
+    svg = draw_watched(watched, "watched").svg()
     assert place_of(svg, "last-1", axis="x") == pytest.approx(91, abs=0.01)
     assert place_of(svg, "best-1", axis="x") == pytest.approx(95, abs=0.01)
     assert tips(svg)["watched-best-1"] == "digits, best epoch: 95.00 % (+4.00)"
@@ -64,7 +64,7 @@ def test_a_plot_of_watched_runs_shows_both_epochs() -> None:
 def test_a_plot_of_costs_shows_each_method() -> None:
     _, _, entries = inverse()
     costs = build_costs(entries)
-    svg = draw_costs(costs, "cost", of="parameters")
+    svg = draw_costs(costs, "cost", of="parameters").svg()
     number = next(k for k, cost in enumerate(costs) if cost.method == MSE)
     assert tips(svg)[f"cost-point-{number}"] == f"{MSE}: 75.20 %, 16.4 k"
     assert place_of(svg, f"point-{number}", axis="y") == pytest.approx(75.20, abs=0.01)
@@ -73,7 +73,7 @@ def test_a_plot_of_costs_shows_each_method() -> None:
 def test_a_plot_of_ranks_shows_each_method() -> None:
     report, _, entries = inverse()
     ranks = build_ranks(entries, report.means)["mini"]
-    svg = draw_ranks(ranks, "ranks")
+    svg = draw_ranks(ranks, "ranks").svg()
     last = len(ranks.methods) - 1
     assert place_of(svg, f"rank-{last}", axis="x") == pytest.approx(ranks.methods[0].rank, abs=0.01)
     assert tips(svg)["ranks-rank-0"].startswith("linear, alone: average rank ")
@@ -105,14 +105,14 @@ def detail() -> Detail:
 
 
 def test_a_reliability_diagram_shows_its_bins(detail: Detail) -> None:
-    svg = draw_reliability(detail, "reliability")
+    svg = draw_reliability(detail, "reliability").svg()
     assert place_of(svg, "bin-0", axis="x") == pytest.approx(55, abs=0.01)
     assert place_of(svg, "bin-0", axis="y") == pytest.approx(40, abs=0.01)
     assert tips(svg)["reliability-bin-1"] == "confidence 95.00 %: right 90.00 % of 30"
 
 
 def test_learning_curves_end_at_the_last_epoch(detail: Detail) -> None:
-    told = tips(draw_curves(detail, "curves"))
+    told = tips(draw_curves(detail, "curves").svg())
     assert told["curves-loss-1"] == "loss, seed 1: 1.12 in the last epoch"
     assert told["curves-val_top1-0"] == "top-1 on val, seed 0: 75 in the last epoch"
 
@@ -122,7 +122,7 @@ def test_a_figure_has_the_same_bytes_each_time_and_no_colours_of_its_own() -> No
         with drawing(4, 3) as (figure, axes):
             axes.plot([1, 2], [3, 4], label="<a> & b", gid="line")
             axes.legend()
-            return as_svg(figure, "one", title='A "title"', tips={"line": "<tip>"})
+            return Drawing(figure, "one", 'A "title"', {"line": "<tip>"}).svg()
 
     first = draw()
     assert first == draw()
