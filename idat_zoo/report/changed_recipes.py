@@ -15,7 +15,8 @@ from idat_zoo.values import OptionValue
 def check_recipes(found: Sequence[tuple[Path, Result]], read_options: ReadOptions) -> None:
     """Check the recipes of results that say the same hash.
 
-    Recipes whose hash needs the code of plugins or of PEFT are not checked.
+    Recipes whose hash needs the code of plugins or of PEFT are not checked, nor are those of later
+    evaluations, which have the hash that their checkpoint says.
 
     Raises: ZooError for the first result whose recipe has another hash than it says.
     """
@@ -28,7 +29,7 @@ def check_recipes(found: Sequence[tuple[Path, Result]], read_options: ReadOption
     checked: list[Recipe] = []
     for path, result in found:
         recipe = result.recipe
-        if recipe in checked or not _has_own_code(recipe):
+        if result.kind != "run" or recipe in checked or not _has_own_code(recipe):
             continue
         own = recipe_hash(recipe, changed_options)
         if own != result.recipe_hash:
