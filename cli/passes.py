@@ -76,6 +76,8 @@ def print_commands(
     if json:
         screen.print_json({"study": name, "folder": str(folder), "commands": commands})
         return
+    if not commands:
+        screen.note("nothing is left to train, so there is no command")
     for command in commands:
         typer.echo(command)
 

@@ -233,9 +233,12 @@ def _write_page(
     from idat_zoo.page.write import build_page, schemes
 
     formats = {"json": JSON, "csv": ReportFormat.CSV, "tex": ReportFormat.LATEX}
-    page = build_page(built, groups, reference=reference)
+    page, count = (
+        build_page(built, groups, reference=reference),
+        sum(len(g.results) for g in groups),
+    )
     text = page.render(
-        title=f"Report on {built.results} result{'' if built.results == 1 else 's'}",
+        title=f"Report on {count} result{'' if count == 1 else 's'}",
         downloads={f"report.{end}": _rendered(built, one) for end, one in formats.items()},
     )
     write_whole(file, text.encode())

@@ -133,7 +133,8 @@ class RayExecutor:
                 self._start(ray, place, gpus)
                 self._check_resources(ray.cluster_resources(), gpus)
                 count = f"{passes} pass{'es' if passes > 1 else ''}"
-                progress.note(f"Ray {ray.__version__}: {count}, {self.options.cpus} threads each")
+                each = f"{self.options.cpus} thread{'s' if self.options.cpus > 1 else ''} each"
+                progress.note(f"Ray {ray.__version__}: {count}, {each}")
                 unread = stack.enter_context(Path(os.devnull).open("w", encoding="utf-8"))
                 stack.enter_context(redirect_stdout(unread))  # pages when a node has ended
                 yield ray

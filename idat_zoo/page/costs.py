@@ -10,16 +10,15 @@ from idat_zoo.report.cells import as_count, percent
 from idat_zoo.report.rows import Row
 from idat_zoo.values import Frozen
 
-MOST_NAMED = 12
-"""Methods that the legend names; the table beside the figure has all of them."""
-
 
 class Cost(Frozen):
     """A method over its tasks: mean top-1, trained parameters of the adapter, minutes of a run.
 
-    `minutes` is the mean wall-clock time of one run on the devices that are named.
+    `number` tells it apart in figures, from 1. `minutes` is the mean wall-clock time of one run on
+    the devices that are named.
     """
 
+    number: int
     method: str
     top1: float
     tasks: int
@@ -46,12 +45,16 @@ def build_costs(entries: Sequence[Entry]) -> list[Cost]:
     by_method: dict[str, list[Entry]] = {}
     for entry in entries:
         by_method.setdefault(entry.method, []).append(entry)
-    return [_cost(method, own) for method, own in by_method.items()]
+    return [
+        _cost(number, method, own)
+        for number, (method, own) in enumerate(by_method.items(), start=1)
+    ]
 
 
-def _cost(method: str, own: Sequence[Entry]) -> Cost:
+def _cost(number: int, method: str, own: Sequence[Entry]) -> Cost:
     runs = [result for entry in own for _, result in entry.group.results]
     return Cost(
+        number=number,
         method=method,
         top1=statistics.fmean(entry.row.top1.mean for entry in own),
         tasks=len(own),
@@ -88,7 +91,10 @@ def _spread(task: str, rows: Sequence[Row]) -> Spread:
 
 
 def draw_costs(costs: Sequence[Cost], name: str, *, of: str) -> Drawing:
-    """The figure: mean top-1 by trained parameters. `of` is `parameters` or `minutes`."""
+    """The figure: mean top-1 by trained parameters. `of` is `parameters` or `minutes`.
+
+    Each point has the number of its method, from 1 in the order of the costs.
+    """
     styles = label_series([cost.method for cost in costs])
     values: Mapping[str, float] = {cost.method: getattr(cost, of) for cost in costs}
     texts = {
@@ -108,8 +114,14 @@ def draw_costs(costs: Sequence[Cost], name: str, *, of: str) -> Drawing:
                 markersize=7,
                 linestyle="none",
                 color=colour,
-                label=cost.method,
                 gid=gid,
+            )
+            axes.annotate(
+                str(cost.number),
+                (values[cost.method], 100 * cost.top1),
+                textcoords="offset points",
+                xytext=(6, 3),
+                fontsize=8,
             )
             shown = as_text(values[cost.method])
             tips[gid] = f"{cost.method}: {percent(cost.top1)} %, {shown}"
@@ -117,8 +129,6 @@ def draw_costs(costs: Sequence[Cost], name: str, *, of: str) -> Drawing:
             axes.set_xscale("symlog", linthresh=_smallest_positive(values.values()))
         axes.set_xlabel(title)
         axes.set_ylabel("mean top-1, %")
-        if len(costs) <= MOST_NAMED:
-            figure.legend(loc="outside lower center", ncols=1 if len(costs) < 3 else 2)
         return Drawing(figure, name, title=f"Mean top-1 by {title}", tips=tips)
 
 

@@ -81,6 +81,7 @@ def _forest(method: str, lines: Sequence[Line]) -> Forest:
     mean = None
     if len(gains) > 1:
         low, high = over_seeds(gains)
+        low, high = max(-1.0, low), min(1.0, high)
         mean = Line(
             task=f"mean of {len(gains)} tasks",
             gain=statistics.fmean(gains),

@@ -18,6 +18,9 @@ def headline(heat: Heat, forests: Sequence[Forest], *, over: str) -> str:
         forest = max(forests, key=lambda one: (one.mean or one.lines[0]).gain)
         line = forest.mean or forest.lines[0]
         most = f", the most of {len(forests)} methods" if len(forests) > 1 else ""
+        if line.low <= 0 <= line.high:
+            said = f"No gain can be told from 0: {forest.method} has {_gain(line, forest)}"
+            return f"{said} {over}{most}."
         return f"{forest.method} gains {_gain(line, forest)} {over}{most}."
     mean = heat.means[-1] if heat.means else ""
     with_mean = [method for method in heat.methods if mean in method.means]

@@ -10,7 +10,7 @@ from pathlib import Path
 import jinja2
 from markupsafe import Markup
 
-from idat_zoo.errors import UnknownNameError
+from idat_zoo.errors import UsageError
 from idat_zoo.page.contrast import Contrasts
 from idat_zoo.page.costs import Cost, Spread, build_costs, build_spreads, draw_costs, widest
 from idat_zoo.page.details import Detail, build_details, draw_curves, draw_reliability
@@ -88,7 +88,7 @@ def build_page(report: Report, groups: Sequence[Group], *, reference: str | None
     With `reference`, methods are compared with the method of that name, and otherwise students with
     their teacher and alone.
 
-    Raises: UnknownNameError for a reference that is no method of the report.
+    Raises: UsageError for a reference that is no method of the report, which names all.
     """
     entries = build_entries(report.rows, groups)
     contrasts = Contrasts(entries)
@@ -98,7 +98,9 @@ def build_page(report: Report, groups: Sequence[Group], *, reference: str | None
     else:
         names = list(dict.fromkeys(entry.method for entry in entries))
         if reference not in names:
-            raise UnknownNameError("method of this report", reference, names)
+            raise UsageError(
+                f"this report has no method '{reference}'.", hint=f"It has: {'; '.join(names)}"
+            )
         forests, over = reference_forests(entries, contrasts, reference), f"over '{reference}'"
     costs, details, watched = build_costs(entries), build_details(entries), build_watched(entries)
     ranks = build_ranks(entries, report.means)

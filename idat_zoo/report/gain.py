@@ -120,7 +120,8 @@ def _mean_gain(seeds: Sequence[SeedGain], tops: Sequence[tuple[float, float]]) -
     else:
         means = statistics.fmean(top for top, _ in tops), statistics.fmean(top for _, top in tops)
         over_images = unpaired_interval(*means, seeds[0].images)
-    interval, over = wider(over_images, over_seeds(gains))
+    low, high = over_seeds(gains)
+    interval, over = wider(over_images, (max(-1.0, low), min(1.0, high)))
     return MeanGain(
         gain=statistics.fmean(gains), sd=statistics.stdev(gains), interval=interval, over=over
     )

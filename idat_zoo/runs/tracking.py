@@ -8,6 +8,7 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from textwrap import shorten
 from threading import Event, Thread, current_thread
 from types import TracebackType
 from typing import Any, TextIO
@@ -157,7 +158,7 @@ class _Feed(Thread):
         if not self._given_up:
             self._given_up = True
             self._progress.note(
-                f"tracker '{self._tracker.name}' is left out from here on: {why[:300]}. The runs "
+                f"tracker '{self._tracker.name}' is left out from here on: {shorten(why, 300, placeholder='…')}. The runs "
                 f"are not affected; {LOG_FILE} and result.json have everything"
             )
 

@@ -13,7 +13,7 @@ from page_of_inverse import MSE, RESULTS, entries_of, inverse, page
 from PIL import Image
 
 from conftest import toy_recipe
-from idat_zoo.errors import UnknownNameError
+from idat_zoo.errors import UsageError
 from idat_zoo.metrics import ClassScore
 from idat_zoo.page.contrast import Contrasts
 from idat_zoo.page.costs import build_costs, build_spreads
@@ -137,8 +137,9 @@ def test_gains_over_a_chosen_method() -> None:
     study = (Path(__file__).parents[2] / "docs/inverse.md").read_text()
     assert f"| lora | mse | textures | {shown[0]} | {shown[1]} to {shown[2]} |" in study
     report = inverse()[0]
-    with pytest.raises(UnknownNameError, match="unknown method of this report 'lora alone'"):
+    with pytest.raises(UsageError, match="this report has no method 'lora alone'") as error:
         build_page(report, groups, reference="lora alone")
+    assert "; lora, alone; " in error.value.hint
 
 
 def test_without_gains_the_headline_is_the_best_mean_or_number() -> None:
