@@ -158,8 +158,8 @@ class _Feed(Thread):
         if not self._given_up:
             self._given_up = True
             self._progress.note(
-                f"tracker '{self._tracker.name}' is left out from here on: {shorten(why, 300, placeholder='…')}. The runs "
-                f"are not affected; {LOG_FILE} and result.json have everything"
+                f"tracker '{self._tracker.name}' is left out from here on: "
+                f"{shorten(why, 300, placeholder='…')}. The runs are not affected; {LOG_FILE} and result.json have everything"
             )
 
     def _look(self) -> None:

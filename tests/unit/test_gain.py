@@ -45,6 +45,14 @@ def test_the_gain_is_paired_on_the_same_images(tmp_path: Path) -> None:
     assert "| +20.00 |" in text(report)
 
 
+def test_no_gain_is_beyond_what_top1_can_be() -> None:
+    found = [made(50, ALONE, seed=seed) for seed in (0, 1)]
+    found += [made(own, TAUGHT, seed=seed) for seed, own in enumerate((5, 95))]
+    (gain,) = build_report(found).gains
+    assert gain.mean is not None
+    assert (gain.mean.over, gain.mean.interval) == ("seeds", (-1.0, 1.0))
+
+
 def test_a_loss_keeps_its_sign(tmp_path: Path) -> None:
     found = [
         written(tmp_path / "alone", RIGHT_TAUGHT, ALONE),
@@ -78,14 +86,6 @@ def test_over_seeds_far_apart_the_gain_has_a_mean_and_its_spread(tmp_path: Path)
 
 
 @pytest.mark.parametrize(("lost", "gained"), [(0, 0), (0, 2), (2, 2), (3, 1)])
-def test_no_gain_is_beyond_what_top1_can_be() -> None:
-    found = [made(50, ALONE, seed=seed) for seed in (0, 1)]
-    found += [made(own, TAUGHT, seed=seed) for seed, own in enumerate((5, 95))]
-    (gain,) = build_report(found).gains
-    assert gain.mean is not None
-    assert (gain.mean.over, gain.mean.interval) == ("seeds", (-1.0, 1.0))
-
-
 def test_equal_gains_are_no_more_certain_than_their_images(
     tmp_path: Path, lost: int, gained: int
 ) -> None:
