@@ -159,7 +159,8 @@ class _Feed(Thread):
             self._given_up = True
             self._progress.note(
                 f"tracker '{self._tracker.name}' is left out from here on: "
-                f"{shorten(why, 300, placeholder='…')}. The runs are not affected; {LOG_FILE} and result.json have everything"
+                f"{shorten(why, 300, placeholder='…')}. The runs are not affected; {LOG_FILE} and "
+                "result.json have everything"
             )
 
     def _look(self) -> None:
