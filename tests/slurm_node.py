@@ -228,7 +228,8 @@ def _end_jobs(node: Node) -> None:
 
 
 def main() -> int:
-    """Run a command beside a Slurm of one node; its exit code."""
+    """Run a command beside a Slurm of one node, which ends also on SIGTERM; its exit code."""
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     with running_slurm() as node:
         return subprocess.run(
             sys.argv[1:], env=os.environ | node.environment, check=False

@@ -165,9 +165,9 @@ def test_a_study_goes_on_though_slurm_itself_is_killed(undisturbed: dict[str, ob
             calling = call("long.toml", "--out", "there", stderr=said)
             held = hold(Path("there"), calling, epochs=random_epoch("Slurm itself"))
             node.kill_engine()
-            held.go_on()
             silence = "Slurm does not answer, and is asked again: "
             wait_until(lambda: silence in Path("said").read_text(), "Slurm is not asked")
+            held.go_on()
             wait_until((held.folder / "result.json").exists, "the job has ended, too")
             node.start_engine()
             calling.communicate(timeout=300)
