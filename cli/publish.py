@@ -43,6 +43,14 @@ def publish(
             help="Files of the repository that idat-zoo did not write, and that may go.",
         ),
     ] = None,
+    eval_results: Annotated[
+        str | None,
+        typer.Option(
+            "--eval-results",
+            metavar="ORG/NAME",
+            help="A dataset on the Hub, for whose page each task's top-1 is written, too.",
+        ),
+    ] = None,
     weights: GivenWeightsOption = None,
     plugin: PluginOption = None,
     dry_run: DryRunOption = False,
@@ -58,6 +66,8 @@ def publish(
     from idat_zoo.hub.references import check_repo_name
 
     check_repo_name(repo)
+    if eval_results is not None:
+        check_repo_name(eval_results, kind="dataset")
     from idat_zoo.data.suites import load_suite
     from idat_zoo.data.suites.base import Place
     from idat_zoo.publishing.finished_run import find_finished_runs
@@ -74,6 +84,7 @@ def publish(
         with_teacher=with_teacher,
         overwrite=named,
         averaged=averaged_tasks(load_registry()),
+        dataset=eval_results,
     )
     for folder in ready.diverged:
         screen.note(f"{folder}: {DIVERGED}")

@@ -16,6 +16,7 @@ LARGEST = {
     ".md": 16 * 2**20,
     ".safetensors": 4 * 2**30,
     ".toml": 16 * 2**20,
+    ".yaml": 16 * 2**20,
 }
 """The largest size that is downloaded, in bytes, by suffix; other kinds of files never are."""
 WITHOUT_BAR = 20 * 2**20

@@ -1,6 +1,7 @@
 """References to places on the Hugging Face Hub: their grammar, parsed and checked."""
 
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 
 from idat_zoo.errors import UsageError
@@ -61,8 +62,12 @@ def parse_reference(text: str) -> HubReference | None:
     return HubReference(repo=found.id, revision=found.revision, subfolder=subfolder)
 
 
-def check_repo_name(repo: str) -> None:
-    """Check that a text may be the name of a repository. Raises: UsageError."""
-    place = parse_reference(f"hub:{repo}")
-    if place is None or place.repo != repo:
-        raise UsageError(f"'{repo}' is no name of a repository.", hint="Expected ORG/NAME")
+def check_repo_name(repo: str, *, kind: str = "model") -> None:
+    """Check that a text may be the name of a repository of a kind. Raises: UsageError."""
+    from huggingface_hub import parse_hf_uri
+
+    with suppress(ValueError):
+        found = parse_hf_uri(f"hf://{'' if kind == 'model' else f'{kind}s/'}{repo}")
+        if (found.type, found.id) == (kind, repo):
+            return
+    raise UsageError(f"'{repo}' is no name of a {kind} repository.", hint="Expected ORG/NAME")

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from idat_zoo.checkpoint.config import CONFIG_FILE
 from idat_zoo.errors import HubError, UnknownNameError, UsageError
+from idat_zoo.hub.eval_results_file import EVAL_RESULTS_FILE, write_eval_results
 from idat_zoo.hub.head import Head
 from idat_zoo.hub.upload import Published, upload
 from idat_zoo.publishing.card import CARD_FILE, CardThere
@@ -24,6 +25,7 @@ from idat_zoo.publishing.repository import (
 )
 from idat_zoo.report.benchmark import Averaged
 from idat_zoo.report.card import Exports
+from idat_zoo.report.eval_results import eval_entries
 
 ASTRAY = "adapter_config.json"
 """A file that is always removed: with it, PEFT would read our tensors as if they were its own."""
@@ -79,11 +81,13 @@ def plan(
     with_teacher: bool = False,
     overwrite: Collection[str] = (),
     averaged: Averaged | None = None,
+    dataset: str | None = None,
 ) -> Plan:
     """Check finished runs, and plan the commit that publishes them on a repository's head.
 
     `overwrite` are the paths of files of others that may be overwritten or removed. The card takes
-    means over the tasks in `averaged`.
+    means over the tasks in `averaged`. With a `dataset` of the Hub there is a file of evaluation
+    results, too.
 
     Raises: RunFolderError for a folder without a finished run, or with files that are not its own;
     CheckpointError where a reload does not give the run's probe logits; UsageError for runs that do
@@ -116,7 +120,10 @@ def plan(
         contents |= {join(place, name): content for name, content in own.items()}
     if indexed:
         contents[CONFIG_FILE] = index_of(results)
+    if dataset is not None:
+        contents[EVAL_RESULTS_FILE] = write_eval_results(head.repo, eval_entries(results, dataset))
     claimed = {join(place, name) for place in placed for name in (*all_names(), ASTRAY)}
+    claimed.add(EVAL_RESULTS_FILE)
     without = (head.files.keys() & claimed) - contents.keys()
     card = CardThere.read(head)
     known = {**digests(before or {}), **card.files}

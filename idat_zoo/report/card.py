@@ -88,10 +88,7 @@ def card_scores(results: Mapping[str, Result]) -> list[dict[str, Any]]:
             "dataset_config": place or result.recipe.task.id,
             "dataset_split": "test",
             "metric_type": "accuracy",
-            "metric_name": METRICS[result.recipe.protocol]
-            + _of_an_ensemble(result)
-            + (", watched on test" if result.recipe.watch == "test" else "")
-            + (", diverged" if result.diverged else ""),
+            "metric_name": metric_in_words(result) + (", diverged" if result.diverged else ""),
             "metric_value": result.top1,
             "metric_args": {
                 "seed": result.seed,
@@ -103,6 +100,12 @@ def card_scores(results: Mapping[str, Result]) -> list[dict[str, Any]]:
         for place, result in results.items()
     ]
     return as_plain(scores)
+
+
+def metric_in_words(result: Result) -> str:
+    """What the top-1 of a result is: `top-1, last epoch`, and what else is to be known of it."""
+    watched = ", watched on test" if result.recipe.watch == "test" else ""
+    return METRICS[result.recipe.protocol] + _of_an_ensemble(result) + watched
 
 
 def _of_an_ensemble(result: Result) -> str:

@@ -22,6 +22,7 @@ EXECUTING = {
     *("eval", "exec", "compile", "__import__"),
     *("runpy", "pickle", "cloudpickle", "dill", "joblib", "marshal", "shelve"),
     *("torch.load", "torch.jit.load", "torch.hub.load", "numpy.load", "np.load"),
+    *("yaml.load", "yaml.load_all", "yaml.full_load", "yaml.unsafe_load"),
     *("snapshot_download_and_run", "get_class_from_dynamic_module"),
 }
 """Calls and modules that execute what a file says, or may do so."""
@@ -34,7 +35,7 @@ OWN_PROCESSES = {
 }
 """A process and the workers that it starts itself, over a socket that only they have, through Ray
 or by files in its study's folder that Slurm's jobs write."""
-DATA = {".json", ".md", ".safetensors", ".toml"}
+DATA = {".json", ".md", ".safetensors", ".toml", ".yaml"}
 PINNED = HubReference(repo="me/x", revision="0" * 40)
 
 

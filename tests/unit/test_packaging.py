@@ -52,7 +52,7 @@ FLAGS = {
     "merge": {"--checkpoint", "--out", "-o", "--plugin", "--weights", "--yes", "-y", "--json"},
     "publish": {
         "--repo", "--tag", "--public", "--with-teacher", "--create-pr", "--overwrite", "--dry-run",
-        "--json", "--plugin", "--weights",
+        "--eval-results", "--json", "--plugin", "--weights",
     },
     "export": {
         "--checkpoint", "--to", "--out", "-o", "--plugin", "--rank", "--yes", "-y", "--json",
