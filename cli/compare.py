@@ -39,7 +39,7 @@ def compare(
     \b
       idat compare runs/…/seed0 runs/…/seed0      two runs
       idat compare runs/A runs/B --json           two groups, and all images
-      idat compare runs/A runs/B --html ab.html   a page that shows those that changed
+      idat compare runs/A runs/B --html ab.html   a page that shows these
     """
     if json and format is not None:
         raise UsageError("--json and --format exclude each other", hint="Leave one of them out.")

@@ -1,4 +1,4 @@
-"""The images that `idat compare --html` shows: read anew, if they are still those of the runs."""
+"""The images that the page of a comparison shows: read anew, if they are still the runs'."""
 
 from collections.abc import Sequence
 from pathlib import Path
