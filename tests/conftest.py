@@ -13,6 +13,7 @@ import latex
 import numpy as np
 import pytest
 import torch
+from hub_server import Hub, serving
 from slurm_node import Node, running_slurm, why_not
 
 from idat_zoo.adapters import build_adapter
@@ -164,6 +165,13 @@ def skip_or_fail(why: str) -> NoReturn:
     if "CI" in os.environ:
         pytest.fail(why)
     pytest.skip(why)
+
+
+@pytest.fixture
+def hub() -> Iterator[Hub]:
+    """An empty Hub on loopback."""
+    with serving(Hub()) as running:
+        yield running
 
 
 @pytest.fixture(scope="session")

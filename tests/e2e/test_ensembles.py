@@ -1,13 +1,12 @@
 """An ensemble from the command line, and to the Hub and back."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from hub_server import TOKEN, Hub, ask_from_here, serving
+from hub_server import TOKEN, Hub, ask_from_here
 from huggingface_hub import ModelCard
 from PIL import Image
 from test_hub import Person
@@ -27,12 +26,6 @@ REPO = "zoo/tiny-ensemble"
 WORDS = [*("epochs=1", "precision=float32", "selection=ensemble"), "candidates.lr=[1e-3,1e-2]"]
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture
-def hub() -> Iterator[Hub]:
-    with serving(Hub()) as running:
-        yield running
 
 
 @pytest.fixture(scope="module")

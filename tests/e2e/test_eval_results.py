@@ -1,13 +1,12 @@
 """`idat publish --eval-results`: the Hub's file of evaluation results, there and back again."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from urllib.request import Request, urlopen
 
 import pytest
 import yaml
-from hub_server import TOKEN, Hub, serving
+from hub_server import TOKEN, Hub
 from huggingface_hub import EvalResultEntry, parse_eval_result_entries
 from made_results import made
 from test_hub import Person, tells_one_error
@@ -24,12 +23,6 @@ from idat_zoo.runs.many import run
 from idat_zoo.runs.progress import Progress
 
 REPO, DATASET = "zoo/tiny-lora", "zoo/mini-suite"
-
-
-@pytest.fixture
-def hub() -> Iterator[Hub]:
-    with serving(Hub()) as running:
-        yield running
 
 
 @pytest.fixture(scope="module")

@@ -3,13 +3,12 @@
 import hashlib
 import json
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from hub_server import TOKEN, Fault, Hub, Repo, ask_from_here, serving
+from hub_server import TOKEN, Fault, Hub, Repo, ask_from_here
 from huggingface_hub import ModelCard
 from safetensors.torch import load_file, save_file
 from test_hub import Person, tells_one_error
@@ -32,12 +31,6 @@ from idat_zoo.runs.progress import Progress
 REPO = "zoo/tiny-lora"
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture
-def hub() -> Iterator[Hub]:
-    with serving(Hub()) as running:
-        yield running
 
 
 @pytest.fixture(scope="module")
