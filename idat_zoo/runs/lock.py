@@ -4,7 +4,7 @@ It is filelock's lease: a marker file names the process and its host, and its ho
 file's time. A dead process of this machine is recognised at once. A process of another machine
 counts as dead after its marker was watched for `LEASE` seconds without a renewal, so the machines'
 clocks need not agree. `flock` is not used, because the file systems of some clusters lack it. A
-second file tells people since when the folder is locked.
+second file tells people since when the folder is locked; a process may end between the two files.
 """
 
 import contextlib
@@ -60,15 +60,19 @@ def holder_of(folder: Path) -> Holder | None:
 
 def _marked(folder: Path) -> Holder | None:
     """The process named by the marker in a folder, dead or alive; None without a marker."""
+    marker = folder / LOCK_FILE
     try:
-        silent = max(0.0, time.time() - (folder / LOCK_FILE).stat().st_mtime)
+        silent = max(0.0, time.time() - marker.stat().st_mtime)
     except OSError:
         return None
-    try:
+    with contextlib.suppress(OSError, ValueError, TypeError):
         owner = json.loads((folder / OWNER_FILE).read_bytes())
         return Holder(**owner, silent=silent)
-    except (OSError, ValueError, TypeError):  # its process stopped between writing the two files
+    written = SoftFileLease(marker, lease_duration=LEASE).owner
+    if written is None:
         return Holder(host="?", pid=0, since="?", silent=silent)
+    host = written.hostname.partition("?")[0]  # of a container, filelock adds "?pidns-…"
+    return Holder(host=host, pid=written.pid, since="?", silent=silent)
 
 
 def _is_alive(pid: int) -> bool:

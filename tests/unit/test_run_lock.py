@@ -104,6 +104,41 @@ def test_a_killed_process_holds_nothing(tmp_path: Path) -> None:
     assert same_but_for_times(folder, trained(toy_recipe(), tmp_path / "b"))
 
 
+DYING = """
+import os, sys
+from pathlib import Path
+from idat_zoo.runs import lock
+
+folder, moment = Path(sys.argv[1]), sys.argv[2]
+unlink = Path.unlink
+
+def unlink_and_die(self, **options):
+    unlink(self, **options)
+    os._exit(9)
+
+if moment == "taking":
+    lock._write_owner = lambda folder: os._exit(9)
+else:
+    Path.unlink = unlink_and_die
+with lock.alone_in(folder, wait=False, note=print):
+    pass
+"""
+
+
+@pytest.mark.parametrize("moment", ["taking", "giving back"])
+def test_one_that_died_between_the_two_files_of_the_lock_holds_nothing(
+    moment: str, tmp_path: Path
+) -> None:
+    run(toy_recipe(), device="cpu", out=tmp_path)
+    folder = toy_folder(tmp_path)
+    command = [sys.executable, "-c", DYING, str(folder), moment]
+    assert subprocess.run(command, check=False).returncode == 9
+    assert below(folder).keys() == WRITTEN | {".lock"}
+    assert holder_of(folder) is None
+    run(toy_recipe(), device="cpu", out=tmp_path)
+    assert below(folder).keys() == WRITTEN
+
+
 def held_elsewhere(folder: Path, *, silent: float) -> None:
     """The marks of a process on another machine, as it leaves them."""
     folder.mkdir(parents=True)
