@@ -145,7 +145,7 @@ def test_commands_carry_the_options_that_are_given(tmp_path: Path) -> None:
 def undisturbed_machine() -> Iterator[None]:
     """A test after which neither a process nor a temporary folder of Ray is left."""
     yield
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while of_ray() and time.monotonic() < deadline:
         time.sleep(0.5)
     assert of_ray() == []

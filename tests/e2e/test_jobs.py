@@ -319,7 +319,7 @@ def test_ctrl_c_leaves_no_process_and_keeps_epochs() -> None:
 def test_workers_end_with_their_parent(number: signal.Signals) -> None:
     with training() as child:
         os.kill(child.pid, number)
-        assert child.wait(timeout=30) == -number
+        assert child.wait(timeout=60) == -number
         deadline = time.monotonic() + 60  # a busy machine
         while processes_of(child.pid):
             assert time.monotonic() < deadline, processes_of(child.pid)

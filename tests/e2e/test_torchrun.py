@@ -119,7 +119,7 @@ def test_a_process_that_differs_or_is_silent_ends_the_training(how: str, says: s
     begun = time.monotonic()
     done = together(SCRIPT, how)
     assert says in done.stdout, done.stderr
-    assert time.monotonic() - begun < 90
+    assert time.monotonic() - begun < 240
 
 
 @pytest.mark.slow
@@ -197,8 +197,8 @@ def test_a_killed_process_ends_all_and_resume_goes_on(
             time.sleep(0.02)
         os.kill(_process(child.pid, rank), signal.SIGKILL)
         killed = time.monotonic()
-        text = child.communicate(timeout=60)[0]
-    assert time.monotonic() - killed < 20
+        text = child.communicate(timeout=120)[0]
+    assert time.monotonic() - killed < 60
     assert child.returncode != 0
     assert len(errors_in(text)) == 1, text  # of the first process, or of another if it was killed
     assert "--resume" in text
