@@ -9,6 +9,7 @@ second file tells people since when the folder is locked; a process may end betw
 
 import contextlib
 import json
+import math
 import os
 import socket
 import threading
@@ -44,10 +45,9 @@ class Holder:
     silent: float
 
     def __str__(self) -> str:
-        return (
-            f"process {self.pid} on '{self.host}' (since {self.since}, last sign of life "
-            f"{self.silent:.0f} s ago)"
-        )
+        who = f"process {self.pid} on '{self.host}'" if self.pid else "a process without a name"
+        begun = f"since {self.since}, " if self.since else ""
+        return f"{who} ({begun}last sign of life {self.silent:.0f} s ago)"
 
 
 def holder_of(folder: Path) -> Holder | None:
@@ -68,11 +68,58 @@ def _marked(folder: Path) -> Holder | None:
     with contextlib.suppress(OSError, ValueError, TypeError):
         owner = json.loads((folder / OWNER_FILE).read_bytes())
         return Holder(**owner, silent=silent)
-    written = SoftFileLease(marker, lease_duration=LEASE).owner
-    if written is None:
-        return Holder(host="?", pid=0, since="?", silent=silent)
-    host = written.hostname.partition("?")[0]  # of a container, filelock adds "?pidns-…"
-    return Holder(host=host, pid=written.pid, since="?", silent=silent)
+    written = lease_of(marker).owner
+    if written is None:  # it was created, and its process or the machine ended before it was filled
+        return Holder(host="", pid=0, since="", silent=silent)
+    host = written.hostname.partition("?")[0]  # in a container, filelock adds "?pidns-…"
+    return Holder(host=host, pid=written.pid, since="", silent=silent)
+
+
+def lease_of(marker: Path, *, lost: Callable[[], None] = lambda: None) -> SoftFileLease:
+    """The lease of a marker file. `lost` is called if another process takes it over."""
+    return SoftFileLease(
+        marker,
+        lease_duration=LEASE,
+        heartbeat_interval=LEASE / 4,
+        on_compromise=lambda _: lost(),
+    )
+
+
+def acquire(lease: SoftFileLease, *, timeout: float) -> None:
+    """Acquire a lease within `timeout` seconds, or in any time if it is negative.
+
+    An empty marker that was watched for `LEASE` seconds without a renewal is removed. filelock
+    leaves such markers for ever, and a crash of the machine can leave one.
+
+    Raises: Timeout.
+    """
+    marker, begun = Path(lease.lock_file), time.monotonic()
+    poll = 0.05 if 0 <= timeout <= SHORTLY else min(1.0, LEASE / 4)
+    empty, since = _empty(marker), begun
+    while True:
+        left = math.inf if timeout < 0 else begun + timeout - time.monotonic()
+        try:
+            lease.acquire(timeout=max(0.0, min(LEASE / 4, left)), poll_interval=poll)
+            return
+        except Timeout:
+            if empty is None or _empty(marker) != empty:
+                empty, since = _empty(marker), time.monotonic()
+            elif time.monotonic() - since >= LEASE:
+                lease.break_lock()
+                continue
+            if left <= LEASE / 4:
+                raise
+
+
+def _empty(marker: Path) -> tuple[int, int] | None:
+    """What tells an empty marker from a later one; None if it is not empty, or not there."""
+    try:
+        if marker.read_bytes():
+            return None
+        found = marker.stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_mtime_ns
 
 
 def _is_alive(pid: int) -> bool:
@@ -101,12 +148,7 @@ def alone_in(
     lost = threading.Event()
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lease = SoftFileLease(
-            folder / LOCK_FILE,
-            lease_duration=LEASE,
-            heartbeat_interval=LEASE / 4,
-            on_compromise=lambda _: lost.set(),
-        )
+        lease = lease_of(folder / LOCK_FILE, lost=lost.set)
         _acquire(lease, folder, wait=wait, note=note, hint=hint)
         try:
             _write_owner(folder)
@@ -142,7 +184,7 @@ def _acquire(
     lease: SoftFileLease, folder: Path, *, wait: bool, note: Callable[[str], None], hint: str
 ) -> None:
     try:
-        lease.acquire(timeout=SHORTLY)
+        acquire(lease, timeout=SHORTLY)
     except Timeout:
         holder = _marked(folder)
         if holder is not None and holder.silent > LEASE and not wait:
@@ -154,7 +196,7 @@ def _acquire(
         else:
             patience = 0.0
         try:
-            lease.acquire(timeout=patience, poll_interval=min(1.0, LEASE / 4))
+            acquire(lease, timeout=patience)
         except Timeout:
             raise RunFolderError(
                 f"'{folder}' is in use by {_marked(folder) or 'another process'}.",
@@ -174,9 +216,12 @@ def _write_owner(folder: Path) -> None:
 def clear_lock(folder: Path) -> None:
     """Remove the lock files that a dead process left in the folder of a finished run."""
     if (folder / LOCK_FILE).exists() and holder_of(folder) is None:
-        lease = SoftFileLease(folder / LOCK_FILE, lease_duration=LEASE)
-        with contextlib.suppress(OSError), lease.acquire(timeout=SHORTLY):  # or read-only
-            (folder / OWNER_FILE).unlink(missing_ok=True)
+        lease = lease_of(folder / LOCK_FILE)
+        with contextlib.suppress(OSError):  # the disk may be read-only
+            if _empty(folder / LOCK_FILE):
+                lease.break_lock()
+            with lease.acquire(timeout=SHORTLY):
+                (folder / OWNER_FILE).unlink(missing_ok=True)
 
 
 def is_lock(path: Path) -> bool:

@@ -7,12 +7,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from filelock import SoftFileLease, Timeout
+from filelock import Timeout
 from pydantic import ValidationError
 
 from idat_zoo import files
 from idat_zoo.errors import RunFolderError, ZooError
-from idat_zoo.runs.lock import LEASE
+from idat_zoo.runs.lock import LEASE, acquire, lease_of
 from idat_zoo.values import Frozen
 
 FAILURES_FILE = "failures.json"
@@ -20,7 +20,7 @@ MOST_FAILURES = 3
 """The number of failures after which a run is left out."""
 
 
-PATIENCE = 60.0
+PATIENCE = LEASE + 30
 """Seconds for which another process may write failures.json."""
 UNUSABLE = "cannot be used"
 """The words before the error of a result that cannot be read."""
@@ -63,9 +63,9 @@ class Failures:
     def _changing(self) -> Iterator[None]:
         """Read what is written, change it, and write it, while no other process does."""
         lock = self._file.with_name(f".{FAILURES_FILE}.lock")
-        lease = SoftFileLease(lock, lease_duration=LEASE, heartbeat_interval=LEASE / 4)
+        lease = lease_of(lock)
         try:
-            lease.acquire(timeout=PATIENCE)
+            acquire(lease, timeout=PATIENCE)
         except (OSError, Timeout) as error:
             raise RunFolderError(f"cannot write '{self._file}': {error}") from None
         try:

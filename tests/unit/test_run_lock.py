@@ -1,6 +1,7 @@
 """The lock of a run's folder: one process in it at a time."""
 
 import contextlib
+import itertools
 import json
 import os
 import socket
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from filelock import Timeout
 from toy_runs import WRITTEN, Notes, below, same_but_for_times, trained
 
 from conftest import toy_recipe
@@ -22,6 +24,7 @@ from idat_zoo.runs import lock as run_lock
 from idat_zoo.runs.folder import run_folder
 from idat_zoo.runs.lock import holder_of
 from idat_zoo.runs.many import run
+from idat_zoo.study import failures
 
 CHILD = """
 import sys, time
@@ -30,6 +33,7 @@ sys.path.insert(0, {tests!r})
 from conftest import toy_recipe
 from idat_zoo.engine.train import Trainer
 from idat_zoo.runs.many import run
+from idat_zoo.study import failures
 
 out, slowly = Path(sys.argv[1]), Trainer.train_epoch
 
@@ -178,6 +182,64 @@ def test_a_dead_process_of_another_host_is_watched_and_then_taken_over(
     assert below(folder).keys() == WRITTEN
 
 
+def left_empty(folder: Path, *, silent: float) -> None:
+    """An empty marker, as a crash of the machine leaves it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / ".lock").touch()
+    os.utime(folder / ".lock", (time.time() - silent,) * 2)
+
+
+@pytest.mark.parametrize("wait", [False, True])
+def test_an_empty_marker_is_watched_and_then_taken_over(
+    wait: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run_lock, "LEASE", 2.0)
+    left_empty(tmp_path, silent=3600)
+    assert holder_of(tmp_path) is None
+    heard: list[str] = []
+    started = time.monotonic()
+    with run_lock.alone_in(tmp_path, wait=wait, note=heard.append):
+        assert time.monotonic() - started > 1.9
+        holder = holder_of(tmp_path)
+        assert holder is not None
+        assert holder.pid == os.getpid()
+    assert len(heard) == 1
+    assert "a process without a name (last sign of life 360" in heard[0]
+    assert not below(tmp_path)
+
+
+def test_an_empty_marker_that_is_renewed_is_respected(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left_empty(tmp_path, silent=0)
+    told = r"in use by a process without a name \(last sign of life \d s ago\)"
+    with (
+        pytest.raises(RunFolderError, match=told),
+        run_lock.alone_in(tmp_path, wait=False, note=print),
+    ):
+        pass
+    monkeypatch.setattr(run_lock, "LEASE", 0.4)
+    lease, renewals = run_lock.lease_of(tmp_path / ".lock"), itertools.count()
+    acquire_once = lease.acquire
+
+    def acquire_and_renew(**options: float) -> object:
+        os.utime(tmp_path / ".lock", (next(renewals),) * 2)
+        return acquire_once(**options)
+
+    monkeypatch.setattr(lease, "acquire", acquire_and_renew)
+    with pytest.raises(Timeout):
+        run_lock.acquire(lease, timeout=0.9)
+    assert (tmp_path / ".lock").read_bytes() == b""
+
+
+def test_an_empty_marker_in_a_finished_run_is_removed_at_once(tmp_path: Path) -> None:
+    run(toy_recipe(), device="cpu", out=tmp_path)
+    folder = toy_folder(tmp_path)
+    left_empty(folder, silent=3600)
+    run(toy_recipe(), device="cpu", out=tmp_path)
+    assert below(folder).keys() == WRITTEN
+
+
 def test_one_that_lost_its_folder_writes_nothing_more(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -201,3 +263,17 @@ def test_a_finished_run_is_told_to_all_whatever_lies_beside_it(tmp_path: Path) -
     held_elsewhere(tmp_path / "other", silent=0)
     (tmp_path / "other" / ".lock").rename(folder / ".lock")  # held: by a process about to end
     assert run(toy_recipe(), device="cpu", out=tmp_path) == first
+
+
+def test_the_failures_of_a_study_outlast_a_dead_process_of_another_host(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert failures.PATIENCE > run_lock.LEASE  # or such a process would hold them for ever
+    monkeypatch.setattr(run_lock, "LEASE", 1.0)
+    held_elsewhere(tmp_path / "other", silent=3600)
+    (tmp_path / "other" / ".lock").rename(tmp_path / ".failures.json.lock")
+    error = RunFolderError("no room")
+    assert failures.Failures(tmp_path).add("a/seed0", error).count == 1
+    left_empty(tmp_path, silent=3600)
+    (tmp_path / ".lock").rename(tmp_path / ".failures.json.lock")
+    assert failures.Failures(tmp_path).add("a/seed0", error).count == 2
