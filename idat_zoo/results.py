@@ -129,7 +129,9 @@ class Result(Frozen):
     for a training, `eval` for a checkpoint evaluated later. `stack` lists the runs that were
     trained in one pass, this one included, `threads` is the number of threads of a training off
     CUDA, and `processes` that of processes that trained the run together, if there were several;
-    these and `switches` can change the last bits. `seconds` is the share of this run.
+    these and `switches` can change the last bits. `seconds` is the time of
+    the training in all processes that did a part of it, of a shared pass this run's share; that of
+    the candidates of `selection = "val"` does not count.
     `data_copy` names the source that the images were downloaded from. `raw_pixels` is set if the
     raw-pixel baselines saw fewer images or smaller ones. `diverged` marks a training that diverged
     and was kept on purpose.

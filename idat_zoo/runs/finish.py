@@ -31,6 +31,7 @@ from idat_zoo.results import (
 )
 from idat_zoo.runs.folder import PROBE_FILE, TEACHER_FOLDER, digests, tidy
 from idat_zoo.runs.loaded import LoadedRun
+from idat_zoo.runs.saved_state import Spent
 from idat_zoo.runs.training import Trained
 from idat_zoo.scoring import score
 
@@ -111,6 +112,7 @@ def _write(
     logs = [log for one in trained for log in one.logs]
     tested = [log.test_top1 for log in logs if log.test_top1 is not None]
     best = max(tested, default=None) if recipe.protocol == "paper" else None
+    spent = sum((one.spent for one in trained), start=Spent())
     result = Result(
         kind="run",
         top1=metrics["student"].top1,
@@ -137,17 +139,11 @@ def _write(
         stack=tuple(dict.fromkeys(label for one in trained for label in one.stack)),
         processes=trained[0].processes if trained[0].processes > 1 else None,
         threads=None if device.type == "cuda" else torch.get_num_threads(),
-        seconds=sum(one.seconds for one in trained),
-        images_per_second=_images_per_second(trained),
+        seconds=spent.seconds,
+        images_per_second=spent.images / spent.seconds if spent.images else None,
         finished=now(),
         files=digests(folder),
     )
     files.write_whole(folder / RESULT_FILE, files.dump_json(result.as_json()))
     tidy(folder)
     return result
-
-
-def _images_per_second(trained: Sequence[Trained]) -> float | None:
-    """Images trained per second; None if resumed trainings had no epoch left."""
-    images, seconds = sum(one.images for one in trained), sum(one.seconds for one in trained)
-    return images / seconds if images else None

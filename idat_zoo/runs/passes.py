@@ -18,7 +18,7 @@ from idat_zoo.runs.memory_errors import plain_memory_errors
 from idat_zoo.runs.offline import offline_logits
 from idat_zoo.runs.order import led
 from idat_zoo.runs.progress import Progress
-from idat_zoo.runs.saved_state import SHARED, SavedState
+from idat_zoo.runs.saved_state import SHARED, SavedState, Spent
 from idat_zoo.runs.training import Trained, Training
 from idat_zoo.switches import Switches
 
@@ -130,6 +130,10 @@ def _train_together(
         name, done=done, epochs=trainer.epochs, steps=steps, images=batch * len(learners)
     )
     started, learnt = time.perf_counter(), [0] * len(trainings)
+
+    def share_of_time() -> float:
+        return (time.perf_counter() - started) / len(trainings)
+
     with led(
         trainings[0],
         trainer,
@@ -153,21 +157,21 @@ def _train_together(
                 except DivergedError as error:
                     learners[k].fault = error
                     continue
-                saved[k].add(log, trainer, learners[k], trainings[k].still_ours)
                 learnt[k] += steps * batch
+                spent = Spent(seconds=share_of_time(), images=learnt[k])
+                saved[k].add(log, trainer, learners[k], spent, trainings[k].still_ours)
             progress.epoch([log for log in ended if log is not None])
             for training, learner, before in zip(trainings, learners, faults, strict=True):
                 if learner.fault is not None and before is None and stack:
                     progress.note(f"{training.label}: {learner.fault.message} The others go on.")
-    seconds = (time.perf_counter() - started) / len(trainings)
+    seconds = share_of_time()
     return [
         learner.fault
         or Trained(
             recipe=learner.recipe,
             pair=learner.pair,
             logs=state.logs,
-            seconds=seconds,
-            images=images,
+            spent=state.before + Spent(seconds=seconds, images=images),
             switches=switches,
             stack=state.shared_with,
             processes=setup.processes.count,

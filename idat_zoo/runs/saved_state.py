@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
@@ -20,6 +20,18 @@ from idat_zoo.runs.folder import STATE_FILE
 
 SHARED = "runs in one pass"
 DEVICE = "device"
+SPENT = "spent"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spent:
+    """What a training has cost: its share of the time of its passes in s, and images trained on."""
+
+    seconds: float = 0.0
+    images: int = 0
+
+    def __add__(self, other: "Spent") -> "Spent":
+        return Spent(seconds=self.seconds + other.seconds, images=self.images + other.images)
 
 
 @dataclass
@@ -28,7 +40,8 @@ class SavedState:
 
     `origin` holds facts that must not change between the start and the end of a training, by names
     used in messages. A saved state with another origin is refused. `device` describes where the
-    epochs are computed; one that changed may change the last bits, which `note` is told.
+    epochs are computed; one that changed may change the last bits, which `note` is told. `before`
+    is what earlier processes have spent on the training.
     """
 
     folder: Path
@@ -36,6 +49,7 @@ class SavedState:
     device: str
     note: Callable[[str], None]
     logs: list[EpochLog] = field(default_factory=list)
+    before: Spent = Spent()
 
     @property
     def shared_with(self) -> tuple[str, ...]:
@@ -45,9 +59,14 @@ class SavedState:
         return tuple(labels)
 
     def add(
-        self, log: EpochLog, trainer: Trainer, learner: Learner, still_ours: Callable[[], None]
+        self,
+        log: EpochLog,
+        trainer: Trainer,
+        learner: Learner,
+        spent: Spent,
+        still_ours: Callable[[], None],
     ) -> None:
-        """Save one more epoch: first its log, then the state.
+        """Save one more epoch: first its log, then the state. `spent` is that of this process.
 
         Raises: RunFolderError if `still_ours` does, or the folder cannot be written.
         """
@@ -55,7 +74,7 @@ class SavedState:
         self.logs.append(log)
         lines = "".join(json.dumps(log.as_json()) + "\n" for log in self.logs)
         files.write_whole(self.folder / LOG_FILE, lines.encode())
-        facts = json.dumps({**self.origin, DEVICE: self.device})
+        facts = json.dumps({**self.origin, DEVICE: self.device, SPENT: asdict(self.before + spent)})
         origin = torch.tensor(list(facts.encode()), dtype=torch.uint8)
         state = {"epochs": torch.tensor(len(self.logs)), "begun_with": origin}
         state |= state_of(trainer, learner)
@@ -73,7 +92,8 @@ class SavedState:
             state = files.parse_tensors(path.read_bytes())
             begun = json.loads(bytes(state["begun_with"].tolist()))
             learner.done = int(state["epochs"])
-        except (ValueError, KeyError) as error:
+            self.before = Spent(**begun.get(SPENT, {}))
+        except (ValueError, KeyError, TypeError) as error:
             raise _damaged(path, error) from None
         if learner.done == learner.epochs:  # nothing is left to train, so no pass to share
             self.origin = {**self.origin, SHARED: begun.get(SHARED, [])}

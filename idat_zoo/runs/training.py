@@ -20,6 +20,7 @@ from idat_zoo.errors import DivergedError
 from idat_zoo.joined_images import JoinedImages
 from idat_zoo.recipe import Recipe
 from idat_zoo.runs.folder import run_label
+from idat_zoo.runs.saved_state import Spent
 from idat_zoo.switches import Switches
 
 Taught = tuple[Opened, Images]
@@ -59,17 +60,16 @@ class Training:
 class Trained:
     """The outcome of a training: the trained pair, its log, and how it was computed.
 
-    `seconds` is this run's share of the time of its pass in this process, and `images` the number
-    of images that it was trained on in that time, counted in every epoch. `stack` names the runs
-    that shared the pass, and is empty for a single run. `processes` is the number of those that
-    trained it together.
+    `spent` is its share of the time of its passes, in all processes that trained a part of it, and
+    the number of images that it was trained on in that time, counted in every epoch. `stack` names
+    the runs that shared the pass, and is empty for a single run. `processes` is the number of those
+    that trained it together.
     """
 
     recipe: Recipe
     pair: NetworkPair
     logs: list[EpochLog]
-    seconds: float
-    images: int
+    spent: Spent
     switches: Switches
     stack: tuple[str, ...]
     processes: int = 1
@@ -78,8 +78,3 @@ class Trained:
     def divergence(self) -> DivergedError | None:
         """The error for a student that ended far worse than guessing, or None."""
         return divergence(self.logs[-1], self.recipe)
-
-    @property
-    def images_per_second(self) -> float | None:
-        """Images trained per second; None if a resumed training had no epoch left."""
-        return self.images / self.seconds if self.images else None

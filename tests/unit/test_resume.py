@@ -3,6 +3,7 @@
 import functools
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,6 +12,8 @@ from toy_runs import Notes, same_but_for_times, stopped_after, trained
 
 from conftest import toy_recipe
 from idat_zoo.engine.precision import describe_device, resolve_precision
+from idat_zoo.engine.schedule import total_epochs
+from idat_zoo.engine.train import Trainer
 from idat_zoo.errors import RunFolderError
 from idat_zoo.runs.folder import run_folder
 from idat_zoo.runs.many import run, run_many
@@ -35,6 +38,30 @@ def test_an_unfinished_run_needs_resume_and_goes_on_to_the_same_bits(
         log.write('{"epoch": 3, "torn')
     run(recipe, device="cpu", out=tmp_path / "b", resume=True)
     assert same_but_for_times(whole, folder)
+
+
+@pytest.mark.parametrize("selection", ["none", "ensemble"])
+def test_a_resumed_run_counts_the_time_of_all_its_processes(
+    selection: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a clock that advances by 10 s in each epoch of a pass, and by nothing else."""
+    now, train_epoch = [0.0], Trainer.train_epoch
+
+    def slowly(self: Trainer, *args: Any) -> Any:
+        now[0] += 10
+        return train_epoch(self, *args)
+
+    clock = SimpleNamespace(perf_counter=lambda: now[0])
+    monkeypatch.setattr(Trainer, "train_epoch", slowly)
+    monkeypatch.setattr("idat_zoo.runs.passes.time", clock)
+    members: dict[str, Any] = {"candidates": {"lr": (1e-3, 5e-3)}} if selection != "none" else {}
+    recipe = toy_recipe(epochs=4, selection=selection, **members)
+    whole = run(recipe, device="cpu", out=tmp_path / "a")
+    assert whole.seconds == 10 * total_epochs(recipe) * (2 if members else 1)
+    stopped_after(3, recipe, tmp_path / "b", monkeypatch)
+    resumed = run(recipe, device="cpu", out=tmp_path / "b", resume=True)
+    assert resumed.seconds == whole.seconds
+    assert resumed.images_per_second == whole.images_per_second
 
 
 @pytest.mark.system
