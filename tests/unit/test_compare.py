@@ -170,7 +170,7 @@ def test_sides_that_are_none_are_refused_in_one_line(tmp_path: Path) -> None:
         compared(tmp_path / "A" / "0", tmp_path / "B")
     gone = idat("compare", tmp_path / "nowhere", tmp_path / "B")
     assert gone.exit_code == 1
-    assert "no result.json in" in gone.stderr
+    assert "there is no file or folder" in gone.stderr
     both = idat("compare", tmp_path / "A", tmp_path / "B", "--json", "--format", "markdown")
     assert both.exit_code == 2
 

@@ -110,6 +110,12 @@ def test_a_folder_without_results_is_one_clear_line(tmp_path: Path) -> None:
     assert outcome.stderr == f"error: no result.json in {tmp_path}.\n"
 
 
+def test_a_folder_that_does_not_exist_is_told_from_one_without_results(tmp_path: Path) -> None:
+    outcome = idat(str(tmp_path), str(tmp_path / "gone"))
+    assert outcome.exit_code == 1
+    assert outcome.stderr.startswith(f"error: there is no file or folder '{tmp_path / 'gone'}'.\n")
+
+
 def test_out_in_a_place_that_cannot_be_written_is_one_clear_line(
     runs: Path, tmp_path: Path
 ) -> None:
