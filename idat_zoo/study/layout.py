@@ -194,9 +194,12 @@ def _over_tasks(report: StudyReport) -> Section:
         ],
         "p": ["" if one.p is None else p_value(one.p) for one in over],
     }
-    lines = [
-        "The interval is Student's over the tasks: it covers other tasks like these.",
-        "p (tasks): of the mean gain by flipping the signs of tasks, for other tasks like these"
+    probe = ", ".join(f"{task} {percent(top1)}" for task, top1 in report.probe.items())
+    explained = {
+        "95 % interval": "The interval is Student's over the tasks: it covers other tasks like "
+        "these.",
+        "p (tasks)": "p (tasks): of the mean gain by flipping the signs of tasks, for other "
+        "tasks like these"
         + (
             "; p (seeds): by flipping those of seeds within tasks, for other seeds on these tasks "
             "and images, where seeds that agree exactly are one. Each is"
@@ -204,15 +207,12 @@ def _over_tasks(report: StudyReport) -> Section:
             else ". It is"
         )
         + " corrected over the rows of this table by Holm's method.",
-        "effect: the mean gain in its standard deviations over tasks; from "
+        "effect": "effect: the mean gain in its standard deviations over tasks; from "
         f"{LEAST_FOR_AN_INTERVAL} tasks up with a 95 % bootstrap interval over tasks.",
-    ]
-    if any(one.correlation is not None for one in over):
-        probe = ", ".join(f"{task} {percent(top1)}" for task, top1 in report.probe.items())
-        lines += [
-            "rank correlation: Spearman's, over the tasks, of the gain with the strength of the "
-            f"frozen features, which is the top-1 of a linear probe ({probe}); p is exact, and "
-            "not corrected.",
-        ]
+        "rank correlation": "rank correlation: Spearman's, over the tasks, of the gain with the "
+        f"strength of the frozen features, which is the top-1 of a linear probe ({probe}); p is "
+        "exact, and not corrected.",
+    }
     title = f"Over tasks: mean gain over '{report.reference}', in points of top-1"
+    lines = [explained[name] for name, cells in columns.items() if name in explained and any(cells)]
     return table_section(title, columns, lines)
