@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from idat_zoo.report.cells import Section, effect_in_words, p_value, percent, points, table_section
 from idat_zoo.report.effect import LEAST_TASKS as LEAST_FOR_AN_INTERVAL
 from idat_zoo.report.ranks_layout import lay_out_ranks
+from idat_zoo.standing import TOO_CLOSE
 from idat_zoo.study.failures import UNUSABLE
 from idat_zoo.study.report import Comparison, Score, StudyReport
 
@@ -109,7 +110,7 @@ def findings(report: StudyReport) -> Section:
     known = [one for one in report.comparisons if one.difference is not None]
     over = "the one comparison" if len(known) == 1 else f"all {len(known)} comparisons"
     rule = (
-        f"*: p is below 0.05 after Holm's correction over {over}; no other gain can be told from 0."
+        f"*: p is below 0.05 after Holm's correction over {over}; every other gain is {TOO_CLOSE}."
     )
     return Section(
         title=f"Findings: gain of each arm over '{report.reference}', in points of top-1",
