@@ -6,8 +6,8 @@ from typing import Annotated
 import typer
 
 from idat_zoo.cli.options import DataDirOption, JsonOption, PluginOption, ShelfOption
-from idat_zoo.cli.report import Format, FormatOption, check_page, print_sections
-from idat_zoo.cli.screen import note, print_json
+from idat_zoo.cli.report import Format, FormatOption, check_page, print_sections, write_file
+from idat_zoo.cli.screen import print_json
 from idat_zoo.errors import UsageError
 
 
@@ -60,12 +60,10 @@ def compare(
     )
     if html is not None:
         from idat_zoo.cli.compare_images import read_pictures
-        from idat_zoo.files import write_whole
         from idat_zoo.page.compare import render_comparison
 
         pictures, missing = read_pictures(found, [result for _, result in ours], data_dir)
-        write_whole(html, render_comparison(found, pictures, missing).encode())
-        note(f"wrote {html}")
+        write_file(html, render_comparison(found, pictures, missing), option="--html")
     if json:
         print_json({"comparison": found.model_dump(mode="json", exclude_none=True)})
     elif format == Format.MARKDOWN:

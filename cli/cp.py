@@ -45,6 +45,7 @@ def copy_recipe(
 
 def _write_whole(file: Path, text: str) -> None:
     beside = file.parent / f".{file.name}.part"
+    file.parent.mkdir(parents=True, exist_ok=True)
     try:
         beside.write_text(text, encoding="utf-8")
         beside.replace(file)

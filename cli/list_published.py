@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from idat_zoo.cli.screen import end, note, print_json, print_table
+from idat_zoo.cli.screen import GAP, end, note, print_json, print_table, width
 from idat_zoo.cli.shelf_rows import Row, matches
 from idat_zoo.errors import ZooError
 
@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 TEXTS = ("weights", "normalisation", "selection", "data_copy")
 """What a row's number rests on; an empty cell is not established."""
+LEFT_OUT_FIRST = ("data copy", "normalisation", "weights", "selection", "test adds", "trained M")
+"""The columns that a narrow terminal does without, in this order."""
 
 
 def list_published(registry: "Registry", glob: str | None, *, json: bool) -> None:
@@ -61,21 +63,35 @@ def _print(
         for own in one.methods
         if last in own.means
     }
-    print_table(
-        ["name", "trained M", *(key.replace("_", " ") for key in TEXTS), *named, "test adds"],
-        [
-            [
-                row.name,
-                trained(row.trained_millions),
-                *(getattr(row, key) or "" for key in TEXTS),
-                *(percent(own[name]) if name in own else "" for name in named),
-                adds.get(row.name, ""),
+    columns = {
+        "name": [row.name for row in rows],
+        "trained M": [trained(row.trained_millions) for row in rows],
+        **{key.replace("_", " "): [getattr(row, key) or "" for row in rows] for key in TEXTS},
+        **{
+            name: [
+                percent(means[row.name][name]) if name in means[row.name] else "" for row in rows
             ]
-            for row in rows
-            for own in [means[row.name]]
-        ],
-    )
+            for name in named
+        },
+        "test adds": [adds.get(row.name, "") for row in rows],
+    }
+    left_out = _narrowed(columns)
+    print_table(list(columns), list(zip(*columns.values(), strict=True)))
+    if left_out:
+        note(f"left out at this width: {', '.join(left_out)}; --json has them")
     note(f"test adds: to {last}, the best epoch on test in place of the last one; --json: by task")
     note("an empty cell: not established")
     for one in inflation:
         note(f"what it adds in {one.table}. {inflation_in_words(one)}")
+
+
+def _narrowed(columns: dict[str, list[str]]) -> list[str]:
+    """Take columns out until a row fits on one line of the terminal; the names of these."""
+    left_out: list[str] = []
+    for name in LEFT_OUT_FIRST:
+        widths = [max(map(len, (head, *cells))) for head, cells in columns.items()]
+        if sum(widths) + GAP * (len(widths) - 1) <= width():
+            break
+        del columns[name]
+        left_out.append(name)
+    return left_out

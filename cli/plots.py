@@ -32,8 +32,11 @@ def print_bars(rows: "Sequence[Row]", names: Sequence[str]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    if len(rows) > MOST_BARS:
+    if not 0 < len(rows) <= MOST_BARS:
         return
+    marked = any(one.name == "chance" for row in rows for one in row.baselines)
+    Console().print()
+    Console().print(Text("Top-1 on test, 0 to 100 %" + ("; | is chance" if marked else ""), "bold"))
     table = Table.grid(padding=(0, 1, 0, 0))
     for row, name in zip(rows, names, strict=True):
         chance = next((one.top1 for one in row.baselines if one.name == "chance"), None)

@@ -15,7 +15,7 @@ from idat_zoo.cli.screen import json_text, note, print_json, print_table
 from idat_zoo.errors import UsageError, ZooError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from idat_zoo.published_rows import PublishedRow
     from idat_zoo.report.build import Report
@@ -145,8 +145,14 @@ def report(
     for option, value in (("--reference", reference), ("--png", png)):
         if value is not None and html is None:
             raise UsageError(f"{option} belongs to --html, which writes the page.")
+    if out is not None:
+        check_file(out, option="--out", ours=WRITTEN.match)
     if html is not None:
         check_page(html)
+    if png is not None:
+        from idat_zoo.files import check_place
+
+        check_place(png / "figure.png", other="another --png")
     from idat_zoo.registry import averaged_tasks, load_registry
     from idat_zoo.report.build import build_report
     from idat_zoo.report.layout import lay_out
@@ -164,7 +170,9 @@ def report(
         read_options=registry.read_options,
     )
     if out is not None:
-        _write(out, _rendered(built, ENDINGS.get(out.suffix.lower()) or format))
+        write_file(
+            out, option="--out", text=_rendered(built, ENDINGS.get(out.suffix.lower()) or format)
+        )
     if html is not None:
         from idat_zoo.report.build import sorted_groups
 
@@ -212,13 +220,34 @@ def _published() -> "list[PublishedRow]":
 def check_page(file: Path) -> None:
     """Check what --html needs before anything is read.
 
-    Raises: UsageError for a file that is there and no page of ours; ZooError without matplotlib.
+    Raises: UsageError for a file that is there and no page of ours; RunFolderError for a place
+    that cannot be written; ZooError without matplotlib.
     """
     from idat_zoo.page.libraries import check_libraries
 
     check_libraries()
-    if file.exists() and PAGE not in file.read_text(errors="replace")[:1000]:
-        raise UsageError(f"'{file}' is there, and is no report.", hint="Choose another --html.")
+    check_file(file, option="--html", ours=lambda text: PAGE in text[:1000])
+
+
+def check_file(file: Path, *, option: str, ours: "Callable[[str], object]") -> None:
+    """Check that a file can be written, and that one that is there is `ours`."""
+    from idat_zoo.files import check_place
+
+    check_place(file, other=f"another {option}")
+    try:
+        before = file.read_text(errors="replace") if file.is_file() else None
+    except OSError as error:
+        raise ZooError(f"cannot read '{file}': {error.strerror}") from None
+    if before is not None and not ours(before):
+        raise UsageError(f"'{file}' is there, and is no report.", hint=f"Choose another {option}.")
+
+
+def write_file(file: Path, text: str, *, option: str) -> None:
+    """Write a file that an option names, and say so."""
+    from idat_zoo.files import write_whole
+
+    write_whole(file, text.encode(), other=f"another {option}")
+    note(f"wrote {file}")
 
 
 def _write_page(
@@ -241,26 +270,14 @@ def _write_page(
         title=f"Report on {count} result{'' if count == 1 else 's'}",
         downloads={f"report.{end}": _rendered(built, one) for end, one in formats.items()},
     )
-    write_whole(file, text.encode())
-    note(f"wrote {file}")
+    write_file(file, text, option="--html")
     if png is None:
         return
     for figure in page.figures():  # saved as SVG before: their colours are changed now
-        write_whole(png / f"{figure.name}.png", figure.png(schemes()["light"]))
+        write_whole(
+            png / f"{figure.name}.png", figure.png(schemes()["light"]), other="another --png"
+        )
     note(f"wrote {len(page.figures())} figures into {png}")
-
-
-def _write(file: Path, text: str) -> None:
-    from idat_zoo.files import write_whole
-
-    try:
-        before = file.read_text(errors="replace") if file.is_file() else ""
-    except OSError as error:
-        raise ZooError(f"cannot write '{file}': {error.strerror}") from None
-    if not WRITTEN.match(before):
-        raise UsageError(f"'{file}' is there, and is no report.", hint="Choose another --out.")
-    write_whole(file, text.encode())
-    note(f"wrote {file}")
 
 
 def print_sections(sections: "list[Section]") -> None:

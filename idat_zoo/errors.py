@@ -167,3 +167,26 @@ def way_to_write(error: OSError, *, other: str) -> str:
         errno.ENAMETOOLONG: f"Choose {other}, with a shorter path.",
     }
     return reasons.get(error.errno or 0, "")
+
+
+PLAIN = {
+    "Field required": "is missing",
+    "Input should be a valid integer": "must be a whole number",
+    "Input should be a valid number": "must be a number",
+    "Input should be a valid boolean": "must be true or false",
+    "Input should be a valid string": "must be a text",
+    "Input should be a valid dictionary": "must be a table of keys and values",
+    "Input should be a valid list": "must be a list",
+    "Input should be a valid tuple": "must be a list",
+    "Input should be ": "must be ",
+}
+"""Beginnings of pydantic's messages, and how we say them; the first that fits counts."""
+
+
+def plainly(message: str) -> str:
+    """A message of pydantic in our words, as far as it is one of the common kinds."""
+    for theirs, ours in PLAIN.items():
+        if message.startswith(theirs):
+            rest = message.removeprefix(theirs)
+            return ours if theirs != "Input should be " and ", " in rest else ours + rest
+    return message

@@ -1,6 +1,7 @@
 """The writing of files: atomically, and with equal bytes for equal content."""
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -17,9 +18,33 @@ from idat_zoo.errors import RunFolderError, way_to_write
 if TYPE_CHECKING:
     from torch import Tensor
 
+OUT = "another --out"
+"""What most hints about a place ask for."""
 
-def write_whole(path: Path, content: bytes) -> None:
+
+def check_place(path: Path, *, other: str = OUT) -> None:
+    """Check before long work that `write_whole` can write a file here, without writing anything.
+
+    Folders that are missing above it will be made, so the nearest one that exists is asked.
+
+    Raises: RunFolderError as `write_whole`.
+    """
+    try:
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        above = next(folder for folder in path.absolute().parents if os.path.lexists(folder))
+        if not above.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+        if not os.access(above, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    except OSError as error:
+        raise _unwritable(path, error, other) from error
+
+
+def write_whole(path: Path, content: bytes, *, other: str = OUT) -> None:
     """Write a file atomically: to a temporary file beside it, which is then renamed.
+
+    Missing folders above it are made. `other` is what an error's hint asks for.
 
     Raises: RunFolderError if the folder cannot be written or the disk is full; a file that was at
     `path` before is then unchanged.
@@ -35,7 +60,7 @@ def write_whole(path: Path, content: bytes) -> None:
     except OSError as error:
         with contextlib.suppress(OSError):  # if the parent is a file, there is nothing to remove
             beside.unlink(missing_ok=True)
-        raise _unwritable(path, error) from error
+        raise _unwritable(path, error, other) from error
 
 
 def _beside(path: Path) -> Path:
@@ -43,10 +68,10 @@ def _beside(path: Path) -> Path:
     return path.parent / f".{path.name}.part"
 
 
-def _unwritable(path: Path, error: OSError) -> RunFolderError:
+def _unwritable(path: Path, error: OSError, other: str = OUT) -> RunFolderError:
     return RunFolderError(
         f"cannot write '{path}': {error.strerror or error}",
-        hint=way_to_write(error, other="another --out"),
+        hint=way_to_write(error, other=other),
     )
 
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, Strict, ValidationError, model_validator
 
-from idat_zoo.errors import RecipeError
+from idat_zoo.errors import RecipeError, plainly
 from idat_zoo.specs import (
     DEFAULT_TERM,
     FLAT_OPTIONS,
@@ -337,7 +337,7 @@ def describe_faults(error: ValidationError, *, where: str) -> list[str]:
     lines = []
     for fault in error.errors():
         key = ".".join(str(part) for part in fault["loc"])
-        message = fault["msg"].removeprefix("Value error, ")
+        message = plainly(fault["msg"].removeprefix("Value error, "))
         if fault["type"] == "extra_forbidden":
             message = "unknown key"
         if fault["type"] == "string_pattern_mismatch":

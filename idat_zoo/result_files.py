@@ -58,8 +58,13 @@ def uncollected() -> Iterator[None]:
 def result_paths(folders: Sequence[Path]) -> list[Path]:
     """The path of every result.json at or below the folders, in order.
 
-    Raises: ZooError if there is none.
+    Raises: ZooError if a folder is not there, or there is no result.
     """
+    if gone := [str(place) for place in folders if not place.exists()]:
+        raise ZooError(
+            f"there is no file or folder {', '.join(map(repr, gone))}.",
+            hint="Name run folders, folders above them, or files result.json.",
+        )
     found = {
         path
         for place in folders

@@ -14,6 +14,8 @@ BASELINE_TITLES = {
     "logistic_regression": "raw-pixel logistic regression",
     "nearest_neighbour": "raw-pixel 1-nearest-neighbour",
 }
+TOO_CLOSE = "too close to call"
+"""How every text says that a difference may be due to chance: 0 is in its interval."""
 FEWEST_IMAGES = 30
 WIDEST_INTERVAL = 0.2
 """Test images are too few if there are fewer, or if the interval is wider (as a fraction)."""
@@ -54,17 +56,16 @@ def are_too_few(count: int, over_images: Interval) -> bool:
 
 
 def in_words(top1: float, baselines: Iterable[Baseline], show: Callable[[float], str]) -> str:
-    """`15.4 % is below chance (33.3 %), but cannot be told from it`."""
-    parts: dict[tuple[str, bool], list[str]] = {}
-    for one in baselines:
+    """`15.4 % is too close to call against chance (13.3 %), which is in its 95 % interval`."""
+    parts: dict[str, list[str]] = {}
+    for one in sorted(baselines, key=lambda own: own.inside_interval):
         clear = "beats" if one.beaten else "is below"
-        near = "equals" if one.top1 == top1 else "is above" if one.beaten else "is below"
+        verb = f"is {TOO_CLOSE} against" if one.inside_interval else clear
         named = f"{BASELINE_TITLES.get(one.name, one.name)} ({show(one.top1)})"
-        verb = near if one.inside_interval else clear
-        parts.setdefault((verb, one.inside_interval), []).append(named)
+        parts.setdefault(verb, []).append(named)
     told = [
-        f"{verb} {_listed(names)}" + (_untold(verb, len(names)) if near else "")
-        for (verb, near), names in sorted(parts.items(), key=lambda part: part[0][1])
+        f"{verb} {_listed(names)}" + (_inside(len(names)) if TOO_CLOSE in verb else "")
+        for verb, names in parts.items()
     ]
     return f"{show(top1)} {'; '.join(told)}"
 
@@ -78,6 +79,5 @@ def _listed(names: list[str]) -> str:
     return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
 
 
-def _untold(verb: str, count: int) -> str:
-    link = " and" if verb == "equals" else ", but"
-    return f"{link} cannot be told from {'it' if count == 1 else 'them'}"
+def _inside(count: int) -> str:
+    return f", which {'is' if count == 1 else 'are'} in its 95 % interval"

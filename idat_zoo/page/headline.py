@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from idat_zoo.page.gains import Forest, Line
 from idat_zoo.page.heat import Heat, Method
 from idat_zoo.report.cells import percent, plural, points
+from idat_zoo.standing import TOO_CLOSE
 
 Best = tuple[Method, str, float]
 
@@ -19,7 +20,7 @@ def headline(heat: Heat, forests: Sequence[Forest], *, over: str) -> str:
         line = forest.mean or forest.lines[0]
         most = f", the most of {len(forests)} methods" if len(forests) > 1 else ""
         if line.low <= 0 <= line.high:
-            said = f"No gain can be told from 0: {forest.method} has {_gain(line, forest)}"
+            said = f"Every gain is {TOO_CLOSE}: {forest.method} has {_gain(line, forest)}"
             return f"{said} {over}{most}."
         return f"{forest.method} gains {_gain(line, forest)} {over}{most}."
     mean = heat.means[-1] if heat.means else ""
@@ -37,7 +38,7 @@ def headline(heat: Heat, forests: Sequence[Forest], *, over: str) -> str:
 
 
 def _gain(line: Line, forest: Forest) -> str:
-    counts = {"win": "up", "tie": "not told apart", "loss": "down"}
+    counts = {"win": "up", "tie": TOO_CLOSE, "loss": "down"}
     told = ", ".join(f"{forest.count(kind)} {word}" for kind, word in counts.items())
     where = (
         f"over {plural(len(forest.lines), 'task')} ({told})" if forest.mean else f"on {line.task}"

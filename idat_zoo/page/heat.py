@@ -15,7 +15,7 @@ class Cell(Frozen):
     """The top-1 of a method on a task, a fraction, with its 95 % interval and what that covers.
 
     `shade` is where it lies between chance (0) and 1. `leads` says that it is the best of its task,
-    or cannot be told from the best, and `marks` what its number rests on unlike others.
+    or is too close to the best to call, and `marks` what its number rests on unlike others.
     """
 
     top1: float
@@ -131,7 +131,7 @@ def _cell(row: Row, *, leads: bool) -> Cell:
 
 
 def _leading(entries: Sequence[Entry], contrasts: Contrasts) -> tuple[set[str], bool]:
-    """The best method of a task and those that cannot be told from it.
+    """The best method of a task and those that are too close to it to call.
 
     The second value says whether all comparisons were paired. They are not corrected for their
     number, which would only put more methods beside the best.

@@ -72,3 +72,13 @@ def effect_in_words(effect: "Effect") -> str:
 def plural(count: int, noun: str) -> str:
     """`1 task`, `2 tasks`."""
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def footnote_letters(notes: Iterable[str]) -> dict[str, str]:
+    """A letter for each note that a table explains below it: a to z, then aa to zz."""
+    return {note: _letter(number) for number, note in enumerate(dict.fromkeys(notes))}
+
+
+def _letter(number: int) -> str:
+    before, own = divmod(number, 26)
+    return (_letter(before - 1) if before else "") + "abcdefghijklmnopqrstuvwxyz"[own]

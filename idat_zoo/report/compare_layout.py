@@ -1,7 +1,7 @@
 """The layout of a comparison: what differs in the recipes, the gains, classes and images."""
 
 from idat_zoo.report.cells import Section, effect_in_words, p_value, percent, points
-from idat_zoo.report.compare import RunsComparison, TaskComparison
+from idat_zoo.report.compare import NONE, RunsComparison, TaskComparison
 from idat_zoo.report.fields import as_text
 
 MOST_IMAGES = 20
@@ -18,18 +18,24 @@ def lay_out_comparison(found: RunsComparison) -> list[Section]:
 
 
 def _fields(found: RunsComparison) -> Section:
+    """The fields that both recipes have and that differ; then those that only one of them has."""
+    both = {name: pair for name, pair in found.fields.items() if NONE not in pair}
     lines = [f"A: {found.first}", f"B: {found.second}"]
     if not found.fields:
         lines.append("The recipes are the same.")
+    for place, side in enumerate("AB"):
+        own = {name: pair[place] for name, pair in found.fields.items() if pair[1 - place] == NONE}
+        if own:
+            values = "; ".join(f"{name} {as_text(value)}" for name, value in own.items())
+            lines.append(f"only in {side}: {values}")
     for side, only in (("A", found.only_first), ("B", found.only_second)):
         if only:
             lines.append(f"only {side} has: {', '.join(only)}")
     return Section(
         title="What differs in the recipes",
-        columns=("field", "A", "B") if found.fields else (),
+        columns=("field", "A", "B") if both else (),
         rows=tuple(
-            (name, as_text(first), as_text(second))
-            for name, (first, second) in found.fields.items()
+            (name, as_text(first), as_text(second)) for name, (first, second) in both.items()
         ),
         lines=tuple(lines),
     )

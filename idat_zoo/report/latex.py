@@ -4,13 +4,13 @@ The text is a part of a document that has `\usepackage{booktabs,graphicx}`.
 """
 
 import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from idat_zoo.data.suites import load_suite
 from idat_zoo.data.suites.base import Suite
 from idat_zoo.report.build import Report
-from idat_zoo.report.cells import as_words, percent, plural
+from idat_zoo.report.cells import as_words, footnote_letters, percent, plural
 from idat_zoo.report.layout import means_legend
 from idat_zoo.report.means import Mean, SeriesMeans
 from idat_zoo.report.rows import Row
@@ -99,7 +99,9 @@ def _mean(mean: Mean) -> Cell:
 
 
 def _table(caption: str, columns: Sequence[str], lines: Sequence[Line]) -> str:
-    letters = _letters(mark for _, cells in lines for one in cells.values() for mark in one.marks)
+    letters = footnote_letters(
+        mark for _, cells in lines for one in cells.values() for mark in one.marks
+    )
     turned = [f"\\rotatebox{{90}}{{{escaped(column)}}}" for column in columns]
     body = [
         [escaped(method), *(_text(cells.get(column), letters) for column in columns)]
@@ -138,17 +140,6 @@ def _text(cell: Cell | None, letters: Mapping[str, str]) -> str:
 
 def _raised(text: str) -> str:
     return f"\\textsuperscript{{{text}}}"
-
-
-def _letters(marks: Iterable[str]) -> dict[str, str]:
-    """A letter for each mark: a to z, then aa to zz."""
-    found = dict.fromkeys(marks)
-    return {mark: _letter(number) for number, mark in enumerate(found)}
-
-
-def _letter(number: int) -> str:
-    before, own = divmod(number, 26)
-    return (_letter(before - 1) if before else "") + "abcdefghijklmnopqrstuvwxyz"[own]
 
 
 def escaped(text: str) -> str:

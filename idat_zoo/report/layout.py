@@ -12,6 +12,7 @@ from idat_zoo.report.cells import (
     Section,
     as_count,
     as_words,
+    footnote_letters,
     percent,
     plural,
     points,
@@ -91,6 +92,7 @@ def _introduction(report: Report, names: Names) -> Section:
 
 
 def _scores(rows: Sequence[Row], names: Names) -> Section:
+    letters = footnote_letters(str(mark) for row in rows for mark in row.marks)
     columns = {
         "task": [row.task for row in rows],
         "recipe": [names[as_words(row.label)] for row in rows],
@@ -101,13 +103,22 @@ def _scores(rows: Sequence[Row], names: Names) -> Section:
         "top1_best_on_test %": [_percent_or_none(row.top1_best_on_test) for row in rows],
         "teacher": [_estimate(row.teacher_top1) if row.teacher_top1 else "" for row in rows],
         "parameters": [_parameters(row) for row in rows],
-        "differs in": [", ".join(mark.what for mark in row.marks) for row in rows],
+        "differs in": [", ".join(letters[str(mark)] for mark in row.marks) for row in rows],
     }
     standing = [line for row in rows for line in _standing(row, names)]
     selections = [
         f"{_called(row, names)}: {_chosen(row.selection)}" for row in rows if row.selection
     ]
-    return table_section("Top-1 on test", columns, [*standing, *selections, *_legend(rows)])
+    lines = [*_explained(letters), *standing, *selections, *_legend(rows)]
+    return table_section("Top-1 on test", columns, lines)
+
+
+def _explained(letters: Mapping[str, str]) -> Iterator[str]:
+    """What the letters of rows mean."""
+    if letters:
+        yield "differs in: what a row does not share with most rows that it is compared with."
+    for mark, letter in letters.items():
+        yield f"{letter}: {mark}."
 
 
 def _called(thing: Row | Gain, names: Names) -> str:
@@ -159,8 +170,6 @@ def _legend(rows: Sequence[Row]) -> list[str]:
             "protocol", "imported"
         ),
         "teacher: its own top-1 %. parameters: trained, adapter + head.": True,
-        "differs in: what a row does not share with most rows that it is compared with; the values "
-        "are named below.": any(row.marks for row in rows),
     }
     pixels = dict.fromkeys(row.raw_pixels for row in rows if row.raw_pixels is not None)
     baselines = [raw_pixels_in_words(one) for one in pixels]

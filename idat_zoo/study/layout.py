@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from idat_zoo.report.cells import Section, effect_in_words, p_value, percent, points, table_section
 from idat_zoo.report.effect import LEAST_TASKS as LEAST_FOR_AN_INTERVAL
 from idat_zoo.report.ranks_layout import lay_out_ranks
+from idat_zoo.standing import TOO_CLOSE
 from idat_zoo.study.failures import UNUSABLE
 from idat_zoo.study.report import Comparison, Score, StudyReport
 
@@ -109,7 +110,7 @@ def findings(report: StudyReport) -> Section:
     known = [one for one in report.comparisons if one.difference is not None]
     over = "the one comparison" if len(known) == 1 else f"all {len(known)} comparisons"
     rule = (
-        f"*: p is below 0.05 after Holm's correction over {over}; no other gain can be told from 0."
+        f"*: p is below 0.05 after Holm's correction over {over}; every other gain is {TOO_CLOSE}."
     )
     return Section(
         title=f"Findings: gain of each arm over '{report.reference}', in points of top-1",
@@ -194,9 +195,12 @@ def _over_tasks(report: StudyReport) -> Section:
         ],
         "p": ["" if one.p is None else p_value(one.p) for one in over],
     }
-    lines = [
-        "The interval is Student's over the tasks: it covers other tasks like these.",
-        "p (tasks): of the mean gain by flipping the signs of tasks, for other tasks like these"
+    probe = ", ".join(f"{task} {percent(top1)}" for task, top1 in report.probe.items())
+    explained = {
+        "95 % interval": "The interval is Student's over the tasks: it covers other tasks like "
+        "these.",
+        "p (tasks)": "p (tasks): of the mean gain by flipping the signs of tasks, for other "
+        "tasks like these"
         + (
             "; p (seeds): by flipping those of seeds within tasks, for other seeds on these tasks "
             "and images, where seeds that agree exactly are one. Each is"
@@ -204,15 +208,12 @@ def _over_tasks(report: StudyReport) -> Section:
             else ". It is"
         )
         + " corrected over the rows of this table by Holm's method.",
-        "effect: the mean gain in its standard deviations over tasks; from "
+        "effect": "effect: the mean gain in its standard deviations over tasks; from "
         f"{LEAST_FOR_AN_INTERVAL} tasks up with a 95 % bootstrap interval over tasks.",
-    ]
-    if any(one.correlation is not None for one in over):
-        probe = ", ".join(f"{task} {percent(top1)}" for task, top1 in report.probe.items())
-        lines += [
-            "rank correlation: Spearman's, over the tasks, of the gain with the strength of the "
-            f"frozen features, which is the top-1 of a linear probe ({probe}); p is exact, and "
-            "not corrected.",
-        ]
+        "rank correlation": "rank correlation: Spearman's, over the tasks, of the gain with the "
+        f"strength of the frozen features, which is the top-1 of a linear probe ({probe}); p is "
+        "exact, and not corrected.",
+    }
     title = f"Over tasks: mean gain over '{report.reference}', in points of top-1"
+    lines = [explained[name] for name, cells in columns.items() if name in explained and any(cells)]
     return table_section(title, columns, lines)

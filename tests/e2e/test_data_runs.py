@@ -261,7 +261,7 @@ def test_a_number_from_a_few_images_says_what_it_is_worth(tmp_path: Path) -> Non
     done = idat(*words)
     assert "chance (33.3 %)" in done.stdout
     assert "the majority class (" in done.stdout
-    assert "cannot be told from" in done.stdout
+    assert "too close to call" in done.stdout
     assert "rests on too few images: 12 for test" in done.stdout
     (result,) = json.loads(idat(*words, "--json").stdout)["results"]
     assert result["standing"]["too_few_images"]

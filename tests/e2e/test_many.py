@@ -167,8 +167,8 @@ def test_absurd_options_of_every_family_are_refused_before_weights_load(
         ("lr=1e300", "lr: at most 1e+30 (got 1e+300)"),
         ("weight_decay=1e300", "weight_decay: at most 1e+30"),
         ("distillation_weight=1e300", "distillation_weight: at most 1e+30"),
-        ("epochs=1000000000", "epochs: Input should be less than or equal to 100000"),
-        ("batch_size=0", "batch_size: Input should be greater than 0"),
+        ("epochs=1000000000", "epochs: must be less than or equal to 100000"),
+        ("batch_size=0", "batch_size: must be greater than 0"),
     ],
 )
 def test_a_refused_value_is_told_with_its_bound(word: str, told: str) -> None:

@@ -146,7 +146,7 @@ def one_error_of_refusal() -> str:
     ("words", "message"),
     [
         (["time=soon"], "executor 'slurm': time: write minutes, or hours:minutes:seconds, or"),
-        (["cpus=0"], "executor 'slurm': cpus: Input should be greater than or equal to 1"),
+        (["cpus=0"], "executor 'slurm': cpus: must be greater than or equal to 1"),
         (["sbatch=-N 2"], "executor 'slurm': sbatch: write --NAME=VALUE or --NAME, and not '-N'"),
         (["sbatch=--array=0-3"], "executor 'slurm': sbatch: --array is set by idat-zoo"),
         (["partitoin=long"], "unknown option of executor 'slurm' 'partitoin'. Did you mean 'p"),

@@ -126,7 +126,8 @@ MAY_KNOW = {
         "scoring",
         "switches",
     },
-    "study": FLOOR
+    "study": {"standing"}
+    | FLOOR
     | {"backbones", "candidates", "data", "engine", "files", "file_names", "intervals", "outside"}
     | {"report", "results", "runs", "runs.folder", "runs.lock", "study.design", "study.plan"}
     | {"switches"},
@@ -149,7 +150,7 @@ MAY_KNOW = {
     | {"adapters", "checkpoint", "data", "distillation"}
     | {"intervals", "metrics", "published_rows", "recipe_hash", "result_files", "results"}
     | {"standing"},
-    "page": FLOOR | {"file_names", "files", "intervals", "report", "results"},
+    "page": {"standing"} | FLOOR | {"file_names", "files", "intervals", "report", "results"},
     "registry": FLOOR
     | {"data", "distillation", "option_words", "outside", "own_weights", "published_rows"}
     | {"recipe_toml", "registry.controls", "registry.families", "sources", "study.design"},

@@ -259,10 +259,19 @@ def test_cp_makes_a_file_that_validates_and_is_not_overwritten(tmp_path: Path) -
     assert list(tmp_path.iterdir()) == [file]
 
 
-def test_cp_into_a_folder_that_is_not_there_is_one_line(tmp_path: Path) -> None:
+def test_cp_makes_the_folder_of_its_file_as_out_does(tmp_path: Path) -> None:
+    assert idat("cp", "micro/lora/digits", str(tmp_path / "no/mine.toml")).exit_code == 0
+    assert (tmp_path / "no/mine.toml").is_file()
+
+
+def test_cp_below_a_file_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "no").touch()
     result = idat("cp", "micro/lora/digits", str(tmp_path / "no/mine.toml"))
     assert result.exit_code == 1
-    assert result.stderr.startswith(f"error: cannot write '{tmp_path}/no/mine.toml': No such file")
+    assert result.stderr == (
+        f"error: cannot write '{tmp_path}/no/mine.toml': File exists\n"
+        "hint: A file or folder stands in the way: choose another FILE.\n"
+    )
 
 
 OWN_SHOTS = """

@@ -72,7 +72,9 @@ def test_every_format_shows_the_marks_of_the_row(name: str) -> None:
     odd, marks = ODD[name]
     report = mixed(odd)
     (line,) = [line for line in text(report).splitlines() if "| 90.00 |" in line]
-    assert line.endswith(f"| {', '.join(mark.what for mark in marks)} |")
+    assert line.endswith(f"| {', '.join('abc'[: len(marks)])} |")
+    for letter, mark in zip("abc", marks, strict=False):
+        assert f"\n- {letter}: {mark}.\n" in text(report)
     for mark in marks:
         values = {mark.own, *mark.others}
         assert any(all(value in note for value in values) for note in report.notes)

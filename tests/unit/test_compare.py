@@ -8,16 +8,18 @@ import numpy as np
 import pytest
 import safetensors.numpy
 from click.testing import Result as Output
-from made_results import COUNT, made, on_task
+from made_results import ALONE, COUNT, made, on_task
 from typer.testing import CliRunner
 
 from idat_zoo import files
 from idat_zoo.cli import app
 from idat_zoo.errors import UsageError
-from idat_zoo.report.compare import RunsComparison, compare_results
+from idat_zoo.report.compare import NONE, RunsComparison, compare_results
+from idat_zoo.report.compare_layout import lay_out_comparison
 from idat_zoo.report.difference import difference_of, seed_variances
 from idat_zoo.report.predictions import CLASSES_FILE
 from idat_zoo.results import find_results
+from idat_zoo.specs import AdapterSpec
 
 TARGET = np.arange(COUNT) % 2
 
@@ -170,7 +172,7 @@ def test_sides_that_are_none_are_refused_in_one_line(tmp_path: Path) -> None:
         compared(tmp_path / "A" / "0", tmp_path / "B")
     gone = idat("compare", tmp_path / "nowhere", tmp_path / "B")
     assert gone.exit_code == 1
-    assert "no result.json in" in gone.stderr
+    assert "there is no file or folder" in gone.stderr
     both = idat("compare", tmp_path / "A", tmp_path / "B", "--json", "--format", "markdown")
     assert both.exit_code == 2
 
@@ -184,3 +186,18 @@ def test_the_command_prints_it_in_three_ways(sides: tuple[Path, Path]) -> None:
     assert "| lr | 0.01 | 0.02 |" in marked.stdout
     document = json.loads(idat("compare", *sides, "--json").stdout)["comparison"]
     assert RunsComparison.model_validate_json(json.dumps(document)).tasks[0].by_seed[0].gained == 15
+
+
+def test_fields_that_one_recipe_alone_has_stand_below_those_that_differ(tmp_path: Path) -> None:
+    with_linear = ALONE.model_copy(update={"adapter": AdapterSpec(name="linear")})
+    for side, recipe in (("A", ALONE), ("B", with_linear)):
+        files.write_whole(
+            tmp_path / side / "result.json", files.dump_json(made(80, recipe)[1].as_json())
+        )
+    found = compared(tmp_path / "A", tmp_path / "B")
+    (fields, *_) = lay_out_comparison(found)
+    assert ("adapter", "lora", "linear") in fields.rows
+    assert not [row for row in fields.rows if NONE in row]
+    (only,) = [line for line in fields.lines if line.startswith("only in ")]
+    assert only.startswith("only in A: adapter.")
+    assert found.fields["adapter.rank"][1] == NONE

@@ -333,7 +333,7 @@ WRONG = [
     ("peft:poly", [], "'peft:poly' does not fit a vision network"),
     ("peft:lokr", ["adapter.rank=8"], "unknown key 'adapter.rank'"),
     ("peft:lokr", ["adapter.modules_to_save=['head']"], "unknown key 'adapter.modules_to_save'"),
-    ("peft:lokr", ["adapter.r=eight"], "r: Input should be a valid integer (got 'eight')"),
+    ("peft:lokr", ["adapter.r=eight"], "r: must be a whole number (got 'eight')"),
     ("peft:lora", ["adapter.init_lora_weights=pissa"], "may change the frozen weights"),
     ("peft:oft", ["adapter.r=8"], "You can only specify either r"),
 ]

@@ -55,6 +55,7 @@ def test_a_report_has_bars_on_a_terminal_alone() -> None:
         assert code == 0
         bars = [line for line in text.splitlines() if "█" in line]
         assert len(bars) == 2
+        assert "Top-1 on test, 0 to 100 %; | is chance" in text
         assert all(line.startswith("digits ") and line.rstrip().endswith(" %") for line in bars)
         assert max(map(len, bars)) <= columns
 

@@ -216,7 +216,7 @@ def test_lists_that_a_suite_makes_wrong_are_told_before_anything_is_read(
     [
         (('"leaves"', '"vtab"'), r"\[oaks\]: suite: unknown suite 'vtab'. Did you mean 'vtab1k'"),
         (('"leaves"', '"leaves"'), r"\[oaks\]: suite: unknown suite 'leaves'.*--plugin FILE"),
-        (('"leaves"\ngroup = "trees"', '"mini"\ngroup = "trees"'), r"group: Input should be 'nat"),
+        (('"leaves"\ngroup = "trees"', '"mini"\ngroup = "trees"'), r"group: must be 'nat"),
     ],
 )
 def test_a_shelfs_task_of_an_unknown_suite_or_group_is_a_fault(
@@ -233,7 +233,7 @@ def test_a_shelfs_task_of_an_unknown_suite_or_group_is_a_fault(
     ("change", "told"),
     [
         (('suite = "mini"', 'suite = "minni"'), "task: suite: unknown suite 'minni'. Did you mean"),
-        (('group = "natural"', 'group = "naturl"'), "task: group: Input should be 'natural', "),
+        (('group = "natural"', 'group = "naturl"'), "task: group: must be 'natural', "),
     ],
 )
 def test_a_recipe_file_with_an_unknown_suite_or_group_is_refused(

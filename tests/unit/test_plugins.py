@@ -594,7 +594,7 @@ def test_words_name_a_term_of_a_file_and_its_options(similarity: Path) -> None:
     assert again == recipe
     for wrong, fault in (
         (["distillation=similarty"], "unknown distillation term 'similarty'. Did you mean"),
-        ([words[0], "distillation.scale=-1"], "scale: Input should be greater than 0"),
+        ([words[0], "distillation.scale=-1"], "scale: must be greater than 0"),
         ([words[0], "distillation.scal=1"], "'distillation.scal'"),
         ([words[0], "temperature=3"], "temperature: unknown key"),
     ):

@@ -92,4 +92,4 @@ def test_a_size_of_another_type_is_refused(tmp_path: Path) -> None:
     for size, weights in (("large", "lvd142m"), ("native", "random"), (22.4, "lvd142m")):
         table = {"timm": "vit_small_patch14_dinov2", "weights": weights, "img_size": size}
         (fault,) = faults_of(tmp_path, {"backbones.toml": tomli_w.dumps({"mine": table})})
-        assert "[mine]: img_size: Input should be a valid integer" in fault
+        assert "[mine]: img_size: must be a whole number" in fault

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from made_results import AVERAGED, VTAB_1K
+from terminal import on_terminal
 from typer.testing import CliRunner
 
 from idat_zoo.cli import app
@@ -95,6 +96,15 @@ def test_the_command_lists_them_with_the_inflation() -> None:
     assert text.stdout.splitlines()[1].split()[-3:] == ["71.34", "73.40", "+1.77"]
     assert "over 14 adapters: mean19 +0.65, mean3 +0.75" in text.stderr
     assert "most on diabetic_retinopathy, +3.82" in text.stderr
+
+
+@pytest.mark.parametrize("columns", [60, 80, 120])
+def test_a_row_takes_one_line_of_a_terminal(columns: int) -> None:
+    shown = on_terminal("list", "published", columns=columns).text
+    assert sum("osu/" in line for line in shown.splitlines()) == 16
+    (full,) = [line for line in shown.splitlines() if "papers/Full" in line]
+    assert full.split()[-2:] == ["65.57", "68.97"]
+    assert ("left out at this width: data copy" in shown) == (columns < 120)
 
 
 def test_a_name_that_no_row_has_is_one_clear_line() -> None:

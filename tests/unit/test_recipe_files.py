@@ -77,9 +77,9 @@ def test_another_distillation_term_starts_afresh(tmp_path: Path, registry: Regis
     ("old", "new", "message"),
     [
         ('name = "lora"', 'name = "lorra"', "unknown adapter 'lorra'. Did you mean 'lora'"),
-        ("rank = 8", "rank = 0", "adapter 'lora': rank: Input should be greater"),
+        ("rank = 8", "rank = 0", "adapter 'lora': rank: must be greater"),
         ("lr = 0.001", "lr = ", "broken TOML"),
-        ("lr = 0.001", 'lr = "0.001"', "lr: Input should be a valid number"),
+        ("lr = 0.001", 'lr = "0.001"', "lr: must be a number"),
     ],
 )
 def test_faults_of_a_recipe_file_name_it(

@@ -97,7 +97,7 @@ def test_a_users_table_may_have_several_shots_too(tmp_path: Path) -> None:
     assert [registry.tasks[name].shots for name in ("own_1", "own_3")] == [1, 3]
     assert registry.is_own("task", "own_3")
     (fault,) = faults_of(tmp_path, {"tasks.toml": f"{table}shots = [1, -3]\n"})
-    assert "[own_-3]: shots: Input should be greater than or equal to 0" in fault
+    assert "[own_-3]: shots: must be greater than or equal to 0" in fault
 
 
 def test_a_task_may_be_added_to_the_shelves_at_hand(registry: Registry) -> None:

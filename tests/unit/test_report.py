@@ -234,20 +234,14 @@ def test_paper_numbers_are_labelled_even_where_all_are_paper() -> None:
         ),
         (
             97,
-            "97.00 beats chance (10.00); is above raw-pixel logistic regression (96.00), but "
-            "cannot be told from it; is below raw-pixel 1-nearest-neighbour (98.00), but cannot be "
-            "told from it",
-        ),
-        (
-            98,
-            "98.00 beats chance (10.00); is above raw-pixel logistic regression (96.00), but "
-            "cannot be told from it; equals raw-pixel 1-nearest-neighbour (98.00) and cannot be "
-            "told from it",
+            "97.00 beats chance (10.00); is too close to call against raw-pixel logistic "
+            "regression (96.00) and raw-pixel 1-nearest-neighbour (98.00), which are in its 95 % "
+            "interval",
         ),
         (
             100,
-            "100.00 beats chance (10.00) and raw-pixel logistic regression (96.00); is above "
-            "raw-pixel 1-nearest-neighbour (98.00), but cannot be told from it",
+            "100.00 beats chance (10.00) and raw-pixel logistic regression (96.00); is too close "
+            "to call against raw-pixel 1-nearest-neighbour (98.00), which is in its 95 % interval",
         ),
     ],
 )

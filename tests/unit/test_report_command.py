@@ -110,6 +110,12 @@ def test_a_folder_without_results_is_one_clear_line(tmp_path: Path) -> None:
     assert outcome.stderr == f"error: no result.json in {tmp_path}.\n"
 
 
+def test_a_folder_that_does_not_exist_is_told_from_one_without_results(tmp_path: Path) -> None:
+    outcome = idat(str(tmp_path), str(tmp_path / "gone"))
+    assert outcome.exit_code == 1
+    assert outcome.stderr.startswith(f"error: there is no file or folder '{tmp_path / 'gone'}'.\n")
+
+
 def test_out_in_a_place_that_cannot_be_written_is_one_clear_line(
     runs: Path, tmp_path: Path
 ) -> None:
@@ -117,3 +123,21 @@ def test_out_in_a_place_that_cannot_be_written_is_one_clear_line(
     assert outcome.exit_code == 1
     assert outcome.stderr.startswith("error: cannot write")
     assert "--resume" not in outcome.stderr
+
+
+@pytest.mark.parametrize("option", ["--out", "--html", "--png"])
+def test_a_place_that_cannot_be_written_is_refused_before_the_work_and_by_its_option(
+    tmp_path: Path, option: str
+) -> None:
+    (tmp_path / "file").touch()
+    page = () if option == "--html" else ("--html", str(tmp_path / "made/page.html"))
+    outcome = idat(str(tmp_path), *page, option, str(tmp_path / "file/report.md"))
+    assert outcome.exit_code == 1
+    assert "cannot write" in outcome.stderr  # and not that there is no result
+    assert outcome.stderr.endswith(f"stands in the way: choose another {option}.\n")
+    assert not (tmp_path / "made").exists()
+
+
+def test_html_over_a_folder_is_refused_as_such(tmp_path: Path) -> None:
+    outcome = idat(str(tmp_path), "--html", str(tmp_path))
+    assert outcome.stderr.startswith(f"error: cannot write '{tmp_path}': Is a directory\n")

@@ -106,14 +106,14 @@ def test_adapters_named_by_all_are_optional(tmp_path: Path) -> None:
     [
         ("title = ", "broken TOML: Invalid value (at end of document)"),
         (HEAD + 'tile = "x"\n' + PART, "unknown key 'tile'. Did you mean 'title'?"),
-        (HEAD, "part: Field required"),
+        (HEAD, "part: is missing"),
         (HEAD + "part = []\n", "part: expected tables [[part]] (got [])"),
         (HEAD + "part = [3]\n", "part: expected tables [[part]] (got [3])"),
         (
             HEAD + '[part]\ntasks = ["digits"]\n',
             "part: expected tables [[part]] (got {'tasks': ['digits']})",
         ),
-        (HEAD.replace('"T"', "3") + PART, "title: Input should be a valid string (got 3)"),
+        (HEAD.replace('"T"', "3") + PART, "title: must be a text (got 3)"),
         (
             HEAD.replace("micro_random", "mikro") + PART,
             "part 1: unknown pair 'mikro'. Did you mean 'micro'?",
@@ -166,11 +166,11 @@ def test_adapters_named_by_all_are_optional(tmp_path: Path) -> None:
         ),
         (
             HEAD + PART + 'seeds = ["0"]\n',
-            "part 1: seeds.0: Input should be a valid integer (got '0')",
+            "part 1: seeds.0: must be a whole number (got '0')",
         ),
         (
             HEAD + PART + "seeds = [-1]\n",
-            "part 1: seeds.0: Input should be greater than or equal to 0 (got -1)",
+            "part 1: seeds.0: must be greater than or equal to 0 (got -1)",
         ),
         (HEAD + PART + "seeds = 1\n", "part 1: seeds: expected a list (got 1)"),
         (
@@ -178,7 +178,7 @@ def test_adapters_named_by_all_are_optional(tmp_path: Path) -> None:
             "part 1: tasks: expected a list (got 'digits')",
         ),
         (HEAD + PART + "set = 3\n", "part 1: set: expected a table (got 3)"),
-        (HEAD + PART + 'protocol = "papr"\n', "part 1: protocol: Input should be 'standard' or"),
+        (HEAD + PART + 'protocol = "papr"\n', "part 1: protocol: must be 'standard' or"),
         (
             HEAD + PART.replace('"mse"', "3"),
             "part 1: terms: item 2: expected the name of a distillation term, or a table with its "
@@ -200,11 +200,11 @@ def test_adapters_named_by_all_are_optional(tmp_path: Path) -> None:
         (HEAD + PART + "set = {lrr = 1}\n", "part 1: unknown key 'lrr'. Did you mean 'lr'?"),
         (
             HEAD + PART + "set = {lr = -1}\nseeds = [0, 1]\n",
-            "part 1: lr: Input should be greater than 0 (got -1)",
+            "part 1: lr: must be greater than 0 (got -1)",
         ),
         (
             HEAD + PART.replace('"mse"', '{name = "kl", temperature = -2}'),
-            "part 1: distillation 'kl': temperature: Input should be greater than 0 (got -2)",
+            "part 1: distillation 'kl': temperature: must be greater than 0 (got -2)",
         ),
         (
             HEAD + LORA + "values = {adapter.rank = [4, 99999999]}\n",

@@ -274,3 +274,17 @@ def test_nothing_finished_is_no_error(study: Made, tmp_path: Path) -> None:
     assert report.finished == 0
     assert len(lay_out_study(report)) == 1  # no table without rows
     assert "0 of 24 runs are finished" in text_of(report)
+
+
+def test_the_table_over_tasks_explains_only_the_columns_that_it_has(
+    study: Made,
+) -> None:
+    plan, folder, _ = study
+    one_task = plan_of(*(entry for entry in plan.entries if entry.task == "digits"))
+    for given, shown in ((plan, True), (one_task, False)):
+        sections = lay_out_study(build_study_report(given, folder))
+        (over,) = (one for one in sections if one.title.startswith("Over tasks"))
+        assert ("95 % interval" in over.columns, "effect" in over.columns) == (shown, shown)
+        told = " ".join(over.lines)
+        assert ("The interval is" in told, "effect:" in told) == (shown, shown)
+        assert "p (tasks)" in told

@@ -81,9 +81,9 @@ def test_a_backbone_of_no_kind_is_refused_by_its_class(name: str, kind: str) -> 
     ("args", "told"),
     [
         ({"global_pool": ""}, "args: global_pool: without pooling there is no single feature"),
-        ({"global_pool": "mean"}, "args: global_pool: Input should be '', 'avg'"),
-        ({"class_token": "no"}, "args: class_token: Input should be a valid boolean (got 'no')"),
-        ({"depth": "two"}, "args: depth: Input should be a valid integer (got 'two')"),
+        ({"global_pool": "mean"}, "args: global_pool: must be '', 'avg'"),
+        ({"class_token": "no"}, "args: class_token: must be true or false (got 'no')"),
+        ({"depth": "two"}, "args: depth: must be a whole number (got 'two')"),
         ({"depht": 2}, "args: unknown argument of a ViT 'depht'. Did you mean 'depth'?"),
         ({"num_classes": 2}, "args: unknown argument of a ViT 'num_classes'."),
         ({"class_token": False}, "class_token = False"),
