@@ -136,7 +136,7 @@ def read(folder: Path, text: str) -> list[PublishedRow]:
         ("top1 = { dtd = 0.75 }\nselecton = 'last'", "unknown key 'selecton'"),
         ("top1 = { dtd = 0.75 }\nselection = 'best'", "'last', 'val' or 'best_on_test'"),
         ("top1 = { dtd = 0.75 }\ntop1_best_on_test = { dtd = 0.7 }", "is below its top1"),
-        ("top1 = { dtd = '0.75' }", "valid number"),
+        ("top1 = { dtd = '0.75' }", "must be a number"),
         ("top1 = {", "broken TOML"),
     ],
 )
