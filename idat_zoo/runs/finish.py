@@ -27,12 +27,13 @@ from idat_zoo.results import (
     Result,
     Selection,
     now,
-    versions,
+    write_result,
 )
 from idat_zoo.runs.folder import PROBE_FILE, TEACHER_FOLDER, digests, tidy
 from idat_zoo.runs.loaded import LoadedRun
 from idat_zoo.runs.training import Trained
 from idat_zoo.scoring import score
+from idat_zoo.versions import versions
 
 
 def finish(
@@ -142,7 +143,7 @@ def _write(
         finished=now(),
         files=digests(folder),
     )
-    files.write_whole(folder / RESULT_FILE, files.dump_json(result.as_json()))
+    write_result(folder / RESULT_FILE, result)
     tidy(folder)
     return result
 

@@ -11,13 +11,12 @@ from click.testing import Result as Output
 from made_results import COUNT, made, on_task
 from typer.testing import CliRunner
 
-from idat_zoo import files
 from idat_zoo.cli import app
 from idat_zoo.errors import UsageError
 from idat_zoo.report.compare import RunsComparison, compare_results
 from idat_zoo.report.difference import difference_of, seed_variances
 from idat_zoo.report.predictions import CLASSES_FILE
-from idat_zoo.results import find_results
+from idat_zoo.results import find_results, write_result
 
 TARGET = np.arange(COUNT) % 2
 
@@ -36,7 +35,7 @@ def write(
     classes = predictions(wrong)
     _, result = made(int((classes == TARGET).sum()), recipe, seed=seed)
     folder.mkdir(parents=True)
-    files.write_whole(folder / "result.json", files.dump_json(result.as_json()))
+    write_result(folder / "result.json", result)
     kept = {"index": np.arange(COUNT), "target": TARGET.astype(np.uint8)}
     kept["student"] = classes.astype(np.uint8)
     (folder / CLASSES_FILE).write_bytes(safetensors.numpy.save(kept))
