@@ -129,7 +129,8 @@ class Result(Frozen):
     for a training, `eval` for a checkpoint evaluated later. `stack` lists the runs that were
     trained in one pass, this one included, `threads` is the number of threads of a training off
     CUDA, and `processes` that of processes that trained the run together, if there were several;
-    these and `switches` can change the last bits. `seconds` is the share of this run.
+    these and `switches` can change the last bits. `seconds` is the share of this run. `peak_memory`
+    is that of the whole pass in bytes, in the first process, and of several passes the largest.
     `data_copy` names the source that the images were downloaded from. `raw_pixels` is set if the
     raw-pixel baselines saw fewer images or smaller ones. `diverged` marks a training that diverged
     and was kept on purpose.
@@ -164,6 +165,7 @@ class Result(Frozen):
     processes: int | None = None
     seconds: float
     images_per_second: float | None = None
+    peak_memory: int | None = None
     finished: str
     files: dict[str, str] = Field(default_factory=dict)
 
@@ -253,9 +255,10 @@ def _summary(result: Result) -> Iterator[str]:
     if result.selection is not None:
         yield f"  {_selected(result.selection)}"
     trained = result.parameters.adapter + result.parameters.head
+    peak = "" if result.peak_memory is None else f", peak {result.peak_memory / 2**20:,.0f} MiB"
     yield (
         f"  {trained:,} trained numbers (adapter {result.parameters.adapter:,}), "
-        f"{result.seconds:.0f} s on {result.device}"
+        f"{result.seconds:.0f} s on {result.device}{peak}"
     )
 
 

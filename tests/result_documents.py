@@ -8,8 +8,8 @@ from typing import Any
 from idat_zoo import files
 from idat_zoo.digest import with_digest
 
-MAY_DIFFER = ("seconds", "images_per_second", "finished", "digest")
-"""What may differ between results of equal runs: times, and the digest, which depends on them."""
+MAY_DIFFER = ("seconds", "images_per_second", "peak_memory", "finished", "digest")
+"""What may differ between equal runs: times, memory, and the digest, which depends on them."""
 
 
 def common(content: bytes) -> dict[str, Any]:

@@ -140,6 +140,7 @@ def _write(
         threads=None if device.type == "cuda" else torch.get_num_threads(),
         seconds=sum(one.seconds for one in trained),
         images_per_second=_images_per_second(trained),
+        peak_memory=max((m for one in trained if (m := one.peak_memory) is not None), default=None),
         finished=now(),
         files=digests(folder),
     )

@@ -7,7 +7,7 @@ from dataclasses import replace
 from idat_zoo.backbones.pair import build_pair
 from idat_zoo.data.task_data import Split
 from idat_zoo.engine.learner import EpochLog, Learner
-from idat_zoo.engine.memory import prefixes_fit, runs_in_one_pass
+from idat_zoo.engine.memory import measure_peak, prefixes_fit, runs_in_one_pass
 from idat_zoo.engine.precision import describe_device
 from idat_zoo.engine.train import Trainer
 from idat_zoo.errors import DivergedError, RunFolderError, ZooError
@@ -99,6 +99,7 @@ def _train_together(
     """Train one pass from its first epoch to its last; the outcomes, in the trainings' order."""
     teacher = " and its teacher" if trainings[0].recipe.pair.teacher is not None else ""
     progress.doing(name, f"building the student{teacher}")
+    peak = measure_peak(setup.device)
     learners = [learner_of(training, setup) for training in trainings]
     batch, asked = learners[0].batch_size, trainings[0].recipe.batch_size
     if batch < asked:
@@ -159,7 +160,7 @@ def _train_together(
             for training, learner, before in zip(trainings, learners, faults, strict=True):
                 if learner.fault is not None and before is None and stack:
                     progress.note(f"{training.label}: {learner.fault.message} The others go on.")
-    seconds = (time.perf_counter() - started) / len(trainings)
+    seconds, memory = (time.perf_counter() - started) / len(trainings), peak()
     return [
         learner.fault
         or Trained(
@@ -168,6 +169,7 @@ def _train_together(
             logs=state.logs,
             seconds=seconds,
             images=images,
+            peak_memory=memory if images else None,
             switches=switches,
             stack=state.shared_with,
             processes=setup.processes.count,

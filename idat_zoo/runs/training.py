@@ -60,9 +60,10 @@ class Trained:
     """The outcome of a training: the trained pair, its log, and how it was computed.
 
     `seconds` is this run's share of the time of its pass in this process, and `images` the number
-    of images that it was trained on in that time, counted in every epoch. `stack` names the runs
-    that shared the pass, and is empty for a single run. `processes` is the number of those that
-    trained it together.
+    of images that it was trained on in that time, counted in every epoch. `peak_memory` is that of
+    the whole pass in this process, in bytes, and None where it is unknown or a resumed training had
+    no epoch left. `stack` names the runs that shared the pass, and is empty for a single run.
+    `processes` is the number of those that trained it together.
     """
 
     recipe: Recipe
@@ -70,6 +71,7 @@ class Trained:
     logs: list[EpochLog]
     seconds: float
     images: int
+    peak_memory: int | None
     switches: Switches
     stack: tuple[str, ...]
     processes: int = 1
