@@ -23,7 +23,7 @@ from idat_zoo.intervals import wilson_interval
 from idat_zoo.recipe import Recipe, Task
 from idat_zoo.registry import get_recipe, load_registry, task_suites
 from idat_zoo.report.rows import estimate
-from idat_zoo.results import PREDICTIONS_FILE, RESULT_FILE, Result, versions
+from idat_zoo.results import PREDICTIONS_FILE, RESULT_FILE, Result
 from idat_zoo.runs.device_setup import set_up
 from idat_zoo.runs.folder import run_folder
 from idat_zoo.runs.inputs import Inputs
@@ -32,6 +32,7 @@ from idat_zoo.runs.many import run
 from idat_zoo.runs.plan import plan
 from idat_zoo.runs.progress import Progress
 from idat_zoo.runs.selection import select
+from idat_zoo.versions import versions
 
 ROOT = Path(__file__).parent.parent
 RUNS = ROOT / "build" / "micro-runs"

@@ -27,15 +27,17 @@ import torch
 from tables import keep_table
 
 from idat_zoo import files
+from idat_zoo.digest import with_digest
 from idat_zoo.engine.precision import find_device
 from idat_zoo.metrics import Metrics
 from idat_zoo.randomness import generator
 from idat_zoo.recipe import Recipe
 from idat_zoo.recipe_hash import recipe_hash
 from idat_zoo.registry import averaged_tasks, get_recipe, load_registry
-from idat_zoo.results import PREDICTIONS_FILE, RESULT_FILE, Parameters, Result, versions
+from idat_zoo.results import PREDICTIONS_FILE, RESULT_FILE, Parameters, Result
 from idat_zoo.runs.folder import run_folder
 from idat_zoo.scoring import score
+from idat_zoo.versions import versions
 
 PAIRS = {"vtab1k": "vit_s_to_vit_b", "mini": "micro"}
 RATES = (1e-4, 5e-4, 1e-3, 5e-3, 1e-2)
@@ -139,7 +141,7 @@ def result_of(
         finished="2026-01-01T00:00:00+00:00",
         files=listed,
     )
-    return files.dump_json(result.as_json()).replace(TABLES, own.tables)
+    return with_digest(files.dump_json(result.as_json()).replace(TABLES, own.tables))
 
 
 def report(folder: Path, *words: str) -> tuple[float, float]:

@@ -12,7 +12,7 @@ import torch
 
 from idat_zoo.engine.precision import describe_device
 from idat_zoo.engine.timing import seconds
-from idat_zoo.results import versions
+from idat_zoo.versions import versions
 
 RESULTS = Path(__file__).parent / "results"
 

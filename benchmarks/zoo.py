@@ -33,9 +33,10 @@ from idat_zoo.registry import averaged_tasks, get_recipe, load_registry, task_su
 from idat_zoo.report.build import build_report
 from idat_zoo.report.cells import points
 from idat_zoo.report.rows import estimate
-from idat_zoo.results import RESULT_FILE, Result, find_results, versions
+from idat_zoo.results import RESULT_FILE, Result, find_results
 from idat_zoo.runs.folder import run_folder
 from idat_zoo.runs.many import run
+from idat_zoo.versions import versions
 
 RUNS = ROOT / "build" / "zoo-runs"
 CHOICES = RUNS / "choices"

@@ -21,8 +21,9 @@ from idat_zoo.data.decode import Images, StreamedImages
 from idat_zoo.data.task_data import TaskData
 from idat_zoo.errors import RunFolderError
 from idat_zoo.randomness import generator
-from idat_zoo.results import RawPixels, versions
+from idat_zoo.results import RawPixels
 from idat_zoo.values import Frozen
+from idat_zoo.versions import versions
 
 SIDE, MOST_TRAINING, MOST_TEST = 32, 1000, 5000
 RULE = 1

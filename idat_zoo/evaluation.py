@@ -27,10 +27,11 @@ from idat_zoo.results import (
     Source,
     load_result,
     now,
-    versions,
+    write_result,
 )
 from idat_zoo.scoring import score
 from idat_zoo.switches import Switches
+from idat_zoo.versions import versions
 
 
 def _check_free(out: Path) -> None:
@@ -121,7 +122,7 @@ def evaluate(
         files=digests,
     )
     if out is not None:
-        files.write_whole(out / RESULT_FILE, files.dump_json(result.as_json()))
+        write_result(out / RESULT_FILE, result)
     return result
 
 

@@ -1,16 +1,16 @@
 """Results: the numbers of one run with its recipe, stored as JSON."""
 
-import platform
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, Strict, ValidationError, model_validator
 
+from idat_zoo import files
 from idat_zoo.candidates import values_in_words
 from idat_zoo.contradictions import find_contradiction
+from idat_zoo.digest import digest_fits, with_digest, without_digest
 from idat_zoo.errors import ZooError
 from idat_zoo.file_names import RESULT_FILE as RESULT_FILE
 from idat_zoo.metrics import Metrics, interval, percent
@@ -129,9 +129,10 @@ class Result(Frozen):
     for a training, `eval` for a checkpoint evaluated later. `stack` lists the runs that were
     trained in one pass, this one included, `threads` is the number of threads of a training off
     CUDA, and `processes` that of processes that trained the run together, if there were several;
-    these and `switches` can change the last bits. `seconds` is the time of
-    the training in all processes that did a part of it, of a shared pass this run's share; that of
-    the candidates of `selection = "val"` does not count.
+    these and `switches` can change the last bits. `seconds` is the time of the training in all
+    processes that did a part of it, of a shared pass this run's share; that of the candidates of
+    `selection = "val"` does not count. `peak_memory` is that of the whole pass in bytes, in the
+    first process of several that trained together, and of several passes the largest.
     `data_copy` names the source that the images were downloaded from. `raw_pixels` is set if the
     raw-pixel baselines saw fewer images or smaller ones. `diverged` marks a training that diverged
     and was kept on purpose.
@@ -166,6 +167,7 @@ class Result(Frozen):
     processes: int | None = None
     seconds: float
     images_per_second: float | None = None
+    peak_memory: int | None = None
     finished: str
     files: dict[str, str] = Field(default_factory=dict)
 
@@ -255,9 +257,10 @@ def _summary(result: Result) -> Iterator[str]:
     if result.selection is not None:
         yield f"  {_selected(result.selection)}"
     trained = result.parameters.adapter + result.parameters.head
+    peak = "" if result.peak_memory is None else f", peak {result.peak_memory / 2**20:,.0f} MiB"
     yield (
         f"  {trained:,} trained numbers (adapter {result.parameters.adapter:,}), "
-        f"{result.seconds:.0f} s on {result.device}"
+        f"{result.seconds:.0f} s on {result.device}{peak}"
     )
 
 
@@ -280,22 +283,34 @@ def raw_pixels_in_words(pixels: RawPixels) -> str:
     )
 
 
+def write_result(path: Path, result: Result) -> None:
+    """Write a result.json, with its digest as the last member.
+
+    Raises: RunFolderError if it cannot be written.
+    """
+    files.write_whole(path, with_digest(files.dump_json(result.as_json())))
+
+
 def load_result(path: Path, *, by_class: bool = True) -> Result:
     """Read a result.json of this schema or an older one.
 
     With `by_class = False` the metrics have no tables by class, which fill most of a file.
 
-    Raises: ZooError for a file that is no result, is damaged, has a newer schema, or holds numbers
-    that contradict each other.
+    Raises: ZooError for a file that is no result, is damaged, has a newer schema, holds numbers
+    that contradict each other, or has a digest that is not that of its content.
     """
     try:
         content = path.read_bytes()
-        result = Result.model_validate_json(content if by_class else without_confusions(content))
+        document = without_digest(content if by_class else without_confusions(content))
+        result = Result.model_validate_json(document)
     except OSError as error:
         raise ZooError(f"cannot read result '{path}': {error}") from None
     except ValidationError as error:
         check_schema(path, content)
-        raise ZooError("\n  ".join(describe_faults(error, where=str(path)))) from None
+        if any(fault["loc"] == ("digest",) for fault in error.errors()):  # not the last any more
+            raise _edited(path) from None
+        faults = "\n  ".join(describe_faults(error, where=str(path)))
+        raise ZooError(faults, hint="" if digest_fits(content) else EDITED) from None
     if result.schema_version > SCHEMA_VERSION or "schema_version" not in result.model_fields_set:
         check_schema(path, content)
     networks = result.networks
@@ -304,12 +319,18 @@ def load_result(path: Path, *, by_class: bool = True) -> Result:
             f"'{path}' contradicts itself: {contradiction}.",
             hint=EDITED,
         )
+    if not digest_fits(content):
+        raise _edited(path)
     if by_class:
         return result
     empty = {"per_class": (), "confusion": ()}
     return result.model_copy(
         update={name: one.model_copy(update=empty) for name, one in networks.items()}
     )
+
+
+def _edited(path: Path) -> ZooError:
+    return ZooError(f"'{path}' was edited: its digest is not that of its content.", hint=EDITED)
 
 
 @uncollected()
@@ -319,20 +340,6 @@ def find_results(folders: list[Path], *, by_class: bool = True) -> list[tuple[Pa
     Raises: ZooError if there is none, or one cannot be read.
     """
     return [(path, load_result(path, by_class=by_class)) for path in result_paths(folders)]
-
-
-def versions() -> dict[str, str]:
-    """The versions of Python and of the packages that numbers depend on."""
-    packages = ("idat-zoo", "torch", "timm", "numpy", "pillow", "scikit-learn", "safetensors")
-    known = {package: _version(package) for package in packages}
-    return known | {"python": platform.python_version()}
-
-
-def _version(package: str) -> str:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return "not installed"
 
 
 def now() -> str:

@@ -19,7 +19,7 @@ from idat_zoo.report.benchmark import benchmarks
 from idat_zoo.report.build import Report
 from idat_zoo.report.layout import lay_out
 from idat_zoo.report.markdown import as_markdown
-from idat_zoo.results import Parameters, Result
+from idat_zoo.results import Parameters, Result, write_result
 
 COUNT = 100
 T_2 = 4.302652729749462  # Student's 0.975 quantile for 3 seeds
@@ -107,7 +107,7 @@ def written(folder: Path, right: Sequence[bool], recipe: Recipe, seed: int = 0) 
         top1=sum(right) / count,
         files={file.name: files.sha256(file)},
     )[1]
-    files.write_whole(folder / "result.json", files.dump_json(result.as_json()))
+    write_result(folder / "result.json", result)
     return folder / "result.json", result
 
 

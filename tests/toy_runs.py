@@ -1,10 +1,10 @@
 """Runs of toy recipes, what they leave behind, and how they are stopped."""
 
-import json
 from pathlib import Path
 
 import pytest
 import torch
+from result_documents import common
 
 from conftest import FAMILIES
 from idat_zoo.engine import train as train_module
@@ -41,11 +41,8 @@ def below(folder: Path) -> dict[str, bytes]:
 
 def same_but_for_times(first: Path, second: Path) -> bool:
     ours, theirs = below(first), below(second)
-    documents = [json.loads(contents.pop("result.json")) for contents in (ours, theirs)]
-    for document in documents:
-        for name in ("seconds", "images_per_second", "finished"):
-            del document[name]
-    return ours == theirs and documents[0] == documents[1]
+    results = [common(contents.pop("result.json")) for contents in (ours, theirs)]
+    return ours == theirs and results[0] == results[1]
 
 
 def trained(recipe: Recipe, out: Path, **options: object) -> Path:

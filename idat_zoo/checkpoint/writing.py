@@ -11,7 +11,7 @@ from idat_zoo.candidates import combinations
 from idat_zoo.checkpoint.config import CONFIG_FILE, Config
 from idat_zoo.checkpoint.tensors import TENSORS_FILE, spec_of
 from idat_zoo.recipe import Recipe
-from idat_zoo.results import versions
+from idat_zoo.versions import versions
 
 
 def write_checkpoint(

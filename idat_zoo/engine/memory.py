@@ -1,7 +1,7 @@
-"""The memory of a device, and an estimate of how much of it a training step needs."""
+"""The memory of a device, its peak, and an estimate of how much of it a training step needs."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -13,6 +13,7 @@ from idat_zoo.engine.precision import autocast
 
 CGROUP = Path("/sys/fs/cgroup")
 MEMINFO = Path("/proc/meminfo")
+CLEAR_REFS, STATUS = Path("/proc/self/clear_refs"), Path("/proc/self/status")
 MARGINS = {"cpu": 4.0, "cuda": 1.2}
 """Upper bounds of a step's peak memory, as multiples of what it keeps for its backward pass.
 
@@ -53,6 +54,34 @@ def _cgroup_bytes(name: str, *, default: int = 2**62) -> int:
     except OSError:
         return default
     return int(text) if text.isdigit() else default
+
+
+def measure_peak(device: torch.device) -> Callable[[], int | None]:
+    """Begin to measure the peak of memory; what is returned tells it in bytes, from now on.
+
+    On CUDA it is what torch allocated on the device; on a CPU what the process held in physical
+    memory, with its libraries and what it held before. It is None where this is unknown: on other
+    devices, and for a CPU where Linux does not let the peak be reset.
+    """
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        return lambda: torch.cuda.max_memory_allocated(device)
+    if device.type != "cpu":
+        return lambda: None
+    try:
+        CLEAR_REFS.write_text("5")  # man 5 proc_pid_clear_refs: resets the peak resident set
+    except OSError:
+        return lambda: None
+    return _peak_resident
+
+
+def _peak_resident() -> int | None:
+    """The peak of the resident set of this process in bytes, since it was last reset."""
+    try:
+        lines = STATUS.read_text().splitlines()
+    except OSError:
+        return None
+    return next((1024 * int(line.split()[1]) for line in lines if line.startswith("VmHWM:")), None)
 
 
 def step_bytes(learner: Learner) -> int:

@@ -7,15 +7,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from idat_zoo.page.entries import Entry
 from idat_zoo.page.figures import Drawing, drawing, label_series
 from idat_zoo.report.cells import as_count, percent
-from idat_zoo.report.rows import Row
+from idat_zoo.report.rows import Row, largest
 from idat_zoo.values import Frozen
 
 
 class Cost(Frozen):
-    """A method over its tasks: mean top-1, trained parameters of the adapter, minutes of a run.
+    """A method over its tasks: mean top-1, trained parameters of the adapter, minutes and memory.
 
     `number` tells it apart in figures, from 1. `minutes` is the mean wall-clock time of one run on
-    the devices that are named.
+    the devices that are named. `memory` is the largest peak of its runs in MiB, and None if it is
+    unknown of one.
     """
 
     number: int
@@ -24,6 +25,7 @@ class Cost(Frozen):
     tasks: int
     parameters: float
     minutes: float
+    memory: float | None
     devices: tuple[str, ...]
 
 
@@ -53,6 +55,7 @@ def build_costs(entries: Sequence[Entry]) -> list[Cost]:
 
 def _cost(number: int, method: str, own: Sequence[Entry]) -> Cost:
     runs = [result for entry in own for _, result in entry.group.results]
+    peak = largest(entry.row.peak_memory for entry in own)
     return Cost(
         number=number,
         method=method,
@@ -60,6 +63,7 @@ def _cost(number: int, method: str, own: Sequence[Entry]) -> Cost:
         tasks=len(own),
         parameters=statistics.fmean(entry.row.adapter_parameters for entry in own),
         minutes=statistics.fmean(run.seconds for run in runs) / 60,
+        memory=None if peak is None else peak / 2**20,
         devices=tuple(dict.fromkeys(run.device for run in runs)),
     )
 
@@ -68,6 +72,29 @@ def widest(costs: Sequence[Cost]) -> list[Cost]:
     """The methods with the largest number of tasks, whose means are over the same ones."""
     most = max(cost.tasks for cost in costs)
     return [cost for cost in costs if cost.tasks == most]
+
+
+def cost_figures(costs: Sequence[Cost]) -> list[Drawing]:
+    """The figures of the methods with the most tasks: by memory only if it is known of all."""
+    shown = widest(costs)
+    known = ["memory"] if all(cost.memory is not None for cost in shown) else []
+    return [draw_costs(shown, f"cost-{of}", of=of) for of in ("parameters", "minutes", *known)]
+
+
+def memory_note(costs: Sequence[Cost]) -> str:
+    """A sentence on what peaks of memory are, and of how many methods they are unknown."""
+    unknown = sum(cost.memory is None for cost in costs)
+    if unknown == len(costs):
+        return "The results do not record their memory."
+    told = (
+        "Memory is the largest peak of a method's runs: on CUDA what torch allocated, on a CPU all "
+        "that the process held, and of runs that shared a pass that of the pass."
+    )
+    if unknown:
+        told += f" It is unknown of {unknown} of {len(costs)} methods"
+        drawn = all(cost.memory is not None for cost in widest(costs))
+        told += "." if drawn else ", so no figure shows it."
+    return told
 
 
 def build_spreads(rows: Sequence[Row]) -> list[Spread]:
@@ -91,7 +118,7 @@ def _spread(task: str, rows: Sequence[Row]) -> Spread:
 
 
 def draw_costs(costs: Sequence[Cost], name: str, *, of: str) -> Drawing:
-    """The figure: mean top-1 by trained parameters. `of` is `parameters` or `minutes`.
+    """The figure: mean top-1 by a cost. `of` is `parameters`, `minutes` or `memory`.
 
     Each point has the number of its method, from 1 in the order of the costs.
     """
@@ -100,6 +127,7 @@ def draw_costs(costs: Sequence[Cost], name: str, *, of: str) -> Drawing:
     texts = {
         "parameters": ("trained parameters of the adapter", as_count),
         "minutes": ("minutes of one run", lambda minutes: f"{minutes:.2g} min"),
+        "memory": ("peak memory of a run, MiB", lambda memory: f"{memory:,.0f} MiB"),
     }
     title, as_text = texts[of]
     with drawing(5.6, 3.4) as (figure, axes):

@@ -12,7 +12,7 @@ from markupsafe import Markup
 
 from idat_zoo.errors import UsageError
 from idat_zoo.page.contrast import Contrasts
-from idat_zoo.page.costs import Cost, Spread, build_costs, build_spreads, draw_costs, widest
+from idat_zoo.page.costs import Cost, Spread, build_costs, build_spreads, cost_figures, memory_note
 from idat_zoo.page.details import Detail, build_details, draw_curves, draw_reliability
 from idat_zoo.page.entries import build_entries
 from idat_zoo.page.figures import Drawing
@@ -55,6 +55,7 @@ class Page:
     watched_figure: Drawing | None
     costs: Sequence[Cost]
     cost_figures: Sequence[Drawing]
+    memory_note: str
     spreads: Sequence[Spread]
     details: Sequence[Detail]
     detail_figures: Sequence[Sequence[Drawing]]
@@ -116,9 +117,8 @@ def build_page(report: Report, groups: Sequence[Group], *, reference: str | None
         watched=watched,
         watched_figure=draw_watched(watched, "watched") if watched else None,
         costs=costs,
-        cost_figures=[
-            draw_costs(widest(costs), f"cost-{of}", of=of) for of in ("parameters", "minutes")
-        ],
+        cost_figures=cost_figures(costs),
+        memory_note=memory_note(costs),
         spreads=build_spreads(report.rows),
         details=details,
         detail_figures=[_detail_figures(one, place) for place, one in enumerate(details)],

@@ -78,6 +78,8 @@ def _metrics(row: Row) -> Iterator[tuple[str, Line]]:
         yield baseline.name, (baseline.top1, *NO_INTERVAL)
     yield "adapter_parameters", (row.adapter_parameters, *NO_INTERVAL)
     yield "head_parameters", (row.head_parameters, *NO_INTERVAL)
+    if row.peak_memory is not None:
+        yield "peak_memory", (row.peak_memory, *NO_INTERVAL)
 
 
 def _of_estimate(estimate: Estimate) -> Line:

@@ -61,7 +61,8 @@ class Row(Frozen):
 
     `label` holds the fields in which the recipe differs from others of the report. `basis` is what
     the number rests on, and `marks` the parts of it in which the row differs from rows that it is
-    compared with. `diverged` lists the seeds whose training diverged.
+    compared with. `diverged` lists the seeds whose training diverged. `peak_memory` is the
+    largest of all seeds, in bytes, and None if it is unknown of one.
     """
 
     task: str
@@ -81,6 +82,7 @@ class Row(Frozen):
     diverged: tuple[int, ...] = ()
     adapter_parameters: int
     head_parameters: int
+    peak_memory: int | None = None
 
 
 @dataclass(frozen=True)
@@ -160,7 +162,14 @@ def _row(group: Group, shown: dict[str, Scalar]) -> Row:
         diverged=tuple(result.seed for result in results if result.diverged),
         adapter_parameters=first.parameters.adapter,
         head_parameters=first.parameters.head,
+        peak_memory=largest(result.peak_memory for result in results),
     )
+
+
+def largest(peaks: Iterable[int | None]) -> int | None:
+    """The largest of all; None if one is unknown."""
+    known = list(peaks)
+    return None if None in known else max(one for one in known if one is not None)
 
 
 def estimate(seeds: Sequence[Metrics]) -> Estimate:

@@ -27,13 +27,14 @@ from idat_zoo.results import (
     Result,
     Selection,
     now,
-    versions,
+    write_result,
 )
 from idat_zoo.runs.folder import PROBE_FILE, TEACHER_FOLDER, digests, tidy
 from idat_zoo.runs.loaded import LoadedRun
 from idat_zoo.runs.saved_state import Spent
 from idat_zoo.runs.training import Trained
 from idat_zoo.scoring import score
+from idat_zoo.versions import versions
 
 
 def finish(
@@ -141,9 +142,10 @@ def _write(
         threads=None if device.type == "cuda" else torch.get_num_threads(),
         seconds=spent.seconds,
         images_per_second=spent.images / spent.seconds if spent.images else None,
+        peak_memory=spent.peak_memory,
         finished=now(),
         files=digests(folder),
     )
-    files.write_whole(folder / RESULT_FILE, files.dump_json(result.as_json()))
+    write_result(folder / RESULT_FILE, result)
     tidy(folder)
     return result

@@ -7,7 +7,7 @@ from dataclasses import replace
 from idat_zoo.backbones.pair import build_pair
 from idat_zoo.data.task_data import Split
 from idat_zoo.engine.learner import EpochLog, Learner
-from idat_zoo.engine.memory import prefixes_fit, runs_in_one_pass
+from idat_zoo.engine.memory import measure_peak, prefixes_fit, runs_in_one_pass
 from idat_zoo.engine.precision import describe_device
 from idat_zoo.engine.train import Trainer
 from idat_zoo.errors import DivergedError, RunFolderError, ZooError
@@ -99,6 +99,7 @@ def _train_together(
     """Train one pass from its first epoch to its last; the outcomes, in the trainings' order."""
     teacher = " and its teacher" if trainings[0].recipe.pair.teacher is not None else ""
     progress.doing(name, f"building the student{teacher}")
+    peak = measure_peak(setup.device)
     learners = [learner_of(training, setup) for training in trainings]
     batch, asked = learners[0].batch_size, trainings[0].recipe.batch_size
     if batch < asked:
@@ -131,8 +132,13 @@ def _train_together(
     )
     started, learnt = time.perf_counter(), [0] * len(trainings)
 
-    def share_of_time() -> float:
-        return (time.perf_counter() - started) / len(trainings)
+    def spent() -> list[Spent]:
+        """What each training has cost in this process so far; the peak is that of all together."""
+        seconds, memory = (time.perf_counter() - started) / len(trainings), peak()
+        return [
+            Spent(seconds=seconds, images=images, peak_memory=memory if images else None)
+            for images in learnt
+        ]
 
     with led(
         trainings[0],
@@ -158,25 +164,23 @@ def _train_together(
                     learners[k].fault = error
                     continue
                 learnt[k] += steps * batch
-                spent = Spent(seconds=share_of_time(), images=learnt[k])
-                saved[k].add(log, trainer, learners[k], spent, trainings[k].still_ours)
+                saved[k].add(log, trainer, learners[k], spent()[k], trainings[k].still_ours)
             progress.epoch([log for log in ended if log is not None])
             for training, learner, before in zip(trainings, learners, faults, strict=True):
                 if learner.fault is not None and before is None and stack:
                     progress.note(f"{training.label}: {learner.fault.message} The others go on.")
-    seconds = share_of_time()
     return [
         learner.fault
         or Trained(
             recipe=learner.recipe,
             pair=learner.pair,
             logs=state.logs,
-            spent=state.before + Spent(seconds=seconds, images=images),
+            spent=state.before + own,
             switches=switches,
             stack=state.shared_with,
             processes=setup.processes.count,
         )
-        for learner, state, images in zip(learners, saved, learnt, strict=True)
+        for learner, state, own in zip(learners, saved, spent(), strict=True)
     ]
 
 

@@ -25,13 +25,24 @@ SPENT = "spent"
 
 @dataclass(frozen=True, kw_only=True)
 class Spent:
-    """What a training has cost: its share of the time of its passes in s, and images trained on."""
+    """What a training has cost.
+
+    `seconds` is its share of the time of its passes, `images` the number of images that it was
+    trained on in that time, counted in every epoch, and `peak_memory` the largest peak of a whole
+    pass in bytes, in this process; None where it is unknown.
+    """
 
     seconds: float = 0.0
     images: int = 0
+    peak_memory: int | None = None
 
     def __add__(self, other: "Spent") -> "Spent":
-        return Spent(seconds=self.seconds + other.seconds, images=self.images + other.images)
+        peaks = [peak for peak in (self.peak_memory, other.peak_memory) if peak is not None]
+        return Spent(
+            seconds=self.seconds + other.seconds,
+            images=self.images + other.images,
+            peak_memory=max(peaks, default=None),
+        )
 
 
 @dataclass

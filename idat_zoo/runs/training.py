@@ -60,10 +60,9 @@ class Training:
 class Trained:
     """The outcome of a training: the trained pair, its log, and how it was computed.
 
-    `spent` is its share of the time of its passes, in all processes that trained a part of it, and
-    the number of images that it was trained on in that time, counted in every epoch. `stack` names
-    the runs that shared the pass, and is empty for a single run. `processes` is the number of those
-    that trained it together.
+    `spent` is what it has cost, in all processes that trained a part of it. `stack` names the runs
+    that shared the pass, and is empty for a single run. `processes` is the number of those that
+    trained it together.
     """
 
     recipe: Recipe

@@ -23,6 +23,8 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
+from result_documents import common
+
 from conftest import toy_recipe
 from idat_zoo import files
 from idat_zoo.baselines import find_baselines
@@ -30,8 +32,6 @@ from idat_zoo.data.load import load_task
 from idat_zoo.errors import ZooError
 from idat_zoo.recipe import Recipe
 from idat_zoo.runs.many import run_many
-
-TIMES = ("seconds", "images_per_second", "finished")
 
 Runs = Sequence[Recipe]
 CANDIDATES: dict[str, Any] = {"selection": "val", "candidates": {"lr": (1e-3, 5e-3)}}
@@ -45,14 +45,13 @@ WHAT: dict[str, Runs] = {
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    """Every file's bytes; times, which only result.json holds, are taken out."""
+    """Every file's bytes; of results what equal runs have in common."""
     found = {}
     for path in folder.rglob("*"):
         if path.is_file():
             content = path.read_bytes()
             if path.name == "result.json":
-                document = json.loads(content)
-                content = json.dumps({k: v for k, v in document.items() if k not in TIMES}).encode()
+                content = json.dumps(common(content)).encode()
             found[str(path.relative_to(folder))] = content
     return found
 

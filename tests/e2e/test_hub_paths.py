@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from test_hub import IDAT, Person, tells_one_error
 
 from idat_zoo.registry import get_recipe
-from idat_zoo.results import Result
+from idat_zoo.results import load_result
 from idat_zoo.runs.folder import run_folder
 from idat_zoo.runs.many import run
 from idat_zoo.runs.progress import Progress
@@ -148,7 +148,7 @@ def test_a_run_comes_back_to_the_bit(hub: Hub, finished: Path, tmp_path: Path) -
     assert done.returncode == 0, done.stderr
     commit = json.loads(done.stdout)["commit"]
     result = reader.evaluate(f"hub:{REPO}@{commit}", "--require-pinned")
-    assert result["top1"] == Result.model_validate_json((finished / "result.json").read_text()).top1
+    assert result["top1"] == load_result(finished / "result.json").top1
     ours = load_file(finished / "predictions.safetensors")["student"]
     theirs = load_file(reader.home / "eval" / "predictions.safetensors")["student"]
     assert ours.equal(theirs)

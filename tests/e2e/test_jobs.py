@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 from fakes import write_csv, write_image
+from result_documents import common
 from terminal import on_terminal
 from typer.testing import CliRunner
 
@@ -40,7 +41,6 @@ CPU = torch.device("cpu")
 TINY = ("--pair", "tiny_random", "--device", "cpu")
 LORA = ("train", "--task", "digits,count", "--adapter", "lora", *TINY)
 CANDIDATES: dict[str, Any] = {"selection": "val", "candidates": {"lr": (1e-3, 5e-3)}}
-TIMES = ("seconds", "images_per_second", "finished")
 DOCS = (Path(__file__).parents[2] / "docs" / "plugins.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```python\n(.*?)```", DOCS, re.DOTALL)
 (AFFINE,) = (block for block in BLOCKS if "ADAPTERS = {" in block)
@@ -83,8 +83,7 @@ def contents(out: Path | str) -> dict[str, Any]:
     for path in sorted(Path(out).rglob("*")):
         name = path.relative_to(out).as_posix()
         if path.name == "result.json":
-            document = json.loads(path.read_bytes())
-            found[name] = {key: value for key, value in document.items() if key not in TIMES}
+            found[name] = common(path.read_bytes())
         elif path.is_file():
             found[name] = path.read_bytes()
     return found

@@ -10,6 +10,7 @@ import pytest
 import torch
 from hub_server import TOKEN, Fault, Hub, Repo, ask_from_here
 from huggingface_hub import ModelCard
+from result_documents import write_document
 from safetensors.torch import load_file, save_file
 from test_hub import Person, tells_one_error
 
@@ -23,7 +24,7 @@ from idat_zoo.intervals import wilson_interval
 from idat_zoo.publishing.plan import plan, publish
 from idat_zoo.registry import get_recipe
 from idat_zoo.report.card import as_plain, card_fields, card_scores
-from idat_zoo.results import Result, load_result
+from idat_zoo.results import load_result
 from idat_zoo.runs.folder import run_folder
 from idat_zoo.runs.many import run
 from idat_zoo.runs.progress import Progress
@@ -73,7 +74,8 @@ def test_one_run_lies_at_the_root_with_a_card_that_the_hub_reads_back(runs: list
         "recipe.toml",
         "result.json",
     }
-    result = Result.model_validate_json(contents["result.json"])
+    result = load_result(runs[0] / "result.json")
+    assert contents["result.json"] == (runs[0] / "result.json").read_bytes()
     card = ModelCard(contents["README.md"].decode())
     assert card.data.library_name == "idat-zoo"
     assert card.data.pipeline_tag == "image-classification"
@@ -176,7 +178,7 @@ def test_a_checkpoint_that_does_not_reproduce_its_probe_is_refused(
     save_file({"logits": probe["logits"] + 0.1}, own / "probe.safetensors")
     document = json.loads((own / "result.json").read_text())
     del document["files"]["probe.safetensors"]
-    (own / "result.json").write_text(json.dumps(document))
+    write_document(own / "result.json", document)
     with pytest.raises(CheckpointError, match="does not reproduce its own probe"):
         new_repository([own])
 
@@ -185,7 +187,7 @@ def test_a_card_with_a_path_of_this_machine_is_refused(own: Path) -> None:
     document = json.loads((own / "result.json").read_text())
     own_place = "/".join(["", "home", "someone", "photos"])
     document["recipe"]["task"]["source"] = own_place
-    (own / "result.json").write_text(json.dumps(document))
+    write_document(own / "result.json", document)
     with pytest.raises(UsageError, match=f"path of this machine: {own_place}"):
         new_repository([own])
 
@@ -193,7 +195,7 @@ def test_a_card_with_a_path_of_this_machine_is_refused(own: Path) -> None:
 def test_a_web_address_is_no_path_of_this_machine(own: Path) -> None:
     document = json.loads((own / "result.json").read_text())
     document["recipe"]["task"]["source"] = "https://example.org/tmp/data"
-    (own / "result.json").write_text(json.dumps(document))
+    write_document(own / "result.json", document)
     assert b"https://example.org/tmp/data" in new_repository([own])["README.md"]
 
 
@@ -469,7 +471,7 @@ def test_a_run_that_is_published_anew_changes_what_was_published(
 ) -> None:
     head = head_with(here, new_repository([runs[0]], with_teacher=True))
     document = json.loads((own / "result.json").read_text())
-    (own / "result.json").write_text(json.dumps(document | {"seconds": 12.5}))
+    write_document(own / "result.json", document | {"seconds": 12.5})
     ready = plan([own], head)
     assert not ready.foreign
     states = ready.states()
@@ -497,7 +499,7 @@ def test_a_run_that_diverged_is_said_to_have(
     (own / "config.json").write_text(config)
     result = json.loads((own / "result.json").read_bytes()) | {"diverged": True}
     result["files"]["config.json"] = hashlib.sha256(config.encode()).hexdigest()
-    (own / "result.json").write_text(json.dumps(result))
+    write_document(own / "result.json", result)
     done = Person(hub, tmp_path).idat(
         "publish", str(own), str(runs[1]), "--repo", REPO, "--dry-run"
     )
@@ -533,7 +535,7 @@ def test_a_card_keeps_what_a_person_wrote_beside_the_section(
     lower = {"top1": correct / count, "top1_interval": wilson_interval(correct, count)}
     student = document["student"] | lower | {"per_class": [], "confusion": []}
     changed = {**lower, "student": student}
-    (own / "result.json").write_text(json.dumps(document | changed))
+    write_document(own / "result.json", document | changed)
     ready = plan([own], repeated.head)
     assert not ready.foreign
     assert ready.states()["README.md"] == "changed"
@@ -713,11 +715,11 @@ def test_a_number_of_protocol_paper_is_labelled_wherever_it_stands(tmp_path: Pat
 
 def test_a_number_of_protocol_paper_that_is_not_labelled_is_refused(own: Path) -> None:
     document = json.loads((own / "result.json").read_text())
-    (own / "result.json").write_text(json.dumps(document | {"top1_best_on_test": 0.9}))
+    write_document(own / "result.json", document | {"top1_best_on_test": 0.9})
     with pytest.raises(RunFolderError, match="is not labelled protocol = paper"):
         new_repository([own])
     document["recipe"]["protocol"] = "paper"
-    (own / "result.json").write_text(json.dumps(document | {"top1_best_on_test": 0.9}))
+    write_document(own / "result.json", document | {"top1_best_on_test": 0.9})
     with pytest.raises(RunFolderError, match="another recipe than the run's"):
         new_repository([own])
 
@@ -728,7 +730,7 @@ def test_names_of_tasks_cannot_bring_markup_into_the_card(own: Path) -> None:
     for field in ("title", "source", "licence"):
         document["recipe"]["task"][field] = markup
     document["recipe"]["task"]["class_names"] = [f"<img src=x>{k}\n" for k in range(10)]
-    (own / "result.json").write_text(json.dumps(document))
+    write_document(own / "result.json", document)
     card = ModelCard(new_repository([own])["README.md"].decode())
     assert card.data.license == "other"
     assert card.data.eval_results[0].dataset_name == markup

@@ -35,7 +35,6 @@ LONG = SMALL.replace("epochs = 2", "epochs = 60")
 ONE = LONG.replace('"none", "mse"', '"none"')
 CPU = ("--device", "cpu")
 SLURM = ("--executor", "slurm", "--executor-option", f"partition={PARTITION}")
-TIMES = {"seconds", "images_per_second", "finished"}
 NOT_RUNS = ("failures.json", "plan.json", "slurm/")
 
 
@@ -47,15 +46,13 @@ def own_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
 
 
-def bits(folder: Path) -> dict[str, object]:
-    """What the runs below a folder hold, without their times."""
-    found: dict[str, object] = {}
-    for name, content in contents(folder).items():
-        if name.endswith("result.json"):
-            found[name] = {k: v for k, v in json.loads(content).items() if k not in TIMES}
-        elif not is_lock(Path(name)) and not name.startswith(NOT_RUNS):
-            found[name] = content
-    return found
+def bits(folder: Path) -> dict[str, bytes]:
+    """What the runs below a folder hold in common with equal ones."""
+    return {
+        name: content
+        for name, content in contents(folder).items()
+        if not is_lock(Path(name)) and not name.startswith(NOT_RUNS)
+    }
 
 
 def wait_until(condition: Callable[[], object], what: str, *, seconds: float = 120) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from result_documents import common
 from typer.testing import CliRunner, Result
 
 from idat_zoo.cli import app
@@ -20,7 +21,6 @@ from idat_zoo.registry import get_recipe
 
 TINY = ("--pair", "tiny_random", "--device", "cpu", "epochs=2")
 LORA = ("train", "--task", "digits", "--adapter", "lora", *TINY)
-TIMES = ("seconds", "images_per_second", "finished")
 
 
 @pytest.fixture(autouse=True)
@@ -38,8 +38,7 @@ def below(folder: Path) -> dict[str, bytes]:
 def without_times(folder: Path) -> dict[str, bytes]:
     found = below(folder)
     for name in [name for name in found if name.endswith("result.json")]:
-        parsed = json.loads(found[name])
-        found[name] = json.dumps({k: v for k, v in parsed.items() if k not in TIMES}).encode()
+        found[name] = json.dumps(common(found[name])).encode()
     return found
 
 

@@ -8,7 +8,6 @@ import pytest
 from made_results import AVERAGED, Found, made
 from typer.testing import CliRunner
 
-from idat_zoo import files
 from idat_zoo.cli import app
 from idat_zoo.recipe import Recipe
 from idat_zoo.registry import get_recipe
@@ -17,6 +16,7 @@ from idat_zoo.report import build
 from idat_zoo.report.against import AgainstPublished, TheirRow
 from idat_zoo.report.layout import lay_out
 from idat_zoo.report.markdown import as_markdown
+from idat_zoo.results import write_result
 
 PUBLISHED = load_published()
 VTAB = tuple(task for tasks in AVERAGED["vtab1k"].values() for task in tasks)
@@ -178,7 +178,7 @@ def test_the_inflation_is_of_our_tasks_and_over_all() -> None:
 
 def test_the_command_takes_it_in_every_format(tmp_path: Path) -> None:
     _, result = made(80, recipe())
-    files.write_whole(tmp_path / "result.json", files.dump_json(result.as_json()))
+    write_result(tmp_path / "result.json", result)
 
     def idat(*words: str) -> Any:
         return CliRunner().invoke(app, ["report", str(tmp_path), *words])

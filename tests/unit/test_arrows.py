@@ -33,12 +33,14 @@ MAY_KNOW = {
     "metrics": RECIPE,
     "result_files": {"errors", "file_names"},
     "contradictions": {"intervals", "metrics"},
+    "digest": set(),
     "results": FLOOR
-    | {"candidates", "contradictions", "metrics", "file_names", "result_files", "standing"}
-    | {"switches"},
+    | {"candidates", "contradictions", "digest", "files", "metrics", "file_names", "result_files"}
+    | {"standing", "switches"},
+    "versions": set(),
     "scoring": {"intervals", "metrics"},
     "standing": RECIPE | {"intervals"},
-    "baselines": FLOOR | {"data", "files", "randomness", "results"},
+    "baselines": FLOOR | {"data", "files", "randomness", "results", "versions"},
     "switches": RECIPE,
     "outside": FLOOR,
     "plugins": FLOOR | {"adapters", "backbones", "data", "distillation", "outside", "trackers"},
@@ -79,6 +81,7 @@ MAY_KNOW = {
         "scoring",
         "switches",
         "trackers",
+        "versions",
     },
     "file_names": set(),
     "runs.folder": FLOOR
@@ -89,7 +92,7 @@ MAY_KNOW = {
     | {"candidates", "data", "engine", "recipe_toml", "file_names", "runs.lock"},
     "checkpoint": FLOOR
     | {"adapters", "backbones", "candidates", "data", "files", "hub", "outside", "randomness"}
-    | {"results"},
+    | {"versions"},
     "adapting": FLOOR | {"adapters", "backbones", "checkpoint", "formats", "randomness"},
     "formats": FLOOR | {"adapters", "backbones", "checkpoint", "files", "recipe_hash"},
     "publishing": {
@@ -125,6 +128,7 @@ MAY_KNOW = {
         "results",
         "scoring",
         "switches",
+        "versions",
     },
     "study": {"standing"}
     | FLOOR

@@ -11,14 +11,13 @@ from click.testing import Result as Output
 from made_results import ALONE, COUNT, made, on_task
 from typer.testing import CliRunner
 
-from idat_zoo import files
 from idat_zoo.cli import app
 from idat_zoo.errors import UsageError
 from idat_zoo.report.compare import NONE, RunsComparison, compare_results
 from idat_zoo.report.compare_layout import lay_out_comparison
 from idat_zoo.report.difference import difference_of, seed_variances
 from idat_zoo.report.predictions import CLASSES_FILE
-from idat_zoo.results import find_results
+from idat_zoo.results import find_results, write_result
 from idat_zoo.specs import AdapterSpec
 
 TARGET = np.arange(COUNT) % 2
@@ -38,7 +37,7 @@ def write(
     classes = predictions(wrong)
     _, result = made(int((classes == TARGET).sum()), recipe, seed=seed)
     folder.mkdir(parents=True)
-    files.write_whole(folder / "result.json", files.dump_json(result.as_json()))
+    write_result(folder / "result.json", result)
     kept = {"index": np.arange(COUNT), "target": TARGET.astype(np.uint8)}
     kept["student"] = classes.astype(np.uint8)
     (folder / CLASSES_FILE).write_bytes(safetensors.numpy.save(kept))
@@ -191,9 +190,7 @@ def test_the_command_prints_it_in_three_ways(sides: tuple[Path, Path]) -> None:
 def test_fields_that_one_recipe_alone_has_stand_below_those_that_differ(tmp_path: Path) -> None:
     with_linear = ALONE.model_copy(update={"adapter": AdapterSpec(name="linear")})
     for side, recipe in (("A", ALONE), ("B", with_linear)):
-        files.write_whole(
-            tmp_path / side / "result.json", files.dump_json(made(80, recipe)[1].as_json())
-        )
+        write_result(tmp_path / side / "result.json", made(80, recipe)[1])
     found = compared(tmp_path / "A", tmp_path / "B")
     (fields, *_) = lay_out_comparison(found)
     assert ("adapter", "lora", "linear") in fields.rows

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from made_results import ALONE, TAUGHT
+from result_documents import as_written, write_document
 from typer.testing import CliRunner
 
 from idat_zoo.cli import app
@@ -91,7 +92,7 @@ def test_a_report_refuses_a_result_that_contradicts_itself(
     document = json.loads(finished)
     edit(document)
     file = tmp_path / "result.json"
-    file.write_text(json.dumps(document, indent=2))
+    write_document(file, document)
     code, out, err = report_on(tmp_path)
     first, hint = err.splitlines()
     assert (code, out) == (1, "")
@@ -104,7 +105,7 @@ def test_confusions_are_checked_where_they_are_read(finished: bytes, tmp_path: P
     document = json.loads(finished)
     raise_all_but_the_confusions(document)
     file = tmp_path / "result.json"
-    file.write_text(json.dumps(document, indent=2))
+    write_document(file, document)
     with pytest.raises(Exception, match="by its confusions"):
         load_result(file)
 
@@ -127,12 +128,10 @@ def test_a_recipe_that_is_not_the_runs_is_told_by_its_hash(
     for key in place[:-1]:
         table = table.setdefault(key, {})
     table[place[-1]] = value
-    for seed, content in enumerate((finished, json.dumps(document))):  # one of them is as it was
+    for seed, content in enumerate((json.loads(finished), document)):  # one of them is as it was
         folder = tmp_path / f"seed{seed}"
         folder.mkdir()
-        (folder / "result.json").write_bytes(
-            content if isinstance(content, bytes) else content.encode()
-        )
+        write_document(folder / "result.json", content)
     code, out, err = report_on(tmp_path)
     assert (code, out) == (1, "")
     said = f"error: '{tmp_path}/seed1/result.json' contradicts itself: recipe_hash is "
@@ -166,7 +165,7 @@ def test_a_damaged_table_by_class_is_named_in_both_ways(finished: bytes, tmp_pat
     file = tmp_path / "result.json"
     document = json.loads(finished)
     document["student"]["confusion"][0][0] = "many"
-    file.write_text(json.dumps(document, indent=2))
+    write_document(file, document)
     for by_class in (True, False):
         with pytest.raises(Exception, match=r"student\.confusion"):
             load_result(file, by_class=by_class)
@@ -174,7 +173,7 @@ def test_a_damaged_table_by_class_is_named_in_both_ways(finished: bytes, tmp_pat
 
 def test_results_of_two_schemas_are_named_in_a_note(finished: bytes, tmp_path: Path) -> None:
     older = json.loads(finished) | {"schema_version": 0, "seed": 1}
-    for name, content in (("a", finished), ("b", json.dumps(older).encode())):
+    for name, content in (("a", finished), ("b", as_written(older))):
         (tmp_path / name).mkdir()
         (tmp_path / name / "result.json").write_bytes(content)
     code, out, _ = report_on(tmp_path)
@@ -183,7 +182,7 @@ def test_results_of_two_schemas_are_named_in_a_note(finished: bytes, tmp_path: P
 
 
 def test_a_newer_schema_is_one_clear_line(finished: bytes, tmp_path: Path) -> None:
-    (tmp_path / "result.json").write_text(json.dumps(json.loads(finished) | {"schema_version": 9}))
+    write_document(tmp_path / "result.json", json.loads(finished) | {"schema_version": 9})
     code, out, err = report_on(tmp_path)
     assert (code, out) == (1, "")
     assert "has schema 9; this idat-zoo reads up to 1." in err
@@ -191,7 +190,7 @@ def test_a_newer_schema_is_one_clear_line(finished: bytes, tmp_path: Path) -> No
 
 def test_a_run_on_another_test_set_is_marked_and_noted(finished: bytes, tmp_path: Path) -> None:
     other = json.loads(finished) | {"data_fingerprint": "f" * 64}
-    for name, content in (("a", finished), ("b", json.dumps(other).encode())):
+    for name, content in (("a", finished), ("b", as_written(other))):
         (tmp_path / name).mkdir()
         (tmp_path / name / "result.json").write_bytes(content)
     code, out, _ = report_on(tmp_path)

@@ -1,6 +1,5 @@
 """Many runs of one command: their folders, their faults, their passes, and what resumes them."""
 
-import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -8,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from result_documents import common
 
 from conftest import Notes, toy_recipe
 from idat_zoo import files
@@ -62,10 +62,7 @@ def contents(out: Path) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for path in sorted(out.rglob("*")):
         if path.name == "result.json":
-            document = json.loads(path.read_bytes())
-            for name in ("seconds", "images_per_second", "finished"):
-                document.pop(name, None)
-            found[str(path.relative_to(out))] = document
+            found[str(path.relative_to(out))] = common(path.read_bytes())
         elif path.is_file():
             found[str(path.relative_to(out))] = path.read_bytes()
     return found

@@ -10,13 +10,13 @@ import safetensors.numpy
 from made_results import COUNT, made, on_task, scored
 from scipy.stats import rankdata
 
-from idat_zoo import files
 from idat_zoo.report.cells import p_value, points
 from idat_zoo.report.difference import difference_of, seed_variances
 from idat_zoo.report.effect import effect_over_tasks
 from idat_zoo.report.markdown import as_markdown
 from idat_zoo.report.predictions import CLASSES_FILE, LOGIT_ENSEMBLE
 from idat_zoo.report.sign_flips import sign_flip_p
+from idat_zoo.results import write_result
 from idat_zoo.study.layout import findings, lay_out_study
 from idat_zoo.study.outcomes import Setting
 from idat_zoo.study.plan import Entry, StudyPlan
@@ -54,7 +54,7 @@ def write_run(folder: Path, one: Entry, right: Mapping[str, np.ndarray], **field
     _, result = made(int(right["student"].sum()), recipe, seed=one.seed, **fields)
     place = folder / one.folder
     place.mkdir(parents=True, exist_ok=True)
-    files.write_whole(place / "result.json", files.dump_json(result.as_json()))
+    write_result(place / "result.json", result)
     classes = {name: (~own).astype(np.uint8) for name, own in right.items()}
     kept = {"index": np.arange(COUNT), "target": np.zeros(COUNT, np.uint8)} | classes
     (place / CLASSES_FILE).write_bytes(safetensors.numpy.save(kept))

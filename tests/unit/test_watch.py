@@ -10,13 +10,12 @@ from made_results import build_report, made, text
 from toy_runs import Notes, same_but_for_times, stopped_after, trained
 
 from conftest import toy_recipe
-from idat_zoo import files
 from idat_zoo.data.load import load_task
 from idat_zoo.errors import DataError, RecipeError, RunFolderError
 from idat_zoo.logits import score_network
 from idat_zoo.publishing.finished_run import read_finished
 from idat_zoo.report.card import Exports, card_scores, card_text
-from idat_zoo.results import load_result
+from idat_zoo.results import load_result, write_result
 from idat_zoo.runs import loaded, passes, turn
 from idat_zoo.runs.many import run
 
@@ -94,7 +93,7 @@ def test_a_best_epoch_on_test_is_not_published_of_a_watched_run(tmp_path: Path) 
     folder = trained(toy_recipe(watch="test"), tmp_path)
     result = read_finished(folder).result
     forged = result.model_copy(update={"top1_best_on_test": 0.99})
-    files.write_whole(folder / "result.json", files.dump_json(forged.as_json()))
+    write_result(folder / "result.json", forged)
     with pytest.raises(RunFolderError, match="best epoch on test"):
         read_finished(folder)
 
