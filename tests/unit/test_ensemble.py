@@ -279,6 +279,13 @@ def test_a_member_that_diverged_is_the_error_of_the_run(tmp_path: Path) -> None:
     assert [one.diverged for one in kept.selection.tried] == [False, True]
 
 
+def test_passes_are_counted_for_the_runs_that_were_asked_for(tmp_path: Path) -> None:
+    asked = [(of_all({"lr": (5e-3, 1e-3, 2e-3)}), seed) for seed in (0, 1)]
+    notes = Notes()
+    run_many(asked, device="cpu", out=tmp_path, stack=2, progress=notes)
+    assert notes.told == ["6 trainings of 2 runs take 3 passes, 2 at most in each"]
+
+
 def test_candidates_that_share_no_pass_are_told(tmp_path: Path) -> None:
     recipe = of_all({"batch_size": (64, 128), "lr": (5e-3, 1e-3)})
     notes = Notes()
