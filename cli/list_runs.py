@@ -46,6 +46,8 @@ def _progress(run: "RunState") -> str:
         return f"finished, top-1 {100 * run.top1:.1f} %" + (", diverged" if run.diverged else "")
     if run.state == "not begun":
         return run.state
+    if run.members > 1:  # each has epochs of its own, and one that diverged ends early
+        return f"{run.state}, {run.epoch} of {run.epochs} epochs of {run.members} members"
     return f"{run.state}, epoch {run.epoch} of {run.epochs}"
 
 

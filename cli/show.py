@@ -1,4 +1,4 @@
-"""`idat show`: one entry (recipe, adapter, term, pair, task, backbone) written out."""
+"""`idat show`: one entry (recipe, adapter, term, pair, task, backbone, study) written out."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,6 +9,7 @@ import typer
 from idat_zoo.cli.options import JsonOption, PluginOption, ShelfOption
 from idat_zoo.cli.provenance import provenance
 from idat_zoo.cli.screen import print_json, print_table
+from idat_zoo.cli.study_files import describe_study, plan_study
 from idat_zoo.errors import UnknownNameError
 
 if TYPE_CHECKING:
@@ -21,19 +22,20 @@ def show(
         str,
         typer.Argument(
             metavar="NAME|FILE",
-            help="A recipe (pair/adapter/task or a file), adapter, term, pair, task or backbone.",
+            help="A recipe (pair/adapter/task or a file), adapter, term, pair, task, backbone or "
+            "study (a name or a file).",
         ),
     ],
     shelf: ShelfOption = None,
     plugin: PluginOption = None,
     json: JsonOption = False,
 ) -> None:
-    """One recipe, adapter, term, pair, task or backbone, written out."""
+    """One recipe, adapter, term, pair, task, backbone or study."""
     import tomli_w
 
     from idat_zoo.registry import load_registry
 
-    kind, comment, document = _look_up(name, load_registry(shelf))
+    kind, comment, document = _look_up(name, load_registry(shelf), shelf)
     if json:
         print_json({"kind": kind, kind: document})
         return
@@ -47,7 +49,9 @@ def show(
         )
 
 
-def _look_up(name: str, registry: "Registry") -> tuple[str, str, dict[str, Any]]:
+def _look_up(
+    name: str, registry: "Registry", shelf: Path | None
+) -> tuple[str, str, dict[str, Any]]:
     """The entry with this name: its kind, a comment that names its file, and its fields.
 
     Raises: UnknownNameError; RecipeError for a recipe file with faults.
@@ -55,9 +59,12 @@ def _look_up(name: str, registry: "Registry") -> tuple[str, str, dict[str, Any]]
     from idat_zoo.registry import FOLDER, find_recipe, recipe_from_file
     from idat_zoo.registry.pair_forms import base_name
     from idat_zoo.registry.parameters import load_parameters
+    from idat_zoo.registry.studies import is_study_file, study_files
     from idat_zoo.registry.terms import describe_terms
 
     if name.endswith(".toml"):
+        if is_study_file(Path(name)):
+            return "study", f"# study {name}\n\n", describe_study(plan_study(name, shelf))
         recipe = recipe_from_file(Path(name), registry=registry)
         return "recipe", f"# {name}\n\n", _dump(recipe)
     if "/" in name:
@@ -90,7 +97,11 @@ def _look_up(name: str, registry: "Registry") -> tuple[str, str, dict[str, Any]]
             file = registry.files.get((kind, base_name(key) if kind == "pair" else key), elsewhere)
             place = f"plugin {plugin}" if plugin else file
             return kind, f"# {kind} {key}, from {place}\n\n", document
-    everything = [key for _, _, things in shelves for key in things]
+    studies = study_files(shelf)
+    if name in studies:
+        document = describe_study(plan_study(name, shelf))
+        return "study", f"# study {name}, from {studies[name]}\n\n", document
+    everything = [key for _, _, things in shelves for key in things] + [*studies]
     raise UnknownNameError("name", name, everything)
 
 

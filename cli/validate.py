@@ -1,4 +1,4 @@
-"""`idat validate`: recipe files and shelves checked, with every fault listed."""
+"""`idat validate`: recipe and study files and shelves checked, with every fault listed."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -8,6 +8,7 @@ import typer
 
 from idat_zoo.cli.options import JsonOption, PluginOption, ShelfOption
 from idat_zoo.cli.screen import end, note, print_json
+from idat_zoo.cli.study_files import plan_study
 from idat_zoo.errors import RecipeError
 
 if TYPE_CHECKING:
@@ -17,13 +18,13 @@ if TYPE_CHECKING:
 def validate(
     paths: Annotated[
         list[Path] | None,
-        typer.Argument(metavar="[FILE|DIR]…", help="Recipe files, and shelves as folders."),
+        typer.Argument(metavar="[FILE|DIR]…", help="Recipe and study files, shelves as folders."),
     ] = None,
     shelf: ShelfOption = None,
     plugin: PluginOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Check recipe files and shelves; every fault is listed.
+    """Check recipes, studies and shelves; every fault is listed.
 
     Without FILE or DIR: the shelves in use. Backbones that did not ship are held against the timm
     that is installed; nothing is fetched.
@@ -47,10 +48,14 @@ def validate(
 def _faults_of(path: Path | None, shelf: Path | None, notes: list[str]) -> list[str]:
     """The faults of a recipe file or a shelf; with None, of the shelves in use."""
     from idat_zoo.registry import find_recipe, load_registry, recipe_from_file, unlike_recipe_ids
+    from idat_zoo.registry.studies import is_study_file
 
     faults: list[str] = []
     try:
         if path is not None and not path.is_dir():
+            if is_study_file(path):
+                plan_study(path, shelf)
+                return []
             recipe = recipe_from_file(path, registry=load_registry(shelf))
             return _backbone_faults(recipe.backbones(), str(path), notes)
         registry = load_registry(path or shelf)

@@ -8,7 +8,7 @@ from idat_zoo.recipe import Recipe
 from idat_zoo.registry.checks import CANDIDATE_SETTINGS, check_fields
 from idat_zoo.registry.recipe_files import SETTINGS
 from idat_zoo.registry.registry import Registry
-from idat_zoo.registry.shelves import Family, unknown
+from idat_zoo.registry.shelves import Family, collecting, unknown
 from idat_zoo.registry.terms import short_key, term_options
 from idat_zoo.registry.words import below
 from idat_zoo.specs import OF_THE_TEACHER, OF_THE_TERM, TermSpec
@@ -30,8 +30,20 @@ def override(recipe: Recipe, words: Mapping[str, Any], registry: Registry) -> Re
     teacher_word = words.get("teacher_adapter", (recipe.teacher_adapter or recipe.adapter).word)
     teacher = registry.find_adapter(str(teacher_word))
     words = _in_one_spelling(words)
-    _check_words(words, recipe, student, teacher)
+    wrong = _wrong_words(words, recipe, student, teacher)
+    if not wrong:
+        return _with_words(recipe, words, student, teacher, registry)
+    faults = list(wrong.values())
+    with collecting(faults):  # the values of the other words
+        sound = {key: value for key, value in words.items() if key not in wrong}
+        _with_words(recipe, sound, student, teacher, registry)
+    raise RecipeError(faults)
 
+
+def _with_words(
+    recipe: Recipe, words: Mapping[str, Any], student: Family, teacher: Family, registry: Registry
+) -> Recipe:
+    """The recipe with fields set by words whose keys are known."""
     settings = {key: value for key, value in words.items() if key in SETTINGS}
     candidates = below("candidates", words)
     if settings.get("selection") != "none":
@@ -67,13 +79,10 @@ def _in_one_spelling(words: Mapping[str, Any]) -> dict[str, Any]:
     return spelt
 
 
-def _check_words(
+def _wrong_words(
     words: Mapping[str, Any], recipe: Recipe, student: Family, teacher: Family
-) -> None:
-    """Check that every word has a known key; values are checked later, with the recipe.
-
-    Raises: RecipeError with every fault.
-    """
+) -> dict[str, str]:
+    """The fault of each word whose key is not known; values are checked later, with the recipe."""
     term = _term(recipe, words)
     options = [
         *(f"adapter.{option}" for option in student.options),
@@ -86,18 +95,17 @@ def _check_words(
         *(f"teacher_adapter.{option}" for option in teacher.options),
         *(f"candidates.{name}" for name in (*CANDIDATE_SETTINGS, *options)),
     }
-    faults = []
+    faults = {}
     for key in words:
         if key in HAS_A_FLAG:
-            faults.append(f"override: {key}: is chosen by {HAS_A_FLAG[key]}, not by a word")
+            faults[key] = f"override: {key}: is chosen by {HAS_A_FLAG[key]}, not by a word"
         elif key not in known:
-            faults.append(f"override: {unknown('key', key, known)}")
+            faults[key] = f"override: {unknown('key', key, known)}"
         elif key.startswith("teacher_adapter") and recipe.teacher_adapter is None:
-            faults.append(f"override: {key}: this recipe has no teacher")
+            faults[key] = f"override: {key}: this recipe has no teacher"
         elif key.startswith("teacher_adapter") and recipe.teacher_mode == "offline":
-            faults.append(f"override: {key}: is that of a trained teacher, which stays as it is")
-    if faults:
-        raise RecipeError(faults)
+            faults[key] = f"override: {key}: is that of a trained teacher, which stays as it is"
+    return faults
 
 
 def _settled(recipe: Recipe, settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,16 +1,16 @@
 """Part tables: the tables [[part]] of a study file, whose axes are crossed into runs."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import AfterValidator, BeforeValidator, Field, Strict
+from pydantic import AfterValidator, BeforeValidator, Field, Strict, ValidationError
 
 from idat_zoo.errors import RecipeError
 from idat_zoo.registry.controls import CONTROLS, Control
 from idat_zoo.registry.recipe_files import SETTINGS
-from idat_zoo.registry.shelves import unknown
+from idat_zoo.registry.shelves import check_table, unknown
 from idat_zoo.registry.terms import term_names, term_options
 from idat_zoo.study.design import Metric
 from idat_zoo.values import NAME, Frozen
@@ -69,6 +69,29 @@ class PartTable(Frozen):
     set: WordTable = Field(default_factory=dict)
     pair: str | None = None
     protocol: Literal["standard", "paper"] | None = None
+
+
+def read_table(content: Mapping[str, Any], faults: list[str], *, where: str) -> PartTable:
+    """The table of a part. Faults are appended to the list; keys that have one are then empty.
+
+    So what the other keys say is checked, too, and all faults of a file are told at once.
+    """
+    try:
+        return check_table(PartTable, content, where=where)
+    except RecipeError as error:
+        faults += error.faults
+    empty = {"tasks": (), "adapters": (), "seeds": (), "terms": (), "controls": ()}
+    sound = {key: own for key, value in content.items() for own in _sound(key, value)}
+    return PartTable.model_construct(**(empty | sound))
+
+
+def _sound(key: str, value: object) -> list[Any]:
+    """The checked value of a key of a part; none where the key or its value has a fault."""
+    needed = {"tasks": ["any"], "adapters": ["any"]}
+    try:
+        return [getattr(PartTable.model_validate({**needed, key: value}), key)]
+    except ValidationError:
+        return []
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,32 +179,37 @@ def flat_words(table: Mapping[str, Any]) -> dict[str, Any]:
     return words
 
 
-def read_values(table: PartTable, *, where: str) -> tuple[dict[str, Any], dict[str, list[Any]]]:
-    """The fixed words of a part, and its axes of words.
+def read_values(
+    table: PartTable, faults: list[str], *, where: str
+) -> tuple[dict[str, Any], dict[str, list[Any]]]:
+    """The fixed words of a part, and its axes of words, without those that have faults.
 
-    Raises: RecipeError with every fault.
+    Faults are appended to the list; a word that stands where a list should is an axis of one.
     """
     fixed, axes = flat_words(table.set), flat_words(table.values)
-    faults = []
     for name, words in (("set", fixed), ("values", axes)):
-        faults += [
-            f"{where}: {name}: {key}: is set by the part's own key `{HAS_A_KEY[key]}`"
-            for key in words
-            if key in HAS_A_KEY
-        ]
-    for key, axis in axes.items():
-        here = f"{where}: values: {key}"
-        if not isinstance(axis, list) or not all(
-            isinstance(one, bool | int | float | str) for one in axis
-        ):
-            faults.append(f"{here}: expected a list of numbers, words or booleans (got {axis!r})")
-            continue
-        try:
-            _not_empty(tuple(axis))
-        except ValueError as error:
-            faults.append(f"{here}: {error}")
-        if key in fixed:
-            faults.append(f"{here}: is in `set`, too; give one of them")
-    if faults:
-        raise RecipeError(faults)
-    return fixed, axes
+        for key in [key for key in words if key in HAS_A_KEY]:
+            del words[key]
+            faults.append(
+                f"{where}: {name}: {key}: is set by the part's own key `{HAS_A_KEY[key]}`"
+            )
+    for key, axis in list(axes.items()):
+        found = list(_axis_faults(axis, twice=key in fixed))
+        faults += [f"{where}: values: {key}: {fault}" for fault in found]
+        if found:  # a word alone is a fault of the axis, but it may be wrong itself, too
+            axes[key] = [axis] if isinstance(axis, bool | int | float | str) else []
+    return fixed, {key: axis for key, axis in axes.items() if axis}
+
+
+def _axis_faults(axis: object, *, twice: bool) -> Iterator[str]:
+    if not isinstance(axis, list) or not all(
+        isinstance(one, bool | int | float | str) for one in axis
+    ):
+        yield f"expected a list of numbers, words or booleans (got {axis!r})"
+        return
+    try:
+        _not_empty(tuple(axis))
+    except ValueError as error:
+        yield str(error)
+    if twice:
+        yield "is in `set`, too; give one of them"

@@ -16,7 +16,13 @@ from idat_zoo.recipe import Recipe
 from idat_zoo.recipe_toml import parse_toml, read_text
 from idat_zoo.registry.comma_lists import resolve_adapters, resolve_tasks
 from idat_zoo.registry.load import load_registry
-from idat_zoo.registry.part_tables import Arm, PartTable, read_arms, read_values, written_labels
+from idat_zoo.registry.part_tables import (
+    Arm,
+    read_arms,
+    read_table,
+    read_values,
+    written_labels,
+)
 from idat_zoo.registry.registry import BUILTIN, Registry
 from idat_zoo.registry.resolve import compose_recipe
 from idat_zoo.registry.shelves import check_table, collecting, unknown
@@ -67,6 +73,11 @@ def find_study_file(what: str, shelf: Path | None = None) -> Path:
     if path.suffix == ".toml" or len(path.parts) > 1:
         raise UsageError(f"there is no study file '{what}'.")
     raise UnknownNameError("study", what, known)
+
+
+def is_study_file(path: Path) -> bool:
+    """Whether a TOML file has the keys of a study. Raises: RecipeError if it cannot be read."""
+    return not {"part", "reference"}.isdisjoint(parse_toml(read_text(path), where=str(path)))
 
 
 def get_study(what: Path | str, *, shelf: Path | None = None) -> Study:
@@ -128,16 +139,12 @@ class _Part:
         self._adapters: list[str] = []
         self._seeds: Sequence[int] = ()
         self._settings: list[tuple[dict[str, Any], dict[str, Any]]] = []
-        try:
-            table = check_table(PartTable, content, where=self.where)
-        except RecipeError as error:
-            faults += error.faults
-            return
+        table = read_table(content, faults, where=self.where)
         self.arms = read_arms(table, faults, where=self.where)
         self._pair = table.pair or pair
         if self._pair is not None and self._pair not in registry.pairs:
             faults.append(f"{self.where}: {unknown('pair', self._pair, registry.pairs)}")
-            return
+            self._pair = None  # the words are checked with the tasks' own pairs
         self._seeds = table.seeds
         self._tasks = [
             task.id
@@ -152,12 +159,11 @@ class _Part:
         self._tasks = list(dict.fromkeys(self._tasks))
         self._adapters = list(dict.fromkeys(name for _, name in families))
         self.optional = [name for word, name in families if word == ALL]
-        with collecting(faults):
-            fixed, axes = read_values(table, where=self.where)
-            protocol = {} if table.protocol is None else {"protocol": table.protocol}
-            for chosen in itertools.product(*axes.values()):
-                values = protocol | dict(zip(axes, chosen, strict=True))
-                self._settings.append((values, fixed | values))
+        fixed, axes = read_values(table, faults, where=self.where)
+        protocol = {} if table.protocol is None else {"protocol": table.protocol}
+        for chosen in itertools.product(*axes.values()):
+            values = protocol | dict(zip(axes, chosen, strict=True))
+            self._settings.append((values, fixed | values))
 
     def _named(self, key: str, word: str, find: Any, faults: list[str]) -> Any:
         """What a word names among tasks or adapters; empty where it names nothing."""
@@ -170,7 +176,13 @@ class _Part:
         return []
 
     def runs(self, faults: list[str]) -> Iterator[Run]:
-        """The runs of the part; faults of their recipes are appended to the list."""
+        """The runs of the part; faults of their recipes are appended to the list.
+
+        A part without tasks, adapters or arms has faults: its words are then checked with others.
+        """
+        if not (self._tasks and self._adapters and self.arms):
+            self._check_words(faults)
+            return
         for adapter, (values, words), arm, task in itertools.product(
             self._adapters, self._settings, self.arms, self._tasks
         ):
@@ -188,6 +200,21 @@ class _Part:
                     metric=arm.metric,
                     recipe=recipe,
                 )
+
+    def _check_words(self, faults: list[str]) -> None:
+        """Check the words of a part whose tasks, adapters or arms have faults, each word once.
+
+        Options of adapters and terms that are not known cannot be checked.
+        """
+        task = next(iter(self._tasks or self.registry.tasks))
+        adapter = next(iter(self._adapters or self.registry.adapters))
+        arm = next(iter(self.arms), Arm(label="none", words={"distillation": "none"}))
+        unchecked: tuple[str, ...] = ("distillation.",) if not self.arms else ()
+        if not self._adapters:
+            unchecked += ("adapter.", "teacher_adapter.", "candidates.")
+        for _, words in self._settings:
+            own = {key: value for key, value in words.items() if not key.startswith(unchecked)}
+            self._recipe(task, adapter, own, arm, faults)
 
     def _recipe(
         self, task: str, adapter: str, words: Mapping[str, Any], arm: Arm, faults: list[str]

@@ -54,9 +54,15 @@ def evenly(positions: Sequence[int], most: int) -> Iterator[list[int]]:
     yield from (list(positions[i : i + size]) for i in range(0, len(positions), size))
 
 
-def passes_in_words(runs: int, most: int) -> str:
-    """`7 runs take 3 passes, 3 at most in each`."""
-    return f"{runs} runs take {math.ceil(runs / most)} passes, {most} at most in each"
+def passes_in_words(trainings: int, most: int, *, runs: int | None = None) -> str:
+    """`7 runs take 3 passes, 3 at most in each`, or `4 trainings of 1 run take 2 passes, …`.
+
+    `runs` is their number where a run has several trainings: its candidates.
+    """
+    what = f"{trainings} runs"
+    if runs is not None and runs != trainings:
+        what = f"{trainings} trainings of {runs} run{'s' * (runs > 1)}"
+    return f"{what} take {math.ceil(trainings / most)} passes, {most} at most in each"
 
 
 def single_in_words(labels: Sequence[str]) -> str:

@@ -14,7 +14,7 @@ from idat_zoo.runs.inputs import Inputs, load_teacher_views, load_views
 from idat_zoo.runs.loaded import LoadedRun
 from idat_zoo.runs.memory_errors import plain_memory_errors
 from idat_zoo.runs.offline import check_offline_teachers, in_order
-from idat_zoo.runs.order import Order
+from idat_zoo.runs.order import JointTraining
 from idat_zoo.runs.passes import learner_of, origin_of
 from idat_zoo.runs.plan import Planned
 
@@ -29,7 +29,7 @@ def follow(processes: Processes, prepare: Callable[[], tuple[DeviceSetup, Inputs
     """
     prepared: tuple[DeviceSetup, Inputs] | None = None
     while (order := processes.hear()) is not None:
-        assert isinstance(order, Order)
+        assert isinstance(order, JointTraining)
         fault: ZooError | None = None
         try:
             prepared = prepared or prepare()
@@ -47,7 +47,7 @@ def follow(processes: Processes, prepare: Callable[[], tuple[DeviceSetup, Inputs
                     trainer.train_epoch(epoch)
 
 
-def _begin(order: Order, setup: DeviceSetup, inputs: Inputs) -> Trainer:
+def _begin(order: JointTraining, setup: DeviceSetup, inputs: Inputs) -> Trainer:
     """The trainer of an order, with the state of the first process.
 
     Raises: DataError for other images or weights than those of the first process; what loading

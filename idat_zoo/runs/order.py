@@ -17,7 +17,7 @@ from idat_zoo.switches import Switches
 
 
 @dataclass(frozen=True, kw_only=True)
-class Order:
+class JointTraining:
     """A training and its state, from which every process goes on.
 
     `split` names its images, and `origin` says which images and weights the first process has.
@@ -59,7 +59,7 @@ def led(
     if processes.count == 1 or learner.fault is not None or learner.done == learner.epochs:
         yield
         return
-    order = Order(
+    order = JointTraining(
         recipe=training.recipe,
         seed=training.seed,
         folder=training.folder,

@@ -71,7 +71,8 @@ def plan_passes(
                 learner = learner_of(first, setup)
                 most = min(most, runs_in_one_pass(learner, share=setup.share(0.8)))
         if most < len(positions):
-            progress.note(passes_in_words(len(positions), most))
+            runs = {trainings[position].run_folder for position in positions}
+            progress.note(passes_in_words(len(positions), most, runs=len(runs)))
         yield from evenly(positions, most)
 
 

@@ -61,7 +61,7 @@ Kept = TypeVar("Kept", Call, Fault)
 class RunState:
     """The state of a run: `epoch` of its `epochs` are complete.
 
-    Those of an ensemble are the sums over its members.
+    Those of an ensemble are the sums over its `members`, which are 1 for any other run.
     `top1` is that of a finished run, a fraction. `diverged` marks a finished run whose training
     diverged and was kept on purpose. `fault` is the message of the error that ended the run, or ''.
     """
@@ -72,6 +72,7 @@ class RunState:
     state: State
     epoch: int
     epochs: int
+    members: int
     top1: float | None
     diverged: bool
     fault: str
@@ -137,6 +138,7 @@ def _state_of(folder: Path) -> RunState:
         state=state,
         epoch=sum(log.read_bytes().count(b"\n") for log in folder.glob(logs)),
         epochs=sum(map(total_epochs, trained)),
+        members=len(trained),
         top1=float(finished["top1"]) if finished is not None else None,
         diverged=finished is not None and bool(finished.get("diverged")),
         fault=fault.message if fault is not None and state in ("diverged", "failed") else "",

@@ -33,7 +33,7 @@ FIRST_SECONDS = 8.0
 class Tracking:
     """The trackers of a command: `settle` tells them outcomes, and leaving the block ends them.
 
-    Runs that were finished before the command are not tracked.
+    Runs that were finished before the command are not tracked, which a note says.
     """
 
     def __init__(
@@ -49,6 +49,8 @@ class Tracking:
                     seed=one.seed,
                     folder=one.folder,
                 )
+        finished = sum(one.finished for one in planned)
+        tell_finished(finished, [one.name for one in trackers], progress)
         self._feeds = [_Feed(tracker, runs, progress) for tracker in trackers]
         self._stdout: TextIO = sys.stdout
 
@@ -79,6 +81,16 @@ class Tracking:
         finally:
             if self._feeds:
                 sys.stdout = self._stdout
+
+
+def tell_finished(count: int, trackers: Sequence[str], progress: Progress) -> None:
+    """Say that trackers get nothing of the runs that were finished before the command."""
+    if not (count and trackers):
+        return
+    runs = "1 run was finished" if count == 1 else f"{count} runs were finished"
+    names = ", ".join(f"'{name}'" for name in dict.fromkeys(trackers))
+    them = "it" if count == 1 else "them"
+    progress.note(f"{runs} before this command, so nothing of {them} is sent to {names}")
 
 
 class _Aside:

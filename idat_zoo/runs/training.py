@@ -17,9 +17,10 @@ from idat_zoo.data.task_data import Split
 from idat_zoo.engine.divergence import divergence
 from idat_zoo.engine.learner import EpochLog
 from idat_zoo.errors import DivergedError
+from idat_zoo.file_names import ENSEMBLE_FOLDER
 from idat_zoo.joined_images import JoinedImages
 from idat_zoo.recipe import Recipe
-from idat_zoo.runs.folder import run_label
+from idat_zoo.runs.folder import SELECTION_FOLDER, run_label
 from idat_zoo.runs.saved_state import Spent
 from idat_zoo.switches import Switches
 
@@ -54,6 +55,13 @@ class Training:
     def label(self) -> str:
         """A readable id: the run's folder below `--out`."""
         return run_label(self.recipe, self.seed)
+
+    @property
+    def run_folder(self) -> Path:
+        """The folder of the run that it belongs to: that of a candidate is two levels above."""
+        above = self.folder.parent
+        inside = above.name in (SELECTION_FOLDER, ENSEMBLE_FOLDER)
+        return above.parent if inside else self.folder
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,6 +17,7 @@ from idat_zoo.runs.lock import alone_in, holder_of
 from idat_zoo.runs.many import TrainTurns, train_planned
 from idat_zoo.runs.plan import Planned, plan
 from idat_zoo.runs.progress import Progress
+from idat_zoo.runs.tracking import tell_finished
 from idat_zoo.runs.turn import Outcome
 from idat_zoo.study.design import Study
 from idat_zoo.study.failures import MOST_FAILURES, UNUSABLE, Failures, in_one_line
@@ -213,6 +214,7 @@ class _Training:
     ) -> StudyOutcome:
         """Train the runs that are neither left out nor lack their inputs."""
         left_out, missing, results, failed = self._settled_before(retry=retry)
+        tell_finished(len(results), trackers, self._progress)  # they are not among the asked
         settled = {*left_out, *missing, *results, *failed}
         self._asked = [one for one in self._planned if self._run(one) not in settled]
         places = {self._run(one): place for place, one in enumerate(self._asked)}

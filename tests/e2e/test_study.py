@@ -550,3 +550,21 @@ def test_the_command_of_an_unfinished_run_is_that_of_the_study(
     assert words == ["study", "run", "--data-dir", "images", "mixed.toml", *CPU]
     monkeypatch.delenv("IDAT_DATA_DIR")
     assert idat(*words).exit_code == 3
+
+
+def test_show_and_validate_know_studies(tmp_path: Path) -> None:
+    (tmp_path / "small.toml").write_text(SMALL)
+    (tmp_path / "wrong.toml").write_text(SMALL.replace("epochs = 2", "epoks = 2, lr = -1"))
+    dry = json.loads(idat("study", "small.toml", "--dry-run", "--json").stdout)
+    shown = json.loads(idat("show", "small.toml", "--json").stdout)
+    assert shown["kind"] == "study"
+    own = shown["study"]
+    assert (own["runs"], own["passes"]) == (dry["runs"], dry["passes"])
+    assert own["arms"] == ["none", "mse", "logit_ensemble"]
+    assert own["seeds"] == [0, 1]
+    assert "arms = [" in idat("show", "inverse").stdout
+    assert idat("validate", "small.toml").stdout == "ok  small.toml\n"
+    refused = idat("validate", "wrong.toml")
+    assert refused.exit_code == 2
+    assert "unknown key 'epoks'" in refused.stderr
+    assert "lr: Input should be greater than 0" in refused.stderr

@@ -17,6 +17,7 @@ from idat_zoo.checkpoint.config import CONFIG_FILE
 from idat_zoo.checkpoint.loading import load_checkpoint
 from idat_zoo.checkpoint.probe import probe_images, probe_logits
 from idat_zoo.checkpoint.tensors import TENSORS_FILE
+from idat_zoo.cli.list_runs import list_runs
 from idat_zoo.engine import train as train_module
 from idat_zoo.errors import CheckpointError, DivergedError, InputError, RecipeError, UsageError
 from idat_zoo.formats.onnx_graph import write_onnx
@@ -265,7 +266,9 @@ def test_a_run_killed_between_members_ends_in_the_same_bits(
     assert not list(folder.rglob("resume.safetensors"))
 
 
-def test_a_member_that_diverged_is_the_error_of_the_run(tmp_path: Path) -> None:
+def test_a_member_that_diverged_is_the_error_of_the_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     recipe = of_all({"lr": (5e-3, 1e3)}, epochs=2)
     line = r"member 2 of 2 of the ensemble \(lr = 1000\.0\): the training diverged"
     with pytest.raises(DivergedError, match=line) as caught:
@@ -273,10 +276,21 @@ def test_a_member_that_diverged_is_the_error_of_the_run(tmp_path: Path) -> None:
     assert "\n" not in caught.value.message
     with pytest.raises(DivergedError, match=line):  # nothing is trained for it
         run(recipe, device="cpu", out=tmp_path)
+    list_runs(tmp_path, None, json=False)
+    done = sum(log.read_bytes().count(b"\n") for log in tmp_path.rglob("ensemble/*/log.jsonl"))
+    listed = capsys.readouterr().out
+    assert f"diverged, {done} of 4 epochs of 2 members" in listed
     kept = run(recipe, device="cpu", out=tmp_path, keep_diverged=True)
     assert kept.diverged
     assert kept.selection is not None
     assert [one.diverged for one in kept.selection.tried] == [False, True]
+
+
+def test_passes_are_counted_for_the_runs_that_were_asked_for(tmp_path: Path) -> None:
+    asked = [(of_all({"lr": (5e-3, 1e-3, 2e-3)}), seed) for seed in (0, 1)]
+    notes = Notes()
+    run_many(asked, device="cpu", out=tmp_path, stack=2, progress=notes)
+    assert notes.told == ["6 trainings of 2 runs take 3 passes, 2 at most in each"]
 
 
 def test_candidates_that_share_no_pass_are_told(tmp_path: Path) -> None:

@@ -261,6 +261,20 @@ def test_all_faults_are_told_at_once(tmp_path: Path) -> None:
     ] * len(starts)
 
 
+def test_a_fault_of_a_part_hides_no_other_of_its_faults(tmp_path: Path) -> None:
+    """Each fault stands for itself: its mending shows no new one."""
+    head = HEAD.replace("micro_random", "mikro")
+    part = LORA.replace("digits", "digts") + "sedes = [0]\nprotocol = 1\n"
+    words = "values = {epoks = [2], lr = -1}\nset = {adapter.rang = 3, warmup_epochs = -2}\n"
+    faults = faults_of(head + part + words, tmp_path)
+    parts = (
+        *("key 'sedes'", "protocol: ", "pair 'mikro'", "task 'digts'", "lr: expected a list"),
+        *("key 'epoks'", "key 'adapter.rang'", "warmup_epochs: ", "lr: Input should be greater"),
+    )
+    assert [[own in fault for fault in faults].count(True) for own in parts] == [1] * len(parts)
+    assert len(faults) == len(parts)
+
+
 def test_a_reference_whose_arm_has_a_fault_is_no_second_fault(tmp_path: Path) -> None:
     term = '{name = "mse", lrr = 1}'
     text = HEAD.replace('"none"', '"mse"') + PART.replace('"mse"', term)

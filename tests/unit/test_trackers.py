@@ -137,6 +137,15 @@ def test_a_tracker_that_fails_or_hangs_warns_once_and_ends_no_run(
     assert len(of_runs()) == 2  # the other one is not affected
 
 
+def test_a_run_that_was_finished_before_is_told(tmp_path: Path) -> None:
+    trained(toy_recipe(), tmp_path)
+    notes = Notes()
+    run(toy_recipe(), device="cpu", out=tmp_path, trackers=["fake"], progress=notes)
+    told = "1 run was finished before this command, so nothing of it is sent to 'fake'"
+    assert told in notes.told
+    assert CALLS == []
+
+
 def test_stdout_is_not_for_trackers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     stdout = sys.stdout
 
