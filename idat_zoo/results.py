@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, Strict, ValidationError, model_validator
 
-from idat_zoo import files
 from idat_zoo.candidates import values_in_words
 from idat_zoo.contradictions import find_contradiction
 from idat_zoo.digest import digest_fits, with_digest, without_digest
@@ -288,6 +287,8 @@ def write_result(path: Path, result: Result) -> None:
 
     Raises: RunFolderError if it cannot be written.
     """
+    from idat_zoo import files  # only a writer needs it
+
     files.write_whole(path, with_digest(files.dump_json(result.as_json())))
 
 
