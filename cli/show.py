@@ -9,7 +9,7 @@ import typer
 from idat_zoo.cli.options import JsonOption, PluginOption, ShelfOption
 from idat_zoo.cli.provenance import provenance
 from idat_zoo.cli.screen import print_json, print_table
-from idat_zoo.cli.study_files import describe_study, plan_study
+from idat_zoo.cli.study_files import describe_study, is_study_file, plan_study
 from idat_zoo.errors import UnknownNameError
 
 if TYPE_CHECKING:
@@ -59,7 +59,6 @@ def _look_up(
     from idat_zoo.registry import FOLDER, find_recipe, recipe_from_file
     from idat_zoo.registry.pair_forms import base_name
     from idat_zoo.registry.parameters import load_parameters
-    from idat_zoo.registry.studies import is_study_file, study_files
     from idat_zoo.registry.terms import describe_terms
 
     if name.endswith(".toml"):
@@ -97,6 +96,8 @@ def _look_up(
             file = registry.files.get((kind, base_name(key) if kind == "pair" else key), elsewhere)
             place = f"plugin {plugin}" if plugin else file
             return kind, f"# {kind} {key}, from {place}\n\n", document
+    from idat_zoo.registry.studies import study_files  # loads the planning of studies
+
     studies = study_files(shelf)
     if name in studies:
         document = describe_study(plan_study(name, shelf))

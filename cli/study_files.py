@@ -7,6 +7,13 @@ if TYPE_CHECKING:
     from idat_zoo.study.plan import StudyPlan
 
 
+def is_study_file(path: Path) -> bool:
+    """Whether a TOML file has the keys of a study. Raises: RecipeError if it cannot be read."""
+    from idat_zoo.recipe_toml import parse_toml, read_text
+
+    return not {"part", "reference"}.isdisjoint(parse_toml(read_text(path), where=str(path)))
+
+
 def plan_study(what: Path | str, shelf: Path | None) -> "StudyPlan":
     """The plan of a study by its file or name, for this device; no weights or images are read.
 

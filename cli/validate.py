@@ -8,7 +8,7 @@ import typer
 
 from idat_zoo.cli.options import JsonOption, PluginOption, ShelfOption
 from idat_zoo.cli.screen import end, note, print_json
-from idat_zoo.cli.study_files import plan_study
+from idat_zoo.cli.study_files import is_study_file, plan_study
 from idat_zoo.errors import RecipeError
 
 if TYPE_CHECKING:
@@ -48,7 +48,6 @@ def validate(
 def _faults_of(path: Path | None, shelf: Path | None, notes: list[str]) -> list[str]:
     """The faults of a recipe file or a shelf; with None, of the shelves in use."""
     from idat_zoo.registry import find_recipe, load_registry, recipe_from_file, unlike_recipe_ids
-    from idat_zoo.registry.studies import is_study_file
 
     faults: list[str] = []
     try:

@@ -75,11 +75,6 @@ def find_study_file(what: str, shelf: Path | None = None) -> Path:
     raise UnknownNameError("study", what, known)
 
 
-def is_study_file(path: Path) -> bool:
-    """Whether a TOML file has the keys of a study. Raises: RecipeError if it cannot be read."""
-    return not {"part", "reference"}.isdisjoint(parse_toml(read_text(path), where=str(path)))
-
-
 def get_study(what: Path | str, *, shelf: Path | None = None) -> Study:
     """The study in a file, or the one of a name, as `idat list studies` prints it.
 
