@@ -256,7 +256,10 @@ def report(
     shelf: ShelfOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Compare the arms of a study, with intervals, over what is finished."""
+    """Compare the arms of a study, with intervals, over what is finished.
+
+    A page of its runs is drawn by idat report --html, from the study's folder.
+    """
     if json and format is not None:
         raise UsageError("--json and --format exclude each other", hint="Leave one of them out.")
     from idat_zoo.report.markdown import as_markdown
