@@ -258,7 +258,7 @@ def report(
 ) -> None:
     """Compare the arms of a study, with intervals, over what is finished.
 
-    A page of its runs is drawn by idat report --html, from the study's folder.
+    `idat report runs/inverse --html inverse.html` draws a page of its runs.
     """
     if json and format is not None:
         raise UsageError("--json and --format exclude each other", hint="Leave one of them out.")

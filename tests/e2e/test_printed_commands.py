@@ -258,7 +258,7 @@ def refused(*words: str) -> str:
 def test_the_examples_of_the_help_work(here: Path) -> None:
     """Not those of `publish` and `pull`, which ask the Hub. Trainings are planned alone.
 
-    The status of a study is refused, as nothing has been trained in this folder.
+    The status and the page of a study are refused, as nothing has been trained in this folder.
     """
     made = idat("export", "builtin:digits-lora", "--to", "peft", "-o", "digits-peft")
     assert made.exit_code == 0, made.output
@@ -267,7 +267,7 @@ def test_the_examples_of_the_help_work(here: Path) -> None:
     for words, command in COMMANDS.items():
         for example in printed(command.help):
             if words not in {("publish",), ("data", "pull")}:
-                unplanned = example.startswith("idat study status ")
+                unplanned = example.startswith(("idat study status ", "idat report runs/inverse "))
                 trains = example.startswith(("idat train ", "idat study ")) and not unplanned
                 follow(example + " --dry-run" * trains, code=1 if unplanned else 0)
 
