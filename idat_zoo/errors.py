@@ -178,15 +178,15 @@ PLAIN = {
     "Input should be a valid dictionary": "must be a table of keys and values",
     "Input should be a valid list": "must be a list",
     "Input should be a valid tuple": "must be a list",
-    "Input should be ": "must be ",
 }
-"""Beginnings of pydantic's messages, and how we say them; the first that fits counts."""
+"""Beginnings of pydantic's messages, and how we say them whole."""
 
 
 def plainly(message: str) -> str:
     """A message of pydantic in our words, as far as it is one of the common kinds."""
     for theirs, ours in PLAIN.items():
         if message.startswith(theirs):
-            rest = message.removeprefix(theirs)
-            return ours if theirs != "Input should be " and ", " in rest else ours + rest
-    return message
+            return ours
+    message = message.removeprefix("Value error, ")
+    own = message.removeprefix("Input should be ")
+    return message if own == message else f"must be {own}"

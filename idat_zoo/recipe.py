@@ -337,7 +337,7 @@ def describe_faults(error: ValidationError, *, where: str) -> list[str]:
     lines = []
     for fault in error.errors():
         key = ".".join(str(part) for part in fault["loc"])
-        message = plainly(fault["msg"].removeprefix("Value error, "))
+        message = plainly(fault["msg"])
         if fault["type"] == "extra_forbidden":
             message = "unknown key"
         if fault["type"] == "string_pattern_mismatch":

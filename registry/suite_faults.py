@@ -49,4 +49,4 @@ def _group_faults(suite: Suite, group: str, *, where: str) -> list[str]:
         return []
     *others, last = map(repr, groups)
     expected = f"{', '.join(others)} or {last}" if others else last
-    return [f"{where}: group: Input should be {expected} (got {group!r})"]
+    return [f"{where}: group: must be {expected} (got {group!r})"]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pydantic import ValidationError
 
-from idat_zoo.errors import UnknownNameError, UsageError
+from idat_zoo.errors import UnknownNameError, UsageError, plainly
 from idat_zoo.values import Frozen
 
 if TYPE_CHECKING:
@@ -79,10 +79,8 @@ def find_options(name: str, words: Sequence[str]) -> Frozen:
                 f"executor '{name}' needs the option '{key}'.",
                 hint=f"--executor-option {key}=…, see docs/executors.md",
             ) from None
-        raise UsageError(
-            f"executor '{name}': {fault['loc'][0]}: {fault['msg'].removeprefix('Value error, ')} "
-            f"(got '{fault['input']}')"
-        ) from None
+        key, said = fault["loc"][0], plainly(fault["msg"])
+        raise UsageError(f"executor '{name}': {key}: {said} (got '{fault['input']}')") from None
 
 
 def open_executor(name: str, options: Frozen, *, folder: Path) -> "Executor | None":

@@ -567,4 +567,4 @@ def test_show_and_validate_know_studies(tmp_path: Path) -> None:
     refused = idat("validate", "wrong.toml")
     assert refused.exit_code == 2
     assert "unknown key 'epoks'" in refused.stderr
-    assert "lr: Input should be greater than 0" in refused.stderr
+    assert "lr: must be greater than 0" in refused.stderr

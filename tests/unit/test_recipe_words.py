@@ -193,7 +193,7 @@ def test_the_default_temperature_may_be_spelt_out_beside_any_term() -> None:
 
 @pytest.mark.parametrize("value", [{"options": {"temperature": 3}}, {"name": "kl", "options": 3}])
 def test_a_term_as_a_mapping_is_checked(value: dict[str, object]) -> None:
-    fault = r"temperature.* act only with|distillation\.options: must be a valid dict"
+    fault = r"temperature.* act only with|distillation\.options: must be a table"
     with pytest.raises(RecipeError, match=fault):
         get_recipe("digits", "lora", overrides={"distillation": value})
     recipe = get_recipe("digits", "lora", overrides={"distillation": {"name": "kl", "options": {}}})

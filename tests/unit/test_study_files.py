@@ -269,7 +269,7 @@ def test_a_fault_of_a_part_hides_no_other_of_its_faults(tmp_path: Path) -> None:
     faults = faults_of(head + part + words, tmp_path)
     parts = (
         *("key 'sedes'", "protocol: ", "pair 'mikro'", "task 'digts'", "lr: expected a list"),
-        *("key 'epoks'", "key 'adapter.rang'", "warmup_epochs: ", "lr: Input should be greater"),
+        *("key 'epoks'", "key 'adapter.rang'", "warmup_epochs: ", "lr: must be greater"),
     )
     assert [[own in fault for fault in faults].count(True) for own in parts] == [1] * len(parts)
     assert len(faults) == len(parts)

@@ -49,7 +49,7 @@ def test_val_is_watched_by_a_training_without_it(
 
     def noting(one: Any, outcome: Any, **rest: Any) -> Any:
         seen["student"] = outcome.pair.student
-        seen["images"] = outcome.images
+        seen["images"] = outcome.spent.images
         return finish(one, outcome, **rest)
 
     monkeypatch.setattr(turn, "finish", noting)
