@@ -159,6 +159,12 @@ def test_learning_curves_end_at_the_last_epoch(detail: Detail) -> None:
     assert told["curves-val_top1-0"] == "top-1 on val, seed 0: 75 in the last epoch"
 
 
+def test_the_axis_of_learning_curves_has_whole_epochs(detail: Detail) -> None:
+    svg = draw_curves(detail, "curves").svg()
+    own = svg[svg.index("matplotlib.axis_1") : svg.index("matplotlib.axis_2")]
+    assert texts(own) == ["1", "2", "3", "epoch"]
+
+
 def test_a_figure_has_the_same_bytes_each_time_and_no_colours_of_its_own() -> None:
     def draw() -> str:
         with drawing(4, 3) as (figure, axes):
