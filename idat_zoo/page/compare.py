@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from idat_zoo.page.thumbnails import Pictures, shown_images, thumbnails
+from idat_zoo.page.thumbnails import MOST, Pictures, shown_images, thumbnails
 from idat_zoo.page.write import environment, resource
 from idat_zoo.report.compare import RunsComparison
 from idat_zoo.report.compare_layout import lay_out_comparison
@@ -30,9 +30,10 @@ def render_comparison(
         environment()
         .get_template("compare.html")
         .render(
-            title=f"{found.second} compared with {found.first}",
+            title=f"{found.second} (B) compared with {found.first} (A)",
             sections=lay_out_comparison(found),
             images=images,
+            most=MOST,
             missing=missing,
             style=resource("page.css"),
             script=resource("page.js"),

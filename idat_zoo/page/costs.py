@@ -2,13 +2,24 @@
 
 import math
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Sequence
+
+from matplotlib.axes import Axes
+from matplotlib.ticker import FuncFormatter, SymmetricalLogLocator
 
 from idat_zoo.page.entries import Entry
 from idat_zoo.page.figures import Drawing, drawing, label_series
 from idat_zoo.report.cells import as_count, percent
 from idat_zoo.report.rows import Row, largest
 from idat_zoo.values import Frozen
+
+MUCH = 4
+"""The largest cost over the smallest above 0, from which an axis is by powers."""
+NARROW = 0.1
+"""The least width of an axis, as a share of the largest cost."""
+NEAR = (0.08, 0.06)
+"""Points nearer than these shares of the figure's axes have their numbers in one text."""
+SUBS = (1, 2, 5)
 
 
 class Cost(Frozen):
@@ -120,23 +131,24 @@ def _spread(task: str, rows: Sequence[Row]) -> Spread:
 def draw_costs(costs: Sequence[Cost], name: str, *, of: str) -> Drawing:
     """The figure: mean top-1 by a cost. `of` is `parameters`, `minutes` or `memory`.
 
-    Each point has the number of its method, from 1 in the order of the costs.
+    Each point has the number of its method, from 1 in the order of the costs. Points that lie on
+    each other have their numbers in one text.
     """
     styles = label_series([cost.method for cost in costs])
-    values: Mapping[str, float] = {cost.method: getattr(cost, of) for cost in costs}
+    values = [float(getattr(cost, of)) for cost in costs]
     texts = {
-        "parameters": ("trained parameters of the adapter", as_count),
-        "minutes": ("minutes of one run", lambda minutes: f"{minutes:.2g} min"),
+        "parameters": ("trained parameters of the adapter", _whole),
+        "minutes": ("minutes of one run", lambda minutes: f"{as_minutes(minutes)} min"),
         "memory": ("peak memory of a run, MiB", lambda memory: f"{memory:,.0f} MiB"),
     }
     title, as_text = texts[of]
     with drawing(5.6, 3.4) as (figure, axes):
         tips = {}
-        for place, cost in enumerate(costs):
+        for place, (cost, value) in enumerate(zip(costs, values, strict=True)):
             colour, marker, _ = styles[cost.method]
             gid = f"point-{place}"
             axes.plot(
-                [values[cost.method]],
+                [value],
                 [100 * cost.top1],
                 marker=marker,
                 markersize=7,
@@ -144,21 +156,64 @@ def draw_costs(costs: Sequence[Cost], name: str, *, of: str) -> Drawing:
                 color=colour,
                 gid=gid,
             )
-            axes.annotate(
-                str(cost.number),
-                (values[cost.method], 100 * cost.top1),
-                textcoords="offset points",
-                xytext=(6, 3),
-                fontsize=8,
-            )
-            shown = as_text(values[cost.method])
-            tips[gid] = f"{cost.method}: {percent(cost.top1)} %, {shown}"
-        if max(values.values()) > 4 * min(values.values()):
-            axes.set_xscale("symlog", linthresh=_smallest_positive(values.values()))
+            tips[gid] = f"{cost.method}: {percent(cost.top1)} %, {as_text(value)}"
+        _scale(axes, values, as_tick=_whole if of == "parameters" else _plain)
+        _number(axes, costs, values)
         axes.set_xlabel(title)
         axes.set_ylabel("mean top-1, %")
         return Drawing(figure, name, title=f"Mean top-1 by {title}", tips=tips)
 
 
-def _smallest_positive(values: Iterable[float]) -> float:
-    return min(value for value in values if value > 0)
+def as_minutes(minutes: float) -> str:
+    """Minutes with two digits or more that say something: `0.0042`, `0.38`, `1.5`, `124`."""
+    return f"{minutes:.2g}" if minutes < 1 else f"{minutes:.{int(minutes < 10)}f}"
+
+
+def _whole(value: float) -> str:
+    return as_count(round(value))
+
+
+def _plain(value: float) -> str:
+    return f"{value:,.10g}"
+
+
+def _scale(axes: Axes, values: Sequence[float], *, as_tick: Callable[[float], str]) -> None:
+    """Scale the axis of a cost: by powers where costs that are not 0 differ much.
+
+    Where they hardly differ, the axis is at least a tenth of the largest wide, so that they are
+    not torn apart.
+    """
+    axes.margins(x=0.1)
+    low, high = min(values), max(values)
+    positive = [value for value in values if value > 0]
+    if positive and high > MUCH * min(positive):
+        axes.set_xscale("symlog", linthresh=min(positive), subs=SUBS)
+        locator = SymmetricalLogLocator(base=10, linthresh=min(positive), subs=SUBS)
+        locator.set_params(numticks=8)
+        axes.xaxis.set_major_locator(locator)
+    elif high - low < high * NARROW:
+        axes.set_xlim((low + high - high * NARROW) / 2, (low + high + high * NARROW) / 2)
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: as_tick(value)))
+
+
+def _number(axes: Axes, costs: Sequence[Cost], values: Sequence[float]) -> None:
+    """Write the numbers of the methods beside their points, those of near points together."""
+    axes.autoscale_view()  # the limits are not known before
+    to_axes = axes.transData + axes.transAxes.inverted()
+    groups: list[tuple[float, float, list[int]]] = []
+    for cost, value in zip(costs, values, strict=True):
+        x, y = to_axes.transform((value, 100 * cost.top1))
+        for left, bottom, numbers in groups:
+            if abs(x - left) < NEAR[0] and abs(y - bottom) < NEAR[1]:
+                numbers.append(cost.number)
+                break
+        else:
+            groups.append((x, y, [cost.number]))
+    for x, y, numbers in groups:
+        axes.annotate(
+            ", ".join(map(str, numbers)),
+            (x, y),
+            xycoords="axes fraction",
+            textcoords="offset points",
+            xytext=(6, 3),
+        )

@@ -6,6 +6,7 @@ Shape letters: N images, K classes.
 from collections.abc import Sequence
 
 import numpy as np
+from matplotlib.ticker import MaxNLocator
 
 from idat_zoo.intervals import wilson_interval
 from idat_zoo.page.entries import Entry
@@ -277,6 +278,7 @@ def draw_curves(detail: Detail, name: str) -> Drawing:
                     gid=gid,
                 )
                 tips[gid] = f"{_called(key)}, seed {seed}: {values[-1]:.3g} in the last epoch"
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_xlabel("epoch")
         axes.set_ylabel("loss")
         if beside is not None:

@@ -16,11 +16,14 @@ def headline(heat: Heat, forests: Sequence[Forest], *, over: str) -> str:
     `over` is what the forests compare with: `with its teacher over the student alone`.
     """
     if forests:
-        forest = max(forests, key=lambda one: (one.mean or one.lines[0]).gain)
-        line = forest.mean or forest.lines[0]
+        forest = max(forests, key=lambda one: _whole(one).gain)
+        line = _whole(forest)
         most = f", the most of {len(forests)} methods" if len(forests) > 1 else ""
-        if line.low <= 0 <= line.high:
-            said = f"Every gain is {TOO_CLOSE}: {forest.method} has {_gain(line, forest)}"
+        if line.verdict == "tie":
+            every = all(_whole(one).verdict == "tie" for one in forests)
+            which = "The" if len(forests) == 1 else "Every" if every else "The largest"
+            gain = "mean gain" if forest.mean else "gain"
+            said = f"{which} {gain} is {TOO_CLOSE}: {forest.method} has {_gain(line, forest)}"
             return f"{said} {over}{most}."
         return f"{forest.method} gains {_gain(line, forest)} {over}{most}."
     mean = heat.means[-1] if heat.means else ""
@@ -35,6 +38,11 @@ def headline(heat: Heat, forests: Sequence[Forest], *, over: str) -> str:
         f"{method.name} reaches {percent(cell.top1)} % of top-1 on {task} (95 % interval "
         f"{percent(cell.low)} to {percent(cell.high)}, over {cell.over})."
     )
+
+
+def _whole(forest: Forest) -> Line:
+    """The mean gain of a method, or its only one."""
+    return forest.mean or forest.lines[0]
 
 
 def _gain(line: Line, forest: Forest) -> str:

@@ -12,7 +12,15 @@ from markupsafe import Markup
 
 from idat_zoo.errors import UsageError
 from idat_zoo.page.contrast import Contrasts
-from idat_zoo.page.costs import Cost, Spread, build_costs, build_spreads, cost_figures, memory_note
+from idat_zoo.page.costs import (
+    Cost,
+    Spread,
+    as_minutes,
+    build_costs,
+    build_spreads,
+    cost_figures,
+    memory_note,
+)
 from idat_zoo.page.details import Detail, build_details, draw_curves, draw_reliability
 from idat_zoo.page.entries import build_entries
 from idat_zoo.page.figures import Drawing
@@ -161,7 +169,8 @@ def environment() -> jinja2.Environment:
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    made.filters |= {"percent": percent, "points": points, "count": as_count, "svg": _svg}
+    made.filters |= {"percent": percent, "points": points, "count": as_count}
+    made.filters |= {"minutes": as_minutes, "svg": _svg}
     return made
 
 

@@ -98,6 +98,9 @@ def _classes(one: TaskComparison) -> Section:
     changed = [own for own in one.classes if own.gained or own.lost]
     changed.sort(key=lambda own: -abs(own.gained - own.lost))
     same = len(one.classes) - len(changed)
+    lines = ["only A, only B: images that one side alone classifies correctly, over all seeds."]
+    if same:
+        lines.append(f"{same} other classes have the same images right.")
     return Section(
         title=f"{one.task}: recall of each class, in per cent",
         columns=("class", "images", "A", "B", "only A", "only B"),
@@ -112,7 +115,7 @@ def _classes(one: TaskComparison) -> Section:
             )
             for own in changed
         ),
-        lines=(f"{same} other classes have the same images right.",) if same else (),
+        lines=tuple(lines),
     )
 
 

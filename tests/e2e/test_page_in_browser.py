@@ -83,6 +83,11 @@ def test_the_page_opens_without_a_fault(view: Page, files: dict[str, Path], name
         assert box["x"] + box["width"] <= width
         points = float((figure.get_attribute("viewBox") or "").split()[2])
         assert 10 * box["width"] / points > 8.5  # pixels of the text, which is set in 10 points
+    for caption in view.query_selector_all("caption"):
+        box = caption.bounding_box()
+        assert box is not None
+        assert box["x"] + box["width"] <= width  # it is read without scrolling its table
+        assert box["width"] >= 350  # and is no column of single words
 
 
 @pytest.mark.parametrize("name", ["inverse", "digits", "compared"])

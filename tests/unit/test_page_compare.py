@@ -12,6 +12,7 @@ from page_of_inverse import RESULTS
 from PIL import Image
 
 from idat_zoo.data.load import load_task
+from idat_zoo.page.compare import render_comparison
 from idat_zoo.page.thumbnails import MOST, SIDE, shown_images, thumbnails
 from idat_zoo.registry import load_registry
 from idat_zoo.report.compare import ChangedImage, TaskComparison, compare_results
@@ -69,6 +70,18 @@ def test_an_image_is_shown_once_of_each_kind_up_to_a_number() -> None:
     gained, lost = shown_images(one)
     assert [image.index for image in gained] == list(range(MOST))
     assert [image.index for image in lost] == [3]
+
+
+def test_the_page_says_which_side_is_which_and_what_each_says() -> None:
+    found = compare_results(find_results([NONE]), find_results([MSE]), names=("alone", "mse"))
+    gained, lost = shown_images(found.tasks[0])
+    pixels = {image.index: np.zeros((8, 8, 3), dtype=np.uint8) for image in (*gained, *lost)}
+    text = render_comparison(found, {"lesions": pixels})
+    assert "<h1>mse (B) compared with alone (A)</h1>" in text
+    assert re.search(r"<figcaption>class (\w+): A says (?!\1)\w+, B says \1<br>", text)
+    assert f"at most {MOST} images of each kind are shown" in text
+    assert "that one side alone classifies correctly, over all seeds." in text
+    assert "at most" not in render_comparison(found, {})
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from xml.etree import ElementTree
 import pytest
 from page_of_inverse import MSE, inverse
 
-from idat_zoo.page.costs import build_costs, draw_costs
+from idat_zoo.page.costs import Cost, build_costs, draw_costs
 from idat_zoo.page.details import Detail, draw_curves, draw_reliability
 from idat_zoo.page.figures import VARIABLES, Drawing, drawing
 from idat_zoo.page.gains import draw_forest, teacher_forests
@@ -33,11 +33,16 @@ def place_of(svg: str, gid: str, *, axis: str) -> float:
         if where and re.fullmatch(r"-?[\d.]+", text):
             ticks.append((float(where[at + 1]), float(text)))
     (x0, first), (x1, last) = ticks[0], ticks[-1]
-    marker = re.search(
+    return first + (marker_of(svg, gid)[at] - x0) * (last - first) / (x1 - x0)
+
+
+def marker_of(svg: str, gid: str) -> tuple[float, float]:
+    """Where a marker stands in the figure, in points."""
+    found = re.search(
         rf'id="[^"]*-{re.escape(gid)}">.*?<use [^>]*x="([\d.]+)" y="([\d.]+)"', svg, re.DOTALL
     )
-    assert marker is not None, gid
-    return first + (float(marker[at + 1]) - x0) * (last - first) / (x1 - x0)
+    assert found is not None, gid
+    return float(found[1]), float(found[2])
 
 
 def test_a_forest_plot_shows_its_gains() -> None:
@@ -68,6 +73,43 @@ def test_a_plot_of_costs_shows_each_method() -> None:
     number = next(k for k, cost in enumerate(costs) if cost.method == MSE)
     assert tips(svg)[f"cost-point-{number}"] == f"{MSE}: 75.20 %, 16.4 k"
     assert place_of(svg, f"point-{number}", axis="y") == pytest.approx(75.20, abs=0.01)
+
+
+def cost(number: int, **own: float) -> Cost:
+    """A method of one task, and its costs."""
+    known = {"top1": 0.9, "parameters": 100, "minutes": 1, "memory": 900} | own
+    return Cost.model_validate(
+        {"number": number, "method": f"m{number}", "tasks": 1, "devices": ("cpu",), **known}
+    )
+
+
+def texts(svg: str) -> list[str]:
+    return re.findall(r"<text[^>]*>([^<]*)</text>", svg)
+
+
+def test_costs_that_hardly_differ_are_not_torn_apart() -> None:
+    costs = [cost(1, memory=961.2, top1=0.8), cost(2, memory=961.5)]
+    svg = draw_costs(costs, "cost", of="memory").svg()
+    assert marker_of(svg, "point-0")[0] == pytest.approx(marker_of(svg, "point-1")[0], abs=2)
+    assert {"920", "1,000"} <= set(texts(svg))
+
+
+def test_methods_on_one_point_have_their_numbers_in_one_text() -> None:
+    costs = [cost(4), cost(5), cost(6, top1=0.5), cost(7, parameters=0)]
+    shown = texts(draw_costs(costs, "cost", of="parameters").svg())
+    assert "4, 5" in shown
+    assert {"6", "7"} <= set(shown)
+    assert not {"4", "5"} & set(shown)
+
+
+def test_the_axis_of_costs_has_plain_numbers() -> None:
+    costs = [cost(1, minutes=0.0042), cost(2, minutes=150), cost(3, minutes=2)]
+    svg = draw_costs(costs, "cost", of="minutes").svg()
+    assert {"0.01", "1", "100"} <= set(texts(svg))
+    assert tips(svg)["cost-point-0"] == "m1: 90.00 %, 0.0042 min"
+    assert tips(svg)["cost-point-1"] == "m2: 90.00 %, 150 min"
+    adapters = [cost(1, parameters=0), cost(2, parameters=16384)]
+    assert "10.0 k" in texts(draw_costs(adapters, "cost", of="parameters").svg())
 
 
 def test_a_plot_of_ranks_shows_each_method() -> None:
@@ -115,6 +157,12 @@ def test_learning_curves_end_at_the_last_epoch(detail: Detail) -> None:
     told = tips(draw_curves(detail, "curves").svg())
     assert told["curves-loss-1"] == "loss, seed 1: 1.12 in the last epoch"
     assert told["curves-val_top1-0"] == "top-1 on val, seed 0: 75 in the last epoch"
+
+
+def test_the_axis_of_learning_curves_has_whole_epochs(detail: Detail) -> None:
+    svg = draw_curves(detail, "curves").svg()
+    own = svg[svg.index("matplotlib.axis_1") : svg.index("matplotlib.axis_2")]
+    assert texts(own) == ["1", "2", "3", "epoch"]
 
 
 def test_a_figure_has_the_same_bytes_each_time_and_no_colours_of_its_own() -> None:
