@@ -6,7 +6,9 @@ import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+import numpy as np
 import pytest
+from event_files import scalars, texts
 from toy_runs import Notes, same_but_for_times, stopped_after, trained
 
 from conftest import toy_recipe
@@ -180,19 +182,37 @@ def test_tensorboards_event_files_are_read_back_and_no_step_is_doubled(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("tensorboard")
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
     recipe = toy_recipe(epochs=3)
     begun = stopped_after(2, recipe, tmp_path, monkeypatch)
     tracker = find_tracker("tensorboard")()
     tracker.start(TrackedRun(label="x", recipe=recipe, recipe_hash="0" * 64, seed=0, folder=begun))
     tracker.log({"epoch": 1, "loss": 9.0})  # and it is killed here
     result = run(recipe, device="cpu", out=tmp_path, resume=True, trackers=["tensorboard"])
-    events = EventAccumulator(str(begun / "tensorboard")).Reload()
-    assert [point.step for point in events.Scalars("loss")] == [1, 2, 3]
-    assert events.Scalars("loss")[0].value != 9.0
-    assert events.Scalars("top1")[0].value == pytest.approx(result.top1)
+    found = scalars(begun)
+    assert [step for step, _ in found["loss"]] == [1, 2, 3]
+    assert found["loss"][0][1] != 9.0
+    assert found["top1"][0][1] == pytest.approx(result.top1)
     assert not any("tfevents" in name for name in result.files)
+
+
+def test_of_an_ensemble_event_files_hold_the_recipe_and_the_result_alone(tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard")
+    recipe = toy_recipe(selection="ensemble", candidates={"lr": (1e-3, 5e-3)})
+    plain = trained(recipe, tmp_path / "plain")
+    folder = trained(recipe, tmp_path / "tracked", trackers=["tensorboard"])
+    result = load_result(folder / "result.json")
+    low, high = result.top1_interval
+    ends = {"top1": result.top1, "top1_low": low, "top1_high": high}
+    assert scalars(folder) == {name: [(0, float(np.float32(end)))] for name, end in ends.items()}
+    told = texts(folder)
+    assert told.keys() == {"recipe", "outcome"}
+    assert 'selection = "ensemble"' in told["recipe"]
+    assert "candidates.lr = [0.001, 0.005]" in told["recipe"]
+    assert told["outcome"] == "finished"
+    members = sorted(folder.glob("ensemble/*/log.jsonl"))
+    assert [len(log.read_text().splitlines()) for log in members] == [2, 2]
+    assert [path.parent for path in folder.rglob("*tfevents*")] == [folder / "tensorboard"]
+    assert result.files == load_result(plain / "result.json").files
 
 
 def test_a_tensorboard_folder_that_cannot_be_written_is_one_warning(
