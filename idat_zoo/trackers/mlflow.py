@@ -18,6 +18,31 @@ RUN_TAG = "idat_zoo.run"
 MOST_PARAMS = 100
 """MLflow's limit of parameters a call."""
 
+IN_FILES = "file:./mlruns"
+"""The store that needs nothing but mlflow-skinny, and the variable below."""
+
+
+def _open_store() -> Any:
+    """A client of MLflow's store.
+
+    Raises: ZooError for a store on this machine that mlflow refuses: its default, SQLite, is not in
+    mlflow-skinny, and files need a variable.
+    """
+    import mlflow
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return mlflow.MlflowClient()
+    except MlflowException as error:
+        uri = mlflow.get_tracking_uri()
+        if not uri.startswith(("sqlite:", "file:")):
+            raise
+        files = uri if uri.startswith("file:") and "MLFLOW_TRACKING_URI" in os.environ else IN_FILES
+        raise ZooError(
+            f"this mlflow does not write to {uri}, but it writes to files with "
+            f"MLFLOW_TRACKING_URI={files} MLFLOW_ALLOW_FILE_STORE=true"
+        ) from error
+
 
 class MLflow(Tracker):
     """An MLflow run, found again by the tag `idat_zoo.run`, so that a resumed run goes on in it."""
@@ -27,9 +52,7 @@ class MLflow(Tracker):
 
     def start(self, run: TrackedRun) -> None:
         """Create the run of this id in the experiment, or go on with it."""
-        from mlflow import MlflowClient
-
-        self._client: Any = MlflowClient()
+        self._client: Any = _open_store()
         name = os.environ.get("MLFLOW_EXPERIMENT_NAME", PROJECT)
         experiment = self._client.get_experiment_by_name(name)
         number = experiment.experiment_id if experiment else self._client.create_experiment(name)

@@ -1,5 +1,6 @@
 """Trackers: what they are fed, and that none changes or ends a run."""
 
+import importlib.util
 import re
 import sys
 import time
@@ -253,6 +254,38 @@ def test_a_resumed_mlflow_run_goes_on_and_has_each_epoch_once(
     points = client.get_metric_history(stored.info.run_id, "loss")
     assert [(point.step, point.value) for point in points] == [(1, 2.0), (2, 2.0), (3, 3.0)]
     assert stored.info.status == "KILLED"
+
+
+@pytest.mark.parametrize(
+    ("store", "named"),
+    [(None, "file:./mlruns"), ("file:./own", "file:./own")],
+)
+def test_where_mlflow_has_no_store_the_warning_names_one_of_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, store: str | None, named: str
+) -> None:
+    mlflow = pytest.importorskip("mlflow")
+    if importlib.util.find_spec("sqlalchemy"):
+        pytest.skip("this mlflow has its default store")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_ALLOW_FILE_STORE", raising=False)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    if store:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", store)
+    notes = Notes()
+    trained(toy_recipe(), tmp_path / "runs", trackers=["mlflow"], progress=notes)
+    (warning,) = [text for text in notes.told if "mlflow" in text]
+    variables = f"MLFLOW_TRACKING_URI={named} MLFLOW_ALLOW_FILE_STORE=true"
+    assert warning.startswith("tracker 'mlflow' is left out from here on: this mlflow does not ")
+    assert f"it writes to files with {variables}. The runs are not affected" in warning
+    assert not (tmp_path / "mlruns").exists()
+    for variable in variables.split():
+        monkeypatch.setenv(*variable.split("="))
+    trained(toy_recipe(), tmp_path / "again", trackers=["mlflow"], progress=notes)
+    assert len([text for text in notes.told if "mlflow" in text]) == 1
+    client = mlflow.MlflowClient()
+    (stored,) = client.search_runs([client.get_experiment_by_name("idat-zoo").experiment_id])
+    assert stored.info.status == "FINISHED"
+    assert (tmp_path / named.removeprefix("file:./")).is_dir()
 
 
 def test_the_tracker_of_the_docs_writes_its_lines(tmp_path: Path) -> None:
