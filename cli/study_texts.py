@@ -1,6 +1,5 @@
 """The texts of `idat study`: what a call would train, what it has trained, and the status."""
 
-import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -180,10 +179,7 @@ def _some(lines: list[str]) -> list[str]:
 
 def _print_wrapped(line: str) -> None:
     """Print a line; on a terminal it is wrapped between words."""
-    text = screen.plain(line)
-    typer.echo(
-        textwrap.fill(text, screen.width(), subsequent_indent="    ", break_on_hyphens=False)
-    )
+    typer.echo(screen.wrapped(screen.plain(line)))
 
 
 def _time(hours: float) -> str:

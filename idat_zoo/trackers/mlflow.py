@@ -18,9 +18,6 @@ RUN_TAG = "idat_zoo.run"
 MOST_PARAMS = 100
 """MLflow's limit of parameters a call."""
 
-IN_FILES = "file:./mlruns"
-"""The store that needs nothing but mlflow-skinny, and the variable below."""
-
 
 def _open_store() -> Any:
     """A client of MLflow's store.
@@ -35,13 +32,14 @@ def _open_store() -> Any:
         return mlflow.MlflowClient()
     except MlflowException as error:
         uri = mlflow.get_tracking_uri()
-        if not uri.startswith(("sqlite:", "file:")):
+        if uri.startswith("file:"):
+            way = f"this mlflow writes to {uri} with MLFLOW_ALLOW_FILE_STORE=true"
+        elif uri.startswith("sqlite:"):
+            variables = "MLFLOW_TRACKING_URI=file:./mlruns MLFLOW_ALLOW_FILE_STORE=true"
+            way = f"this mlflow has no store for {uri}; it writes to files with {variables}"
+        else:
             raise
-        files = uri if uri.startswith("file:") and "MLFLOW_TRACKING_URI" in os.environ else IN_FILES
-        raise ZooError(
-            f"this mlflow does not write to {uri}, but it writes to files with "
-            f"MLFLOW_TRACKING_URI={files} MLFLOW_ALLOW_FILE_STORE=true"
-        ) from error
+        raise ZooError(way) from error
 
 
 class MLflow(Tracker):
