@@ -287,7 +287,12 @@ def find_folder(what: str, out: Path | None, shelf: Path | None) -> Path:
         return out
     folder = RUNS / Path(what).stem if what.endswith(".toml") else RUNS / what
     if not has_plan(folder):
-        folder = RUNS / find_study_file(what, shelf).stem
+        try:
+            folder = RUNS / find_study_file(what, shelf).stem
+        except UsageError as error:
+            other = f"'{folder}' holds no study; --out names another folder."
+            error.hint = f"{error.hint} {other}".lstrip()
+            raise
     return folder
 
 
