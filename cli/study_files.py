@@ -1,4 +1,4 @@
-"""Studies for `idat show` and `idat validate`: planned as by `idat study --dry-run`."""
+"""Studies for `idat show` and `idat validate`: planned as by `idat study FILE --dry-run`."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
