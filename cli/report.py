@@ -1,9 +1,7 @@
 """`idat report`: tables of many results, on the terminal and in other formats."""
 
 import re
-import shutil
 import sys
-import textwrap
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from idat_zoo.cli.options import JsonOption, PluginOption, ShelfOption
-from idat_zoo.cli.screen import json_text, note, print_json, print_table
+from idat_zoo.cli.screen import json_text, note, print_json, print_table, wrapped
 from idat_zoo.errors import UsageError, ZooError
 
 if TYPE_CHECKING:
@@ -282,7 +280,6 @@ def _write_page(
 
 def print_sections(sections: "list[Section]") -> None:
     """Print titles, tables and sentences; on a terminal, wrap sentences between words."""
-    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else sys.maxsize
     for number, section in enumerate(sections):
         if number:
             typer.echo()
@@ -290,4 +287,4 @@ def print_sections(sections: "list[Section]") -> None:
         if section.columns:
             print_table(section.columns, section.rows)
         for line in section.lines:
-            typer.echo(textwrap.fill(line, width, subsequent_indent="  ", break_on_hyphens=False))
+            typer.echo(wrapped(line))

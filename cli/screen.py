@@ -7,11 +7,12 @@ import os
 import re
 import shutil
 import sys
+import textwrap
 import traceback
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, NoReturn
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
 import typer
 
@@ -24,6 +25,8 @@ GAP = 2
 """The number of spaces between the columns of a table."""
 WORD_ENDS = re.compile(r"\s+(?<!± )(?![kM](?:\s|$))")
 """The places where a cell may be wrapped: not inside `± 0.13` or `16.4 k`."""
+UNKNOWN_WIDTH = 80
+"""The characters of a line on a terminal that does not tell its width."""
 SCHEMA_VERSION = 1
 SOME_FAILED = 3
 """The exit code of a command that finished although some of its tasks failed."""
@@ -166,9 +169,37 @@ def _wrapped(cell: str, width: int) -> str:
     return "\n".join(lines)
 
 
-def width() -> int:
-    """The width of a line of stdout in characters; unlimited if stdout is not a terminal."""
-    return shutil.get_terminal_size().columns if sys.stdout.isatty() else sys.maxsize
+def width(stream: TextIO | None = None) -> int:
+    """The width of a line of stdout, or of another stream; unlimited if it is not a terminal."""
+    stream = stream or sys.stdout
+    stream = getattr(stream, "rich_proxied_file", stream)  # while a bar is shown
+    if not stream.isatty():
+        return sys.maxsize
+    if "COLUMNS" not in os.environ:
+        with suppress(OSError):  # of a terminal that tells no size
+            return os.get_terminal_size(stream.fileno()).columns or UNKNOWN_WIDTH
+    return shutil.get_terminal_size((UNKNOWN_WIDTH, 24)).columns
+
+
+def wrapped(text: str, stream: TextIO | None = None) -> str:
+    """Lines as they are; for a terminal wrapped between words, the rest indented by two spaces.
+
+    A word that does not fit, such as a path, has a line of its own, which the terminal breaks.
+    `stream` is stdout unless given.
+    """
+    room = width(stream)
+    if room == sys.maxsize:
+        return text
+    return "\n".join(
+        textwrap.fill(
+            line,
+            room,
+            subsequent_indent=" " * (len(line) - len(line.lstrip()) + 2),
+            break_on_hyphens=False,
+            break_long_words=False,
+        )
+        for line in text.split("\n")
+    )
 
 
 def plain(text: str) -> str:
@@ -180,8 +211,8 @@ def plain(text: str) -> str:
 
 
 def note(message: str) -> None:
-    """Print a line on stderr; rich keeps it above a progress bar, if one is shown."""
-    print(plain(message), file=sys.stderr, flush=True)
+    """Print a line on stderr, wrapped on a terminal; rich keeps it above a progress bar."""
+    print(wrapped(plain(message), sys.stderr), file=sys.stderr, flush=True)
 
 
 @contextmanager

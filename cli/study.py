@@ -154,12 +154,13 @@ def run(
         set_up(find_device(device), switches, stack=stack, jobs=jobs),
         Inputs(data_dir=data_dir),
     )
-    on_hub = None
+    on_hub, part = None, None
     if executor == HF_JOBS and asked is not None and not dry_run:
         on_hub = open_study(asked.name, folder, options)
     if asked is None:
         assert number is not None
-        settled = one_pass(load_plan(folder), number)
+        stored = load_plan(folder)
+        settled, part = one_pass(stored, number), (number, len(stored.passes))
     else:
         fresh = make_plan(asked, setup, data_dir=data_dir)
         settled = agreed_plan(fresh, folder, replan=replan)
@@ -211,7 +212,7 @@ def run(
             words=words,
             trackers=tracker or (),
         )
-    print_outcome(outcome, json=json)
+    print_outcome(outcome, part, json=json)
     if not outcome.is_complete:
         raise typer.Exit(screen.SOME_FAILED)
 
@@ -290,7 +291,12 @@ def find_folder(what: str, out: Path | None, shelf: Path | None) -> Path:
         return out
     folder = RUNS / Path(what).stem if what.endswith(".toml") else RUNS / what
     if not has_plan(folder):
-        folder = RUNS / find_study_file(what, shelf).stem
+        try:
+            folder = RUNS / find_study_file(what, shelf).stem
+        except UsageError as error:
+            other = f"'{folder}' holds no study; --out names another folder."
+            error.hint = f"{error.hint} {other}".lstrip()
+            raise
     return folder
 
 

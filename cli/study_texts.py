@@ -1,6 +1,5 @@
 """The texts of `idat study`: what a call would train, what it has trained, and the status."""
 
-import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,8 +23,13 @@ NAMED = 10
 """The largest number of failures, and of queued runs, that the status lists."""
 
 
-def print_outcome(outcome: "StudyOutcome", *, json: bool) -> None:
-    """Print how many runs are finished, and what became of the others."""
+def print_outcome(
+    outcome: "StudyOutcome", part: tuple[int, int] | None = None, *, json: bool
+) -> None:
+    """Print how many runs are finished, and what became of the others.
+
+    `part` is the number of the pass that was trained alone, and the number of all passes.
+    """
     plan, total = outcome.plan, len(outcome.plan.runs)
     if json:
         from idat_zoo.study.failures import in_one_line
@@ -34,6 +38,7 @@ def print_outcome(outcome: "StudyOutcome", *, json: bool) -> None:
             {
                 "study": plan.name,
                 "folder": str(outcome.folder),
+                **({} if part is None else dict(zip(("pass", "passes"), part, strict=True))),
                 "runs": total,
                 "finished": len(outcome.results),
                 "failed": {run: in_one_line(own) for run, own in outcome.failed.items()},
@@ -48,10 +53,11 @@ def print_outcome(outcome: "StudyOutcome", *, json: bool) -> None:
         "not begun, as inputs are missing": len(outcome.missing),
     }
     others = "".join(f", {count} {words}" for words, count in counts.items() if count)
+    of_pass = "" if part is None else "pass {} of {} of ".format(*part)
     typer.echo(
         screen.plain(
-            f"study '{plan.name}': {len(outcome.results)} of {total} runs are finished{others}\n"
-            f"  {outcome.folder}"
+            f"{of_pass}study '{plan.name}': {len(outcome.results)} of {total} runs are finished"
+            f"{others}\n  {outcome.folder}"
         )
     )
 
@@ -180,10 +186,7 @@ def _some(lines: list[str]) -> list[str]:
 
 def _print_wrapped(line: str) -> None:
     """Print a line; on a terminal it is wrapped between words."""
-    text = screen.plain(line)
-    typer.echo(
-        textwrap.fill(text, screen.width(), subsequent_indent="    ", break_on_hyphens=False)
-    )
+    typer.echo(screen.wrapped(screen.plain(line)))
 
 
 def _time(hours: float) -> str:

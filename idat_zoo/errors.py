@@ -60,16 +60,19 @@ class UsageError(ZooError):
 
 
 class UnknownNameError(UsageError):
-    """A name that is not known, with the nearest names that are."""
+    """A name that is not known, with the nearest names that are.
 
-    def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
+    Where none is near, the hint has those that are known, and where they were `looked` for.
+    """
+
+    def __init__(self, kind: str, name: str, known: Iterable[str], *, looked: str = "") -> None:
         names = sorted(known)
         near = near_names(name, names)
         quoted = " or ".join(f"'{n}'" for n in near)
         shown = ", ".join(names[:30]) + (", …" if len(names) > 30 else "")
         super().__init__(
             f"unknown {kind} '{name}'." + (f" Did you mean {quoted}?" if near else ""),
-            hint="" if near else f"Known: {shown}",
+            hint="" if near else f"Known: {shown}" + (f". Looked {looked}." if looked else ""),
         )
 
 

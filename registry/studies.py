@@ -72,7 +72,12 @@ def find_study_file(what: str, shelf: Path | None = None) -> Path:
         return path
     if path.suffix == ".toml" or len(path.parts) > 1:
         raise UsageError(f"there is no study file '{what}'.")
-    raise UnknownNameError("study", what, known)
+    here = Path(f"{what}.toml")
+    on_shelf = [] if shelf is None else [f"in '{shelf / FOLDER}'"]
+    places = ["among the studies that ship", *on_shelf, f"for a file in '{Path.cwd()}'"]
+    raise UnknownNameError(
+        "study", what, [*known, *([str(here)] if here.is_file() else [])], looked=", ".join(places)
+    )
 
 
 def get_study(what: Path | str, *, shelf: Path | None = None) -> Study:

@@ -22,9 +22,12 @@ class Shown(NamedTuple):
 
 
 def on_terminal(
-    *words: str | Path, columns: int = 80, variables: Mapping[str, str] | None = None
+    *words: str | Path,
+    columns: int = 80,
+    variables: Mapping[str, str] | None = None,
+    stderr_alone: bool = False,
 ) -> Shown:
-    """Run `idat WORDS` where stdin, stdout and stderr are a terminal."""
+    """Run `idat WORDS` where stdin, stdout and stderr are a terminal, or only stdin and stderr."""
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
     sizes = ("COLUMNS", "LINES")
@@ -33,7 +36,7 @@ def on_terminal(
         [IDAT, *words],
         env=surroundings | {"TERM": "xterm", "OMP_NUM_THREADS": "1"} | dict(variables or {}),
         stdin=theirs,
-        stdout=theirs,
+        stdout=subprocess.DEVNULL if stderr_alone else theirs,
         stderr=theirs,
     ) as child:
         os.close(theirs)

@@ -152,6 +152,8 @@ class _Feed(Thread):
             for one in self._followed.values():
                 if one.tracker is not None:
                     one.tracker.finish(None)
+        except ZooError as error:
+            self._warn(error.message)
         except (Exception, SystemExit) as error:  # whatever a library raises ends no run
             message = str(error).strip().partition("\n")[0] or "no message"
             self._warn(f"{type(error).__name__}: {message}")

@@ -77,7 +77,7 @@ def load_plan(folder: Path) -> StudyPlan:
     except FileNotFoundError:
         raise RunFolderError(
             f"'{folder}' holds no study: there is no {PLAN_FILE}.",
-            hint="`idat study FILE|NAME` makes the plan and trains; --out names its folder.",
+            hint="`idat study FILE|NAME` makes the plan and trains; --out names another folder.",
         ) from None
     except OSError as error:
         raise RunFolderError(f"cannot read '{file}': {error.strerror}") from None

@@ -19,6 +19,29 @@ MOST_PARAMS = 100
 """MLflow's limit of parameters a call."""
 
 
+def _open_store() -> Any:
+    """A client of MLflow's store.
+
+    Raises: ZooError for a store on this machine that mlflow refuses: its default, SQLite, is not in
+    mlflow-skinny, and files need a variable.
+    """
+    import mlflow
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return mlflow.MlflowClient()
+    except MlflowException as error:
+        uri = mlflow.get_tracking_uri()
+        if uri.startswith("file:"):
+            way = f"this mlflow writes to {uri} with MLFLOW_ALLOW_FILE_STORE=true"
+        elif uri.startswith("sqlite:"):
+            variables = "MLFLOW_TRACKING_URI=file:./mlruns MLFLOW_ALLOW_FILE_STORE=true"
+            way = f"this mlflow has no store for {uri}; it writes to files with {variables}"
+        else:
+            raise
+        raise ZooError(way) from error
+
+
 class MLflow(Tracker):
     """An MLflow run, found again by the tag `idat_zoo.run`, so that a resumed run goes on in it."""
 
@@ -27,9 +50,7 @@ class MLflow(Tracker):
 
     def start(self, run: TrackedRun) -> None:
         """Create the run of this id in the experiment, or go on with it."""
-        from mlflow import MlflowClient
-
-        self._client: Any = MlflowClient()
+        self._client: Any = _open_store()
         name = os.environ.get("MLFLOW_EXPERIMENT_NAME", PROJECT)
         experiment = self._client.get_experiment_by_name(name)
         number = experiment.experiment_id if experiment else self._client.create_experiment(name)

@@ -92,10 +92,13 @@ def test_printed_commands_train_the_passes(monkeypatch: pytest.MonkeyPatch) -> N
     ]
     commands = idat(*printing).stdout.splitlines()
     monkeypatch.chdir("/")
-    for command in commands[1:]:
+    for number, command in enumerate(commands[1:], 2):
         done = idat(*shlex.split(command)[1:])
         assert done.exit_code == 0, done.stderr
-        assert "study 'small': 1 of 1 runs are finished" in done.stdout
+        part = f"pass {number} of 4 of study 'small': 1 of 1 runs are finished\n"
+        assert done.stdout.startswith(part)
+    document = json.loads(idat(*shlex.split(commands[3])[1:], "--json").stdout)
+    assert (document["pass"], document["passes"], document["runs"]) == (4, 4, 1)
     monkeypatch.chdir(folder.parents[1])
     found = json.loads(idat(*printing, "--json").stdout)
     assert found["commands"] == commands[:1]

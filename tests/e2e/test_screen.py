@@ -1,5 +1,6 @@
 """What a person sees: help, first screens, and names that hold whatever names may hold."""
 
+import itertools
 import os
 import re
 import subprocess
@@ -159,6 +160,57 @@ def test_an_error_shows_names_as_they_are(name: str) -> None:
         assert code in (1, 2), words
         assert "Traceback" not in text, text
         assert name in text or words[0] == "eval", text  # Typer names the option alone
+
+
+# Notes and errors on stderr
+
+
+@pytest.mark.parametrize("stderr_alone", [False, True])
+@pytest.mark.parametrize("columns", [40, 100])
+def test_an_error_is_wrapped_between_words_at_the_width_of_stderr(
+    columns: int, stderr_alone: bool
+) -> None:
+    words = ("show", "nothing-at-all")
+    message, hint = idat(*words, columns=columns).stderr.splitlines()  # no terminal
+    assert len(hint) > 200
+    code, text = on_terminal(*words, columns=columns, stderr_alone=stderr_alone)
+    assert code == 2
+    lines = text.splitlines()
+    assert max(map(len, lines)) <= columns
+    assert all(line.startswith(("error: ", "hint: ", "  ")) for line in lines)
+    assert text.split() == f"{message} {hint}".split()
+    begun = [place for place, line in enumerate(lines) if not line.startswith("  ")]
+    for line, following in itertools.pairwise(lines):
+        if following.startswith("  "):
+            assert len(line) + len(following.split()[0]) + 1 > columns  # as full as it may be
+    assert [lines[place].split()[0] for place in begun] == ["error:", "hint:"]
+
+
+def test_a_word_wider_than_the_terminal_is_not_cut(tmp_path: Path) -> None:
+    nowhere = tmp_path / "nowhere" / ("a" * 40)
+    message, *_ = idat("report", nowhere).stderr.splitlines()
+    code, text = on_terminal("report", nowhere, columns=40)
+    assert code == 1
+    assert f"{nowhere}'" in text
+    assert "\n" in text[: text.index(f"{nowhere}")]
+    assert text.split()[: len(message.split())] == message.split()
+
+
+def test_a_note_above_a_bar_is_wrapped_too(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "30")
+    with progress.LiveProgress() as shown:
+        shown.stage("a run", done=0, epochs=1, steps=2, images=8)
+        shown.note("one run was finished before this command\n  of two")
+    lines = [line.rstrip() for line in unstyled(capsys.readouterr().err).splitlines()]
+    assert [line for line in lines if line and "━" not in line] == [
+        "one run was finished before",
+        "  this command",
+        "  of two",
+    ]
 
 
 @pytest.mark.system

@@ -402,6 +402,14 @@ def test_wrong_words_are_one_clear_error(words: list[str], code: int, message: s
     assert refusal("study", *words, code=code).startswith(f"error: {message}")
 
 
+@pytest.mark.parametrize("command", ["status", "report"])
+@pytest.mark.parametrize("name", ["zoo", "zzz", "invers", "zzz.toml"])
+def test_a_study_without_a_folder_is_told_where_it_was_looked_for(command: str, name: str) -> None:
+    said = refusal("study", command, name, code=1 if name == "zoo" else 2)
+    assert f"'runs/{Path(name).stem}' holds no study" in said
+    assert "--out names another folder." in said
+
+
 def test_without_words_there_is_help() -> None:
     result = idat("study")
     assert result.exit_code == 0

@@ -10,7 +10,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from command import idat
+from event_files import logged, scalars, texts
+
+from idat_zoo.results import load_result
 
 pytestmark = pytest.mark.slow
 
@@ -57,6 +62,47 @@ def losses(out: Path) -> list[list[float]]:
     """The losses of each run by epoch, of log.jsonl."""
     logs = sorted(out.rglob("log.jsonl"))
     return [[json.loads(line)["loss"] for line in log.read_text().splitlines()] for log in logs]
+
+
+STUDY = """
+title = "A small study"
+reference = "none"
+pair = "tiny_random"
+
+[[part]]
+tasks = ["digits"]
+adapters = ["linear"]
+terms = ["none", "mse"]
+seeds = [0, 1]
+set = {epochs = 2, warmup_epochs = 0}
+"""
+
+
+def test_event_files_of_every_run_of_a_study_hold_its_log(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("tensorboard")
+    monkeypatch.chdir(tmp_path)
+    Path("small.toml").write_text(STUDY)
+    words = ("study", "small.toml", "--device", "cpu", "--stack", "2", "--tracker", "tensorboard")
+    done = idat(*words)
+    assert done.exit_code == 0, done.stderr
+    assert "tracker" not in done.stderr
+    runs = [path.parent for path in Path("runs/small").rglob("result.json")]
+    assert len(runs) == 4
+    for run in runs:
+        result, found, log = load_result(run / "result.json"), scalars(run), logged(run)
+        low, high = result.top1_interval
+        ends = {"top1": result.top1, "top1_low": low, "top1_high": high}
+        if result.teacher is not None:
+            ends["teacher_top1"] = result.teacher.top1
+        assert [step for step, _ in log["loss"]] == [1, 2]
+        assert found == log | {name: [(2, float(np.float32(end)))] for name, end in ends.items()}
+        assert f"seed = {result.seed}" in texts(run)["recipe"]
+        assert texts(run)["outcome"] == "finished"
+    again = idat(*words)
+    assert "4 runs were finished before this command" in again.stderr
+    assert len(list(Path("runs/small").rglob("*tfevents*"))) == 4
 
 
 def test_mlflows_store_is_read_back(

@@ -296,11 +296,26 @@ def test_a_file_name_that_is_no_name_is_refused(tmp_path: Path) -> None:
         get_study(file)
 
 
-def test_files_that_are_not_there_and_unknown_names(tmp_path: Path) -> None:
+def test_files_that_are_not_there_and_unknown_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with pytest.raises(UsageError, match=r"there is no study file 'nowhere\.toml'"):
         get_study("nowhere.toml")
     with pytest.raises(UnknownNameError, match=r"unknown study 'invers'.* 'inverse'"):
         get_study("invers")
+    monkeypatch.chdir(tmp_path)
+    shelf = tmp_path / "shelf"
+    shelf.mkdir()
+    for place, named in ((None, ""), (shelf, f"in '{shelf / 'studies'}', ")):
+        with pytest.raises(UnknownNameError, match="unknown study 'zzz'") as caught:
+            get_study("zzz", shelf=place)
+        assert caught.value.hint == (
+            f"Known: inverse, paper, zoo. Looked among the studies that ship, {named}for a file "
+            f"in '{tmp_path}'."
+        )
+    (tmp_path / "zzz.toml").touch()
+    with pytest.raises(UnknownNameError, match=r"unknown study 'zzz'.* 'zzz\.toml'"):
+        get_study("zzz")
     (tmp_path / "mine.toml").write_bytes(b"\xff\xfe")
     with pytest.raises(RecipeError, match="is not UTF-8 text"):
         get_study(tmp_path / "mine.toml")

@@ -1,12 +1,15 @@
 """Trackers: what they are fed, and that none changes or ends a run."""
 
+import importlib.util
 import re
 import sys
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+import numpy as np
 import pytest
+from event_files import scalars, texts
 from toy_runs import Notes, same_but_for_times, stopped_after, trained
 
 from conftest import toy_recipe
@@ -180,19 +183,37 @@ def test_tensorboards_event_files_are_read_back_and_no_step_is_doubled(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("tensorboard")
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
     recipe = toy_recipe(epochs=3)
     begun = stopped_after(2, recipe, tmp_path, monkeypatch)
     tracker = find_tracker("tensorboard")()
     tracker.start(TrackedRun(label="x", recipe=recipe, recipe_hash="0" * 64, seed=0, folder=begun))
     tracker.log({"epoch": 1, "loss": 9.0})  # and it is killed here
     result = run(recipe, device="cpu", out=tmp_path, resume=True, trackers=["tensorboard"])
-    events = EventAccumulator(str(begun / "tensorboard")).Reload()
-    assert [point.step for point in events.Scalars("loss")] == [1, 2, 3]
-    assert events.Scalars("loss")[0].value != 9.0
-    assert events.Scalars("top1")[0].value == pytest.approx(result.top1)
+    found = scalars(begun)
+    assert [step for step, _ in found["loss"]] == [1, 2, 3]
+    assert found["loss"][0][1] != 9.0
+    assert found["top1"][0][1] == pytest.approx(result.top1)
     assert not any("tfevents" in name for name in result.files)
+
+
+def test_of_an_ensemble_event_files_hold_the_recipe_and_the_result_alone(tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard")
+    recipe = toy_recipe(selection="ensemble", candidates={"lr": (1e-3, 5e-3)})
+    plain = trained(recipe, tmp_path / "plain")
+    folder = trained(recipe, tmp_path / "tracked", trackers=["tensorboard"])
+    result = load_result(folder / "result.json")
+    low, high = result.top1_interval
+    ends = {"top1": result.top1, "top1_low": low, "top1_high": high}
+    assert scalars(folder) == {name: [(0, float(np.float32(end)))] for name, end in ends.items()}
+    told = texts(folder)
+    assert told.keys() == {"recipe", "outcome"}
+    assert 'selection = "ensemble"' in told["recipe"]
+    assert "candidates.lr = [0.001, 0.005]" in told["recipe"]
+    assert told["outcome"] == "finished"
+    members = sorted(folder.glob("ensemble/*/log.jsonl"))
+    assert [len(log.read_text().splitlines()) for log in members] == [2, 2]
+    assert [path.parent for path in folder.rglob("*tfevents*")] == [folder / "tensorboard"]
+    assert result.files == load_result(plain / "result.json").files
 
 
 def test_a_tensorboard_folder_that_cannot_be_written_is_one_warning(
@@ -233,6 +254,33 @@ def test_a_resumed_mlflow_run_goes_on_and_has_each_epoch_once(
     points = client.get_metric_history(stored.info.run_id, "loss")
     assert [(point.step, point.value) for point in points] == [(1, 2.0), (2, 2.0), (3, 3.0)]
     assert stored.info.status == "KILLED"
+
+
+@pytest.mark.parametrize("store", ["", "file:./own"])
+def test_where_mlflow_has_no_store_the_warning_names_one_of_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, store: str
+) -> None:
+    mlflow = pytest.importorskip("mlflow")
+    if importlib.util.find_spec("sqlalchemy"):
+        pytest.skip("this mlflow has its default store")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_ALLOW_FILE_STORE", raising=False)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", store)
+    notes = Notes()
+    trained(toy_recipe(), tmp_path / "runs", trackers=["mlflow"], progress=notes)
+    (warning,) = [text for text in notes.told if "mlflow" in text]
+    assert warning.startswith("tracker 'mlflow' is left out from here on: this mlflow ")
+    assert warning.count("MLFLOW_ALLOW_FILE_STORE=true. The runs are not affected") == 1
+    assert (store or "MLFLOW_TRACKING_URI=file:./mlruns") in warning
+    assert [path.name for path in tmp_path.iterdir()] == ["runs"]
+    for name, value in re.findall(r"(MLFLOW_\w+)=(true|\S+)", warning):
+        monkeypatch.setenv(name, value)
+    trained(toy_recipe(), tmp_path / "again", trackers=["mlflow"], progress=notes)
+    assert len([text for text in notes.told if "mlflow" in text]) == 1
+    client = mlflow.MlflowClient()
+    (stored,) = client.search_runs([client.get_experiment_by_name("idat-zoo").experiment_id])
+    assert stored.info.status == "FINISHED"
+    assert (tmp_path / ("own" if store else "mlruns")).is_dir()
 
 
 def test_the_tracker_of_the_docs_writes_its_lines(tmp_path: Path) -> None:
