@@ -9,7 +9,7 @@ import typer
 from idat_zoo.cli.options import JsonOption, PluginOption, ShelfOption
 from idat_zoo.cli.provenance import provenance
 from idat_zoo.cli.screen import note, print_json
-from idat_zoo.errors import UsageError, ZooError, way_to_write
+from idat_zoo.errors import UsageError
 
 
 def copy_recipe(
@@ -21,33 +21,19 @@ def copy_recipe(
     json: JsonOption = False,
 ) -> None:
     """Copy a recipe to a file of your own, for `train --recipe FILE`."""
+    from idat_zoo.files import write_whole
     from idat_zoo.recipe_toml import dump_recipe
     from idat_zoo.registry import find_recipe, load_registry
 
     registry = load_registry(shelf)
     found = find_recipe(registry, recipe)
-    try:
-        if file.exists() and not force:
-            raise UsageError(f"'{file}' exists already", hint="--force writes over it.")
-        _write_whole(file, provenance(found, registry) + dump_recipe(found))
-    except OSError as error:
-        raise ZooError(
-            f"cannot write '{file}': {error.strerror}",
-            hint=way_to_write(error, other="another FILE"),
-        ) from None
+    if file.exists() and not force:
+        raise UsageError(f"'{file}' exists already", hint="--force writes over it.")
+    text = provenance(found, registry) + dump_recipe(found)
+    write_whole(file, text.encode(), other="another FILE")
     if json:
         print_json({"file": str(file), "recipe": found.model_dump(mode="json", exclude_none=True)})
     else:
         typer.echo(file)
     word = shlex.quote(str(file))
     note(f"Edit it, then: idat validate {word} && idat train --recipe {word}")
-
-
-def _write_whole(file: Path, text: str) -> None:
-    beside = file.parent / f".{file.name}.part"
-    file.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        beside.write_text(text, encoding="utf-8")
-        beside.replace(file)
-    finally:
-        beside.unlink(missing_ok=True)

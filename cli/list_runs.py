@@ -38,13 +38,14 @@ def list_runs(place: Path, data_dir: Path | None, *, json: bool) -> None:
         note(fault)
     if not runs:
         hint = "`idat train` makes runs/, or what --out names: idat list runs DIR"
-        end(ZooError(f"no runs lie below '{place}'.", hint=hint))
+        what = "of the runs below '{}' none can be read" if faults else "no runs lie below '{}'"
+        end(ZooError(f"{what.format(place)}.", hint="" if faults else hint))
 
 
 def _progress(run: "RunState") -> str:
     if run.top1 is not None:
         return f"finished, top-1 {100 * run.top1:.1f} %" + (", diverged" if run.diverged else "")
-    if run.state == "not begun":
+    if run.state in ("not begun", "unusable"):
         return run.state
     if run.members > 1:  # each has epochs of its own, and one that diverged ends early
         return f"{run.state}, {run.epoch} of {run.epochs} epochs of {run.members} members"

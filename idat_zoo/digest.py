@@ -6,6 +6,7 @@ file is indented anew. It is no signature: who edits a document can compute it a
 
 import re
 from hashlib import sha256
+from pathlib import Path
 
 WHITE = b" \t\r\n"
 MEMBER = re.compile(rb',\s*"digest"\s*:\s*"([^"]*)"\s*\}\s*')
@@ -24,6 +25,11 @@ def digest_fits(content: bytes) -> bool:
     place = content.rfind(b",")
     member = MEMBER.fullmatch(content, max(place, 0))
     return member is None or member[1] == _digest(content, place)
+
+
+def edited_in_words(path: Path) -> str:
+    """What is said of a file whose digest does not fit."""
+    return f"'{path}' was edited: its digest is not that of its content"
 
 
 def without_digest(content: bytes) -> bytes:

@@ -30,8 +30,7 @@ def check_place(path: Path, *, other: str = OUT) -> None:
     Raises: RunFolderError as `write_whole`.
     """
     try:
-        if path.is_dir():
-            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        _check_replaceable(path)
         above = next(folder for folder in path.absolute().parents if os.path.lexists(folder))
         if not above.is_dir():
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
@@ -41,16 +40,28 @@ def check_place(path: Path, *, other: str = OUT) -> None:
         raise _unwritable(path, error, other) from error
 
 
+def _check_replaceable(path: Path) -> None:
+    """Refuse to put a file in the place of a folder, a device or a pipe. Raises: OSError."""
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+    if path.exists() and not path.is_file():
+        raise OSError(errno.EINVAL, "it is a device or a pipe, and no file")
+
+
 def write_whole(path: Path, content: bytes, *, other: str = OUT) -> None:
     """Write a file atomically: to a temporary file beside it, which is then renamed.
+
+    A link stays, and the file that it leads to is written.
 
     Missing folders above it are made. `other` is what an error's hint asks for.
 
     Raises: RunFolderError if the folder cannot be written or the disk is full; a file that was at
     `path` before is then unchanged.
     """
+    path = path.resolve() if path.is_symlink() else path  # its target is written, the link stays
     beside = _beside(path)
     try:
+        _check_replaceable(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         with beside.open("wb") as file:
             file.write(content)

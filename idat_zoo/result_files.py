@@ -12,14 +12,19 @@ from idat_zoo.file_names import RECIPE_FILE, RESULT_FILE
 SCHEMA_VERSION = 1
 MOST_NAMED = 5
 CONFUSION = b'"confusion": '
+EDITED = (
+    "It is not as it was written. Take it from where it was made, or remove its folder and train "
+    "it anew."
+)
 
 
 def check_schema(path: Path, content: bytes) -> None:
     """Refuse what is no result of a schema that is known here. Raises: ZooError."""
     try:
         document = json.loads(content)
-    except (ValueError, RecursionError) as error:
-        raise ZooError(f"cannot read result '{path}': {error}") from None
+    except (ValueError, RecursionError):
+        state = "is damaged, and no JSON document" if content.strip() else "is empty"
+        raise ZooError(f"'{path}' {state}.", hint=EDITED) from None
     version = document.get("schema_version") if isinstance(document, dict) else None
     if not isinstance(version, int):
         raise ZooError(f"'{path}' is not a result of idat-zoo: it has no schema_version.")

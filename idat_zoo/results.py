@@ -9,11 +9,12 @@ from pydantic import Field, Strict, ValidationError, model_validator
 
 from idat_zoo.candidates import values_in_words
 from idat_zoo.contradictions import find_contradiction
-from idat_zoo.digest import digest_fits, with_digest, without_digest
+from idat_zoo.digest import digest_fits, edited_in_words, with_digest, without_digest
 from idat_zoo.errors import ZooError
 from idat_zoo.file_names import RESULT_FILE as RESULT_FILE
 from idat_zoo.metrics import Metrics, interval, percent
 from idat_zoo.recipe import Recipe, describe_faults
+from idat_zoo.result_files import EDITED as EDITED
 from idat_zoo.result_files import SCHEMA_VERSION as SCHEMA_VERSION
 from idat_zoo.result_files import check_schema, result_paths, uncollected, without_confusions
 from idat_zoo.standing import Standing, are_too_few, compare, in_words, too_few_in_words
@@ -31,7 +32,6 @@ WATCHED = {
 }
 """The sentences on a run that was watched, by its recipe's `watch`."""
 ENSEMBLE = "the mean of the softmaxes of all candidates, each trained on all training images"
-EDITED = "It is not as it was written. Take it from where it was made, or train it anew."
 DIVERGED = "the training diverged, and its result was kept by --keep-diverged"
 
 
@@ -164,9 +164,9 @@ class Result(Frozen):
     stack: Annotated[tuple[str, ...], Strict(False)] = ()
     threads: int | None = None
     processes: int | None = None
-    seconds: float
-    images_per_second: float | None = None
-    peak_memory: int | None = None
+    seconds: float = Field(ge=0)
+    images_per_second: float | None = Field(default=None, ge=0)
+    peak_memory: int | None = Field(default=None, ge=0)
     finished: str
     files: dict[str, str] = Field(default_factory=dict)
 
@@ -331,7 +331,7 @@ def load_result(path: Path, *, by_class: bool = True) -> Result:
 
 
 def _edited(path: Path) -> ZooError:
-    return ZooError(f"'{path}' was edited: its digest is not that of its content.", hint=EDITED)
+    return ZooError(f"{edited_in_words(path)}.", hint=EDITED)
 
 
 @uncollected()

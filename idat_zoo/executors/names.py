@@ -79,8 +79,8 @@ def find_options(name: str, words: Sequence[str]) -> Frozen:
                 f"executor '{name}' needs the option '{key}'.",
                 hint=f"--executor-option {key}=…, see docs/executors.md",
             ) from None
-        key, said = fault["loc"][0], plainly(fault["msg"])
-        raise UsageError(f"executor '{name}': {key}: {said} (got '{fault['input']}')") from None
+        place, said = fault["loc"][0], plainly(fault["msg"])
+        raise UsageError(f"executor '{name}': {place}: {said} (got '{fault['input']}')") from None
 
 
 def open_executor(name: str, options: Frozen, *, folder: Path) -> "Executor | None":

@@ -88,12 +88,27 @@ def lease_of(marker: Path, *, lost: Callable[[], None] = lambda: None) -> SoftFi
 def acquire(lease: SoftFileLease, *, timeout: float) -> None:
     """Acquire a lease within `timeout` seconds, or in any time if it is negative.
 
-    An empty marker that was watched for `LEASE` seconds without a renewal is removed. filelock
-    leaves such markers for ever, and a crash of the machine can leave one.
+    filelock creates a marker empty, fills it, and leaves an empty one for ever. If its process ends
+    in between, the file by which each process announces that it acquires the lease tells who it
+    was, and the marker is removed at once if that process is dead. A crash of the machine can leave
+    an empty marker alone, which is removed after `LEASE` seconds without a renewal.
 
-    Raises: Timeout.
+    Raises: Timeout; OSError if the folder cannot be written.
     """
-    marker, begun = Path(lease.lock_file), time.monotonic()
+    marker = Path(lease.lock_file)
+    own = marker.with_name(f"{marker.name}.of.{os.getpid()}.{socket.gethostname()}")
+    own.touch()
+    try:
+        _acquire_watching(lease, marker, timeout=timeout)
+        for other in _announced(marker):
+            if other != own and not _may_live(other):
+                other.unlink(missing_ok=True)
+    finally:
+        own.unlink(missing_ok=True)
+
+
+def _acquire_watching(lease: SoftFileLease, marker: Path, *, timeout: float) -> None:
+    begun = time.monotonic()
     poll = 0.05 if 0 <= timeout <= SHORTLY else min(1.0, LEASE / 4)
     empty, since = _empty(marker), begun
     while True:
@@ -104,11 +119,28 @@ def acquire(lease: SoftFileLease, *, timeout: float) -> None:
         except Timeout:
             if empty is None or _empty(marker) != empty:
                 empty, since = _empty(marker), time.monotonic()
-            elif time.monotonic() - since >= LEASE:
+            elif time.monotonic() - since >= LEASE or _created_by_the_dead(marker):
                 lease.break_lock()
                 continue
             if left <= LEASE / 4:
                 raise
+
+
+def _announced(marker: Path) -> list[Path]:
+    """The files by which processes announce that they acquire the lease of a marker."""
+    return list(marker.parent.glob(f"{marker.name}.of.*"))
+
+
+def _may_live(announced: Path) -> bool:
+    """Whether the process of such a file lives, or is one of another machine."""
+    pid, _, host = announced.name.partition(".of.")[2].partition(".")
+    return host != socket.gethostname() or not pid.isdecimal() or _is_alive(int(pid))
+
+
+def _created_by_the_dead(marker: Path) -> bool:
+    """Whether all other processes that announced themselves are dead, and there was one."""
+    lives = [_may_live(one) for one in _announced(marker) if f".of.{os.getpid()}." not in one.name]
+    return bool(lives) and not any(lives)
 
 
 def _empty(marker: Path) -> tuple[int, int] | None:
@@ -215,13 +247,15 @@ def _write_owner(folder: Path) -> None:
 
 def clear_lock(folder: Path) -> None:
     """Remove the lock files that a dead process left in the folder of a finished run."""
-    if (folder / LOCK_FILE).exists() and holder_of(folder) is None:
-        lease = lease_of(folder / LOCK_FILE)
+    marker = folder / LOCK_FILE
+    if marker.exists() and holder_of(folder) is None:
+        lease = lease_of(marker)
         with contextlib.suppress(OSError):  # the disk may be read-only
-            if _empty(folder / LOCK_FILE):
+            if _empty(marker):
                 lease.break_lock()
-            with lease.acquire(timeout=SHORTLY):
-                (folder / OWNER_FILE).unlink(missing_ok=True)
+            acquire(lease, timeout=SHORTLY)
+            (folder / OWNER_FILE).unlink(missing_ok=True)
+            lease.release()
 
 
 def is_lock(path: Path) -> bool:

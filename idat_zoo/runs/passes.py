@@ -133,13 +133,10 @@ def _train_together(
     )
     started, learnt = time.perf_counter(), [0] * len(trainings)
 
-    def spent() -> list[Spent]:
-        """What each training has cost in this process so far; the peak is that of all together."""
-        seconds, memory = (time.perf_counter() - started) / len(trainings), peak()
-        return [
-            Spent(seconds=seconds, images=images, peak_memory=memory if images else None)
-            for images in learnt
-        ]
+    def cost() -> Spent:
+        """The share of each training in the time so far, and the peak of all together."""
+        seconds = (time.perf_counter() - started) / len(trainings)
+        return Spent(seconds=seconds, peak_memory=peak() if any(learnt) else None)
 
     with led(
         trainings[0],
@@ -156,6 +153,10 @@ def _train_together(
             setup.processes.tell(epoch)
             with setup.processes.in_step():
                 ended = trainer.train_epoch(epoch, progress.step)
+            learnt = [
+                n + steps * batch * (log is not None) for n, log in zip(learnt, ended, strict=True)
+            ]
+            spent = cost()
             for k, log in enumerate(ended):
                 if log is None:
                     continue
@@ -164,24 +165,25 @@ def _train_together(
                 except DivergedError as error:
                     learners[k].fault = error
                     continue
-                learnt[k] += steps * batch
-                saved[k].add(log, trainer, learners[k], spent()[k], trainings[k].still_ours)
+                own = replace(spent, images=learnt[k])
+                saved[k].add(log, trainer, learners[k], own, trainings[k].still_ours)
             progress.epoch([log for log in ended if log is not None])
             for training, learner, before in zip(trainings, learners, faults, strict=True):
                 if learner.fault is not None and before is None and stack:
                     progress.note(f"{training.label}: {learner.fault.message} The others go on.")
+    spent = cost()
     return [
         learner.fault
         or Trained(
             recipe=learner.recipe,
             pair=learner.pair,
             logs=state.logs,
-            spent=state.before + own,
+            spent=state.before + replace(spent, images=images),
             switches=switches,
             stack=state.shared_with,
             processes=setup.processes.count,
         )
-        for learner, state, own in zip(learners, saved, spent(), strict=True)
+        for learner, state, images in zip(learners, saved, learnt, strict=True)
     ]
 
 

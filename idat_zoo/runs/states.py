@@ -5,13 +5,14 @@ import re
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 from pydantic import ValidationError
 
 from idat_zoo.candidates import combinations, with_values
 from idat_zoo.data.suites import is_known, suite_of
 from idat_zoo.data.suites.base import Place
+from idat_zoo.digest import digest_fits, edited_in_words
 from idat_zoo.engine.schedule import total_epochs
 from idat_zoo.errors import RunFolderError, ZooError
 from idat_zoo.file_names import (
@@ -31,7 +32,7 @@ from idat_zoo.values import Frozen
 LEVELS = 5
 """The number of folders of a run below `--out`: pair/adapter/task/hash/seed."""
 
-State = Literal["finished", "running", "diverged", "failed", "unfinished", "not begun"]
+State = Literal["finished", "unusable", "running", "diverged", "failed", "unfinished", "not begun"]
 
 
 class Call(Frozen):
@@ -64,6 +65,7 @@ class RunState:
     Those of an ensemble are the sums over its `members`, which are 1 for any other run.
     `top1` is that of a finished run, a fraction. `diverged` marks a finished run whose training
     diverged and was kept on purpose. `fault` is the message of the error that ended the run, or ''.
+    The result of an `unusable` run was edited or damaged, as its `fault` says.
     """
 
     folder: Path
@@ -116,10 +118,12 @@ def _state_of(folder: Path) -> RunState:
     if named is None or folder.parts[-LEVELS:-2] != place:
         raise RunFolderError(f"'{folder}' is not where a run of its recipe lies: it was moved.")
     result = folder / RESULT_FILE
-    finished = json.loads(result.read_bytes()) if result.is_file() else None
+    finished, unusable = _finished(result)
     fault = _read(folder / FAULT_FILE, Fault)
     state: State = "unfinished"
-    if finished is not None:
+    if unusable:
+        state = "unusable"
+    elif finished is not None:
         state = "finished"
     elif holder_of(folder) is not None:
         state = "running"
@@ -141,8 +145,22 @@ def _state_of(folder: Path) -> RunState:
         members=len(trained),
         top1=float(finished["top1"]) if finished is not None else None,
         diverged=finished is not None and bool(finished.get("diverged")),
-        fault=fault.message if fault is not None and state in ("diverged", "failed") else "",
+        fault=fault.message if fault is not None and state in ("diverged", "failed") else unusable,
     )
+
+
+def _finished(file: Path) -> tuple[dict[str, Any] | None, str]:
+    """The document of a result, if there is one that can be used, or why it cannot, in words."""
+    if not file.is_file():
+        return None, ""
+    content = file.read_bytes()
+    try:
+        document = json.loads(content)
+    except ValueError:
+        return None, f"'{file}' is damaged, and no JSON document."
+    if not digest_fits(content):
+        return None, f"{edited_in_words(file)}."
+    return document, ""
 
 
 def _recipe_of(folder: Path) -> Recipe:

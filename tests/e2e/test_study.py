@@ -448,7 +448,7 @@ def test_a_damaged_result_counts_as_unfinished_in_status_report_and_dry_run(
     monkeypatch.chdir("here")
     damaged = sorted(Path("runs/small").rglob("result.json"))[0]
     damaged.write_text("{")
-    said = f"cannot be used: cannot read result '{damaged}'"
+    said = f"cannot be used: '{damaged}' is damaged"
     result = idat("study", "small.toml", *CPU)
     assert result.exit_code == 3
     assert said in result.stderr

@@ -305,7 +305,7 @@ def test_an_output_folder_that_is_itself_a_run(own: Path) -> None:
 
 def test_a_result_that_is_damaged_is_not_trusted(own: Path) -> None:
     (own / "result.json").write_text('{"schema_version": 1')
-    assert "cannot read result" in refusal(*LORA, code=1)
+    assert "is damaged, and no JSON document" in refusal(*LORA, code=1)
 
 
 # Checkpoints

@@ -1,6 +1,7 @@
 """The digest of a result.json: every edit by hand is refused, and older results are read."""
 
 import json
+import shutil
 from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
@@ -159,3 +160,36 @@ def test_documents_that_are_printed_have_no_digest(finished: Path) -> None:
     assert outcome.exit_code == 0
     assert "digest" not in json.loads(outcome.stdout)
     assert "digest" not in load_result(finished).as_document()
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (lambda content: content.replace(b'"seconds": ', b'"seconds": 1'), "was edited"),
+        (lambda content: content[:-40], "is damaged"),
+        (lambda content: b"", "is damaged"),
+    ],
+)
+def test_a_run_whose_result_cannot_be_used_is_listed_as_such(
+    damage: Callable[[bytes], bytes], said: str, finished: Path, tmp_path: Path
+) -> None:
+    copy = tmp_path.joinpath(*finished.parts[-6:])
+    shutil.copytree(finished.parent, copy.parent)
+    copy.write_bytes(damage(finished.read_bytes()))
+    listed = CliRunner().invoke(app, ["list", "runs", str(tmp_path), "--json"])
+    assert listed.exit_code == 0
+    (run,) = json.loads(listed.stdout)["runs"]
+    assert run["state"] == "unusable"
+    assert said in run["fault"]
+    assert "top1" not in run
+    with pytest.raises(ZooError) as refused:
+        load_result(copy)
+    assert "train it anew" in refused.value.hint
+
+
+@pytest.mark.parametrize("name", ["seconds", "images_per_second", "peak_memory"])
+def test_a_cost_below_nothing_is_refused(name: str, document: Document, tmp_path: Path) -> None:
+    del document["digest"]
+    (tmp_path / "result.json").write_text(json.dumps(document | {name: -1}))
+    with pytest.raises(ZooError, match=f"{name}: must be greater than or equal to 0"):
+        load_result(tmp_path / "result.json")

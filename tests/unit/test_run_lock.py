@@ -120,7 +120,9 @@ def unlink_and_die(self, **options):
     unlink(self, **options)
     os._exit(9)
 
-if moment == "taking":
+if moment == "creating":  # the marker, which has no content yet
+    os.write = lambda *_: os._exit(9)
+elif moment == "taking":
     lock._write_owner = lambda folder: os._exit(9)
 else:
     Path.unlink = unlink_and_die
@@ -141,6 +143,33 @@ def test_one_that_died_between_the_two_files_of_the_lock_holds_nothing(
     assert holder_of(folder) is None
     run(toy_recipe(), device="cpu", out=tmp_path)
     assert below(folder).keys() == WRITTEN
+
+
+def test_one_that_died_as_it_created_the_lock_is_known_by_what_it_announced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "run"
+    command = [sys.executable, "-c", DYING, str(folder), "creating"]
+    assert subprocess.run(command, check=False).returncode == 9
+    left = below(folder)
+    (announced,) = left.keys() - {".lock"}
+    assert announced.startswith(".lock.of.")
+    assert left[".lock"] == b""
+    shared = folder / f"{announced}-elsewhere"
+    shared.touch()  # of another machine, which nobody here can tell alive or dead
+    with (
+        pytest.raises(RunFolderError, match="in use"),
+        run_lock.alone_in(folder, wait=False, note=print),
+    ):
+        pass
+    assert below(folder).keys() == {".lock", announced, shared.name}
+    shared.unlink()
+    begun = time.monotonic()
+    with run_lock.alone_in(folder, wait=False, note=print):
+        assert holder_of(folder) is not None
+        assert below(folder).keys() == {".lock", ".owner.json"}
+    assert time.monotonic() - begun < run_lock.LEASE / 4
+    assert not below(folder)
 
 
 def held_elsewhere(folder: Path, *, silent: float) -> None:

@@ -11,7 +11,7 @@ import pytest
 from command import idat
 
 from idat_zoo.errors import RunFolderError
-from idat_zoo.files import whole_folder, write_whole
+from idat_zoo.files import check_place, whole_folder, write_whole
 
 RESULTS = Path(__file__).parents[2] / "benchmarks" / "results" / "digits"
 
@@ -122,3 +122,16 @@ def test_an_empty_folder_is_filled_and_one_with_files_is_left(tmp_path: Path) ->
     (tmp_path / "file").touch()
     with pytest.raises(RunFolderError, match="is there already"), whole_folder(tmp_path / "file"):
         pass
+
+
+def test_a_file_takes_no_place_of_a_pipe_and_follows_a_link(tmp_path: Path) -> None:
+    pipe, link = tmp_path / "pipe", tmp_path / "link"
+    os.mkfifo(pipe)
+    for refusing in (lambda: check_place(pipe), lambda: write_whole(pipe, b"new")):
+        with pytest.raises(RunFolderError, match="it is a device or a pipe, and no file"):
+            refusing()
+    assert pipe.is_fifo()
+    link.symlink_to(tmp_path / "there")
+    write_whole(link, b"new")
+    assert link.is_symlink()
+    assert (tmp_path / "there").read_bytes() == b"new"
