@@ -19,6 +19,8 @@ NARROW = 0.1
 """The least width of an axis, as a share of the largest cost."""
 NEAR = (0.08, 0.06)
 """Points nearer than these shares of the figure's axes have their numbers in one text."""
+MOST_NUMBERS = 4
+"""Numbers, or ranges of them, that are written beside one point."""
 SUBS = (1, 2, 5)
 
 
@@ -196,6 +198,22 @@ def _scale(axes: Axes, values: Sequence[float], *, as_tick: Callable[[float], st
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: as_tick(value)))
 
 
+def _ranges(numbers: Sequence[int]) -> str:
+    """Ascending numbers, each run of three or more as a range: `1–4, 7, 8`. Many end in `…`."""
+    runs: list[list[int]] = []
+    for number in numbers:
+        if runs and number == runs[-1][-1] + 1:
+            runs[-1].append(number)
+        else:
+            runs.append([number])
+    texts = [
+        text
+        for run in runs
+        for text in ([f"{run[0]}–{run[-1]}"] if len(run) > 2 else map(str, run))
+    ]
+    return ", ".join([*texts[:MOST_NUMBERS], *(["…"] if len(texts) > MOST_NUMBERS else [])])
+
+
 def _number(axes: Axes, costs: Sequence[Cost], values: Sequence[float]) -> None:
     """Write the numbers of the methods beside their points, those of near points together."""
     axes.autoscale_view()  # the limits are not known before
@@ -211,7 +229,7 @@ def _number(axes: Axes, costs: Sequence[Cost], values: Sequence[float]) -> None:
             groups.append((x, y, [cost.number]))
     for x, y, numbers in groups:
         axes.annotate(
-            ", ".join(map(str, numbers)),
+            _ranges(numbers),
             (x, y),
             xycoords="axes fraction",
             textcoords="offset points",

@@ -2,16 +2,20 @@
 
 from collections.abc import Iterable, Sequence
 
+from idat_zoo.page.entries import Entry
 from idat_zoo.recipe import Recipe
 from idat_zoo.report.basis import normalisation_of, tested_backbone
-from idat_zoo.report.rows import Group
 from idat_zoo.results import Result
 from idat_zoo.values import Frozen
 
 
 class Run(Frozen):
-    """A recipe by its hash, with its seeds and the fingerprint of its images."""
+    """A recipe by its hash, with its seeds and the fingerprint of its images.
 
+    `method` is the name of its method on the page.
+    """
+
+    method: str
     label: str
     recipe_hash: str
     seeds: tuple[int, ...]
@@ -27,12 +31,12 @@ class Provenance(Frozen):
     weights: dict[str, str]
 
 
-def build_provenance(groups: Sequence[Group]) -> Provenance:
+def build_provenance(entries: Sequence[Entry]) -> Provenance:
     """The provenance of all results of a report."""
-    results = [result for group in groups for _, result in group.results]
+    results = [result for entry in entries for _, result in entry.group.results]
     return Provenance(
         badge=_badge(results),
-        runs=tuple(_run(group) for group in groups),
+        runs=tuple(map(_run, entries)),
         versions={
             name: _several(result.versions.get(name, "not recorded") for result in results)
             for name in dict.fromkeys(name for result in results for name in result.versions)
@@ -83,11 +87,12 @@ def _backbone(recipe: Recipe, role: str) -> str:
     return role if spec is None else spec.name
 
 
-def _run(group: Group) -> Run:
-    first = group.results[0][1]
+def _run(entry: Entry) -> Run:
+    first = entry.group.results[0][1]
     return Run(
+        method=entry.method,
         label=first.label,
         recipe_hash=first.recipe_hash,
-        seeds=tuple(sorted(group.by_seed())),
+        seeds=tuple(sorted(entry.group.by_seed())),
         data_fingerprint=first.data_fingerprint,
     )

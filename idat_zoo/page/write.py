@@ -115,7 +115,7 @@ def build_page(report: Report, groups: Sequence[Group], *, reference: str | None
     ranks = build_ranks(entries, report.means)
     return Page(
         report=report,
-        provenance=build_provenance(groups),
+        provenance=build_provenance(entries),
         heat=build_heat(entries, report.means, contrasts),
         over=over,
         forests=forests,

@@ -100,6 +100,8 @@ def test_methods_on_one_point_have_their_numbers_in_one_text() -> None:
     assert "4, 5" in shown
     assert {"6", "7"} <= set(shown)
     assert not {"4", "5"} & set(shown)
+    many = [cost(number) for number in (*range(1, 41), 50, 60, 70, 80)]
+    assert "1–40, 50, 60, 70, …" in texts(draw_costs(many, "cost", of="parameters").svg())
 
 
 def test_the_axis_of_costs_has_plain_numbers() -> None:
