@@ -230,8 +230,8 @@ def test_a_killed_call_leaves_nothing_and_the_same_command_goes_on() -> None:
             ["--executor", "ray", "--executor-option", "cpu=2"],
             "unknown option of executor 'ray' 'cpu'. Did you mean 'cpus' or 'gpus'?",
         ),
-        (["--executor", "ray", "--executor-option", "cpus=x"], "executor 'ray': cpus: Input"),
-        (["--executor", "ray", "--executor-option", "cpus=0"], "executor 'ray': cpus: Input"),
+        (["--executor", "ray", "--executor-option", "cpus=x"], "executor 'ray': cpus: must be"),
+        (["--executor", "ray", "--executor-option", "cpus=0"], "executor 'ray': cpus: must be"),
         (["--executor", "print", "--executor-option", "cpus"], "--executor-option takes KEY=VALUE"),
         (
             ["--executor", "ray", *(2 * ["--executor-option", "cpus=1"])],

@@ -89,7 +89,7 @@ MAY_KNOW = {
     | {"runs.lock", "runs.states"},
     "runs.lock": {"errors", "results"},
     "runs.states": FLOOR
-    | {"candidates", "data", "engine", "recipe_toml", "file_names", "runs.lock"},
+    | {"candidates", "data", "digest", "engine", "recipe_toml", "file_names", "runs.lock"},
     "checkpoint": FLOOR
     | {"adapters", "backbones", "candidates", "data", "files", "hub", "outside", "randomness"}
     | {"versions"},

@@ -80,7 +80,7 @@ def check(words: list[str], may: frozenset[str], most: int, place: Path, *, exit
         *((["show", name], SHELVES, 370) for name in ("micro/lora/digits", "lora", "dtd")),
         (["validate"], SHELVES, 370),
         (["validate", "recipe.toml"], SHELVES, 370),
-        (["cp", "micro/lora/digits", "mine.toml"], SHELVES, 370),
+        (["cp", "micro/lora/digits", "mine.toml"], SHELVES, 390),
         (["data", "info"], SHELVES, 370),
         (["data", "cache"], SHELVES | {"numpy"}, 545),
         (["data", "verify", "mini"], IMAGES, 645),
